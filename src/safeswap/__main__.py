@@ -1,0 +1,5 @@
+"""``python -m safeswap``."""
+
+from safeswap.cli import run
+
+run()

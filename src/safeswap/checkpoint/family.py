@@ -1,0 +1,177 @@
+"""Do these checkpoints belong together? Same tensors, shapes, architecture and vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safeswap.anatomy import Anatomy, anatomy_of, layer_of
+from safeswap.checkpoint.source import read_json
+from safeswap.checkpoint.store import Checkpoint
+from safeswap.errors import FamilyError, listed
+
+BASE = "base"
+SAFETY = "safety"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A base and its experts, checked to be of one family.
+
+    Attributes:
+        members: role → checkpoint; the roles are ``base``, ``safety`` and one per language.
+        anatomy: the units of the tensors that are merged.
+        aliases: (role, tensor) → reason, for stored tensors that only repeat another one.
+        notes: what a user should know although it is no obstacle.
+    """
+
+    members: Mapping[str, Checkpoint]
+    anatomy: Anatomy
+    aliases: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> Checkpoint:
+        """The common ancestor."""
+        return self.members[BASE]
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The roles that have a task vector: safety first, then the languages as given."""
+        return tuple(role for role in self.members if role != BASE)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The language roles as given."""
+        return tuple(role for role in self.experts if role != SAFETY)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The merged tensors, in the order of the base's files."""
+        return tuple(name for name in self.base.tensors if (BASE, name) not in self.aliases)
+
+
+def join_family(members: Mapping[str, Checkpoint]) -> Family:
+    """Check that the experts descend from one base, as far as files can tell.
+
+    Raises:
+        FamilyError: another architecture, depth, shape, tensor set or vocabulary; names them.
+        safeswap.anatomy.AnatomyError: tensors that no unit takes.
+    """
+    base = members[BASE]
+    aliases = _tied_copies(members)
+    kept = {
+        role: {n: t for n, t in member.tensors.items() if (role, n) not in aliases}
+        for role, member in members.items()
+    }
+    notes: list[str] = []
+    for role, member in members.items():
+        if role != BASE:
+            _same_architecture(base, member, role)
+            _same_tensors(kept[BASE], kept[role], role)
+            notes += _same_vocabulary(base.folder, member.folder, role)
+    shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
+    dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
+    return Family(members, anatomy_of(shapes, dtypes=dtypes), aliases, tuple(notes))
+
+
+def _tied_copies(members: Mapping[str, Checkpoint]) -> dict[tuple[str, str], str]:
+    """Output projections that a tied checkpoint stores although they are its embeddings: some tools
+    save both names. They are dropped where any other member does not have them."""
+    everywhere = set.intersection(*(set(member.tensors) for member in members.values()))
+    return {
+        (role, name): "tied to the input embeddings, which are stored"
+        for role, member in members.items()
+        if member.tied
+        for name in member.tensors
+        if name.endswith(("lm_head.weight", "embed_out.weight")) and name not in everywhere
+    }
+
+
+def _same_architecture(base: Checkpoint, expert: Checkpoint, role: str) -> None:
+    keys = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+    for key in (*keys, "num_key_value_heads", "intermediate_size", "tie_word_embeddings"):
+        ours, theirs = base.config.get(key), expert.config.get(key)
+        if ours != theirs and ours is not None and theirs is not None:
+            raise FamilyError(
+                f"{role} expert {expert.source.text}: config.json says {key} = {theirs!r}, the base "
+                f"says {ours!r}. Experts must be fine-tunes of the base {base.source.text}."
+            )
+
+
+def _same_tensors(base: Mapping[str, Any], expert: Mapping[str, Any], role: str) -> None:
+    missing = [name for name in base if name not in expert]
+    extra = [name for name in expert if name not in base]
+    if missing or extra:
+        depth = len({layer_of_name(n) for n in base}), len({layer_of_name(n) for n in expert})
+        what = f"lacks {listed(missing)}" if missing else f"has {listed(extra)} besides"
+        deep = f" (numbered layers: base {depth[0]}, expert {depth[1]})"
+        raise FamilyError(
+            f"{role} expert: {what}{deep}. Experts must be fine-tunes of the same base, with all "
+            "adapters merged in."
+        )
+    for name, tensor in base.items():
+        if tensor.shape != expert[name].shape:
+            hint = ""
+            if len(tensor.shape) == 2 and tensor.shape[1] == expert[name].shape[1]:
+                hint = " A resized vocabulary must be cut back to the base's first."
+            raise FamilyError(
+                f"{role} expert: tensor {name!r} in {expert[name].file.name} has shape "
+                f"{list(expert[name].shape)}, the base has {list(tensor.shape)}.{hint}"
+            )
+        if tensor.dtype.mergeable != expert[name].dtype.mergeable:
+            raise FamilyError(
+                f"{role} expert: tensor {name!r} is {expert[name].dtype}, the base has "
+                f"{tensor.dtype}. Save the expert in the base's dtype."
+            )
+
+
+def layer_of_name(name: str) -> str | None:
+    """The first number in a parameter's dotted name, as text."""
+    return next((part for part in name.split(".") if part.isdigit()), None)
+
+
+def _same_vocabulary(base: Path, expert: Path, role: str) -> list[str]:
+    """Refuse when one id means two tokens or one token has two ids; note tokens one side adds."""
+    ours, theirs = _vocabulary(base), _vocabulary(expert)
+    if ours is None or theirs is None:
+        return [f"{role}: tokenizer not compared (no tokenizer.json or vocab.json on both sides)"]
+    for token, number in theirs.items():
+        if ours.get(token, number) != number:
+            raise FamilyError(
+                f"{role} expert: its tokenizer gives {token!r} the id {number}, the base's gives "
+                f"{ours[token]}. Aligning vocabularies is not supported yet; use an expert with "
+                "the base's tokenizer."
+            )
+    by_id = {number: token for token, number in ours.items()}
+    for token, number in theirs.items():
+        if by_id.get(number, token) != token:
+            raise FamilyError(
+                f"{role} expert: id {number} is {token!r} in its tokenizer and {by_id[number]!r} in "
+                "the base's. Aligning vocabularies is not supported yet; use an expert with the "
+                "base's tokenizer."
+            )
+    added = [token for token in theirs if token not in ours]
+    return [f"{role}: its tokenizer adds {listed(map(repr, added))}"] if added else []
+
+
+def _vocabulary(folder: Path) -> dict[str, int] | None:
+    vocabulary: dict[str, int] = {}
+    if (folder / "tokenizer.json").exists():
+        content: Any = read_json(folder / "tokenizer.json")
+        table = content.get("model", {}).get("vocab", {})
+        if isinstance(table, list):  # Unigram: a list of [piece, score]
+            table = {piece[0]: number for number, piece in enumerate(table)}
+        vocabulary |= table
+        vocabulary |= {t["content"]: t["id"] for t in content.get("added_tokens", [])}
+        return vocabulary
+    if (folder / "vocab.json").exists():
+        content = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else None
+    return None
+
+
+__all__ = ["BASE", "SAFETY", "Family", "join_family", "layer_of"]

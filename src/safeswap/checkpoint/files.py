@@ -1,0 +1,119 @@
+"""Bytes on disk: positioned reads into reused buffers, positioned writes, copies in the kernel.
+
+Files are read with ``pread`` and not mapped: pages of a mapping count as the process's memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safeswap.errors import CheckpointError, OutputError
+
+_COPY_BUFFER = 1 << 20
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A file descriptor for reading, closed at the end.
+
+    Raises:
+        CheckpointError: the file is gone or may not be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be opened ({error.strerror}). Check that it is still there and "
+            "readable, then run the same command again."
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def announce(descriptor: int, start: int, nbytes: int) -> None:
+    """Tell the kernel which range comes next, so that a cold disk reads ahead."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, start, nbytes, os.POSIX_FADV_WILLNEED)
+
+
+def read_into(descriptor: int, start: int, buffer: NDArray[np.uint8], path: Path) -> None:
+    """Fill ``buffer`` (uint8) from absolute offset ``start``.
+
+    Raises:
+        CheckpointError: the file ends before (it was cut off or changed) or the disk fails.
+    """
+    view = buffer.data
+    done = 0
+    while done < len(view):
+        try:
+            got = os.preadv(descriptor, [view[done:]], start + done)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: reading at byte {start + done} failed ({error.strerror}). "
+                "Check the disk, or fetch the file again."
+            ) from error
+        if got == 0:
+            raise CheckpointError(
+                f"{path}: ends at byte {start + done}, {len(view) - done} bytes too early. "
+                "It changed while it was read, or was cut off; fetch it again."
+            )
+        done += got
+
+
+def write_at(descriptor: int, start: int, data: memoryview | bytes, path: Path) -> None:
+    """Write all of ``data`` at absolute offset ``start``.
+
+    Raises:
+        OutputError: the disk is full or fails; what was written so far is kept for a resume.
+    """
+    view = memoryview(data).cast("B")
+    done = 0
+    while done < len(view):
+        try:
+            done += os.pwrite(descriptor, view[done:], start + done)
+        except OSError as error:
+            raise _write_failed(path, error) from error
+
+
+def copy_range(source: int, start: int, target: int, to: int, nbytes: int, path: Path) -> None:
+    """Copy ``nbytes`` between two open files, inside the kernel where it can.
+
+    Raises:
+        OutputError: the target cannot take them.
+        CheckpointError: the source ends early.
+    """
+    done = 0
+    while done < nbytes and hasattr(os, "copy_file_range"):
+        try:
+            got = os.copy_file_range(source, target, nbytes - done, start + done, to + done)
+        except OSError as error:
+            if error.errno in _NO_KERNEL_COPY:
+                break
+            raise _write_failed(path, error) from error
+        if got == 0:
+            break  # the plain path below says whether the source really ends here
+        done += got
+    buffer = np.empty(min(_COPY_BUFFER, nbytes - done), np.uint8)
+    while done < nbytes:
+        part = buffer[: nbytes - done]
+        read_into(source, start + done, part, path)
+        write_at(target, to + done, part.data, path)
+        done += len(part)
+
+
+def _write_failed(path: Path, error: OSError) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "Free some space and run the same command again: it goes on where it stopped."
+    else:
+        remedy = "Check the disk and its permissions, then run the same command again."
+    return OutputError(f"{path}: writing failed ({error.strerror}). {remedy}")

@@ -1,0 +1,188 @@
+"""The safetensors header: read strictly, built deterministically.
+
+The format (safetensors README): 8 bytes little-endian length N, N bytes of JSON that map a tensor's
+name to its dtype, shape and [begin, end) offsets into the rest, then the rest, without holes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from safeswap.checkpoint.dtypes import DTYPES, Dtype
+from safeswap.errors import CheckpointError, nearest
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit on N; a larger number means that the file is something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where one tensor lies: its file, format, shape and absolute byte range."""
+
+    name: str
+    file: Path
+    dtype: Dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements (1 for a scalar)."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload."""
+        return self.elements * self.dtype.bits // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checked header: raw bytes (length prefix included), tensors in file order, metadata."""
+
+    raw: bytes
+    tensors: tuple[StoredTensor, ...]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file; the payload is not touched.
+
+    Raises:
+        CheckpointError: the file cannot be opened, is cut off, or its header is not what the format
+            allows (sizes that do not match shapes, overlapping or missing ranges, unknown dtypes).
+    """
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            prefix = stream.read(8)
+            length = _header_length(path, prefix, size)
+            body = stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from error
+    entries = _parse(path, body)
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise _bad(path, "its __metadata__ is not an object")
+    tensors = [_tensor(path, name, entry, 8 + length) for name, entry in entries.items()]
+    tensors.sort(key=lambda t: (t.start, t.nbytes))
+    _check_cover(path, tensors, 8 + length, size)
+    return Header(prefix + body, tuple(tensors), metadata)
+
+
+_AGAIN = "Check its permissions, or fetch the file again."
+
+
+def _bad(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {what}. The file is damaged or is not safetensors; fetch it again."
+    )
+
+
+def _header_length(path: Path, prefix: bytes, size: int) -> int:
+    if len(prefix) < 8:
+        raise _bad(path, f"it has {size} bytes, too few for a safetensors header")
+    length = int(struct.unpack("<Q", prefix)[0])
+    if length > MAX_HEADER_BYTES:
+        raise _bad(path, f"its header claims {length} bytes (the format allows {MAX_HEADER_BYTES})")
+    if 8 + length > size:
+        raise _bad(path, f"its header claims {length} bytes but the file has only {size}")
+    return length
+
+
+def _parse(path: Path, body: bytes) -> dict[str, Any]:
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise _bad(path, f"its header names {key!r} twice")
+            found[key] = value
+        return found
+
+    try:
+        entries = json.loads(body.decode("utf-8"), object_pairs_hook=no_duplicates)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise _bad(path, f"its header is not JSON ({error})") from error
+    if not isinstance(entries, dict):
+        raise _bad(path, "its header is not a JSON object")
+    return entries
+
+
+def _tensor(path: Path, name: str, entry: Any, payload: int) -> StoredTensor:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _bad(path, f"tensor {name!r}: its entry must have dtype, shape and data_offsets")
+    dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if dtype is None:
+        known = nearest(str(entry["dtype"]), DTYPES)
+        raise _bad(path, f"tensor {name!r}: unknown dtype {entry['dtype']!r}{known}")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        raise _bad(path, f"tensor {name!r}: shape {shape!r} or offsets {offsets!r} are not sizes")
+    tensor = StoredTensor(name, path, dtype, tuple(shape), payload + offsets[0])
+    claimed = offsets[1] - offsets[0]
+    if tensor.elements * dtype.bits % 8 or claimed != tensor.nbytes:
+        raise _bad(
+            path,
+            f"tensor {name!r}: offsets {offsets} hold {claimed} bytes, but shape {shape} "
+            f"in {dtype} needs {tensor.nbytes}",
+        )
+    return tensor
+
+
+def _naturals(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values
+    )
+
+
+def _check_cover(path: Path, tensors: Sequence[StoredTensor], payload: int, size: int) -> None:
+    position = payload
+    for tensor in tensors:
+        if tensor.start < position:
+            raise _bad(path, f"tensor {tensor.name!r} overlaps the one before it")
+        if tensor.start > position:
+            raise _bad(
+                path, f"{tensor.start - position} bytes before {tensor.name!r} belong to none"
+            )
+        position += tensor.nbytes
+    if position > size:
+        last = tensors[-1].name
+        raise _bad(
+            path, f"it is cut off: {position - size} bytes are missing, the last of {last!r}"
+        )
+    if position < size:
+        raise _bad(path, f"it has {size - position} bytes after its last tensor")
+
+
+def build_header(
+    entries: Sequence[tuple[str, Dtype, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, int]]:
+    """The header for tensors laid out one after another in the order given.
+
+    Returns:
+        The header's bytes (length prefix included, padded with spaces to 8 bytes as the format
+        recommends) and the absolute start of every tensor's payload.
+    """
+    table: dict[str, Any] = {"__metadata__": dict(metadata)}
+    begins: dict[str, int] = {}
+    position = 0
+    for name, dtype, shape in entries:
+        end = position + prod(shape) * dtype.bits // 8
+        table[name] = {
+            "dtype": dtype.name,
+            "shape": list(shape),
+            "data_offsets": [position, end],
+        }
+        begins[name] = position
+        position = end
+    body = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    body += b" " * (-len(body) % 8)
+    header = struct.pack("<Q", len(body)) + body
+    return header, {name: len(header) + begin for name, begin in begins.items()}

@@ -1,0 +1,127 @@
+"""The folder that an output grows in, beside its final name, until it is whole.
+
+A run that is killed leaves the folder; the same command finds it, checks what its journal claims,
+and goes on. Another job in the same place starts afresh. A lock keeps two runs apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from safeswap.errors import OutputError
+
+_STATE = "job.json"
+_JOURNAL = "journal"
+_LOCK = "lock"
+
+
+class Staging:
+    """``.NAME.safeswap-partial`` beside the output, with a journal of finished pieces.
+
+    Attributes:
+        folder: where the output's files grow (``folder / "out"``).
+        finished: piece → digest (hex) or ``"copy"``, as an earlier run left it.
+    """
+
+    def __init__(self, out: Path, job: str) -> None:
+        """Take the staging folder of ``out`` for a job.
+
+        Args:
+            job: identifies inputs, plan and settings; another one's leftovers are removed.
+
+        Raises:
+            OutputError: OUT exists, the place cannot be written, or another run holds it.
+        """
+        self.out = out
+        self._root = out.parent / f".{out.name}.safeswap-partial"
+        self.folder = self._root / "out"
+        refuse_existing(out)
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(
+                f"{out.parent}: cannot be written ({error.strerror}). Choose another --out, or mend "
+                "the folder's permissions."
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise OutputError(f"{out}: another safeswap is writing it. Wait for it.") from None
+        self.finished = self._earlier(job)
+        self.folder.mkdir(exist_ok=True)
+        self._state(job)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._journal = os.open(self._root / _JOURNAL, flags, 0o644)
+
+    def _earlier(self, job: str) -> Mapping[str, str]:
+        try:
+            same = json.loads((self._root / _STATE).read_text())["job"] == job
+            lines = (self._root / _JOURNAL).read_text().splitlines()
+        except (OSError, ValueError, KeyError):
+            same, lines = False, []
+        if not same:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            (self._root / _JOURNAL).unlink(missing_ok=True)
+            return {}
+        # a line that a kill cut short has no third field and is redone
+        fields = [line.split("\t") for line in lines]
+        return {piece[0]: piece[1] for piece in fields if len(piece) == 3}
+
+    def _state(self, job: str) -> None:
+        temporary = self._root / (_STATE + ".new")
+        temporary.write_text(json.dumps({"job": job}))
+        temporary.replace(self._root / _STATE)
+
+    def note(self, piece: str, digest: str) -> None:
+        """Journal a finished piece (one atomic append)."""
+        os.write(self._journal, f"{piece}\t{digest}\t.\n".encode())
+
+    def check_room(self, nbytes: int) -> None:
+        """Refuse before writing when the disk has too little room for what is still missing.
+
+        Raises:
+            OutputError: says how much is free and how much is needed.
+        """
+        held = sum(f.stat().st_blocks * 512 for f in self.folder.rglob("*") if f.is_file())
+        free = shutil.disk_usage(self.folder).free
+        if free < nbytes - held:
+            raise OutputError(
+                f"{self.out.parent}: {(nbytes - held) / 1e9:.2f} GB are needed and only "
+                f"{free / 1e9:.2f} GB are free. Free some space or choose another --out."
+            )
+
+    def release(self) -> None:
+        """Let go of the folder and leave it for a resume."""
+        os.close(self._journal)
+        os.close(self._lock)
+
+    def commit(self) -> None:
+        """Give the whole output its final name, in one step.
+
+        Raises:
+            OutputError: something took that name meanwhile.
+        """
+        refuse_existing(self.out)
+        try:
+            self.folder.replace(self.out)
+        except OSError as error:
+            raise OutputError(f"{self.out}: cannot be created ({error.strerror}).") from error
+        self.release()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+def refuse_existing(out: Path) -> None:
+    """An output never replaces anything.
+
+    Raises:
+        OutputError: the path exists and is not an empty folder.
+    """
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise OutputError(f"{out}: exists already. Choose another --out, or remove it first.")

@@ -1,0 +1,203 @@
+"""A checkpoint as stored: its configuration, its weight files, and where every tensor lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safeswap.checkpoint.header import StoredTensor, read_header
+from safeswap.checkpoint.source import Source, read_json, resolve
+from safeswap.checkpoint.torchbin import read_torch_file
+from safeswap.errors import CheckpointError, listed
+
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+_INDEXES = (SAFETENSORS_INDEX, "pytorch_model.bin.index.json")
+_SINGLES = ("model.safetensors", "pytorch_model.bin")
+_PACKED: tuple[str, ...] = (
+    ".qweight",
+    ".qzeros",
+    ".scales",
+    ".g_idx",
+    ".absmax",
+    ".quant_map",
+    ".weight_scale",
+)
+_PACKED += (".weight_scale_inv", ".SCB", ".weight_format", ".input_scale", ".weight_packed")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One shard: its path, what the operating system says of it, and its tensors in file order.
+
+    ``header`` is the raw safetensors header, empty for a ``.bin`` file.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+    header: bytes
+    tensors: tuple[StoredTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model on disk. ``tensors`` maps every stored name to its place."""
+
+    source: Source
+    config: Mapping[str, Any]
+    files: tuple[WeightFile, ...]
+    tensors: Mapping[str, StoredTensor]
+
+    @property
+    def folder(self) -> Path:
+        """The local folder."""
+        return self.source.folder
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all payloads."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def tied(self) -> bool:
+        """Whether the configuration shares the output projection with the input embeddings."""
+        text = self.config.get("text_config")
+        inner = text if isinstance(text, Mapping) else {}
+        return bool(self.config.get("tie_word_embeddings", inner.get("tie_word_embeddings", False)))
+
+
+def open_checkpoint(text: str | Path) -> Checkpoint:
+    """Find a checkpoint and read its headers; no weights are read.
+
+    Args:
+        text: a local folder, hub id or URL (see :func:`safeswap.checkpoint.source.resolve`).
+
+    Raises:
+        CheckpointError: missing or damaged files, an index that does not match its shards,
+            quantized weights, adapters, or formats that are not weights of a model.
+    """
+    source = resolve(text)
+    folder = source.folder
+    _refuse_adapter(folder)
+    config = read_json(folder / "config.json")
+    _refuse_quantized(folder, config)
+    files = tuple(_weight_file(path) for path in _weight_paths(folder))
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for tensor in file.tensors:
+            if tensor.name in tensors:
+                raise CheckpointError(
+                    f"{folder}: tensor {tensor.name!r} is in {tensors[tensor.name].file.name} and "
+                    f"again in {file.path.name}. Remove the stale shard."
+                )
+            tensors[tensor.name] = tensor
+    _check_index(folder, tensors)
+    _refuse_packed(folder, tensors)
+    return Checkpoint(source, config, files, tensors)
+
+
+def _weight_file(path: Path) -> WeightFile:
+    try:
+        status = path.stat()
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}). Fetch the shard again or mend its "
+            "permissions."
+        ) from error
+    if path.suffix == ".bin":
+        header, tensors = b"", read_torch_file(path)
+    else:
+        checked = read_header(path)
+        header, tensors = checked.raw, checked.tensors
+    return WeightFile(path, status.st_size, status.st_mtime_ns, header, tensors)
+
+
+def _weight_paths(folder: Path) -> list[Path]:
+    for index in _INDEXES:
+        if (folder / index).exists():
+            return [folder / name for name in sorted(set(_weight_map(folder / index).values()))]
+    for single in _SINGLES:
+        if (folder / single).exists():
+            return [folder / single]
+    shards = sorted(folder.glob("*.safetensors"))
+    if len(shards) == 1:
+        return shards
+    if shards:
+        raise CheckpointError(
+            f"{folder}: has {len(shards)} safetensors files but no {SAFETENSORS_INDEX} that says "
+            "how they belong together. Fetch the index too."
+        )
+    raise CheckpointError(
+        f"{folder}: has no model.safetensors, {SAFETENSORS_INDEX} or pytorch_model.bin. "
+        "Give the folder of a transformers checkpoint with its weights."
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    table = read_json(index).get("weight_map")
+    plain = isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
+    if not plain or not table:
+        raise CheckpointError(f"{index}: has no weight_map of tensor names to files.")
+    assert isinstance(table, dict)
+    for file in sorted(set(table.values())):
+        if Path(file).name != file:
+            raise CheckpointError(f"{index}: names the file {file!r} outside its own folder.")
+        if not (index.parent / file).exists():
+            raise CheckpointError(
+                f"{index}: names the shard {file}, which is missing. Fetch that file too."
+            )
+    return table
+
+
+def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    index = next((folder / name for name in _INDEXES if (folder / name).exists()), None)
+    if index is None:
+        return
+    table = _weight_map(index)
+    wrong = [n for n, f in table.items() if n not in tensors or tensors[n].file.name != f]
+    if wrong:
+        raise CheckpointError(
+            f"{index}: says that {listed(wrong)} lie in {table[wrong[0]]}, but the file does not "
+            "have them. Index and shards are of different versions; fetch both again."
+        )
+    extra = [name for name in tensors if name not in table]
+    if extra:
+        raise CheckpointError(
+            f"{folder}: the shards hold {listed(extra)}, which {index.name} does not name. "
+            "Index and shards are of different versions; fetch both again."
+        )
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder}: is a LoRA adapter, not a model. Merge it into its base first "
+            "(peft: merge_and_unload, then save_pretrained)."
+        )
+
+
+def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = "unnamed"
+        if isinstance(quantization, Mapping):
+            method = str(quantization.get("quant_method") or "unnamed")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: the checkpoint is quantized ({method}), and task vectors of "
+            "quantized weights mean nothing. Use the 16-bit original."
+        )
+
+
+def _refuse_packed(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    for tensor in tensors.values():
+        packed_dtype = tensor.dtype.numpy is None
+        packed_matrix = tensor.dtype.name in ("U8", "I8", "I32") and tensor.name.endswith(".weight")
+        if packed_dtype or packed_matrix or tensor.name.endswith(_PACKED):
+            raise CheckpointError(
+                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype}) holds quantized weights or "
+                "their scales (bitsandbytes, GPTQ, AWQ or fp8). Use the 16-bit original."
+            )

@@ -1,0 +1,339 @@
+"""The command line: one command per verb. It parses, calls the API and prints; no logic."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from safeswap.errors import PlanError, SafeswapError
+from safeswap.version import __version__
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Errors become one readable message and an exit status: 1 refused, 130 interrupted."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return super().invoke(ctx)
+        except SafeswapError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. The same command goes on where this one stopped.", err=True)
+            ctx.exit(130)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+_EXPERTS = _options(
+    click.option("--safety", metavar="CHECKPOINT", help="The English safety expert."),
+    click.option(
+        "--language",
+        "languages",
+        multiple=True,
+        metavar="NAME=CHECKPOINT",
+        help="A language expert, e.g. sw=me/my-swahili. Repeat it for several languages.",
+    ),
+)
+_PLANNING = _options(
+    click.option("--by", default="module", show_default=True, help="module or layer."),
+    click.option(
+        "--tau", type=float, help="Threshold on the difference of shares.  [default: 0.001]"
+    ),
+    click.option(
+        "--tau-relative", type=float, help="The same as a fraction of the mean share, e.g. 0.05."
+    ),
+    click.option(
+        "--alpha", type=float, default=0.5, show_default=True, help="Safety's part in a blend."
+    ),
+    click.option(
+        "--norms",
+        help="language, safety, blend or follow.  [default: follow by layer, language by module]",
+    ),
+    click.option(
+        "--outside",
+        default="blend",
+        show_default=True,
+        help="Embeddings, final norm, lm_head: blend, language, safety or base.",
+    ),
+    click.option("--donor", help="Whose config and tokenizer go along.  [default: the language]"),
+)
+_RUNNING = _options(
+    click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"),
+    click.option("--quiet", is_flag=True, help="No progress bar."),
+)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Give a fine-tuned language model its safety back, without training.
+
+    Checkpoints are local folders, hub ids (org/name@revision) or their URLs.
+    """
+
+
+def _languages(pairs: tuple[str, ...]) -> dict[str, str | Path]:
+    found: dict[str, str | Path] = {}
+    for pair in pairs:
+        name, separator, source = pair.partition("=")
+        if not separator or not source:
+            raise PlanError(f"--language {pair!r} must be NAME=CHECKPOINT, e.g. sw={pair}.")
+        if name in found:
+            raise PlanError(f"--language {name} is given twice.")
+        found[name] = source
+    return found
+
+
+def _selection(options: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {key: options[key] for key in ("by", "alpha", "norms", "outside", "donor")}
+    if options["tau"] is not None and options["tau_relative"] is not None:
+        raise PlanError("--tau and --tau-relative exclude each other; give one of them.")
+    if options["tau_relative"] is not None:
+        return chosen | {"tau": options["tau_relative"], "tau_relative": True}
+    return chosen | ({} if options["tau"] is None else {"tau": options["tau"]})
+
+
+@main.command()
+@click.argument("base")
+@_EXPERTS
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="profile.json")
+@_RUNNING
+def profile(
+    base: str,
+    safety: str | None,
+    languages: tuple[str, ...],
+    output: Path,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Measure once how far each expert moved each unit of BASE."""
+    from safeswap.api import make_profile
+
+    _writable(output)
+    measured = make_profile(
+        base,
+        safety=_required(safety),
+        languages=_languages(languages),
+        workers=workers,
+        quiet=quiet,
+    )
+    measured.save(output)
+    _notes(measured.notes)
+    click.echo(f"{output}: {len(measured.tensors)} tensors in {len(measured.units)} units")
+
+
+def _required(safety: str | None) -> str:
+    if not safety:
+        raise PlanError("the safety expert is missing: add --safety CHECKPOINT.")
+    return safety
+
+
+def _writable(path: Path) -> None:
+    if path.is_dir() or not path.parent.is_dir():
+        raise PlanError(f"{path}: is not a file that can be written; its folder must exist.")
+
+
+def _notes(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+@main.command()
+@click.argument("profile_file", metavar="PROFILE", type=click.Path(path_type=Path))
+@click.option("--language", "name", help="Which language, where the profile has several.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="plan.yaml")
+@_PLANNING
+def plan(profile_file: Path, name: str | None, output: Path, **options: Any) -> None:
+    """Decide every unit by the paper's rule; reads no weights."""
+    from safeswap.api import make_plan
+    from safeswap.profile import Profile
+
+    _writable(output)
+    measured = Profile.load(profile_file)
+    place = str(profile_file.resolve())
+    made = make_plan(measured, name, profile_path=place, **_selection(options))
+    made.save(output)
+    counts = "; ".join(
+        f"{kind}: " + ", ".join(f"{n} {what}" for what, n in table.items())
+        for kind, table in made.counts().items()
+    )
+    click.echo(f"{output}: {counts}")
+
+
+@main.command()
+@click.argument("base", required=False)
+@_EXPERTS
+@click.option(
+    "--plan",
+    "plans",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Carry this plan out instead. Repeat it for several languages.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new folder.")
+@_PLANNING
+@click.option("--dtype", help="bfloat16, float16 or float32.  [default: as stored]")
+@click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]")
+@click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png.")
+@_RUNNING
+def merge(
+    base: str | None,
+    safety: str | None,
+    languages: tuple[str, ...],
+    plans: tuple[Path, ...],
+    out: Path,
+    **options: Any,
+) -> None:
+    """Build the merged checkpoint: from BASE and its experts, or from a plan."""
+    from safeswap import api
+
+    running: dict[str, Any] = {k: options[k] for k in ("dtype", "shard_size", "workers", "quiet")}
+    running["figure"] = not options["no_figure"]
+    if plans:
+        merged = _merge_plans(plans, out, base, safety, languages, options, running)
+    elif base is None:
+        raise PlanError("give BASE with --safety and --language, or a --plan.")
+    else:
+        merged = api.swap(
+            base,
+            safety=_required(safety),
+            languages=_languages(languages),
+            out=out,
+            **_selection(options),
+            **running,
+        )
+    _notes(merged[0].profile.notes)
+    for one in merged:
+        counts = one.plan.counts()
+        decided = {k: sum(counts[u].get(k, 0) for u in ("attention", "mlp")) for k in _kinds(one)}
+        click.echo(
+            f"{one.folder}: {one.nbytes / 1e9:.3f} GB; modules: "
+            + ", ".join(f"{n} {what}" for what, n in decided.items())
+            + f"; config and tokenizer from {one.plan.donor}"
+        )
+        if one.resumed_bytes:
+            click.echo(f"{one.resumed_bytes / 1e9:.3f} GB were written before and verified")
+
+
+def _kinds(merged: Any) -> list[str]:
+    counts = merged.plan.counts()
+    return sorted({what for kind in ("attention", "mlp") for what in counts.get(kind, {})})
+
+
+def _merge_plans(
+    plans: tuple[Path, ...],
+    out: Path,
+    base: str | None,
+    safety: str | None,
+    languages: tuple[str, ...],
+    options: Mapping[str, Any],
+    running: Mapping[str, Any],
+) -> list[Any]:
+    from safeswap.api import merge_plans
+    from safeswap.plan import Plan
+    from safeswap.profile import Profile
+
+    planning = {"by": "module", "alpha": 0.5, "outside": "blend"}
+    changed = [k for k in ("tau", "tau_relative", "norms", "donor") if options[k] is not None]
+    changed += [k for k, default in planning.items() if options[k] != default]
+    if base or safety or languages or changed:
+        named = f"--{changed[0].replace('_', '-')}" if changed else "BASE and the experts"
+        raise PlanError(f"with --plan, {named} come from the plan; edit it, or plan again.")
+    read = [Plan.load(path) for path in plans]
+    saved = read[0].profile
+    profile = Profile.load(Path(saved)) if saved and Path(saved).exists() else None
+    return merge_plans(read, out, profile=profile, **running)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--png", type=click.Path(path_type=Path), help="Draw the figure into this file.")
+def show(path: Path, png: Path | None) -> None:
+    """Print a profile, a plan or a merged checkpoint as a table and a map."""
+    from safeswap.plan import Plan
+    from safeswap.profile import Profile
+    from safeswap.provenance import MANIFEST, read_manifest
+    from safeswap.report import terminal
+
+    if path.suffix == ".json" and path.name != MANIFEST:
+        measured = Profile.load(path)
+        terminal.print_view(terminal.profile_view(measured))
+        drawn = None if png is None else _first_plan(measured)
+    elif path.is_dir() or path.name == MANIFEST:
+        folder = path if path.is_dir() else path.parent
+        drawn = Plan.from_dict(read_manifest(folder)["plan"], str(folder / MANIFEST))
+        terminal.print_view(terminal.plan_view(drawn))
+    else:
+        drawn = Plan.load(path)
+        terminal.print_view(terminal.plan_view(drawn))
+    if png is not None and drawn is not None:
+        from safeswap.report.figure import draw
+
+        _writable(png)
+        draw(drawn, png)
+        click.echo(f"{png}: drawn")
+
+
+def _first_plan(measured: Any) -> Any:
+    from safeswap.api import make_plan
+
+    return make_plan(measured, measured.languages[0])
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--base", help="Where the base lies now, if it moved.")
+@_EXPERTS
+@click.option("--without-inputs", is_flag=True, help="Compare the recorded digests only.")
+@_RUNNING
+def verify(
+    out: Path,
+    base: str | None,
+    safety: str | None,
+    languages: tuple[str, ...],
+    without_inputs: bool,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Check that OUT is what its plan says, bit for bit."""
+    from safeswap.api import verify_merge
+
+    moved: dict[str, str | Path] = {
+        role: source for role, source in (("base", base), ("safety", safety)) if source
+    }
+    checked = verify_merge(
+        out,
+        inputs=moved | _languages(languages),
+        without_inputs=without_inputs,
+        workers=workers,
+        quiet=quiet,
+    )
+    how = "computed again from the inputs" if checked.from_inputs else "compared by digest only"
+    click.echo(f"{out}: {checked.tensors} tensors, {checked.nbytes / 1e9:.3f} GB {how}: all equal")
+    if checked.edited:
+        click.echo(f"weights edited by hand in {len(checked.edited)} units: {checked.edited[0]} …")
+
+
+def run() -> None:
+    """The entry point of the ``safeswap`` command."""
+    sys.exit(main(standalone_mode=True))

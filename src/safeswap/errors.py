@@ -1,0 +1,48 @@
+"""The errors a user can meet. Each message says what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SafeswapError(Exception):
+    """Anything safeswap refuses to do; the message is written for the person at the terminal."""
+
+
+class CheckpointError(SafeswapError):
+    """A checkpoint that cannot be read as it is: names the file and the tensor."""
+
+
+class FamilyError(SafeswapError):
+    """Checkpoints that do not belong together: shapes, depth, family or tokenizer differ."""
+
+
+class PlanError(SafeswapError, ValueError):
+    """A plan (or an option that makes one) that cannot be carried out."""
+
+
+class OutputError(SafeswapError):
+    """The output cannot be written where it was asked for."""
+
+
+class VerificationError(SafeswapError):
+    """A merged checkpoint is not what its manifest says."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` when a known name is close to ``name``, else the known names."""
+    choices = [str(item) for item in known]
+    close = get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    shown = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+    return f"; known: {shown}" if shown else ""
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """The first few of many names, for a message that stays readable: ``a, b, c and 7 more``."""
+    every = list(names)
+    if len(every) <= limit:
+        return ", ".join(every)
+    return f"{', '.join(every[:limit])} and {len(every) - limit} more"

@@ -1,0 +1,213 @@
+"""What goes along with merged weights: the donor's other files, the manifest, the model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safeswap import digests
+from safeswap.checkpoint.dtypes import Dtype, torch_name
+from safeswap.checkpoint.family import BASE, SAFETY, Family
+from safeswap.checkpoint.header import read_header
+from safeswap.checkpoint.layout import INDEX_NAME
+from safeswap.checkpoint.source import read_json
+from safeswap.errors import CheckpointError, VerificationError
+from safeswap.merge import Job
+from safeswap.plan import Plan
+from safeswap.profile import Profile
+from safeswap.version import __version__
+
+FORMAT = "safeswap-merge/1"
+MANIFEST = "safeswap.json"
+PLAN_FILE = "safeswap-plan.yaml"
+FIGURE = "safeswap.png"
+CARD = "README.md"
+_OURS = (MANIFEST, PLAN_FILE, FIGURE, CARD)
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+_TRAINING = ("trainer_state.json", "training_args.bin", "optimizer", "scheduler", "rng_state")
+
+
+@dataclass(frozen=True, slots=True)
+class RestOfCheckpoint:
+    """The donor's files that go along (name → SHA-256) and those that do not (name → reason)."""
+
+    copied: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+
+def copy_rest(family: Family, job: Job, folder: Path, dtype: Dtype | None) -> RestOfCheckpoint:
+    """Copy configuration, tokenizer, chat template and code files of the plan's donor.
+
+    Only ``config.json`` may change: its dtype, when another one than the donor's is written.
+    """
+    donor = family.members[job.plan.donor].folder
+    copied, left_out = {}, {}
+    for path in sorted(donor.rglob("*")):
+        name = str(path.relative_to(donor))
+        if path.is_dir():
+            continue
+        reason = _why_not(name)
+        if reason:
+            left_out[name] = reason
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        if name == "config.json" and dtype is not None:
+            _set_dtype(target, dtype)
+        copied[name] = digests.of_small_file(target)
+    if job.layout.index is not None:
+        (folder / INDEX_NAME).write_text(job.layout.index)
+        copied[INDEX_NAME] = digests.of_small_file(folder / INDEX_NAME)
+    return RestOfCheckpoint(copied, left_out)
+
+
+def _why_not(name: str) -> str | None:
+    parts = Path(name).parts
+    if any(part.startswith(".") for part in parts):
+        return "hidden file"
+    if name in _OURS:
+        return "replaced by this merge's own"
+    if name.endswith((*_WEIGHTS, ".index.json")):
+        return "weights: replaced by the merged ones"
+    if parts[-1].startswith(_TRAINING) or parts[0].startswith(("checkpoint-", "runs")):
+        return "belongs to the donor's training"
+    return None
+
+
+def _set_dtype(config: Path, dtype: Dtype) -> None:
+    content = read_json(config)
+    key = "torch_dtype" if "torch_dtype" in content and "dtype" not in content else "dtype"
+    content[key] = torch_name(dtype)
+    config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_manifest(
+    family: Family,
+    profile: Profile,
+    job: Job,
+    folder: Path,
+    tensors: Mapping[str, str],
+    rest: RestOfCheckpoint,
+) -> dict[str, Any]:
+    """Write ``safeswap.json``: everything that is needed to check and repeat the merge.
+
+    It holds no dates, so that the same inputs and plan give the same bytes.
+
+    Raises:
+        CheckpointError: a written shard does not read back as laid out.
+    """
+    outputs = []
+    for shard in job.layout.shards:
+        header = read_header(folder / shard.name)
+        if header.raw != shard.header:
+            raise CheckpointError(f"{folder / shard.name}: was changed while it was written.")
+        digest = digests.of_weight_file(header.raw, header.tensors, tensors)
+        outputs.append({"name": shard.name, "size": shard.size, "digest": digest})
+    content = {
+        "format": FORMAT,
+        "safeswap": __version__,
+        "plan": job.plan.as_dict(),
+        "profile": profile.as_dict(),
+        "outputs": outputs,
+        "tensors": {
+            name: {
+                "unit": family.anatomy.placements[name].unit,
+                "fate": _fate(job, name),
+                "dtype": job.dtypes[name].name,
+                "digest": tensors[name],
+            }
+            for name in family.names
+        },
+        "not_used": {f"{role}: {name}": why for (role, name), why in family.aliases.items()},
+        "files": dict(rest.copied),
+        "files_left_out": dict(rest.left_out),
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return content
+
+
+def _fate(job: Job, name: str) -> str:
+    recipe = job.recipes[name]
+    if recipe.copied:
+        return f"copied from {recipe.copied}"
+    return " + ".join(f"{coefficient:.9g} · {role}" for role, coefficient in recipe.terms)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a merged checkpoint.
+
+    Raises:
+        VerificationError: the folder was not made by safeswap, or by another version's format.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        raise VerificationError(f"{folder}: has no {MANIFEST}; safeswap did not make it.")
+    try:
+        content: dict[str, Any] = dict(read_json(path))
+    except CheckpointError as error:
+        raise VerificationError(str(error)) from error
+    if content.get("format") != FORMAT:
+        raise VerificationError(f"{path}: is of format {content.get('format')!r}, not {FORMAT}.")
+    return content
+
+
+def write_card(family: Family, profile: Profile, plan: Plan, folder: Path, figure: bool) -> None:
+    """Write the model card: the hub's YAML header, decisions, and how to make it again."""
+    names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
+    pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
+    if len(plan.language) in (2, 3):
+        pipeline += ["language:", f"- {json.dumps(plan.language)}"]
+    header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in names.values())]
+    header += ["base_model_relation: merge", *pipeline, "---"]
+    settings = ", ".join(f"{k} = {v}" for k, v in plan.selector.items()) or "written by hand"
+    body = [
+        f"# {names[plan.language]} with safety from {names[SAFETY]}",
+        "",
+        "A merge without training, made with safeswap by the method of Shin & Hwang (EACL 2026,",
+        "arXiv 2601.22620): per unit, `base + Σ weight · (expert − base)`.",
+        "",
+        f"- base: `{names[BASE]}`",
+        f"- safety expert: `{names[SAFETY]}`",
+        f"- language expert ({plan.language}): `{names[plan.language]}`",
+        f"- configuration, tokenizer and chat template: from `{plan.donor}`",
+        f"- selector: {settings}",
+        "",
+        "Measure its safety and ability before you release it: a merge is no proof of either.",
+        "",
+        "## Make it again",
+        "```",
+        f"safeswap merge --plan {PLAN_FILE} --out OUT",
+        "safeswap verify OUT",
+        "```",
+        "",
+        "## Decisions",
+        *([f"![shares and decisions per unit]({FIGURE})", ""] if figure else []),
+        *_table(plan),
+        "",
+    ]
+    (folder / CARD).write_text("\n".join([*header, *body]), encoding="utf-8")
+
+
+def _table(plan: Plan) -> list[str]:
+    language = plan.language
+    lines = [
+        f"| unit | decision | weight of safety | weight of {language} | share of safety | "
+        f"share of {language} | difference |",
+        "| --- | --- | --: | --: | --: | --: | --: |",
+    ]
+    for unit, row in plan.units.items():
+        shares = ["", "", ""]
+        if row.shares:
+            values = (row.shares[SAFETY], row.shares[language])
+            shares = [f"{100 * v:.2f} %" for v in values] + [
+                f"{100 * (values[0] - values[1]):+.3f}"
+            ]
+        weights = [f"{row.weights[expert]:g}" for expert in (SAFETY, language)]
+        lines.append(f"| {unit} | {row.decision} | {' | '.join(weights)} | {' | '.join(shares)} |")
+    return lines

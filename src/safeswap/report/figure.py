@@ -1,0 +1,92 @@
+"""The figure: each expert's share of its update per unit, and what was decided.
+
+Run as ``python -m safeswap.report.figure PLAN PNG`` it draws in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from safeswap.anatomy import layer_of
+from safeswap.checkpoint.family import SAFETY
+from safeswap.errors import SafeswapError
+from safeswap.plan import Plan
+
+COLOURS = {"safety": "#c8553d", "language": "#2f6690", "blend": "#b7a57a", "base": "#d9d9d9"}
+_ROWS = ("attention", "mlp", "norms")
+
+
+def decision_colour(plan: Plan, unit: str) -> str:
+    """The colour of a unit's decision."""
+    decision = plan.units[unit].decision
+    name = "language" if decision == plan.language else decision
+    return COLOURS.get(name, COLOURS["blend"])
+
+
+def draw(plan: Plan, png: Path) -> None:
+    """Draw shares and decisions per unit.
+
+    Raises:
+        SafeswapError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+        from matplotlib.axes import Axes
+        from matplotlib.patches import Patch, Rectangle
+    except ImportError:
+        raise SafeswapError(
+            "drawing needs matplotlib: install safeswap[figures], or leave --png out."
+        ) from None
+    layers = 1 + max(layer_of(unit) or 0 for unit in plan.units)
+    width = max(7.0, 2.6 + 0.26 * layers)
+    figure, (top, middle, bottom) = plt.subplots(
+        3, 1, figsize=(width, 6.4), height_ratios=(3, 3, 2), sharex=True, layout="constrained"
+    )
+
+    def shares(axes: Axes, kind: str) -> None:
+        units = [f"{layer}.{kind}" for layer in range(layers)]
+        for expert in plan.experts:
+            values = [100 * ((plan.units[u].shares or {}).get(expert) or 0.0) for u in units]
+            colour = COLOURS["safety" if expert == SAFETY else "language"]
+            axes.plot(range(layers), values, "o-", ms=3.5, lw=1.4, color=colour, label=expert)
+        axes.set_ylabel(f"{kind}\nshare of update [%]")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", lw=0.4, color="#dddddd")
+
+    shares(top, "attention")
+    shares(middle, "mlp")
+    top.legend(frameon=False, ncols=2, loc="best")
+    for number, kind in enumerate(_ROWS):
+        for layer in range(layers):
+            colour = decision_colour(plan, f"{layer}.{kind}")
+            bottom.add_patch(Rectangle((layer - 0.46, number - 0.42), 0.92, 0.84, color=colour))
+    bottom.set_ylim(len(_ROWS) - 0.5, -0.5)
+    bottom.set_xlim(-0.7, layers - 0.3)
+    bottom.set_yticks(range(len(_ROWS)), _ROWS)
+    bottom.set_xticks(range(0, layers, max(1, layers // 16)))
+    bottom.set_xlabel("layer")
+    bottom.spines[:].set_visible(False)
+    labels = {"safety": "safety", "language": plan.language, "blend": "blend"}
+    handles = [Patch(color=COLOURS[key], label=text) for key, text in labels.items()]
+    bottom.legend(
+        handles=handles, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.42)
+    )
+    settings = plan.selector
+    title = "written by hand"
+    if settings:
+        relative = " × mean share" if settings.get("tau_relative") else ""
+        title = (
+            f"{settings.get('name')} by {settings.get('by')}, τ = {settings.get('tau')}{relative}"
+        )
+        title += f", α = {settings.get('alpha')}"
+    figure.suptitle(f"safety and {plan.language}: {title}", fontsize=11)
+    figure.savefig(png, dpi=150, metadata={"Software": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw(Plan.load(Path(sys.argv[1])), Path(sys.argv[2]))

@@ -1,0 +1,216 @@
+"""Is a merged checkpoint what its plan says, bit for bit? Computed again from the inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from safeswap import digests
+from safeswap.checkpoint.dtypes import DTYPES, decode
+from safeswap.checkpoint.family import BASE, SAFETY, Family, join_family
+from safeswap.checkpoint.files import opened, read_into
+from safeswap.checkpoint.header import StoredTensor, read_header
+from safeswap.checkpoint.layout import OutputTensor, lay_out
+from safeswap.checkpoint.store import Checkpoint, open_checkpoint
+from safeswap.errors import VerificationError, listed
+from safeswap.merge import Job, Piece, Scratch, make_scratch, piece_bytes, prepare
+from safeswap.plan import Plan, fill_plan
+from safeswap.profile import Profile
+from safeswap.provenance import MANIFEST, read_manifest
+from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was checked.
+
+    Attributes:
+        tensors, nbytes: how much was compared.
+        from_inputs: True when every byte was computed again; False when only digests were compared.
+        edited: units whose weights are not what the recorded selector says (edited by hand).
+    """
+
+    tensors: int
+    nbytes: int
+    from_inputs: bool
+    edited: tuple[str, ...]
+
+
+def verify_folder(
+    out: Path,
+    *,
+    inputs: Mapping[str, str | Path] | None = None,
+    without_inputs: bool = False,
+    workers: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Verification:
+    """Check a merged checkpoint against its manifest, its plan and its inputs.
+
+    Args:
+        inputs: role → where an input lies now, for those that moved.
+        without_inputs: compare digests only.
+        advance: told how many output bytes were checked.
+
+    Raises:
+        VerificationError: names the first file or tensor that is wrong, and whether the output or
+            an input changed.
+        CheckpointError: an input cannot be read.
+    """
+    out = Path(out)
+    manifest = read_manifest(out)
+    plan = Plan.from_dict(manifest["plan"], str(out / MANIFEST))
+    profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
+    _check_small_files(out, manifest)
+    written = _check_shards(out, manifest)
+    recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
+    pieces = [
+        Piece(0, name, begin, end)
+        for name, tensor in written.items()
+        for begin, end in pieces_of(tensor.elements)
+    ]
+    results = run_pieces(
+        pieces,
+        lambda piece, scratch: _check_piece(piece, written[piece.name], recomputed, scratch),
+        make_scratch,
+        workers=workers or default_workers(),
+        advance=advance,
+        size=lambda piece: (piece.end - piece.begin) * written[piece.name].dtype.size,
+    )
+    _report(pieces, results, manifest, out)
+    return Verification(
+        tensors=len(written),
+        nbytes=sum(tensor.nbytes for tensor in written.values()),
+        from_inputs=not without_inputs,
+        edited=edited_units(plan, profile),
+    )
+
+
+def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
+    """The units whose weights differ from what the plan's own selector says on the profile."""
+    settings = dict(plan.selector)
+    if settings.pop("name", None) != "share-difference":
+        return tuple(plan.units)
+    fresh = fill_plan(profile, plan.language, **settings)
+    return tuple(u for u, row in plan.units.items() if row.weights != fresh.units[u].weights)
+
+
+def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
+    for name, digest in manifest["files"].items():
+        path = out / name
+        if not path.exists():
+            raise VerificationError(f"{path}: is missing; it was there when the merge was made.")
+        if digests.of_small_file(path) != digest:
+            raise VerificationError(f"{path}: was changed after the merge was made.")
+
+
+def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for record in manifest["outputs"]:
+        header = read_header(out / record["name"])
+        known = {t.name: manifest["tensors"].get(t.name, {}).get("digest") for t in header.tensors}
+        strange = [name for name, digest in known.items() if digest is None]
+        if strange:
+            raise VerificationError(
+                f"{out / record['name']}: holds {listed(strange)}, which the manifest does not."
+            )
+        if digests.of_weight_file(header.raw, header.tensors, known) != record["digest"]:
+            raise VerificationError(f"{out / record['name']}: its header was changed.")
+        tensors |= {tensor.name: tensor for tensor in header.tensors}
+    missing = [name for name in manifest["tensors"] if name not in tensors]
+    if missing:
+        raise VerificationError(f"{out}: the shards lack {listed(missing)}.")
+    return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class _Recomputed:
+    family: Family
+    job: Job
+
+
+def _recompute(
+    plan: Plan,
+    written: Mapping[str, StoredTensor],
+    manifest: Mapping[str, Any],
+    inputs: Mapping[str, str | Path],
+) -> _Recomputed:
+    def member(role: str) -> Checkpoint:
+        return open_checkpoint(inputs.get(role, plan.inputs[role].source))
+
+    roles = (BASE, SAFETY, plan.language)
+    family = join_family({role: member(role) for role in roles})
+    job = prepare(family, plan)
+    dtypes = {name: DTYPES[entry["dtype"]] for name, entry in manifest["tensors"].items()}
+    groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in family.names]]
+    return _Recomputed(family, Job(plan, "", job.recipes, lay_out(groups), dtypes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    digest: bytes
+    equal: bool
+    finite: bool
+
+
+def _check_piece(
+    piece: Piece, tensor: StoredTensor, recomputed: _Recomputed | None, scratch: Scratch
+) -> _Checked:
+    hashing, equal, finite = blake3(), True, True
+    with opened(tensor.file) as descriptor:
+
+        def stored(at: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+            size = tensor.dtype.size
+            raw = scratch.other[: count * size]
+            read_into(descriptor, tensor.start + at * size, raw, tensor.file)
+            return raw
+
+        if recomputed:
+            chunks = piece_bytes(recomputed.family, recomputed.job, piece, scratch)
+            for at, wanted in chunks:
+                found = stored(at, len(wanted) // tensor.dtype.size)
+                equal = equal and np.array_equal(found, wanted)
+                hashing.update(found.data)
+                finite = finite and _finite(found, tensor, scratch)
+        else:
+            for at in range(piece.begin, piece.end, CHUNK_ELEMENTS):
+                found = stored(at, min(CHUNK_ELEMENTS, piece.end - at))
+                hashing.update(found.data)
+                finite = finite and _finite(found, tensor, scratch)
+    return _Checked(hashing.digest(), equal, finite)
+
+
+def _finite(raw: np.ndarray[Any, np.dtype[np.uint8]], tensor: StoredTensor, s: Scratch) -> bool:
+    if not tensor.dtype.mergeable:
+        return True
+    values = s.wide(np.dtype(np.float64))[0][: len(raw) // tensor.dtype.size]
+    decode(raw, tensor.dtype, values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(float(values @ values)) or bool(np.isfinite(values).all())
+
+
+def _report(
+    pieces: list[Piece], results: list[_Checked], manifest: Mapping[str, Any], out: Path
+) -> None:
+    parts: dict[str, list[_Checked]] = {}
+    for piece, checked in zip(pieces, results, strict=True):
+        parts.setdefault(piece.name, []).append(checked)
+    for name, checks in parts.items():
+        entry = manifest["tensors"][name]
+        if not all(check.finite for check in checks):
+            raise VerificationError(f"{out}: tensor {name!r} has NaN or infinite weights.")
+        if digests.of_pieces(check.digest for check in checks) != entry["digest"]:
+            raise VerificationError(
+                f"{out}: tensor {name!r} was changed after the merge was made. Merge again from "
+                "the plan in its safeswap-plan.yaml."
+            )
+        if not all(check.equal for check in checks):
+            raise VerificationError(
+                f"{out}: tensor {name!r} is as it was written, but the inputs now give other "
+                f"bytes ({entry['fate']}). An input changed since; give the original."
+            )
