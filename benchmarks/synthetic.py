@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import ml_dtypes
 import numpy as np
@@ -88,7 +89,7 @@ def _write(folder: Path, layers: int, number: int) -> None:
 
 def _weights(name: str, shape: tuple[int, ...], number: int) -> np.ndarray:
     """Base weights by the tensor's name; an expert adds an update of 1 to 3 % to them."""
-    seed = abs(hash_of(name))
+    seed = crc32(name.encode())
     block = np.random.default_rng(seed).standard_normal(1 << 20, np.float32) * np.float32(0.02)
     if number:
         chance = np.random.default_rng(seed + number)
@@ -96,8 +97,3 @@ def _weights(name: str, shape: tuple[int, ...], number: int) -> np.ndarray:
         block = block + chance.standard_normal(1 << 20, np.float32) * scale
     count = int(np.prod(shape))
     return np.resize(block.astype(ml_dtypes.bfloat16), count)
-
-
-def hash_of(name: str) -> int:
-    """A number for a name that is the same in every process."""
-    return int.from_bytes(name.encode(), "little") % (2**31)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, REFUSED, save_tiny, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
+from families import FAMILIES, REFUSED, save_tiny, tiny_model
 from safeswap.anatomy import (
     Anatomy,
     AnatomyError,

@@ -334,6 +334,30 @@ def verify(
         click.echo(f"weights edited by hand in {len(checked.edited)} units: {checked.edited[0]} …")
 
 
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="safeswap-demo",
+    show_default=True,
+    help="The new folder.",
+)
+def demo(out: Path) -> None:
+    """Run the whole job on the small models that come with safeswap."""
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError:
+        raise SafeswapError(
+            "the demo measures models with transformers: install safeswap[demo]."
+        ) from None
+    from safeswap.testbed.demo import run_demo
+
+    transformers.utils.logging.disable_progress_bar()
+    click.echo("The small world shows the mechanism; it is no evidence about large models.")
+    run_demo(out, click.echo)
+
+
 def run() -> None:
     """The entry point of the ``safeswap`` command."""
     sys.exit(main(standalone_mode=True))

@@ -189,6 +189,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool"]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), list("tf"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
@@ -273,8 +274,8 @@ def check_units(plan: Plan, units: tuple[str, ...]) -> None:
     missing = [unit for unit in units if unit not in plan.units]
     if missing:
         raise PlanError(
-            f"plan: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a row; "
-            "weights of 0 leave it as in the base."
+            f"plan: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a "
+            "row; weights of 0 leave it as in the base."
         )
 
 

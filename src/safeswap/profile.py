@@ -329,8 +329,8 @@ def not_finite(role: str, tensor: StoredTensor, element: int, value: float) -> C
     """The error for a NaN or infinite weight."""
     return CheckpointError(
         f"{tensor.file}: tensor {tensor.name!r} of the {role} checkpoint has {value} at element "
-        f"{element} of {tensor.elements}. The training diverged or the file is damaged; use another "
-        "step of the run or fetch it again."
+        f"{element} of {tensor.elements}. The training diverged or the file is damaged; use "
+        "another step of the run or fetch it again."
     )
 
 

@@ -97,8 +97,8 @@ def _same_architecture(base: Checkpoint, expert: Checkpoint, role: str) -> None:
         ours, theirs = base.config.get(key), expert.config.get(key)
         if ours != theirs and ours is not None and theirs is not None:
             raise FamilyError(
-                f"{role} expert {expert.source.text}: config.json says {key} = {theirs!r}, the base "
-                f"says {ours!r}. Experts must be fine-tunes of the base {base.source.text}."
+                f"{role} expert {expert.source.text}: config.json says {key} = {theirs!r}, the "
+                f"base says {ours!r}. Experts must be fine-tunes of the base {base.source.text}."
             )
 
 
@@ -150,8 +150,8 @@ def _same_vocabulary(base: Path, expert: Path, role: str) -> list[str]:
     for token, number in theirs.items():
         if by_id.get(number, token) != token:
             raise FamilyError(
-                f"{role} expert: id {number} is {token!r} in its tokenizer and {by_id[number]!r} in "
-                "the base's. Aligning vocabularies is not supported yet; use an expert with the "
+                f"{role} expert: id {number} is {token!r} in its tokenizer and {by_id[number]!r} "
+                "in the base's. Aligning vocabularies is not supported yet; use an expert with the "
                 "base's tokenizer."
             )
     added = [token for token in theirs if token not in ours]

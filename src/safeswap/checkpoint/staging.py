@@ -46,8 +46,8 @@ class Staging:
             self._lock = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise OutputError(
-                f"{out.parent}: cannot be written ({error.strerror}). Choose another --out, or mend "
-                "the folder's permissions."
+                f"{out.parent}: cannot be written ({error.strerror}). Choose another --out, or "
+                "mend the folder's permissions."
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

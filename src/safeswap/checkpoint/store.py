@@ -187,8 +187,8 @@ def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
         if isinstance(quantization, Mapping):
             method = str(quantization.get("quant_method") or "unnamed")
         raise CheckpointError(
-            f"{folder / 'config.json'}: the checkpoint is quantized ({method}), and task vectors of "
-            "quantized weights mean nothing. Use the 16-bit original."
+            f"{folder / 'config.json'}: the checkpoint is quantized ({method}), and task vectors "
+            "of quantized weights mean nothing. Use the 16-bit original."
         )
 
 
@@ -198,6 +198,6 @@ def _refuse_packed(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
         packed_matrix = tensor.dtype.name in ("U8", "I8", "I32") and tensor.name.endswith(".weight")
         if packed_dtype or packed_matrix or tensor.name.endswith(_PACKED):
             raise CheckpointError(
-                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype}) holds quantized weights or "
-                "their scales (bitsandbytes, GPTQ, AWQ or fp8). Use the 16-bit original."
+                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype}) holds quantized weights "
+                "or their scales (bitsandbytes, GPTQ, AWQ or fp8). Use the 16-bit original."
             )

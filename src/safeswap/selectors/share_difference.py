@@ -93,8 +93,8 @@ def share_difference(
     for expert, total in totals.items():
         if total == 0.0:
             raise PlanError(
-                f"the {expert} expert ({profile.inputs[expert].source}) is identical to the base in "
-                "every projection: there is nothing to swap. Was the base given twice?"
+                f"the {expert} expert ({profile.inputs[expert].source}) is identical to the base "
+                "in every projection: there is nothing to swap. Was the base given twice?"
             )
     keys = list(own[SAFETY])
     threshold = tau / len(keys) if tau_relative else tau

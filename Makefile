@@ -1,0 +1,30 @@
+# Two commands on a fresh machine: make demo, make test. Each has a virtual environment of its own.
+PYTHON ?= python3
+PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: .venv-demo/ready
+	rm -rf demo-out
+	.venv-demo/bin/safeswap demo --out demo-out
+
+test: .venv-test/ready
+	.venv-test/bin/python -m pytest -n 2 tests
+
+lint: .venv-test/ready
+	.venv-test/bin/ruff check src tests benchmarks
+	.venv-test/bin/ruff format --check src tests benchmarks
+	.venv-test/bin/mypy
+
+bench: .venv-demo/ready
+	.venv-demo/bin/python benchmarks/merge.py --sizes
+
+# torch first and alone: what needs it later then finds it there
+.venv-%/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python $(PIP) torch
+	.venv-$*/bin/python $(PIP) -e ".[$(if $(filter test,$*),dev,demo)]"
+	touch $@
+
+clean:
+	rm -rf .venv-demo .venv-test demo-out
