@@ -31,11 +31,9 @@ def draw(plan: Plan, png: Path) -> None:
         SafeswapError: matplotlib is not installed.
     """
     try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
         from matplotlib.axes import Axes
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure  # not pyplot: it takes longer to import
         from matplotlib.patches import Patch, Rectangle
     except ImportError:
         raise SafeswapError(
@@ -43,9 +41,9 @@ def draw(plan: Plan, png: Path) -> None:
         ) from None
     layers = 1 + max(layer_of(unit) or 0 for unit in plan.units)
     width = max(7.0, 2.6 + 0.26 * layers)
-    figure, (top, middle, bottom) = plt.subplots(
-        3, 1, figsize=(width, 6.4), height_ratios=(3, 3, 2), sharex=True, layout="constrained"
-    )
+    figure = Figure(figsize=(width, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, height_ratios=(3, 3, 2), sharex=True)
 
     def shares(axes: Axes, kind: str) -> None:
         units = [f"{layer}.{kind}" for layer in range(layers)]
@@ -85,7 +83,6 @@ def draw(plan: Plan, png: Path) -> None:
         title += f", α = {settings.get('alpha')}"
     figure.suptitle(f"safety and {plan.language}: {title}", fontsize=11)
     figure.savefig(png, dpi=150, metadata={"Software": None})
-    plt.close(figure)
 
 
 if __name__ == "__main__":
