@@ -24,9 +24,9 @@ from safeswap.checkpoint.family import BASE, SAFETY, Family, join_family
 from safeswap.checkpoint.layout import parse_size
 from safeswap.checkpoint.staging import Staging, refuse_existing
 from safeswap.checkpoint.store import open_checkpoint
-from safeswap.errors import CheckpointError, PlanError, SafeswapError
+from safeswap.errors import CheckpointError, OutputError, PlanError, SafeswapError
 from safeswap.merge import check_inputs, identity, prepare, refuse_overlap, write_weights
-from safeswap.plan import Plan, check_role, fill_plan
+from safeswap.plan import Plan, check_options, check_role, fill_plan
 from safeswap.profile import Profile, measure_family, unchanged
 from safeswap.verification import Verification, verify_folder
 from safeswap.work import progress_bar
@@ -118,9 +118,11 @@ def merge_plans(
         SafeswapError: what is wrong, before anything is written where it can be known before.
     """
     family = _family_of(plans)
-    target = Path(out).expanduser()
+    target = Path(out).expanduser().absolute()
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
+    repeated = f" --dtype {dtype}" if dtype else ""
+    repeated += f" --shard-size {shard_size}" if shard_size else ""
     folders = [plan.language if len(plans) > 1 else "" for plan in plans]
     jobs = [
         prepare(family, plan, folder=folder, dtype=kind, shard_size=limit)
@@ -145,12 +147,17 @@ def merge_plans(
             folder = staging.folder / job.folder
             rest = provenance.copy_rest(family, job, folder, kind)
             job.plan.save(folder / provenance.PLAN_FILE)
-            provenance.write_card(family, profile, job.plan, folder, drawn)
+            provenance.write_card(family, profile, job.plan, folder, drawn, repeated)
             provenance.write_manifest(family, profile, job, folder, tensors, rest)
-    except BaseException:
+    except BaseException as error:
         for process in drawing:
             process.kill()
         staging.release()
+        if isinstance(error, OSError):  # configuration, tokenizer, card: small, but disks fill up
+            raise OutputError(
+                f"{error.filename or target}: failed ({error.strerror}). Free some space or mend "
+                "the permissions, then run the same command again: it goes on where it stopped."
+            ) from error
         raise
     staging.commit()
     return [
@@ -225,6 +232,11 @@ def swap(
     Raises:
         SafeswapError: as the steps do.
     """
+    for language in languages:
+        check_options(language, **options)
+    for given, check in ((dtype, output_dtype), (shard_size, parse_size)):
+        if given:
+            check(given)
     family = open_family(base, safety, languages)
     refuse_overlap(family, Path(out))
     refuse_existing(Path(out).expanduser())

@@ -20,7 +20,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap import digests
-from safeswap.checkpoint.dtypes import Dtype, arithmetic_dtype, decode, encode
+from safeswap.checkpoint.dtypes import Dtype, arithmetic_dtype, decode, encode, inner_product
 from safeswap.checkpoint.family import BASE, SAFETY, Family
 from safeswap.checkpoint.files import announce, copy_range, opened, read_into, write_at
 from safeswap.checkpoint.header import StoredTensor
@@ -220,7 +220,7 @@ def _combine(
 
 def _check_range(name: str, values: NDArray[Any], target: Dtype) -> None:
     with np.errstate(over="ignore"):
-        finite = math.isfinite(float(np.dot(values, values))) or bool(np.isfinite(values).all())
+        finite = math.isfinite(inner_product(values, values)) or bool(np.isfinite(values).all())
     if target.name == "F16" and finite and len(values):
         finite = float(np.abs(values).max()) <= _LARGEST_F16
     if not finite:
@@ -330,7 +330,7 @@ def _write_piece(
         nbytes = (piece.end - piece.begin) * size
         with opened(tensor.file) as source:
             begin = tensor.start + piece.begin * size
-            copy_range(source, begin, target, start, nbytes, tensor.file)
+            copy_range(source, begin, target, start, nbytes, tensor.file, path)
         return "copy"
     hashing = blake3()
     for at, raw in piece_bytes(family, job, piece, scratch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from safeswap.anatomy import kind_of
+from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.errors import PlanError, nearest
 from safeswap.profile import Profile
@@ -24,6 +26,9 @@ OUTSIDE = ("blend", "language", "safety", "base")
 RESERVED = (BASE, SAFETY)
 _KEYS = ("format", "selector", "operator", "donor", "profile", "inputs", "units")
 _UNIT_KEYS = ("weights", "shares", "difference")
+_SELECTOR = "share-difference"
+_SETTINGS = ("by", "tau", "tau_relative", "alpha", "norms", "outside")
+_LARGEST = sys.float_info.max
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -207,6 +212,7 @@ def _read(content: Any, where: str) -> Plan:
     if BASE not in inputs or SAFETY not in inputs or len(languages) != 1:
         raise PlanError(f"{where}: inputs must be base, safety and one language, not {[*inputs]}.")
     experts = tuple(role for role in inputs if role != BASE)
+    _check_names(content["units"], where)
     units = {u: _unit(row, experts, f"{where}: unit {u}") for u, row in content["units"].items()}
     donor = content.get("donor", languages[0])
     if donor not in inputs:
@@ -220,7 +226,21 @@ def _read(content: Any, where: str) -> Plan:
     profile = content.get("profile")
     if not isinstance(selector, dict) or not isinstance(profile, str | None):
         raise PlanError(f"{where}: selector must be a table and profile a path.")
+    if selector.get("name") == _SELECTOR:
+        _known(selector, ("name", *_SETTINGS), f"{where}: selector")
     return Plan(inputs, units, donor, selector, operator, profile)
+
+
+def _check_names(units: Mapping[str, Any], where: str) -> None:
+    """Every key is the name of a unit, of whatever model; the rest is for `check_units`."""
+    layers = sorted({unit.partition(".")[0] for unit in units if unit.partition(".")[2]})
+    known = [f"{layer}.{kind}" for layer in layers for kind in LAYER_KINDS]
+    for unit in units:
+        try:
+            kind_of(unit)
+        except ValueError:
+            near = nearest(unit, [*BEFORE_LAYERS, *known, *AFTER_LAYERS])
+            raise PlanError(f"{where}: {unit!r} is not a unit{near}") from None
 
 
 def _known(content: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -257,7 +277,7 @@ def _numbers(table: Mapping[str, Any], experts: tuple[str, ...], where: str) -> 
         if expert not in experts:
             raise PlanError(f"{where}: unknown expert {expert!r}{nearest(expert, experts)}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if not number or not abs(value) <= _LARGEST:
             raise PlanError(f"{where}: {expert} is {value!r}; a finite number is needed.")
     return {expert: float(value) for expert, value in table.items()}
 
@@ -299,6 +319,33 @@ def _choice(option: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+def check_options(
+    language: str,
+    *,
+    by: str = "module",
+    tau: float = 0.001,
+    tau_relative: bool = False,
+    alpha: float = 0.5,
+    norms: str | None = None,
+    outside: str = "blend",
+    donor: str | None = None,
+) -> None:
+    """Refuse options of :func:`fill_plan` that cannot be; needs no profile.
+
+    Raises:
+        PlanError: names the option, its limits or the nearest right word.
+    """
+    _choice("--by", by, GRANULARITIES)
+    _choice("--norms", NORMS[0] if norms is None else norms, NORMS)
+    _choice("--outside", outside, OUTSIDE)
+    if donor is not None:
+        _choice("--donor", donor, (language, SAFETY, BASE))
+    for option, value, top in (("--tau", tau, math.inf), ("--alpha", alpha, 1.0)):
+        if not 0.0 <= value <= top or math.isinf(value):
+            limits = "from 0 to 1" if top == 1.0 else "0 or more"
+            raise PlanError(f"{option} {value} will not do: it must be {limits}.")
+
+
 def fill_plan(
     profile: Profile,
     language: str | None = None,
@@ -328,16 +375,11 @@ def fill_plan(
     Raises:
         PlanError: an option out of its range, an unknown language, an expert equal to the base.
     """
-    _choice("--by", by, GRANULARITIES)
-    norms = _choice("--norms", norms or ("follow" if by == "layer" else "language"), NORMS)
-    _choice("--outside", outside, OUTSIDE)
-    for option, value, top in (("--tau", tau, math.inf), ("--alpha", alpha, 1.0)):
-        if not 0.0 <= value <= top or math.isinf(value):
-            limits = "from 0 to 1" if top == 1.0 else "0 or more"
-            raise PlanError(f"{option} {value} will not do: it must be {limits}.")
+    norms = norms or ("follow" if by == "layer" else "language")
     language = _language(profile, language)
-    if donor is not None and donor not in (BASE, SAFETY, language):
-        raise PlanError(f"--donor {donor!r} is unknown{nearest(donor, (BASE, SAFETY, language))}")
+    settings: dict[str, Any] = {"by": by, "tau": tau, "tau_relative": tau_relative}
+    settings |= {"alpha": alpha, "norms": norms, "outside": outside}
+    check_options(language, donor=donor, **settings)
     choices = share_difference(
         profile, language, by=by, tau=tau, tau_relative=tau_relative, norms=norms
     )
@@ -351,7 +393,6 @@ def fill_plan(
         unit: _planned(choices.get(unit, UnitChoice(outside)), weights, language)
         for unit in profile.units
     }
-    settings = {"name": "share-difference", "by": by, "tau": tau, "tau_relative": tau_relative}
     return Plan(
         inputs={
             role: PlannedInput(_address(profile, role), profile.inputs[role].digest)
@@ -359,7 +400,7 @@ def fill_plan(
         },
         units=units,
         donor=donor or language,
-        selector={**settings, "alpha": alpha, "norms": norms, "outside": outside},
+        selector={"name": _SELECTOR, **settings},
         profile=profile_path,
     )
 

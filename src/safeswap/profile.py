@@ -21,7 +21,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap import digests
-from safeswap.checkpoint.dtypes import arithmetic_dtype, decode
+from safeswap.checkpoint.dtypes import arithmetic_dtype, decode, inner_product
 from safeswap.checkpoint.family import BASE, SAFETY, Family
 from safeswap.checkpoint.files import announce, opened, read_into
 from safeswap.checkpoint.header import StoredTensor
@@ -107,7 +107,8 @@ class Profile:
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON."""
-        path.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
 
     def as_dict(self) -> dict[str, Any]:
         """The profile as plain JSON values."""
@@ -138,16 +139,18 @@ class Profile:
             if key not in known:
                 raise PlanError(f"{where}: unknown key {key!r}{nearest(key, known)}")
         try:
-            return cls(
+            profile = cls(
                 inputs={role: _input(record) for role, record in content["inputs"].items()},
                 units=tuple(content["units"]),
                 tensors=tuple(_tensor(record) for record in content["tensors"]),
                 notes=tuple(content["notes"]),
             )
+            _check_whole(profile)
         except (KeyError, TypeError, AttributeError) as error:
             raise PlanError(
                 f"{where}: is damaged ({error}). Run safeswap profile again."
             ) from error
+        return profile
 
 
 def _input(record: dict[str, Any]) -> InputRecord:
@@ -157,10 +160,35 @@ def _input(record: dict[str, Any]) -> InputRecord:
 
 def _tensor(record: dict[str, Any]) -> TensorProfile:
     tensor = TensorProfile(**{**record, "shape": tuple(record["shape"])})
-    numbers = [*tensor.update_norm.values(), *tensor.inner.values(), tensor.base_norm or 0.0]
-    if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
-        raise TypeError(f"tensor {tensor.name!r} has a number that is not finite")
+    norms = [*tensor.update_norm.values()]
+    norms += [] if tensor.base_norm is None else [tensor.base_norm]
+    for number in (*norms, *tensor.inner.values()):
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise TypeError(f"tensor {tensor.name!r} has a number that is not finite")
+    if any(norm < 0 for norm in norms):
+        raise TypeError(f"tensor {tensor.name!r} has a negative norm")
     return tensor
+
+
+def _check_whole(profile: Profile) -> None:
+    """Every tensor once, in a known unit, with a number for every expert; else a TypeError."""
+    if BASE not in profile.inputs or SAFETY not in profile.inputs or not profile.languages:
+        raise TypeError("inputs must be base, safety and at least one language")
+    experts = {role for role in profile.inputs if role != BASE}
+    seen: set[str] = set()
+    for tensor in profile.tensors:
+        if tensor.unit not in profile.units:
+            raise TypeError(f"tensor {tensor.name!r} is in the unknown unit {tensor.unit!r}")
+        if tensor.name in seen:
+            raise TypeError(f"tensor {tensor.name!r} stands twice")
+        seen.add(tensor.name)
+        if tensor.base_norm is None:
+            complete = tensor.role != "projection"
+        else:
+            measured = set(tensor.update_norm), set(tensor.inner)
+            complete = measured == (experts, experts - {SAFETY})
+        if not complete or set(tensor.digests) != set(profile.inputs):
+            raise TypeError(f"tensor {tensor.name!r} lacks the numbers of an input")
 
 
 def measure_family(
@@ -292,7 +320,7 @@ def _accumulate(
     for pair, sums in parts.items():
         left, right = chunk[pair[0]], chunk[pair[1]]
         with np.errstate(over="ignore", invalid="ignore"):
-            product = float(np.dot(left, right))
+            product = inner_product(left, right)
         if not math.isfinite(product):
             product = _exact_product(stored, scratch, pair, len(left), at)
         sums.append(product)
@@ -315,7 +343,7 @@ def _exact_product(
             raise not_finite(role, stored[role], at + int(bad[0]), float(values[bad[0]]))
         exact[role] = values
     left, right = (exact[r] if r == BASE else exact[r] - exact[BASE] for r in pair)
-    product = float(left @ right)
+    product = inner_product(left, right)
     if not math.isfinite(product):
         tensor = stored[pair[0]]
         raise CheckpointError(
@@ -388,6 +416,12 @@ def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> In
 
 
 def unchanged(record: InputRecord, family: Family, role: str) -> bool:
-    """Whether a checkpoint's files still have the sizes and times of when it was measured."""
+    """Whether a checkpoint is where it was when measured, its files with their sizes and times.
+
+    Sizes and times alone do not tell experts apart: all have one shape, and copies and archives
+    may give all files one time.
+    """
+    if record.path != str(family.members[role].folder):
+        return False
     now = {(file.path.name, file.size, file.mtime_ns) for file in family.members[role].files}
     return now == {(file.name, file.size, file.mtime_ns) for file in record.files}

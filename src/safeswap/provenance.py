@@ -147,18 +147,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     if not path.exists():
-        raise VerificationError(f"{folder}: has no {MANIFEST}; safeswap did not make it.")
+        inside = sorted(found.parent.name for found in Path(folder).glob(f"*/{MANIFEST}"))
+        hint = "safeswap did not make it."
+        if inside:
+            hint = f"the merged checkpoints are the folders in it: {', '.join(inside)}."
+        raise VerificationError(f"{folder}: has no {MANIFEST}; {hint}")
     try:
         content: dict[str, Any] = dict(read_json(path))
     except CheckpointError as error:
         raise VerificationError(str(error)) from error
     if content.get("format") != FORMAT:
         raise VerificationError(f"{path}: is of format {content.get('format')!r}, not {FORMAT}.")
+    kinds = {"plan": dict, "profile": dict, "tensors": dict, "files": dict, "outputs": list}
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise VerificationError(f"{path}: is damaged (no {key}). Merge again from the plan.")
     return content
 
 
-def write_card(family: Family, profile: Profile, plan: Plan, folder: Path, figure: bool) -> None:
-    """Write the model card: the hub's YAML header, decisions, and how to make it again."""
+def write_card(
+    family: Family, profile: Profile, plan: Plan, folder: Path, figure: bool, options: str = ""
+) -> None:
+    """Write the model card: the hub's YAML header, decisions, and how to make it again.
+
+    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
+    """
     names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
     pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
     if len(plan.language) in (2, 3):
@@ -182,7 +195,7 @@ def write_card(family: Family, profile: Profile, plan: Plan, folder: Path, figur
         "",
         "## Make it again",
         "```",
-        f"safeswap merge --plan {PLAN_FILE} --out OUT",
+        f"safeswap merge --plan {PLAN_FILE} --out OUT{options}",
         "safeswap verify OUT",
         "```",
         "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from safeswap.checkpoint.files import opened, read_into
 from safeswap.checkpoint.header import StoredTensor, read_header
 from safeswap.checkpoint.layout import OutputTensor, lay_out
 from safeswap.checkpoint.store import Checkpoint, open_checkpoint
-from safeswap.errors import VerificationError, listed
+from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.merge import Job, Piece, Scratch, make_scratch, piece_bytes, prepare
 from safeswap.plan import Plan, fill_plan
 from safeswap.profile import Profile
-from safeswap.provenance import MANIFEST, read_manifest
+from safeswap.provenance import MANIFEST, PLAN_FILE, read_manifest
 from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
 
 
@@ -65,8 +64,12 @@ def verify_folder(
     out = Path(out)
     manifest = read_manifest(out)
     plan = Plan.from_dict(manifest["plan"], str(out / MANIFEST))
+    for role in inputs or {}:
+        if role not in plan.inputs:
+            raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
     profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
     _check_small_files(out, manifest)
+    _check_plan_file(out, plan)
     written = _check_shards(out, manifest)
     recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
     pieces = [
@@ -96,7 +99,10 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     settings = dict(plan.selector)
     if settings.pop("name", None) != "share-difference":
         return tuple(plan.units)
-    fresh = fill_plan(profile, plan.language, **settings)
+    try:
+        fresh = fill_plan(profile, plan.language, **settings)
+    except (PlanError, TypeError):  # settings that were edited beyond sense
+        return tuple(plan.units)
     return tuple(u for u, row in plan.units.items() if row.weights != fresh.units[u].weights)
 
 
@@ -109,9 +115,22 @@ def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
             raise VerificationError(f"{path}: was changed after the merge was made.")
 
 
+def _check_plan_file(out: Path, plan: Plan) -> None:
+    path = out / PLAN_FILE
+    if not path.exists():
+        raise VerificationError(f"{path}: is missing; it was there when the merge was made.")
+    if Plan.load(path).as_dict() != plan.as_dict():
+        raise VerificationError(
+            f"{path}: was changed after the merge was made. To carry the edited plan out, run "
+            f"safeswap merge --plan {path} --out NEW."
+        )
+
+
 def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for record in manifest["outputs"]:
+        if not (out / record["name"]).exists():
+            raise VerificationError(f"{out / record['name']}: the shard is missing.")
         header = read_header(out / record["name"])
         known = {t.name: manifest["tensors"].get(t.name, {}).get("digest") for t in header.tensors}
         strange = [name for name, digest in known.items() if digest is None]
@@ -146,6 +165,12 @@ def _recompute(
     roles = (BASE, SAFETY, plan.language)
     family = join_family({role: member(role) for role in roles})
     job = prepare(family, plan)
+    found = {name: family.base.tensors[name].shape for name in family.names}
+    if found != {name: tensor.shape for name, tensor in written.items()}:
+        raise VerificationError(
+            "the inputs have other tensors than the merge: they are of another model. Give the "
+            "checkpoints that it was made from."
+        )
     dtypes = {name: DTYPES[entry["dtype"]] for name, entry in manifest["tensors"].items()}
     groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in family.names]]
     return _Recomputed(family, Job(plan, "", job.recipes, lay_out(groups), dtypes))
@@ -190,8 +215,8 @@ def _finite(raw: np.ndarray[Any, np.dtype[np.uint8]], tensor: StoredTensor, s: S
         return True
     values = s.wide(np.dtype(np.float64))[0][: len(raw) // tensor.dtype.size]
     decode(raw, tensor.dtype, values)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(float(values @ values)) or bool(np.isfinite(values).all())
+    # not by a dot product: BLAS would start threads of its own, which then fight with ours
+    return bool(np.isfinite(values).all())
 
 
 def _report(

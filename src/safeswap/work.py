@@ -84,7 +84,8 @@ def run_pieces(
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # an interrupt may come before all have started
+                thread.join()
     if failures:
         raise failures[0]
     return results

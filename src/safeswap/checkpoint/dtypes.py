@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,19 @@ def arithmetic_dtype(*dtypes: Dtype) -> np.dtype[Any]:
     to the output format is the only one that shows."""
     wide = any(d.name in ("F32", "F64") for d in dtypes)
     return np.dtype(np.float64 if wide else np.float32)
+
+
+def inner_product(left: NDArray[Any], right: NDArray[Any]) -> float:
+    """⟨left, right⟩ of two vectors of one type, summed in that type by blocks.
+
+    float64 goes in blocks that stay below the length from which BLAS starts threads of its own:
+    those fight with ours (30 × slower), and their sums would depend on the number of cores.
+    """
+    if left.dtype == np.float32:
+        return float(np.dot(left, right))
+    step = 8192
+    starts = range(0, len(left), step)
+    return math.fsum(float(np.dot(left[i : i + step], right[i : i + step])) for i in starts)
 
 
 def as_numbers(raw: NDArray[np.uint8], dtype: Dtype) -> NDArray[Any]:

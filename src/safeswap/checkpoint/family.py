@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +114,7 @@ def _same_tensors(base: Mapping[str, Any], expert: Mapping[str, Any], role: str)
         )
     for name, tensor in base.items():
         if tensor.shape != expert[name].shape:
-            hint = ""
+            hint = " Experts must be fine-tunes of the same base."
             if len(tensor.shape) == 2 and tensor.shape[1] == expert[name].shape[1]:
                 hint = " A resized vocabulary must be cut back to the base's first."
             raise FamilyError(
@@ -162,15 +161,21 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
     vocabulary: dict[str, int] = {}
     if (folder / "tokenizer.json").exists():
         content: Any = read_json(folder / "tokenizer.json")
-        table = content.get("model", {}).get("vocab", {})
-        if isinstance(table, list):  # Unigram: a list of [piece, score]
-            table = {piece[0]: number for number, piece in enumerate(table)}
-        vocabulary |= table
-        vocabulary |= {t["content"]: t["id"] for t in content.get("added_tokens", [])}
+        try:
+            table = content.get("model", {}).get("vocab", {})
+            if isinstance(table, list):  # Unigram: a list of [piece, score]
+                table = {piece[0]: number for number, piece in enumerate(table)}
+            vocabulary |= table
+            vocabulary |= {t["content"]: t["id"] for t in content.get("added_tokens", [])}
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise FamilyError(
+                f"{folder / 'tokenizer.json'}: has no vocabulary that can be read. "
+                "Fetch the file again."
+            ) from error
         return vocabulary
     if (folder / "vocab.json").exists():
-        content = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else None
+        plain: Any = read_json(folder / "vocab.json")
+        return dict(plain)
     return None
 
 

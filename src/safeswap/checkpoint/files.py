@@ -85,8 +85,10 @@ def write_at(descriptor: int, start: int, data: memoryview | bytes, path: Path) 
             raise _write_failed(path, error) from error
 
 
-def copy_range(source: int, start: int, target: int, to: int, nbytes: int, path: Path) -> None:
-    """Copy ``nbytes`` between two open files, inside the kernel where it can.
+def copy_range(
+    source: int, start: int, target: int, to: int, nbytes: int, path: Path, into: Path
+) -> None:
+    """Copy ``nbytes`` from ``path`` to ``into``, both open, inside the kernel where it can.
 
     Raises:
         OutputError: the target cannot take them.
@@ -99,7 +101,9 @@ def copy_range(source: int, start: int, target: int, to: int, nbytes: int, path:
         except OSError as error:
             if error.errno in _NO_KERNEL_COPY:
                 break
-            raise _write_failed(path, error) from error
+            if error.errno == errno.EIO:
+                break  # which of the two disks failed? the plain path below says it
+            raise _write_failed(into, error) from error
         if got == 0:
             break  # the plain path below says whether the source really ends here
         done += got
@@ -107,7 +111,7 @@ def copy_range(source: int, start: int, target: int, to: int, nbytes: int, path:
     while done < nbytes:
         part = buffer[: nbytes - done]
         read_into(source, start + done, part, path)
-        write_at(target, to + done, part.data, path)
+        write_at(target, to + done, part.data, into)
         done += len(part)
 
 

@@ -11,7 +11,9 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +71,15 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from error
     entries = _parse(path, body)
     metadata = entries.pop("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise _bad(path, "its __metadata__ is not an object")
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _bad(path, "its __metadata__ is not an object of strings")
     tensors = [_tensor(path, name, entry, 8 + length) for name, entry in entries.items()]
     tensors.sort(key=lambda t: (t.start, t.nbytes))
     _check_cover(path, tensors, 8 + length, size)
     return Header(prefix + body, tuple(tensors), metadata)
 
 
+_TOO_LARGE = 1 << 64
 _AGAIN = "Check its permissions, or fetch the file again."
 
 
@@ -101,18 +104,29 @@ def _parse(path: Path, body: bytes) -> dict[str, Any]:
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
+            key.encode()  # half a surrogate pair is JSON, but no text: a ValueError
             if key in found:
                 raise _bad(path, f"its header names {key!r} twice")
             found[key] = value
         return found
 
-    try:
-        entries = json.loads(body.decode("utf-8"), object_pairs_hook=no_duplicates)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise _bad(path, f"its header is not JSON ({error})") from error
-    if not isinstance(entries, dict):
+    if not body.startswith(b"{"):
         raise _bad(path, "its header is not a JSON object")
+    try:
+        entries: dict[str, Any] = json.loads(
+            body.decode("utf-8"), object_pairs_hook=no_duplicates, parse_int=_natural
+        )
+    except (ValueError, RecursionError) as error:
+        raise _bad(path, f"its header is not JSON ({error})") from error
     return entries
+
+
+def _natural(text: str) -> int:
+    """The only numbers of a header are sizes; Python alone would take any number of digits."""
+    value = int(text) if len(text) <= 20 else _TOO_LARGE
+    if text.startswith("-") or value >= _TOO_LARGE:
+        raise ValueError(f"{text[:24]} is no size")
+    return value
 
 
 def _tensor(path: Path, name: str, entry: Any, payload: int) -> StoredTensor:
@@ -125,6 +139,8 @@ def _tensor(path: Path, name: str, entry: Any, payload: int) -> StoredTensor:
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise _bad(path, f"tensor {name!r}: shape {shape!r} or offsets {offsets!r} are not sizes")
+    if any(size >= _TOO_LARGE for size in accumulate(shape, mul)):
+        raise _bad(path, f"tensor {name!r}: shape {shape} is larger than any file")
     tensor = StoredTensor(name, path, dtype, tuple(shape), payload + offsets[0])
     claimed = offsets[1] - offsets[0]
     if tensor.elements * dtype.bits % 8 or claimed != tensor.nbytes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from safeswap.errors import CheckpointError
 
@@ -20,6 +20,10 @@ _SMALL_FILES = (
     "LICENSE*",
     "NOTICE*",
     "*.tiktoken",
+)
+_WEIGHT_FILES = (
+    ("model.safetensors.index.json", "model.safetensors"),
+    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -77,7 +81,8 @@ def _split(text: str) -> tuple[str | None, str | None, str | None]:
     if "://" in text:
         url = urlsplit(text)
         parts = [part for part in url.path.split("/") if part]
-        revision = parts[3] if len(parts) > 3 and parts[2] in ("tree", "resolve") else None
+        pinned = len(parts) > 3 and parts[2] in ("tree", "resolve")
+        revision = unquote(parts[3]) if pinned else None
         if len(parts) < 2:
             return None, None, None
         return f"{url.scheme}://{url.netloc}", "/".join(parts[:2]), revision
@@ -87,7 +92,7 @@ def _split(text: str) -> tuple[str | None, str | None, str | None]:
 
 def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None) -> Source:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     api = HfApi(endpoint=endpoint)
 
@@ -97,22 +102,40 @@ def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None
 
     try:
         folder = fetch(_SMALL_FILES)
-        for weights in (("*.safetensors",), ("pytorch_model*.bin",)):
-            folder = fetch((*_SMALL_FILES, *weights))
-            if any(folder.glob(weights[0])):
+        revision = folder.name  # the commit: what follows is of one version, and asks no more
+        for weights in _weight_patterns(folder):
+            fetch((*_SMALL_FILES, *weights))
+            if any((folder / name).exists() for name in weights):
                 break
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{text}: no such folder here, not in the local hub cache, and the hub cannot be "
             "reached. Check the path, or download it first while online."
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{text}: there is no such folder here and no such model on the hub. Check the path or "
+            "the id; private and gated models need `hf auth login` and an accepted licence."
+        ) from error
+    except Exception as error:  # the hub's client raises its transport's errors, whichever it is
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
-            f"{text}: the hub refused it ({first_line}). Check the id and revision; gated models "
-            "need `hf auth login` and an accepted licence."
+            f"{text}: the hub did not give it ({first_line}). Check the id, the revision and the "
+            "connection, and run it again; gated models need `hf auth login` and an accepted "
+            "licence."
         ) from error
     return Source(text, folder, hub_id, folder.name)
+
+
+def _weight_patterns(folder: Path) -> Iterator[list[str]]:
+    """The weight files to fetch, best first, by exact name: a repository often holds a second copy
+    in another format or layout. What is no weight file here is refused when it is opened."""
+    for index, single in _WEIGHT_FILES:
+        if (folder / index).exists():
+            table = read_json(folder / index).get("weight_map")
+            yield sorted({str(file) for file in table.values()} if isinstance(table, dict) else ())
+        else:
+            yield [single]
 
 
 def known_sha256(path: Path) -> str | None:

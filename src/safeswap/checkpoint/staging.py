@@ -53,23 +53,42 @@ class Staging:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise OutputError(f"{out}: another safeswap is writing it. Wait for it.") from None
+            raise OutputError(
+                f"{out}: another safeswap is writing it. Wait for it, or choose another --out."
+            ) from None
+        if not self._still_ours():
+            os.close(self._lock)
+            raise OutputError(
+                f"{out}: another safeswap has just finished it. Choose another --out."
+            )
         self.finished = self._earlier(job)
         self.folder.mkdir(exist_ok=True)
         self._state(job)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._journal = os.open(self._root / _JOURNAL, flags, 0o644)
 
+    def _still_ours(self) -> bool:
+        """Whether the lock still lies where it was opened: a run that finished between our opening
+        and our locking took the folder away."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self._root / _LOCK).stat())
+        except OSError:
+            return False
+
     def _earlier(self, job: str) -> Mapping[str, str]:
         try:
             same = json.loads((self._root / _STATE).read_text())["job"] == job
             lines = (self._root / _JOURNAL).read_text().splitlines()
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             same, lines = False, []
         if not same:
             shutil.rmtree(self.folder, ignore_errors=True)
             (self._root / _JOURNAL).unlink(missing_ok=True)
             return {}
+        # only weights are worth resuming; a smaller file may be half written, or no longer wanted
+        for file in list(self.folder.rglob("*")):
+            if file.suffix != ".safetensors" and not file.is_dir():
+                file.unlink()
         # a line that a kill cut short has no third field and is redone
         fields = [line.split("\t") for line in lines]
         return {piece[0]: piece[1] for piece in fields if len(piece) == 3}
@@ -81,7 +100,13 @@ class Staging:
 
     def note(self, piece: str, digest: str) -> None:
         """Journal a finished piece (one atomic append)."""
-        os.write(self._journal, f"{piece}\t{digest}\t.\n".encode())
+        try:
+            os.write(self._journal, f"{piece}\t{digest}\t.\n".encode())
+        except OSError as error:
+            raise OutputError(
+                f"{self._root / _JOURNAL}: writing failed ({error.strerror}). Free some space and "
+                "run the same command again: it goes on where it stopped."
+            ) from error
 
     def check_room(self, nbytes: int) -> None:
         """Refuse before writing when the disk has too little room for what is still missing.
@@ -112,7 +137,10 @@ class Staging:
         try:
             self.folder.replace(self.out)
         except OSError as error:
-            raise OutputError(f"{self.out}: cannot be created ({error.strerror}).") from error
+            raise OutputError(
+                f"{self.out}: cannot be created ({error.strerror}). Choose another --out; the same "
+                "command goes on where this one stopped once the place is free."
+            ) from error
         self.release()
         shutil.rmtree(self._root, ignore_errors=True)
 
@@ -123,5 +151,11 @@ def refuse_existing(out: Path) -> None:
     Raises:
         OutputError: the path exists and is not an empty folder.
     """
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+    try:
+        taken = out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir())))
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be looked at ({error.strerror}). Choose another --out."
+        ) from error
+    if taken:
         raise OutputError(f"{out}: exists already. Choose another --out, or remove it first.")

@@ -15,6 +15,7 @@ from safeswap.errors import CheckpointError, listed
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 _INDEXES = (SAFETENSORS_INDEX, "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin")
+_QUANTIZED = ("quantization_config", "compression_config", "quantization")
 _PACKED: tuple[str, ...] = (
     ".qweight",
     ".qzeros",
@@ -81,6 +82,7 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
     source = resolve(text)
     folder = source.folder
     _refuse_adapter(folder)
+    _refuse_gguf(folder)
     config = read_json(folder / "config.json")
     _refuse_quantized(folder, config)
     files = tuple(_weight_file(path) for path in _weight_paths(folder))
@@ -123,7 +125,7 @@ def _weight_paths(folder: Path) -> list[Path]:
     for single in _SINGLES:
         if (folder / single).exists():
             return [folder / single]
-    shards = sorted(folder.glob("*.safetensors"))
+    shards = [p for p in sorted(folder.glob("*.safetensors")) if not p.name.startswith("adapter_")]
     if len(shards) == 1:
         return shards
     if shards:
@@ -141,11 +143,15 @@ def _weight_map(index: Path) -> dict[str, str]:
     table = read_json(index).get("weight_map")
     plain = isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
     if not plain or not table:
-        raise CheckpointError(f"{index}: has no weight_map of tensor names to files.")
+        raise CheckpointError(
+            f"{index}: has no weight_map of tensor names to files. Fetch the index again."
+        )
     assert isinstance(table, dict)
     for file in sorted(set(table.values())):
         if Path(file).name != file:
-            raise CheckpointError(f"{index}: names the file {file!r} outside its own folder.")
+            raise CheckpointError(
+                f"{index}: names the file {file!r} outside its own folder. Fetch the index again."
+            )
         if not (index.parent / file).exists():
             raise CheckpointError(
                 f"{index}: names the shard {file}, which is missing. Fetch that file too."
@@ -173,15 +179,28 @@ def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    whole = [*_INDEXES, *_SINGLES]
+    if (folder / "adapter_config.json").exists() and not any((folder / n).exists() for n in whole):
         raise CheckpointError(
             f"{folder}: is a LoRA adapter, not a model. Merge it into its base first "
             "(peft: merge_and_unload, then save_pretrained)."
         )
 
 
+def _refuse_gguf(folder: Path) -> None:
+    found = sorted(folder.glob("*.gguf"))
+    if found and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise CheckpointError(
+            f"{found[0]}: is GGUF, a format for running models, mostly quantized. Use the "
+            "transformers checkpoint that it was made from."
+        )
+
+
 def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    quantization = config.get("quantization_config")
+    inner = config.get("text_config")
+    places = [config, inner] if isinstance(inner, Mapping) else [config]
+    found = (place.get(key) for place in places for key in _QUANTIZED)
+    quantization = next((value for value in found if value), None)
     if quantization:
         method = "unnamed"
         if isinstance(quantization, Mapping):

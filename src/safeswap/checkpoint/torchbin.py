@@ -46,6 +46,11 @@ def read_torch_file(path: Path) -> tuple[StoredTensor, ...]:
     names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16"}
     names |= {torch.bfloat16: "BF16", torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8"}
     names |= {torch.int16: "I16", torch.int32: "I32", torch.int64: "I64"}
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"{path}: holds a {type(state).__name__}, not tensors by name. "
+            "Save the model's state_dict as safetensors."
+        )
     tensors = []
     for name, value in state.items():
         if not isinstance(value, torch.Tensor) or value.dtype not in names:

@@ -5,6 +5,7 @@ Run as ``python -m safeswap.report.figure PLAN PNG`` it draws in a process of it
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -18,7 +19,9 @@ _ROWS = ("attention", "mlp", "norms")
 
 
 def decision_colour(plan: Plan, unit: str) -> str:
-    """The colour of a unit's decision."""
+    """The colour of a unit's decision; white where the plan has no such unit."""
+    if unit not in plan.units:
+        return "#ffffff"
     decision = plan.units[unit].decision
     name = "language" if decision == plan.language else decision
     return COLOURS.get(name, COLOURS["blend"])
@@ -45,18 +48,20 @@ def draw(plan: Plan, png: Path) -> None:
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, height_ratios=(3, 3, 2), sharex=True)
 
-    def shares(axes: Axes, kind: str) -> None:
+    def draw_shares(axes: Axes, kind: str) -> None:
         units = [f"{layer}.{kind}" for layer in range(layers)]
         for expert in plan.experts:
-            values = [100 * ((plan.units[u].shares or {}).get(expert) or 0.0) for u in units]
+            rows = [plan.units.get(unit) for unit in units]
+            shares = [(row.shares if row else None) or {} for row in rows]
+            values = [100 * share.get(expert, math.nan) for share in shares]
             colour = COLOURS["safety" if expert == SAFETY else "language"]
             axes.plot(range(layers), values, "o-", ms=3.5, lw=1.4, color=colour, label=expert)
         axes.set_ylabel(f"{kind}\nshare of update [%]")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", lw=0.4, color="#dddddd")
 
-    shares(top, "attention")
-    shares(middle, "mlp")
+    draw_shares(top, "attention")
+    draw_shares(middle, "mlp")
     top.legend(frameon=False, ncols=2, loc="best")
     for number, kind in enumerate(_ROWS):
         for layer in range(layers):

@@ -31,8 +31,9 @@ def _heat(plan: Plan) -> Text:
         text.append(f"{kind:>10} ")
         for layer in range(layers):
             unit = f"{layer}.{kind}"
-            decision = plan.units[unit].decision
-            letter = _LETTERS.get(decision, "L" if decision == plan.language else "·")
+            decision = plan.units[unit].decision if unit in plan.units else None
+            letter = "L" if decision == plan.language else _LETTERS.get(decision or "", "·")
+            letter = letter if decision else "?"
             text.append(letter, style=f"white on {decision_colour(plan, unit)}")
         text.append("\n")
     text.append(f"{'':>10} S safety   L {plan.language}   · blend\n")

@@ -1,0 +1,229 @@
+"""verify finds every change, and says whether the output or an input is to blame."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import safeswap
+from safeswap.checkpoint.header import read_header
+from safeswap.errors import SafeswapError
+from safeswap.plan import Plan, PlannedUnit
+from tiny import edit_json, make_trio
+
+NAME = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture
+def out(trio: dict[str, Path], tmp_path: Path) -> Path:
+    return swap(trio, tmp_path / "out")
+
+
+def swap(trio: dict[str, Path], out: Path, **options: object) -> Path:
+    safeswap.swap(
+        trio["base"],
+        safety=trio["safety"],
+        languages={"sw": trio["sw"]},
+        out=out,
+        figure=False,
+        **options,  # type: ignore[arg-type]
+    )
+    return out
+
+
+def poke(folder: Path, content: bytes, name: str = NAME) -> Path:
+    """Write over the last bytes of a tensor."""
+    for file in sorted(folder.glob("*.safetensors")):
+        for tensor in read_header(file).tensors:
+            if tensor.name == name:
+                with file.open("r+b") as stream:
+                    stream.seek(tensor.start + tensor.nbytes - len(content))
+                    stream.write(content)
+                return file
+    raise AssertionError(name)
+
+
+def last_byte(folder: Path, name: str = NAME) -> int:
+    held = {n: w for file in folder.glob("*.safetensors") for n, w in load_file(file).items()}
+    return int(held[name].view(np.uint8).ravel()[-1])
+
+
+def change_header(folder: Path) -> None:
+    file = min(folder.glob("*.safetensors"))
+    content = file.read_bytes()
+    assert content.count(b'"format":"pt"') == 1
+    file.write_bytes(content.replace(b'"format":"pt"', b'"format":"np"'))
+
+
+def change_plan_file(folder: Path) -> None:
+    plan = Plan.load(folder / "safeswap-plan.yaml")
+    units = {**plan.units, "0.mlp": PlannedUnit({"safety": 0.125, "sw": 0.875})}
+    Plan(plan.inputs, units, plan.donor, plan.selector).save(folder / "safeswap-plan.yaml")
+
+
+def drop_from_manifest(folder: Path) -> None:
+    content = json.loads((folder / "safeswap.json").read_text())
+    del content["tensors"][NAME]
+    (folder / "safeswap.json").write_text(json.dumps(content))
+
+
+def break_manifest(folder: Path) -> None:
+    content = json.loads((folder / "safeswap.json").read_text())
+    del content["outputs"]
+    (folder / "safeswap.json").write_text(json.dumps(content))
+
+
+def remove_shard(folder: Path) -> None:
+    max(folder.glob("*.safetensors")).unlink()
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a byte": (
+        lambda out: poke(out, bytes([last_byte(out) ^ 1])),
+        f"tensor '{NAME}' was changed after the merge was made",
+    ),
+    "nan": (lambda out: poke(out, b"\xc0\x7f"), f"'{NAME}' has NaN or infinite weights"),
+    "infinity": (lambda out: poke(out, b"\x80\x7f"), f"'{NAME}' has NaN or infinite weights"),
+    "header": (change_header, "its header was changed"),
+    "config": (
+        lambda out: edit_json(out / "config.json", vocab_size=9),
+        "config.json: was changed",
+    ),
+    "tokenizer": (lambda out: (out / "tokenizer.json").unlink(), "tokenizer.json: is missing"),
+    "index": (
+        lambda out: edit_json(out / "model.safetensors.index.json", metadata={}),
+        "index.json: was changed",
+    ),
+    "shard": (remove_shard, "00002-of-00002.safetensors: the shard is missing"),
+    "plan": (change_plan_file, "safeswap-plan.yaml: was changed after the merge"),
+    "no plan": (lambda out: (out / "safeswap-plan.yaml").unlink(), "plan.yaml: is missing"),
+    "manifest's tensor": (drop_from_manifest, f"holds {NAME}, which the manifest does not"),
+    "manifest's outputs": (break_manifest, "is damaged (no outputs)"),
+    "manifest's text": (lambda out: (out / "safeswap.json").write_text("{"), "safeswap.json"),
+    "format": (
+        lambda out: edit_json(out / "safeswap.json", format="safeswap-merge/0"),
+        "is of format 'safeswap-merge/0'",
+    ),
+    "no manifest": (lambda out: (out / "safeswap.json").unlink(), "safeswap did not make it"),
+}
+
+
+@pytest.mark.parametrize("without_inputs", [False, True], ids=["inputs", "digests"])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_changed_output_is_found(out: Path, how: str, without_inputs: bool) -> None:
+    damage, message = DAMAGE[how]
+    assert safeswap.verify_merge(out, without_inputs=without_inputs).nbytes > 0
+    damage(out)
+    with pytest.raises(SafeswapError, match=re.escape(message)):
+        safeswap.verify_merge(out, without_inputs=without_inputs)
+
+
+def test_what_was_checked_is_said(out: Path) -> None:
+    tensors = [t for file in out.glob("*.safetensors") for t in read_header(file).tensors]
+    for without in (False, True):
+        checked = safeswap.verify_merge(out, without_inputs=without, workers=3)
+        assert checked.from_inputs is not without
+        assert checked.tensors == len(tensors)
+        assert checked.nbytes == sum(tensor.nbytes for tensor in tensors)
+        assert checked.edited == ()
+
+
+@pytest.mark.parametrize("role", ["safety", "sw"])
+def test_a_changed_input_is_named_as_the_cause(
+    trio: dict[str, Path], tmp_path: Path, role: str
+) -> None:
+    out = swap(trio, tmp_path / "out", tau=9.0)  # all units blended: both experts count
+    poke(trio[role], bytes([last_byte(trio[role]) ^ 0x40]))
+    with pytest.raises(SafeswapError, match=f"'{NAME}' is as it was written.*An input changed"):
+        safeswap.verify_merge(out)
+    assert not safeswap.verify_merge(out, without_inputs=True).from_inputs
+
+
+def test_missing_inputs_need_a_word(trio: dict[str, Path], out: Path) -> None:
+    shutil.rmtree(trio["safety"])
+    with pytest.raises(SafeswapError, match="there is no such folder|hub"):
+        safeswap.verify_merge(out)
+    assert safeswap.verify_merge(out, without_inputs=True).tensors > 0
+
+
+def test_moved_inputs_are_found_where_they_are_said_to_be(
+    trio: dict[str, Path], out: Path, tmp_path: Path
+) -> None:
+    moved = {
+        role: trio[role].rename(tmp_path / f"moved-{role}") for role in ("base", "safety", "sw")
+    }
+    with pytest.raises(SafeswapError):
+        safeswap.verify_merge(out)
+    assert safeswap.verify_merge(out, inputs=moved).from_inputs
+    with pytest.raises(SafeswapError, match="An input changed"):
+        safeswap.verify_merge(out, inputs={**moved, "sw": trio["te"]})
+    with pytest.raises(SafeswapError, match="has no input 'te'"):
+        safeswap.verify_merge(out, inputs={**moved, "te": trio["te"]})
+
+
+def test_inputs_of_another_model_are_told_apart(out: Path, tmp_path: Path) -> None:
+    wider = make_trio(tmp_path / "wider", inner=32)
+    inputs = {role: wider[role] for role in ("base", "safety", "sw")}
+    with pytest.raises(SafeswapError, match="they are of another model"):
+        safeswap.verify_merge(out, inputs=inputs)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "float16"}, {"dtype": "float32"}, {"by": "layer"}])
+def test_options_of_the_merge_are_known_again(
+    trio: dict[str, Path], tmp_path: Path, options: dict[str, str]
+) -> None:
+    out = swap(trio, tmp_path / "out", shard_size="4KB", **options)
+    assert safeswap.verify_merge(out).from_inputs
+
+
+@pytest.mark.parametrize(
+    ("edit", "edited"),
+    [
+        (lambda text: text, ()),
+        (lambda t: re.sub(r"(0\.mlp: .*?safety: )[0-9.]+", r"\g<1>0.25", t), ("0.mlp",)),
+        (lambda t: t.replace("tau: 0.001", "tau: 9.0"), None),
+        (lambda t: t.replace("tau: 0.001", "tau: often"), None),
+    ],
+)
+def test_a_plan_edited_by_hand_is_reported(
+    trio: dict[str, Path],
+    tmp_path: Path,
+    edit: Callable[[str], str],
+    edited: tuple[str, ...] | None,
+) -> None:
+    languages = {"sw": trio["sw"]}
+    profile = safeswap.make_profile(trio["base"], safety=trio["safety"], languages=languages)
+    safeswap.make_plan(profile).save(tmp_path / "plan.yaml")
+    text = (tmp_path / "plan.yaml").read_text()
+    (tmp_path / "plan.yaml").write_text(edit(text))
+    assert (edit(text) == text) == (edited == ())
+    plan = Plan.load(tmp_path / "plan.yaml")
+    safeswap.merge_plans([plan], tmp_path / "out", profile=profile, figure=False)
+    checked = safeswap.verify_merge(tmp_path / "out")
+    assert checked.from_inputs
+    if edited is None:  # the settings no longer say what the table does
+        assert checked.edited
+    else:
+        assert checked.edited == edited
+
+
+def test_an_output_of_several_languages_points_to_its_folders(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    safeswap.swap(
+        trio["base"],
+        safety=trio["safety"],
+        languages={"sw": trio["sw"], "te": trio["te"]},
+        out=tmp_path / "out",
+        figure=False,
+    )
+    assert safeswap.verify_merge(tmp_path / "out/te").from_inputs
+    with pytest.raises(SafeswapError, match="are the folders in it: sw, te"):
+        safeswap.verify_merge(tmp_path / "out")
