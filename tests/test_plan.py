@@ -117,6 +117,7 @@ def test_shares_go_along_and_decide_nothing(tmp_path: Path) -> None:
     text = (tmp_path / "plan.yaml").read_text()
     loaded = Plan.load(tmp_path / "plan.yaml")
     assert loaded.units["0.mlp"].shares == pytest.approx(plan.units["0.mlp"].shares, abs=1e-9)
+    assert loaded.text() == text
     without = re.sub(r", shares: \{.*?\}, difference: [-0-9.e]+", "", text)
     assert without != text
     (tmp_path / "plan.yaml").write_text(without)

@@ -164,8 +164,10 @@ _HEAD = """\
 def _row(row: PlannedUnit) -> dict[str, Any]:
     content: dict[str, Any] = {"weights": dict(row.weights)}
     if row.shares:
-        content["shares"] = {expert: round(share, 9) for expert, share in row.shares.items()}
-        content["difference"] = round(row.difference or 0.0, 9)
+        shares = {expert: round(share, 9) for expert, share in row.shares.items()}
+        # of the rounded shares, so that a plan that was read writes the same file again
+        difference = PlannedUnit(row.weights, shares).difference
+        content |= {"shares": shares, "difference": round(difference or 0.0, 9)}
     return content
 
 
