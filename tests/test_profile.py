@@ -51,12 +51,7 @@ def check_numbers(profile: Profile, trio: dict[str, Path]) -> None:
             assert abs(tensor.inner[language] - exact) <= 1e-6 * whole
 
 
-REFUSED_F64 = pytest.mark.xfail(strict=True, reason="anatomy takes F64 for packed F6 weights")
-
-
-@pytest.mark.parametrize(
-    "dtype", [BF16, np.float16, np.float32, pytest.param(np.float64, marks=REFUSED_F64)]
-)
+@pytest.mark.parametrize("dtype", [BF16, np.float16, np.float32, np.float64])
 def test_numbers_equal_a_float64_computation(trio: dict[str, Path], dtype: Any) -> None:
     for folder in trio.values():
         for file in folder.glob("*.safetensors"):

@@ -114,7 +114,7 @@ def _is_packed(name: str, dimensions: int, dtype: str) -> bool:
     path = name.split(".")
     if any(component in words.QUANTIZED_NAMES for component in path):
         return True
-    narrow_float = dtype.startswith(("F8", "F6", "F4"))
+    narrow_float = dtype.startswith(("F8_", "F6_", "F4"))
     return narrow_float or (path[-1] == "weight" and dimensions > 1 and _is_integer(dtype))
 
 
