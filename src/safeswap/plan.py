@@ -81,7 +81,7 @@ class Plan:
         units: unit → row, in the order of the model.
         donor: the role whose configuration, tokenizer and other files go along.
         selector: how the table was filled (name and settings), for the reader.
-        profile: path of the profile that it was made from, relative to the plan, or None.
+        profile: path of the profile that it was made from, or None.
     """
 
     inputs: Mapping[str, PlannedInput]

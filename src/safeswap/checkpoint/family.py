@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safeswap.anatomy import Anatomy, anatomy_of, layer_of
+from safeswap.anatomy import Anatomy, anatomy_of
 from safeswap.checkpoint.source import read_json
 from safeswap.checkpoint.store import Checkpoint
 from safeswap.errors import FamilyError, listed
@@ -177,6 +177,3 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
         plain: Any = read_json(folder / "vocab.json")
         return dict(plain)
     return None
-
-
-__all__ = ["BASE", "SAFETY", "Family", "join_family", "layer_of"]
