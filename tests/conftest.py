@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tiny import make_trio
+
+# How long an example takes is the machine's affair: benchmarks measure time, tests do not.
+settings.register_profile("safeswap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("safeswap")
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Tiny models of many families, built from transformers' own configs with seeded random weights.
 
 Every family has two to three layers of width 32 and 64 words, so that a model is made in a few
-milliseconds. `FAMILIES` maps a short name to a function that makes the config, `REFUSED` does for
-families that cannot be placed; `tiny_model` builds the model and `save_tiny` stores it the way a
-user's checkpoint is stored.
+milliseconds. `FAMILIES` maps a short name to a function that makes the config, `WEIGHTLESS` does
+for families without norm weights and `REFUSED` for families that cannot be placed; `tiny_model`
+builds the model and `save_tiny` stores it the way a user's checkpoint is stored.
 """
 
 from __future__ import annotations
@@ -259,10 +259,14 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "doge": _config("DogeConfig"),
 }
 
-# Language models that safeswap refuses: norms without weights, layers without an mlp.
-REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
+# Families whose norms have no weights: their layers have no norms to place.
+WEIGHTLESS: dict[str, Callable[[], PretrainedConfig]] = {
     "olmo": _config("OlmoConfig"),
     "nanochat": _config("NanoChatConfig"),
+}
+
+# Language models that safeswap refuses: layers without an mlp.
+REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
     "mamba": _own_words(
         "MambaConfig", hidden_size=32, num_hidden_layers=2, state_size=4, use_mambapy=False
     ),
@@ -271,7 +275,7 @@ REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
 
 def tiny_model(name: str, seed: int = 0, tie: bool | None = None) -> PreTrainedModel:
     """The model of family `name`, weights drawn from `seed`; `tie` overrides tied embeddings."""
-    config = (FAMILIES | REFUSED)[name]()
+    config = (FAMILIES | WEIGHTLESS | REFUSED)[name]()
     if tie is not None:
         config.tie_word_embeddings = tie
     torch.manual_seed(seed)

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 State = dict[str, torch.Tensor]
+
+
+def state_of(folder: Path) -> State:
+    """All tensors of a checkpoint's safetensors files."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: weight for file in files for name, weight in load_file(file).items()}
 
 
 @dataclass(frozen=True)

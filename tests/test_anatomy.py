@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from families import FAMILIES, REFUSED, save_tiny, tiny_model
+from families import FAMILIES, REFUSED, WEIGHTLESS, save_tiny, tiny_model
 from safeswap.anatomy import (
     Anatomy,
     AnatomyError,
@@ -518,16 +518,31 @@ def test_a_layer_of_norms_alone_lacks_the_rest() -> None:
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-        ("olmo", "no norms in layer 0-1.*Norms that have no weights"),
-        ("nanochat", "no norms in layer 0-1.*Norms that have no weights"),
         ("mamba", "no mlp in layer 0-1.*attention in mixer.*single block"),
     ],
 )
 def test_families_that_are_refused(family: str, words: str) -> None:
-    assert set(REFUSED) == {"olmo", "nanochat", "mamba"}
+    assert set(REFUSED) == {"mamba"}
     state = tiny_model(family).state_dict()
     error = refusal({name: tuple(tensor.shape) for name, tensor in state.items()})
     assert re.search(words, str(error))
+
+
+@pytest.mark.parametrize("family", WEIGHTLESS)
+def test_norms_without_weights_are_no_units(family: str) -> None:
+    model = tiny_model(family)
+    anatomy = anatomy_of({n: tuple(tensor.shape) for n, tensor in model.state_dict().items()})
+    inside = [f"{layer}.{kind}" for layer in range(2) for kind in ("attention", "mlp")]
+    assert [unit for unit in anatomy.units if layer_of(unit) is not None] == inside
+    assert "final_norm" not in anatomy.units
+    assert anatomy.placements == oracle(model)
+
+
+def test_without_any_norms_a_layer_still_needs_the_rest() -> None:
+    shapes = {n: s for n, s in llama(4).items() if "norm" not in n}
+    assert anatomy_of(shapes).layers == 4
+    error = refusal({n: s for n, s in shapes.items() if not n.startswith("model.layers.2.mlp")})
+    assert "must have attention and mlp, but there is no mlp in layer 2" in str(error)
 
 
 # ── properties ───────────────────────────────────────────────────────────────────────────────────

@@ -104,6 +104,26 @@ def test_an_edited_plan_is_carried_out_and_named_so(plan: Path, tmp_path: Path) 
     assert (base[name] == out[name]).all()
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_plans_profile_lies_where_the_plan_says_whatever_the_folder(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool
+) -> None:
+    content = plan.read_text()
+    place = re.search(r"^profile: (.*)$", content, re.MULTILINE)
+    assert place is not None
+    if not absolute:
+        plan.write_text(content.replace(place[0], "profile: profile.json"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "profile.json").write_text("not this one")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def measured(*given: object) -> None:
+        raise AssertionError("weights were measured again")
+
+    monkeypatch.setattr("safeswap.api._measure", measured)
+    done("merge", "--plan", plan, "--out", tmp_path / "out", "--no-figure")
+
+
 def test_options_reach_the_plan(profile: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.yaml"
     done("plan", profile, "-o", out, "--tau-relative", "0.25", "--norms", "blend",

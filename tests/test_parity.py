@@ -19,8 +19,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import safeswap
-from families import SMALL
-from oracle import Expected, State, expect, steps_apart
+from families import SMALL, save_tiny
+from oracle import Expected, State, expect, state_of, steps_apart
+from safeswap.report.figure import draw
+from tiny import swap
 
 CONFIGS = {"llama": "LlamaConfig", "qwen2": "Qwen2Config", "phi3": "Phi3Config"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -97,24 +99,6 @@ def store_trio(
     return {role: store(folder / role, states[role], config, **how) for role in ROLES}
 
 
-def swap(trio: dict[str, Path], out: Path, **options: Any) -> State:
-    safeswap.swap(
-        trio["base"],
-        safety=trio["safety"],
-        languages={"sw": trio["sw"]},
-        out=out,
-        figure=False,
-        **options,
-    )
-    return weights(out)
-
-
-def weights(folder: Path) -> State:
-    return {
-        n: w for file in sorted(folder.glob("*.safetensors")) for n, w in load_file(file).items()
-    }
-
-
 def compare(found: State, wanted: Expected, states: dict[str, State], alpha: float) -> int:
     """Check every tensor; the number of blended elements that are not the nearest number."""
     assert found.keys() == wanted.weights.keys()
@@ -159,7 +143,7 @@ def test_weights_equal_a_float64_computation(tmp_path: Path, family: str, dtype:
         plan = safeswap.make_plan(profile, **options)
         out = tmp_path / f"out-{number}"
         safeswap.merge_plans([plan], out, profile=profile, figure=False)
-        compare(weights(out), wanted, states, options.get("alpha", 0.5))
+        compare(state_of(out), wanted, states, options.get("alpha", 0.5))
         assert len(list(out.glob("*.safetensors"))) == 3
 
 
@@ -168,7 +152,7 @@ def test_an_even_blend_of_16_bit_weights_is_the_nearest_number(tmp_path: Path) -
     states = make_states("llama", torch.float16)
     trio = store_trio(tmp_path, states, "llama")
     wanted = expect(states["base"], states["safety"], states["sw"], by="module", tau=1.0)
-    assert compare(swap(trio, tmp_path / "out", tau=1.0), wanted, states, 0.5) == 0
+    assert compare(state_of(swap(trio, tmp_path / "out", tau=1.0)), wanted, states, 0.5) == 0
 
 
 def test_terms_that_cancel_leave_only_the_rounding_of_the_arithmetic(tmp_path: Path) -> None:
@@ -178,7 +162,7 @@ def test_terms_that_cancel_leave_only_the_rounding_of_the_arithmetic(tmp_path: P
     states["safety"][name].fill_(7.0)
     states["sw"][name].fill_(-3.0)
     trio = store_trio(tmp_path, states, "llama")
-    found = swap(trio, tmp_path / "out", tau=1.0, alpha=0.3)
+    found = state_of(swap(trio, tmp_path / "out", tau=1.0, alpha=0.3))
     assert found[name].abs().max().item() <= 4.2 * 2.0**-22
 
 
@@ -188,7 +172,7 @@ def test_pickled_checkpoints_give_the_same_weights(tmp_path: Path) -> None:
     for shards, pickled in itertools.product((1, 2), (False, True)):
         folder = tmp_path / f"{shards}-{pickled}"
         trio = store_trio(folder, states, "qwen2", pickled=pickled, shards=shards)
-        found.append(swap(trio, folder / "out", tau=0.03))
+        found.append(state_of(swap(trio, folder / "out", tau=0.03)))
         assert len(list((folder / "out").glob("*.safetensors"))) == shards
         assert not list((folder / "out").glob("*.bin*"))
         assert safeswap.verify_merge(folder / "out").from_inputs
@@ -205,7 +189,7 @@ def test_another_dtype_is_one_rounding_of_the_exact_weights(
     states = make_states("llama", DTYPES[stored])
     trio = store_trio(tmp_path, states, "llama")
     wanted = expect(states["base"], states["safety"], states["sw"], by="module", tau=0.03)
-    found = swap(trio, tmp_path / "out", tau=0.03, dtype=asked)
+    found = state_of(swap(trio, tmp_path / "out", tau=0.03, dtype=asked))
     for name, exact in wanted.weights.items():
         assert found[name].dtype == DTYPES[asked]
         limit = 1 if wanted.source[name] is None else 0
@@ -217,8 +201,8 @@ def test_another_dtype_is_one_rounding_of_the_exact_weights(
 def test_shard_size_bounds_every_shard(tmp_path: Path) -> None:
     states = make_states("phi3", torch.float32)
     trio = store_trio(tmp_path, states, "phi3")
-    whole = swap(trio, tmp_path / "whole")
-    split = swap(trio, tmp_path / "split", shard_size="40KB")
+    whole = state_of(swap(trio, tmp_path / "whole"))
+    split = state_of(swap(trio, tmp_path / "split", shard_size="40KB"))
     assert all(torch.equal(whole[name], split[name]) for name in whole)
     assert whole.keys() == split.keys()
     index = json.loads((tmp_path / "split/model.safetensors.index.json").read_text())
@@ -237,7 +221,7 @@ def test_shard_size_bounds_every_shard(tmp_path: Path) -> None:
 def test_the_result_loads_and_generates(tmp_path: Path, family: str, tied: bool) -> None:
     states = make_states(family, torch.float32, tied)
     trio = store_trio(tmp_path, states, family, tied, shards=2)
-    found = swap(trio, tmp_path / "out", tau=0.03, alpha=0.3)
+    found = state_of(swap(trio, tmp_path / "out", tau=0.03, alpha=0.3))
     wanted = expect(
         states["base"], states["safety"], states["sw"], by="module", tau=0.03, alpha=0.3
     )
@@ -262,3 +246,31 @@ def test_the_result_loads_and_generates(tmp_path: Path, family: str, tied: bool)
         ]
         assert texts[0].shape[1] == len(start) + 12
         assert torch.equal(*texts)
+
+
+@pytest.mark.parametrize("by", ["module", "layer"])
+def test_a_model_whose_norms_have_no_weights_is_merged(tmp_path: Path, by: str) -> None:
+    """OLMo 1: no norms in the layers, no final norm; the plan has no such units."""
+    trio = {}
+    auto: Any = AutoModelForCausalLM
+    base = save_tiny("olmo", tmp_path / "base")
+    for seed, role in enumerate(ROLES):
+        model = auto.from_pretrained(base)
+        chance = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.parameters() if seed else ():
+                spread = 0.01 * (0.5 + torch.rand(1, generator=chance))
+                weight += spread * torch.randn(weight.shape, generator=chance)
+        model.save_pretrained(tmp_path / role)
+        trio[role] = tmp_path / role
+    states = {role: state_of(folder) for role, folder in trio.items()}
+    options = {"by": by, "tau": 0.01}
+    found = state_of(swap(trio, tmp_path / "out", norms="follow", **options))
+    wanted = expect(states["base"], states["safety"], states["sw"], **options)
+    compare(found, wanted, states, 0.5)
+    plan = safeswap.Plan.load(tmp_path / "out/safeswap-plan.yaml")
+    assert len(plan.units) == 2 * 2 + 2 and not any("norm" in unit for unit in plan.units)
+    assert safeswap.verify_merge(tmp_path / "out").edited == ()
+    draw(plan, tmp_path / "plan.png")
+    _, info = auto.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))

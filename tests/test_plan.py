@@ -147,7 +147,7 @@ def load(tmp_path: Path, text: str) -> Plan:
 
 def test_a_plan_by_hand_may_be_short(tmp_path: Path) -> None:
     plan = load(tmp_path, GOOD)
-    assert plan.language == "no" and plan.donor == "no" and plan.operator == "linear"
+    assert plan.language == "no" and plan.donor == "no" and plan.operator.plain == "linear"
     assert plan.units["0.attention"].weights == {"safety": 1.0, "no": 0.0}
     assert plan.units["0.mlp"].weights == {"safety": 0.001, "no": 0.999}
     assert plan.units["0.mlp"].decision == "blend"

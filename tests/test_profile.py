@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -233,3 +234,27 @@ def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes) -> None:
         Profile.load(path)
     with pytest.raises(PlanError, match="cannot be read"):
         Profile.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("dtype", [BF16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [0.1, 3e-3, 1.7])
+def test_norms_of_equal_values_keep_seven_digits(tmp_path: Path, dtype: Any, value: float) -> None:
+    """The worst case for sums in float32: every partial sum rounds the same way."""
+    shapes = llama_shapes(layers=1)
+    name = "model.layers.0.mlp.down_proj.weight"
+    shapes[name] = (1, 200_003)
+    plain, trio = make_weights(shapes), {}
+    for role, given in (("base", value), ("safety", 2 * value), ("sw", 3 * value)):
+        held = plain | {name: np.full(shapes[name], given).astype(dtype)}
+        trio[role] = save_checkpoint(tmp_path / role, held, config_of(shapes))
+    states = {role: weights_of(folder)[name] for role, folder in trio.items()}
+    (tensor,) = [t for t in measure(trio).tensors if t.name == name]
+
+    def length(values: Any) -> float:
+        return math.sqrt(math.fsum((values * values).ravel().tolist()))
+
+    updates = {role: states[role] - states["base"] for role in ("safety", "sw")}
+    assert tensor.base_norm == pytest.approx(length(states["base"]), rel=1e-7)
+    assert tensor.update_norm == pytest.approx({r: length(u) for r, u in updates.items()}, rel=1e-7)
+    inner = math.fsum((updates["safety"] * updates["sw"]).ravel().tolist())
+    assert tensor.inner["sw"] == pytest.approx(inner, rel=2e-7)

@@ -15,18 +15,7 @@ from safetensors.numpy import load_file
 
 import safeswap
 from safeswap.cli import main
-from tiny import digest_of, make_trio, rewrite
-
-
-def swap(trio: dict[str, Path], out: Path, **options: object) -> Path:
-    safeswap.swap(
-        trio["base"],
-        safety=trio["safety"],
-        languages={"sw": trio["sw"]},
-        out=out,
-        **{"figure": False, **options},  # type: ignore[arg-type]
-    )
-    return out
+from tiny import digest_of, make_trio, rewrite, swap
 
 
 def manifest_of(folder: Path) -> dict[str, dict[str, object]]:
@@ -121,6 +110,10 @@ def test_the_cards_header_is_what_the_hub_reads(trio: dict[str, Path], tmp_path:
     assert head["library_name"] == "transformers"
     assert head["tags"] == ["merge", "safeswap"]
     assert "(safeswap.png)" in body
+    assert "Before an upload: `safeswap.json` and `safeswap-plan.yaml` name the local" in body
+    written = manifest_of(tmp_path / "out")["about"]
+    assert written == {name: digest_of(tmp_path / "out")[name] for name in written}
+    assert written.keys() == {"README.md", "safeswap.png"}
     assert str(tmp_path) not in (tmp_path / "out/README.md").read_text()
     plan = safeswap.Plan.load(tmp_path / "out/safeswap-plan.yaml")
     rows = [line for line in body.splitlines() if line.startswith("| ")][2:]
@@ -132,14 +125,7 @@ def test_the_cards_header_is_what_the_hub_reads(trio: dict[str, Path], tmp_path:
 def test_only_a_code_becomes_a_language_tag(
     trio: dict[str, Path], tmp_path: Path, language: str, tag: list[str] | None
 ) -> None:
-    safeswap.swap(
-        trio["base"],
-        safety=trio["safety"],
-        languages={language: trio["sw"]},
-        out=tmp_path / "out",
-        figure=False,
-    )
-    head, body = card_of(tmp_path / "out")
+    head, body = card_of(swap({**trio, language: trio["sw"]}, tmp_path / "out", language))
     assert head.get("language") == tag
     assert "safeswap.png" not in body
     assert safeswap.verify_merge(tmp_path / "out").edited == ()

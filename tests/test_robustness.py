@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -158,19 +159,82 @@ def test_without_permission_nothing_is_written(
     refused(lambda: merge(trio, out), str(tmp_path), "Permission denied", "--out", out=out)
 
 
+def not_reached(*arguments: Any) -> None:
+    raise AssertionError("weights were read before the output's place was looked at")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_weights_are_read(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = safeswap.make_plan(
+        safeswap.make_profile(trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]})
+    )
+    locked, deep = tmp_path / "locked", tmp_path / "locked" / "new" / "out"
+    locked.mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and real(path, mode))
+    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    for out in (locked / "out", deep):
+        actions = (lambda: merge(trio, out), lambda: safeswap.merge_plans([plan], out))  # noqa: B023
+        for action in actions:
+            refused(action, str(locked), "Permission denied", "--out", out=out)
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "out"
+    refused(lambda: merge(trio, below), str(tmp_path / "file"), "Not a directory", out=below)
+    assert not list(locked.iterdir())
+
+
+def test_what_an_interrupted_run_left_needs_no_more_room(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("safeswap.api.provenance.copy_rest", not_reached)
+        with pytest.raises(AssertionError):
+            merge(trio, out)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    (merged,) = merge(trio, out)
+    assert merged.resumed_bytes > 1000
+
+
+@pytest.mark.parametrize("step", ["_start_figures", "Staging.commit"])
+def test_a_step_that_fails_lets_go_of_the_place(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "somewhere")
+
+    out = tmp_path / "out"
+    languages = {"sw": trio["sw"]}
+    swap = lambda: safeswap.swap(  # noqa: E731
+        trio["base"], safety=trio["safety"], languages=languages, out=out
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(f"safeswap.api.{step}", fail)
+        refused(swap, "somewhere", "same command", out=out)
+    (merged,) = swap()  # in this very process: the lock is free
+    assert merged.resumed_bytes > 0 or step == "_start_figures"
+    assert safeswap.verify_merge(out).from_inputs
+
+
 # ---- a disk that is full or fails ---------------------------------------------------------------
 
 
-def test_too_little_room_is_found_before_weights_are_written(
+def test_too_little_room_is_found_before_weights_are_read(
     trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    monkeypatch.setattr(os, "copy_file_range", None)  # would be a TypeError, were it reached
-    out = tmp_path / "out"
-    refused(
-        lambda: merge(trio, out), str(tmp_path), "needed", "free", out=out, inputs=tmp_path / "trio"
-    )
+    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    out, inputs = tmp_path / "out", tmp_path / "trio"
+    words = (str(tmp_path), "bytes", "needed", "only 1000 bytes", "available")
+    message = refused(lambda: merge(trio, out), *words, out=out, inputs=inputs)
+    size = sum(file.stat().st_size for file in trio["sw"].glob("*.safetensors"))
+    assert size * 0.9 < int(re.findall(r"(\d+) bytes", message)[0]) < size * 1.1
+    message = refused(lambda: merge(trio, out, dtype="float32"), *words, out=out, inputs=inputs)
+    assert size * 1.8 < int(re.findall(r"(\d+) bytes", message)[0]) < size * 2.1
+    assert not list(tmp_path.glob(".out*"))
 
 
 @pytest.mark.parametrize("call", ["pwrite", "copy_file_range"])
@@ -202,6 +266,62 @@ def test_a_write_that_fails_names_the_output_and_can_be_resumed(
     assert ("space" in message) == (error != errno.EIO)
     (merged,) = merge(trio, out)
     assert merged.resumed_bytes > 0 or call == "pwrite"
+    assert safeswap.verify_merge(out).from_inputs
+
+
+def test_all_of_the_output_is_on_the_disk_before_it_gets_its_name(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real, settled = tmp_path / "out", os.fsync, set()
+
+    def note(descriptor: int) -> None:
+        real(descriptor)
+        settled.add(os.fstat(descriptor).st_ino)
+
+    commit = Staging.commit
+
+    def check(staging: Staging) -> None:
+        shards = [file.stat().st_ino for file in staging.folder.glob("*.safetensors")]
+        assert len(shards) == 2 and settled >= {*shards}
+        commit(staging)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Staging, "commit", check)
+    merge(trio, out)
+    everything = {path.stat().st_ino for path in (tmp_path, out, *out.rglob("*"))}
+    assert settled >= everything
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise here")
+@pytest.mark.parametrize("pages", [1, 1 << 30])
+def test_outputs_stay_cached_only_where_there_is_room_for_all(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    real, forgotten = os.sysconf, []
+
+    def advise(descriptor: int, start: int, nbytes: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_DONTNEED:
+            forgotten.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "sysconf", lambda key: pages if key == "SC_PHYS_PAGES" else real(key))
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    merge(trio, tmp_path / "out")
+    shards = {file.stat().st_ino for file in (tmp_path / "out").glob("*.safetensors")}
+    assert set(forgotten) == (shards if pages == 1 else set())
+
+
+def test_a_disk_that_fails_when_the_output_is_settled_is_no_success(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        refused(lambda: merge(trio, out), ".safetensors", "writing failed", "Check", out=out)
+    (merged,) = merge(trio, out)
+    assert merged.resumed_bytes > 0
     assert safeswap.verify_merge(out).from_inputs
 
 
@@ -310,7 +430,9 @@ def test_kill_9_at_any_moment_leaves_nothing_half_made(
             assert digest_of(out) == whole
             shutil.rmtree(out)
         if attempt % 4 == 3:
-            had_pieces = journal_of(out).exists() and journal_of(out).stat().st_size > 0
+            # a kill just after the output got its name leaves a journal of pieces that moved away
+            staged = (journal_of(out).parent / "out").exists()
+            had_pieces = staged and journal_of(out).exists() and journal_of(out).stat().st_size > 0
             output = finish(large, out)
             assert ("written before and verified" in output) == had_pieces
             resumed += had_pieces

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 import safeswap
 from safeswap.checkpoint.header import read_header
+from safeswap.cli import main
 from safeswap.errors import SafeswapError
 from safeswap.plan import Plan, PlannedUnit
-from tiny import edit_json, make_trio
+from tiny import edit_json, make_trio, swap
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -24,18 +26,6 @@ NAME = "model.layers.1.mlp.up_proj.weight"
 @pytest.fixture
 def out(trio: dict[str, Path], tmp_path: Path) -> Path:
     return swap(trio, tmp_path / "out")
-
-
-def swap(trio: dict[str, Path], out: Path, **options: object) -> Path:
-    safeswap.swap(
-        trio["base"],
-        safety=trio["safety"],
-        languages={"sw": trio["sw"]},
-        out=out,
-        figure=False,
-        **options,  # type: ignore[arg-type]
-    )
-    return out
 
 
 def poke(folder: Path, content: bytes, name: str = NAME) -> Path:
@@ -217,13 +207,34 @@ def test_a_plan_edited_by_hand_is_reported(
 def test_an_output_of_several_languages_points_to_its_folders(
     trio: dict[str, Path], tmp_path: Path
 ) -> None:
-    safeswap.swap(
-        trio["base"],
-        safety=trio["safety"],
-        languages={"sw": trio["sw"], "te": trio["te"]},
-        out=tmp_path / "out",
-        figure=False,
-    )
+    swap(trio, tmp_path / "out", "sw", "te")
     assert safeswap.verify_merge(tmp_path / "out/te").from_inputs
     with pytest.raises(SafeswapError, match="are the folders in it: sw, te"):
         safeswap.verify_merge(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "old.safetensors", "pytorch_model.bin", "x.safetensors.index.json"],
+)
+@pytest.mark.parametrize("without_inputs", [False, True], ids=["inputs", "digests"])
+def test_weights_that_the_merge_did_not_write_are_found(
+    out: Path, name: str, without_inputs: bool
+) -> None:
+    """transformers would load a stray model.safetensors in place of the shards."""
+    (out / name).write_bytes(b"")
+    with pytest.raises(SafeswapError, match=f"holds {name}, which the merge did not write"):
+        safeswap.verify_merge(out, without_inputs=without_inputs)
+    (out / name).unlink()
+    (out / "onnx").mkdir()
+    (out / "onnx" / name).write_bytes(b"")  # another format's folder is not looked into by loaders
+    assert safeswap.verify_merge(out, without_inputs=without_inputs).tensors
+
+
+def test_an_edited_card_is_noted_and_no_fault(trio: dict[str, Path], tmp_path: Path) -> None:
+    out = swap(trio, tmp_path / "out")
+    assert safeswap.verify_merge(out).rewritten == ()
+    (out / "README.md").write_text("mine")
+    assert safeswap.verify_merge(out).rewritten == ("README.md",)
+    said = CliRunner().invoke(main, ["verify", str(out)]).output
+    assert "all equal" in said and "note: README.md is not as the merge wrote it" in said

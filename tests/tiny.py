@@ -1,6 +1,7 @@
 """Tiny Llama-shaped checkpoints from numpy and safetensors alone: no torch, made in milliseconds.
 
-`make_trio` writes a base and three experts; `rewrite` and `edit_json` change what it wrote.
+`make_trio` writes a base and three experts, `swap` merges them; `rewrite` and `edit_json` change
+what was written.
 `digest_of` shows that a folder is what it was, `refused` that an action is refused with a message
 that says what is wrong, where, and what to do, and that no output is left behind.
 """
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import safeswap
 from safeswap.errors import SafeswapError
 
 BF16 = ml_dtypes.bfloat16
@@ -115,6 +117,14 @@ def make_trio(folder: Path, shards: int = 2, **sizes: Any) -> dict[str, Path]:
         weights = make_weights(shapes, base, seed)
         found[role] = save_checkpoint(folder / role, weights, config, shards)
     return found
+
+
+def swap(trio: Mapping[str, Path], out: Path, *languages: str, **options: Any) -> Path:
+    """Merge a trio into `out`, by default for sw and without a figure; returns `out`."""
+    chosen = {language: trio[language] for language in languages or ("sw",)}
+    given = {"figure": False, **options}
+    safeswap.swap(trio["base"], safety=trio["safety"], languages=chosen, out=out, **given)
+    return out
 
 
 def rewrite(folder: Path, change: Callable[[Tensors], Any]) -> None:

@@ -11,6 +11,7 @@ True
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,19 @@ from safeswap import provenance
 from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import BASE, SAFETY, Family, join_family
 from safeswap.checkpoint.layout import parse_size
-from safeswap.checkpoint.staging import Staging, refuse_existing
+from safeswap.checkpoint.staging import Staging, check_place
 from safeswap.checkpoint.store import open_checkpoint
 from safeswap.errors import CheckpointError, OutputError, PlanError, SafeswapError
-from safeswap.merge import check_inputs, identity, prepare, refuse_overlap, write_weights
+from safeswap.merge import (
+    check_inputs,
+    identity,
+    measure_joins,
+    output_layout,
+    passes_bytes,
+    prepare,
+    refuse_overlap,
+    write_weights,
+)
 from safeswap.plan import Plan, check_options, check_role, fill_plan
 from safeswap.profile import Profile, measure_family, unchanged
 from safeswap.verification import Verification, verify_folder
@@ -89,9 +99,21 @@ def _measure(family: Family, workers: int | None, quiet: bool) -> Profile:
         return measure_family(family, workers=workers, advance=advance)
 
 
-def make_plan(profile: Profile, language: str | None = None, **options: Any) -> Plan:
-    """Fill a plan from a profile; see :func:`safeswap.plan.fill_plan` for the options."""
-    return fill_plan(profile, language, **options)
+def make_plan(
+    profile: Profile,
+    language: str | None = None,
+    *,
+    method: str = "share-difference",
+    **options: Any,
+) -> Plan:
+    """Fill a plan from a profile; reads no weights.
+
+    Args:
+        language: which language of the profile; needed when it has several.
+        method: the name of a selector, see ``safeswap methods``.
+        options: the method's parameters, and those of :func:`safeswap.plan.fill_plan`.
+    """
+    return fill_plan(profile, language, method=method, **options)
 
 
 def merge_plans(
@@ -129,37 +151,42 @@ def merge_plans(
         for plan, folder in zip(plans, folders, strict=True)
     ]
     refuse_overlap(family, target)
-    refuse_existing(target)
+    check_place(target, sum(job.layout.nbytes for job in jobs))
     if profile is None or not _current(profile, family):
         profile = _measure(family, workers, quiet)
     check_inputs(family, plans, profile)
     staging = Staging(target, identity(jobs, profile))
-    drawing = _start_figures(plans, folders, staging) if figure else []
+    drawing = None
     try:
+        drawing = _start_figures(plans, folders, staging) if figure else None
+        with progress_bar("statistics", passes_bytes(family, jobs), quiet) as advance:
+            measure_joins(family, jobs, workers=workers, advance=advance)
         total = sum(job.layout.nbytes for job in jobs)
         with progress_bar("merge", total, quiet) as advance:
             written = write_weights(
                 family, profile, jobs, staging, workers=workers, advance=advance
             )
         _refuse_changed(family, profile)
-        drawn = all(process.wait() == 0 for process in drawing) and bool(drawing)
+        drawn = drawing is not None and drawing.wait() == 0
         for job, tensors in zip(jobs, written.digests, strict=True):
             folder = staging.folder / job.folder
             rest = provenance.copy_rest(family, job, folder, kind)
             job.plan.save(folder / provenance.PLAN_FILE)
+            if not drawn:
+                (folder / provenance.FIGURE).unlink(missing_ok=True)
             provenance.write_card(family, profile, job.plan, folder, drawn, repeated)
             provenance.write_manifest(family, profile, job, folder, tensors, rest)
-    except BaseException as error:
-        for process in drawing:
-            process.kill()
+        staging.commit()
+    except OSError as error:  # configuration, tokenizer, card: small, but disks fill up
+        raise OutputError(
+            f"{error.filename or target}: failed ({error.strerror}). Free some space or mend "
+            "the permissions, then run the same command again: it goes on where it stopped."
+        ) from error
+    finally:
+        if drawing is not None and drawing.poll() is None:
+            drawing.kill()
+            drawing.wait()
         staging.release()
-        if isinstance(error, OSError):  # configuration, tokenizer, card: small, but disks fill up
-            raise OutputError(
-                f"{error.filename or target}: failed ({error.strerror}). Free some space or mend "
-                "the permissions, then run the same command again: it goes on where it stopped."
-            ) from error
-        raise
-    staging.commit()
     return [
         Merged(target / job.folder, job.plan, profile, job.layout.nbytes, written.resumed_bytes)
         for job in jobs
@@ -198,17 +225,17 @@ def _refuse_changed(family: Family, profile: Profile) -> None:
 
 def _start_figures(
     plans: Sequence[Plan], folders: Sequence[str], staging: Staging
-) -> list[subprocess.Popen[bytes]]:
-    """Draw beside the merge, in processes of their own: matplotlib takes a second to import."""
-    started = []
+) -> subprocess.Popen[bytes]:
+    """Draw beside the merge, in one process of its own: matplotlib takes a second to import."""
+    command = [sys.executable, "-m", "safeswap.report.figure"]
     for plan, folder in zip(plans, folders, strict=True):
         target = staging.folder / folder
         target.mkdir(parents=True, exist_ok=True)
         plan.save(target / provenance.PLAN_FILE)
-        command = [sys.executable, "-m", "safeswap.report.figure"]
         command += [str(target / provenance.PLAN_FILE), str(target / provenance.FIGURE)]
-        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
-    return started
+    # numpy's BLAS would start a thread per core, which nothing here uses
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
 
 
 def swap(
@@ -224,7 +251,7 @@ def swap(
     quiet: bool = True,
     **options: Any,
 ) -> list[Merged]:
-    """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`.
+    """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
 
     One language goes into ``out``, several into ``out/LANGUAGE``; base and safety expert are
     measured once for all of them.
@@ -234,12 +261,16 @@ def swap(
     """
     for language in languages:
         check_options(language, **options)
-    for given, check in ((dtype, output_dtype), (shard_size, parse_size)):
-        if given:
-            check(given)
+    kind = output_dtype(dtype) if dtype else None
+    limit = parse_size(shard_size) if shard_size else None
     family = open_family(base, safety, languages)
-    refuse_overlap(family, Path(out))
-    refuse_existing(Path(out).expanduser())
+    for language in languages:
+        check_options(language, units=family.anatomy.units, **options)
+    target = Path(out).expanduser().absolute()
+    refuse_overlap(family, target)
+    donors = [options.get("donor") or language for language in languages]
+    layouts = (output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors)
+    check_place(target, sum(layout.nbytes for layout in layouts))
     profile = _measure(family, workers, quiet)
     plans = [fill_plan(profile, language, **options) for language in languages]
     return merge_plans(

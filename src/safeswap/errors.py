@@ -30,6 +30,10 @@ class VerificationError(SafeswapError):
     """A merged checkpoint is not what its manifest says."""
 
 
+class EvaluationError(SafeswapError):
+    """An evaluation that cannot be run or read: prompts, suites, judges, results, labels."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` when a known name is close to ``name``, else the known names."""
     choices = [str(item) for item in known]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safeswap import digests
+from safeswap import digests, selectors
 from safeswap.checkpoint.dtypes import Dtype, torch_name
 from safeswap.checkpoint.family import BASE, SAFETY, Family
 from safeswap.checkpoint.header import read_header
@@ -94,9 +94,12 @@ def write_manifest(
     tensors: Mapping[str, str],
     rest: RestOfCheckpoint,
 ) -> dict[str, Any]:
-    """Write ``safeswap.json``: everything that is needed to check and repeat the merge.
+    """Write ``safeswap.json``: everything that is needed to check and repeat the merge; the last
+    of all files, for it holds the digests of card and figure (``about``) too.
 
-    It holds no dates, so that the same inputs and plan give the same bytes.
+    It holds no dates, so that the same inputs and plan give the same bytes. Inputs from local
+    folders are named by their absolute paths, here and in the plan: ``verify`` finds them by these
+    wherever OUT is moved. The card names them by the folder's own name alone.
 
     Raises:
         CheckpointError: a written shard does not read back as laid out.
@@ -123,9 +126,17 @@ def write_manifest(
             }
             for name in family.names
         },
-        "not_used": {f"{role}: {name}": why for (role, name), why in family.aliases.items()},
+        "not_used": {
+            f"{role}: {name}": f"tied: the same bytes as {original}"
+            for (role, name), original in family.aliases.items()
+        },
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
+        "about": {
+            name: digests.of_small_file(folder / name)
+            for name in (CARD, FIGURE)
+            if (folder / name).exists()
+        },
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -133,10 +144,7 @@ def write_manifest(
 
 
 def _fate(job: Job, name: str) -> str:
-    recipe = job.recipes[name]
-    if recipe.copied:
-        return f"copied from {recipe.copied}"
-    return " + ".join(f"{coefficient:.9g} · {role}" for role, coefficient in recipe.terms)
+    return str(job.recipes[name])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -158,7 +166,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise VerificationError(str(error)) from error
     if content.get("format") != FORMAT:
         raise VerificationError(f"{path}: is of format {content.get('format')!r}, not {FORMAT}.")
-    kinds = {"plan": dict, "profile": dict, "tensors": dict, "files": dict, "outputs": list}
+    kinds: dict[str, type] = dict.fromkeys(("plan", "profile", "tensors", "files", "about"), dict)
+    kinds["outputs"] = list
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
             raise VerificationError(f"{path}: is damaged (no {key}). Merge again from the plan.")
@@ -169,6 +178,9 @@ def write_card(
     family: Family, profile: Profile, plan: Plan, folder: Path, figure: bool, options: str = ""
 ) -> None:
     """Write the model card: the hub's YAML header, decisions, and how to make it again.
+
+    Local inputs are named by the folder's own name, never by a machine's path. The manifest and
+    the plan do hold their paths, and the card says so to who wants to upload the folder.
 
     ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
     """
@@ -182,8 +194,8 @@ def write_card(
     body = [
         f"# {names[plan.language]} with safety from {names[SAFETY]}",
         "",
-        "A merge without training, made with safeswap by the method of Shin & Hwang (EACL 2026,",
-        "arXiv 2601.22620): per unit, `base + Σ weight · (expert − base)`.",
+        f"A merge without training, made with safeswap{_method(plan)}: per unit,",
+        "`base + Σ weight · (expert − base)`.",
         "",
         f"- base: `{names[BASE]}`",
         f"- safety expert: `{names[SAFETY]}`",
@@ -193,6 +205,7 @@ def write_card(
         "",
         "Measure its safety and ability before you release it: a merge is no proof of either.",
         "",
+        *_paths_note(profile, plan),
         "## Make it again",
         "```",
         f"safeswap merge --plan {PLAN_FILE} --out OUT{options}",
@@ -205,6 +218,25 @@ def write_card(
         "",
     ]
     (folder / CARD).write_text("\n".join([*header, *body]), encoding="utf-8")
+
+
+def _method(plan: Plan) -> str:
+    """`` by the method …`` with its source, or nothing for a plan by hand."""
+    name = str(plan.selector.get("name"))
+    found = selectors.registered().get(name)
+    return f" by the method `{name}` ({found.source})" if found else ""
+
+
+def _paths_note(profile: Profile, plan: Plan) -> list[str]:
+    local = [role for role in plan.inputs if profile.inputs[role].revision is None]
+    if not local:
+        return []
+    return [
+        f"Before an upload: `{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
+        f"({', '.join(local)}) by their paths on the machine that made this. Nobody needs the two "
+        "files to use the model; leave them out, or edit the paths, if they should not be public.",
+        "",
+    ]
 
 
 def _table(plan: Plan) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blake3 import blake3
 
 from safeswap import digests
 from safeswap.checkpoint.dtypes import DTYPES, decode
@@ -18,11 +17,23 @@ from safeswap.checkpoint.header import StoredTensor, read_header
 from safeswap.checkpoint.layout import OutputTensor, lay_out
 from safeswap.checkpoint.store import Checkpoint, open_checkpoint
 from safeswap.errors import PlanError, VerificationError, listed, nearest
-from safeswap.merge import Job, Piece, Scratch, make_scratch, piece_bytes, prepare
+from safeswap.merge import (
+    Job,
+    Piece,
+    RunHash,
+    Scratch,
+    make_scratch,
+    measure_joins,
+    piece_bytes,
+    prepare,
+    single_threaded,
+)
 from safeswap.plan import Plan, fill_plan
 from safeswap.profile import Profile
 from safeswap.provenance import MANIFEST, PLAN_FILE, read_manifest
 from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +44,15 @@ class Verification:
         tensors, nbytes: how much was compared.
         from_inputs: True when every byte was computed again; False when only digests were compared.
         edited: units whose weights are not what the recorded selector says (edited by hand).
+        rewritten: card and figure where they are not as the merge wrote them: no fault, cards are
+            there to be edited.
     """
 
     tensors: int
     nbytes: int
     from_inputs: bool
     edited: tuple[str, ...]
+    rewritten: tuple[str, ...] = ()
 
 
 def verify_folder(
@@ -69,41 +83,49 @@ def verify_folder(
             raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
     profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
     _check_small_files(out, manifest)
+    _check_stray_weights(out, manifest)
     _check_plan_file(out, plan)
     written = _check_shards(out, manifest)
     recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
     pieces = [
         Piece(0, name, begin, end)
         for name, tensor in written.items()
-        for begin, end in pieces_of(tensor.elements)
+        for begin, end in (
+            recomputed.job.runs(name, tensor.elements) if recomputed else pieces_of(tensor.elements)
+        )
     ]
-    results = run_pieces(
-        pieces,
-        lambda piece, scratch: _check_piece(piece, written[piece.name], recomputed, scratch),
-        make_scratch,
-        workers=workers or default_workers(),
-        advance=advance,
-        size=lambda piece: (piece.end - piece.begin) * written[piece.name].dtype.size,
-    )
+    jobs = [recomputed.job] if recomputed else []
+    if recomputed:
+        measure_joins(recomputed.family, jobs, workers=workers)
+    with single_threaded(jobs):
+        results = run_pieces(
+            pieces,
+            lambda piece, scratch: _check_piece(piece, written[piece.name], recomputed, scratch),
+            make_scratch,
+            workers=workers or default_workers(),
+            advance=advance,
+            size=lambda piece: (piece.end - piece.begin) * written[piece.name].dtype.size,
+        )
     _report(pieces, results, manifest, out)
     return Verification(
         tensors=len(written),
         nbytes=sum(tensor.nbytes for tensor in written.values()),
         from_inputs=not without_inputs,
         edited=edited_units(plan, profile),
+        rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
     )
 
 
 def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
-    """The units whose weights differ from what the plan's own selector says on the profile."""
+    """The units whose weights or operators are not what the plan's selector says on the profile."""
     settings = dict(plan.selector)
-    if settings.pop("name", None) != "share-difference":
-        return tuple(plan.units)
+    method = settings.pop("name", None)
     try:
-        fresh = fill_plan(profile, plan.language, **settings)
-    except (PlanError, TypeError):  # settings that were edited beyond sense
+        fresh = fill_plan(profile, plan.language, method=str(method), **settings)
+    except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
         return tuple(plan.units)
-    return tuple(u for u, row in plan.units.items() if row.weights != fresh.units[u].weights)
+    said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}
+    return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
 
 
 def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
@@ -113,6 +135,22 @@ def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
             raise VerificationError(f"{path}: is missing; it was there when the merge was made.")
         if digests.of_small_file(path) != digest:
             raise VerificationError(f"{path}: was changed after the merge was made.")
+
+
+def _is_file(path: Path, digest: str) -> bool:
+    return path.is_file() and digests.of_small_file(path) == digest
+
+
+def _check_stray_weights(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Loaders pick files by name: a stray one may be loaded in place of the merge."""
+    known = {record["name"] for record in manifest["outputs"]} | {*manifest["files"]}
+    found = (file.name for kind in _WEIGHTS for file in out.glob(kind))
+    stray = sorted(name for name in found if name not in known)
+    if stray:
+        raise VerificationError(
+            f"{out}: holds {listed(stray)}, which the merge did not write. A loader may take them "
+            "for its weights; move them elsewhere."
+        )
 
 
 def _check_plan_file(out: Path, plan: Plan) -> None:
@@ -186,7 +224,7 @@ class _Checked:
 def _check_piece(
     piece: Piece, tensor: StoredTensor, recomputed: _Recomputed | None, scratch: Scratch
 ) -> _Checked:
-    hashing, equal, finite = blake3(), True, True
+    hashing, equal, finite = RunHash(tensor.dtype.size), True, True
     with opened(tensor.file) as descriptor:
 
         def stored(at: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -200,12 +238,12 @@ def _check_piece(
             for at, wanted in chunks:
                 found = stored(at, len(wanted) // tensor.dtype.size)
                 equal = equal and np.array_equal(found, wanted)
-                hashing.update(found.data)
+                hashing.update(found)
                 finite = finite and _finite(found, tensor, scratch)
         else:
             for at in range(piece.begin, piece.end, CHUNK_ELEMENTS):
                 found = stored(at, min(CHUNK_ELEMENTS, piece.end - at))
-                hashing.update(found.data)
+                hashing.update(found)
                 finite = finite and _finite(found, tensor, scratch)
     return _Checked(hashing.digest(), equal, finite)
 

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from safeswap.checkpoint.source import _split
+from safeswap.checkpoint.source import _split, pinned
+from safeswap.plan import Plan
 
 COMMIT = "c0ffee" + "0" * 34
 OLDER = "beef00" + "0" * 34
@@ -181,6 +182,14 @@ def test_urls_and_revisions_name_the_hub_and_the_version(hub: Hub, tmp_path: Pat
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     done = merge(hub, home, tmp_path / "url", prefix=f"{hub.url}/org/", **nowhere)
     assert done.returncode == 0, done.stderr
+    # and so does the plan, which verify and the next merge open the inputs by
+    plan = Plan.load(tmp_path / "url" / "safeswap-plan.yaml")
+    assert plan.inputs["sw"].source == f"{hub.url}/org/sw/tree/{COMMIT}"
+    options = ["--out", str(tmp_path / "again"), "--no-figure"]
+    plan_file = str(tmp_path / "url" / "safeswap-plan.yaml")
+    for verb in (["verify", str(tmp_path / "url")], ["merge", "--plan", plan_file, *options]):
+        done = run(hub, home, *verb, **nowhere)
+        assert done.returncode == 0, done.stderr
 
 
 def test_what_the_hub_does_not_have_is_refused(hub: Hub, tmp_path: Path) -> None:
@@ -218,3 +227,17 @@ def test_what_the_hub_does_not_have_is_refused(hub: Hub, tmp_path: Path) -> None
 )
 def test_hub_ids_and_urls_are_taken_apart(text: str, wanted: tuple[str | None, ...]) -> None:
     assert _split(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("org/name", "org/name@c0ffee"),
+        ("org/name@v1", "org/name@c0ffee"),
+        ("https://hub.example/org/name", "https://hub.example/org/name/tree/c0ffee"),
+        ("http://[::1]:8/org/name/tree/v1", "http://[::1]:8/org/name/tree/c0ffee"),
+    ],
+)
+def test_what_opens_a_checkpoint_again_names_hub_and_commit(text: str, wanted: str) -> None:
+    assert pinned(text, "org/name", "c0ffee") == wanted
+    assert _split(wanted)[1:] == ("org/name", "c0ffee")

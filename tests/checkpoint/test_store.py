@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from safeswap.api import make_profile
 from safeswap.checkpoint import join_family, open_checkpoint
 from safeswap.checkpoint.staging import Staging
+from safeswap.digests import of_weight_file
 from safeswap.errors import OutputError
-from tiny import edit_json, refused, rewrite
+from tiny import edit_json, make_trio, refused, rewrite
 
 Trio = dict[str, Path]
 INDEX = "model.safetensors.index.json"
@@ -250,3 +252,92 @@ def test_a_lock_whose_folder_was_taken_away_is_no_lock(
         Staging(out, "job")
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_single_file_goes_before_an_index_beside_it_as_in_transformers(
+    trio: Trio, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = trio["base"]
+    stale = shutil.copytree(folder, tmp_path / "stale")
+    rewrite(folder, lambda weights: weights["model.norm.weight"].fill(7))
+    for file in (*shards(stale), stale / INDEX):
+        shutil.copy(file, folder)
+    opened = open_checkpoint(folder)
+    assert [file.path.name for file in opened.files] == ["model.safetensors"]
+    auto: Any = AutoModelForCausalLM
+    assert (auto.from_pretrained(folder).model.norm.weight == 7).all()
+    # and an index that is damaged is not even looked at
+    (folder / INDEX).write_text("{")
+    assert open_checkpoint(folder).tensors.keys() == opened.tensors.keys()
+
+
+HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("said", [None, False, True])
+def test_without_a_word_in_the_configuration_the_weights_say_what_is_tied(
+    tmp_path: Path, said: bool | None, stored: bool
+) -> None:
+    folder = make_trio(tmp_path, tied=not stored)["base"]
+    config = json.loads((folder / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    config |= {} if said is None else {"tie_word_embeddings": said}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert open_checkpoint(folder).tied == (not stored if said is None else said)
+
+
+def store_head(folder: Path, change: float = 0.0) -> None:
+    def store(weights: dict[str, Any]) -> None:
+        weights[HEAD] = weights[EMBEDDINGS].copy()
+        weights[HEAD][-1, -1] += change
+
+    rewrite(folder, store)
+
+
+@pytest.mark.parametrize("said", [None, True])
+@pytest.mark.parametrize("role", ["base", "safety", "sw"])
+def test_a_tied_head_that_one_member_stores_must_be_its_embeddings(
+    tmp_path: Path, role: str, said: bool | None
+) -> None:
+    trio = make_trio(tmp_path, tied=True)
+    for folder in trio.values():
+        edit_json(folder / "config.json", tie_word_embeddings=said)
+    store_head(trio[role])
+    members = {r: open_checkpoint(folder) for r, folder in trio.items()}
+    family = join_family(members)
+    assert family.aliases == {(role, HEAD): EMBEDDINGS}
+    assert HEAD not in family.names
+    store_head(trio[role], change=1.0)
+    members[role] = open_checkpoint(trio[role])
+    refused(lambda: join_family(members), role, str(trio[role]), HEAD, "differs", "tied")
+
+
+def test_a_head_is_not_dropped_where_the_configuration_says_untied(tmp_path: Path) -> None:
+    trio = make_trio(tmp_path, tied=True)
+    store_head(trio["sw"])
+    edit_json(trio["base"] / "config.json", tie_word_embeddings=None)
+    edit_json(trio["sw"] / "config.json", tie_word_embeddings=False)
+    members = {role: open_checkpoint(trio[role]) for role in ("base", "sw")}
+    refused(lambda: join_family(members), "sw", HEAD)
+
+
+def test_the_bytes_of_a_dropped_head_count_in_its_files_digest(tmp_path: Path) -> None:
+    trio = make_trio(tmp_path, tied=True)
+    found = []
+    for seed in (1, 2):  # other embeddings, so another head; all else is as it was
+
+        def move(weights: dict[str, Any], seed: int = seed) -> None:
+            weights[EMBEDDINGS][0, 0] = seed
+
+        rewrite(trio["sw"], move)
+        store_head(trio["sw"])
+        measured = make_profile(trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]})
+        found.append(measured.inputs["sw"])
+    # the head's own digest is in the file's: leaving it out gives another one
+    tensors = {t.name: t.digests["sw"] for t in measured.tensors}
+    (file,) = open_checkpoint(trio["sw"]).files
+    wanted = of_weight_file(file.header, file.tensors, tensors | {HEAD: tensors[EMBEDDINGS]})
+    assert found[1].files[0].digest == wanted != found[0].files[0].digest

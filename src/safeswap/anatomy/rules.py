@@ -7,7 +7,8 @@
    dimension; then attention or mlp by the vocabulary of `words`; then, where the name says nothing,
    a vector as wide as the layer's norms (or a single number) is one of its norms.
 4. Outside: the first component off the way to the layers says embeddings, final norm or lm_head.
-5. Anything left is an error that names it, and so is a layer that lacks one of its three units.
+5. Anything left is an error that names it, and so is a layer that lacks attention, mlp or, where
+   the other layers have them, norms (a model whose norms have no weights has no such units).
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def anatomy_of(
 
     Raises AnatomyError, naming the tensors, when the checkpoint is an adapter, is quantized, has no
     layers or more than one stack of them (vision tower, encoder-decoder, extra prediction layers),
-    when layers are missing or lack attention, mlp or norms, or when a tensor cannot be placed.
+    when layers are missing or lack attention or mlp (or norms, where others have them), or when a
+    tensor cannot be placed.
     """
     known = dtypes or {}
     _refuse_leftovers(shapes, known)
@@ -350,9 +352,12 @@ def _understood(placements: Mapping[str, Placement], model: _Model) -> str:
 
 def _require_whole_layers(placements: Mapping[str, Placement], model: _Model) -> None:
     present = {p.unit for p in placements.values() if p.role != "buffer"}
+    # Norms without weights (OLMo 1, nanochat) store nothing; then no layer has any.
+    weightless = not any(p.role == "norm" for p in placements.values())
+    needed = [kind for kind in LAYER_KINDS if not (weightless and kind == "norms")]
     lacking: dict[str, list[int]] = {}
     for layer in range(model.layers):
-        kinds = [kind for kind in LAYER_KINDS if f"{layer}.{kind}" not in present]
+        kinds = [kind for kind in needed if f"{layer}.{kind}" not in present]
         if kinds:
             lacking.setdefault(" and no ".join(kinds), []).append(layer)
     if not lacking:
@@ -360,7 +365,7 @@ def _require_whole_layers(placements: Mapping[str, Placement], model: _Model) ->
     said = [f"no {kinds} in layer {_ranges(layers)}" for kinds, layers in lacking.items()]
     incomplete = {layer for layers in lacking.values() for layer in layers}
     raise AnatomyError(
-        f"every layer must have attention, mlp and norms, but there is {'; '.join(said)}. "
+        f"every layer must have {' and '.join(needed)}, but there is {'; '.join(said)}. "
         f"Understood: {_understood(placements, model)}. {_why_lacking(lacking, model)}",
         (n for n, p in placements.items() if layer_of(p.unit) in incomplete),
     )
@@ -368,11 +373,6 @@ def _require_whole_layers(placements: Mapping[str, Placement], model: _Model) ->
 
 def _why_lacking(lacking: Mapping[str, list[int]], model: _Model) -> str:
     everywhere = [kinds for kinds, layers in lacking.items() if len(layers) == model.layers]
-    if everywhere == ["norms"]:
-        return (
-            "Norms that have no weights (OLMo 1, nanochat) leave nothing to place; such models are "
-            "not supported."
-        )
     if any("mlp" in kinds or "attention" in kinds for kinds in lacking) and (
         everywhere or sum(map(len, lacking.values())) * 4 > model.layers
     ):

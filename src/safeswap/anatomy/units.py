@@ -53,7 +53,8 @@ class Anatomy:
 
     placements: every name of the checkpoint exactly once, in the order it was given.
     units: the units that hold at least one tensor, in the order of the model: embeddings, then
-        `N.attention`, `N.mlp`, `N.norms` per layer, then final_norm, then lm_head.
+        `N.attention`, `N.mlp`, `N.norms` per layer, then final_norm, then lm_head. Norms without
+        weights (OLMo 1) are no units.
     layers: the number of layers; they are numbered 0 to layers - 1 without gaps.
     """
 

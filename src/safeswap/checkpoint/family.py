@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.anatomy import Anatomy, anatomy_of
+from safeswap.checkpoint.header import same_bytes
 from safeswap.checkpoint.source import read_json
 from safeswap.checkpoint.store import Checkpoint
 from safeswap.errors import FamilyError, listed
@@ -23,7 +24,7 @@ class Family:
     Attributes:
         members: role → checkpoint; the roles are ``base``, ``safety`` and one per language.
         anatomy: the units of the tensors that are merged.
-        aliases: (role, tensor) → reason, for stored tensors that only repeat another one.
+        aliases: (role, tensor) → the tensor of that member whose bytes it repeats; not merged.
         notes: what a user should know although it is no obstacle.
     """
 
@@ -57,7 +58,8 @@ def join_family(members: Mapping[str, Checkpoint]) -> Family:
     """Check that the experts descend from one base, as far as files can tell.
 
     Raises:
-        FamilyError: another architecture, depth, shape, tensor set or vocabulary; names them.
+        FamilyError: another architecture, depth, shape, tensor set, vocabulary, or tying of the
+            output projection; names them.
         safeswap.anatomy.AnatomyError: tensors that no unit takes.
     """
     base = members[BASE]
@@ -78,16 +80,39 @@ def join_family(members: Mapping[str, Checkpoint]) -> Family:
 
 
 def _tied_copies(members: Mapping[str, Checkpoint]) -> dict[tuple[str, str], str]:
-    """Output projections that a tied checkpoint stores although they are its embeddings: some tools
-    save both names. They are dropped where any other member does not have them."""
+    """Output projections that some members store although they are their embeddings: some tools
+    save both names. They are dropped where a member that is tied does not have them.
+
+    transformers unties a model whose config.json says tied but whose two tensors differ; with a
+    member that has one tensor for both there is then nothing to merge the second with.
+    """
     everywhere = set.intersection(*(set(member.tensors) for member in members.values()))
     return {
-        (role, name): "tied to the input embeddings, which are stored"
+        (role, name): _same_as_embeddings(member, name, role)
         for role, member in members.items()
-        if member.tied
-        for name in member.tensors
-        if name.endswith(("lm_head.weight", "embed_out.weight")) and name not in everywhere
+        if member.said_tied is not False
+        for name in member.heads
+        if name not in everywhere and all(m.tied for m in members.values() if name not in m.tensors)
     }
+
+
+def _same_as_embeddings(member: Checkpoint, head: str, role: str) -> str:
+    """The embeddings that an output projection repeats byte for byte; reads both.
+
+    Raises:
+        FamilyError: no embeddings have its bytes.
+    """
+    shapes = {name: tensor.shape for name, tensor in member.tensors.items()}
+    dtypes = {name: tensor.dtype.name for name, tensor in member.tensors.items()}
+    for name in anatomy_of(shapes, dtypes=dtypes).tensors("embeddings"):
+        if same_bytes(member.tensors[name], member.tensors[head]):
+            return name
+    raise FamilyError(
+        f"{role} checkpoint {member.source.text}: {head!r} differs from the input embeddings, so "
+        "its output is not tied, while another checkpoint of this run stores no output projection "
+        "and is tied. Experts must be fine-tunes of the same base: use one that was trained with "
+        "its embeddings tied."
+    )
 
 
 def _same_architecture(base: Checkpoint, expert: Checkpoint, role: str) -> None:

@@ -17,7 +17,10 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
+from safeswap.checkpoint.files import opened, read_into
 from safeswap.errors import CheckpointError, nearest
 
 MAX_HEADER_BYTES = 100_000_000
@@ -80,6 +83,7 @@ def read_header(path: Path) -> Header:
 
 
 _TOO_LARGE = 1 << 64
+_COMPARED = 1 << 18
 _AGAIN = "Check its permissions, or fetch the file again."
 
 
@@ -175,6 +179,27 @@ def _check_cover(path: Path, tensors: Sequence[StoredTensor], payload: int, size
         )
     if position < size:
         raise _bad(path, f"it has {size - position} bytes after its last tensor")
+
+
+def same_bytes(one: StoredTensor, two: StoredTensor) -> bool:
+    """Whether two stored tensors are of one shape and format and have the same bytes.
+
+    Raises:
+        CheckpointError: a file ends early or the disk fails.
+    """
+    if (one.shape, one.dtype) != (two.shape, two.dtype):
+        return False
+    if (one.file, one.start) == (two.file, two.start):
+        return True
+    left, right = (np.empty(min(one.nbytes, _COMPARED), np.uint8) for _ in range(2))
+    with opened(one.file) as first, opened(two.file) as second:
+        for at in range(0, one.nbytes, _COMPARED):
+            count = min(_COMPARED, one.nbytes - at)
+            read_into(first, one.start + at, left[:count], one.file)
+            read_into(second, two.start + at, right[:count], two.file)
+            if not np.array_equal(left[:count], right[:count]):
+                return False
+    return True
 
 
 def build_header(

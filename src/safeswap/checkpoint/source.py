@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from safeswap.errors import CheckpointError
 
@@ -21,9 +21,12 @@ _SMALL_FILES = (
     "NOTICE*",
     "*.tiktoken",
 )
-_WEIGHT_FILES = (
-    ("model.safetensors.index.json", "model.safetensors"),
-    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+# best first, as transformers looks for them: a single file goes before an index beside it
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -75,6 +78,15 @@ def resolve(text: str | Path) -> Source:
             "org/name@revision). Check the path."
         )
     return _from_hub(str(text), hub_id, revision, endpoint)
+
+
+def pinned(text: str, hub_id: str, revision: str) -> str:
+    """What opens a hub's checkpoint again at this very commit: ``org/name@commit``, or the URL of
+    the hub that ``text`` (what the user typed) names."""
+    endpoint = _split(text)[0]
+    if endpoint is None:
+        return f"{hub_id}@{revision}"
+    return f"{endpoint}/{hub_id}/tree/{quote(revision, safe='')}"
 
 
 def _split(text: str) -> tuple[str | None, str | None, str | None]:
@@ -130,12 +142,12 @@ def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None
 def _weight_patterns(folder: Path) -> Iterator[list[str]]:
     """The weight files to fetch, best first, by exact name: a repository often holds a second copy
     in another format or layout. What is no weight file here is refused when it is opened."""
-    for index, single in _WEIGHT_FILES:
-        if (folder / index).exists():
-            table = read_json(folder / index).get("weight_map")
+    for name in WEIGHT_FILES:
+        if not name.endswith(".index.json"):
+            yield [name]
+        elif (folder / name).exists():
+            table = read_json(folder / name).get("weight_map")
             yield sorted({str(file) for file in table.values()} if isinstance(table, dict) else ())
-        else:
-            yield [single]
 
 
 def known_sha256(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from safeswap.checkpoint.files import settle_path
 from safeswap.errors import OutputError
 
 _STATE = "job.json"
@@ -38,17 +39,15 @@ class Staging:
             OutputError: OUT exists, the place cannot be written, or another run holds it.
         """
         self.out = out
-        self._root = out.parent / f".{out.name}.safeswap-partial"
+        self._root = _root(out)
         self.folder = self._root / "out"
+        self._held = True
         refuse_existing(out)
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise OutputError(
-                f"{out.parent}: cannot be written ({error.strerror}). Choose another --out, or "
-                "mend the folder's permissions."
-            ) from error
+            raise _not_writable(out.parent, error.strerror) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -61,11 +60,15 @@ class Staging:
             raise OutputError(
                 f"{out}: another safeswap has just finished it. Choose another --out."
             )
-        self.finished = self._earlier(job)
-        self.folder.mkdir(exist_ok=True)
-        self._state(job)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._journal = os.open(self._root / _JOURNAL, flags, 0o644)
+        try:
+            self.finished = self._earlier(job)
+            self.folder.mkdir(exist_ok=True)
+            self._state(job)
+            self._journal = os.open(self._root / _JOURNAL, flags, 0o644)
+        except OSError as error:
+            os.close(self._lock)
+            raise _not_writable(self._root, error.strerror) from error
 
     def _still_ours(self) -> bool:
         """Whether the lock still lies where it was opened: a run that finished between our opening
@@ -108,32 +111,23 @@ class Staging:
                 "run the same command again: it goes on where it stopped."
             ) from error
 
-    def check_room(self, nbytes: int) -> None:
-        """Refuse before writing when the disk has too little room for what is still missing.
-
-        Raises:
-            OutputError: says how much is free and how much is needed.
-        """
-        held = sum(f.stat().st_blocks * 512 for f in self.folder.rglob("*") if f.is_file())
-        free = shutil.disk_usage(self.folder).free
-        if free < nbytes - held:
-            raise OutputError(
-                f"{self.out.parent}: {(nbytes - held) / 1e9:.2f} GB are needed and only "
-                f"{free / 1e9:.2f} GB are free. Free some space or choose another --out."
-            )
-
     def release(self) -> None:
-        """Let go of the folder and leave it for a resume."""
-        os.close(self._journal)
-        os.close(self._lock)
+        """Let go of the folder and leave it for a resume; once more does nothing."""
+        if self._held:
+            self._held = False
+            os.close(self._journal)
+            os.close(self._lock)
 
     def commit(self) -> None:
-        """Give the whole output its final name, in one step.
+        """Give the whole output its final name, in one step, once all of it is on the disk.
 
         Raises:
-            OutputError: something took that name meanwhile.
+            OutputError: something took that name meanwhile, or the disk fails.
         """
         refuse_existing(self.out)
+        for path in (*self.folder.rglob("*"), self.folder):
+            if path.suffix != ".safetensors":  # these are settled by who wrote them
+                settle_path(path)
         try:
             self.folder.replace(self.out)
         except OSError as error:
@@ -143,6 +137,49 @@ class Staging:
             ) from error
         self.release()
         shutil.rmtree(self._root, ignore_errors=True)
+        settle_path(self.out.parent)
+
+
+def _root(out: Path) -> Path:
+    return out.parent / f".{out.name}.safeswap-partial"
+
+
+def check_place(out: Path, nbytes: int) -> None:
+    """Refuse before any work when ``out`` cannot be made or has too little room; writes nothing.
+
+    Args:
+        nbytes: size of the whole output; what an interrupted run left of it needs no more room.
+
+    Raises:
+        OutputError: OUT exists, its folder cannot be written, or how many bytes are needed and how
+            many are available.
+    """
+    refuse_existing(out)
+    place = _root(out)
+    try:
+        while not place.exists():
+            place = place.parent
+        writable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+        held = sum(f.stat().st_blocks * 512 for f in _root(out).rglob("*") if f.is_file())
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        raise _not_writable(place, error.strerror) from error
+    if not writable:
+        reason = "Permission denied" if place.is_dir() else "Not a directory"
+        raise _not_writable(place, reason)
+    if free < nbytes - held:
+        raise OutputError(
+            f"{place}: {nbytes - held} bytes ({(nbytes - held) / 1e9:.2f} GB) are needed and only "
+            f"{free} bytes ({free / 1e9:.2f} GB) are available. Free some space or choose another "
+            "--out."
+        )
+
+
+def _not_writable(place: Path, reason: str | None) -> OutputError:
+    return OutputError(
+        f"{place}: cannot be written ({reason}). Choose another --out, or mend the folder's "
+        "permissions."
+    )
 
 
 def refuse_existing(out: Path) -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.header import StoredTensor, read_header
-from safeswap.checkpoint.source import Source, read_json, resolve
+from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.torchbin import read_torch_file
 from safeswap.errors import CheckpointError, listed
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
-_INDEXES = (SAFETENSORS_INDEX, "pytorch_model.bin.index.json")
-_SINGLES = ("model.safetensors", "pytorch_model.bin")
+_HEADS = ("lm_head.weight", "embed_out.weight")
 _QUANTIZED = ("quantization_config", "compression_config", "quantization")
 _PACKED: tuple[str, ...] = (
     ".qweight",
@@ -62,11 +61,26 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
-    def tied(self) -> bool:
-        """Whether the configuration shares the output projection with the input embeddings."""
+    def heads(self) -> tuple[str, ...]:
+        """The stored output projections; none where the input embeddings serve as such."""
+        return tuple(name for name in self.tensors if name.endswith(_HEADS))
+
+    @property
+    def said_tied(self) -> bool | None:
+        """What config.json says of tying; None where it leaves that to the family's default."""
         text = self.config.get("text_config")
         inner = text if isinstance(text, Mapping) else {}
-        return bool(self.config.get("tie_word_embeddings", inner.get("tie_word_embeddings", False)))
+        said = self.config.get("tie_word_embeddings", inner.get("tie_word_embeddings"))
+        return None if said is None else bool(said)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output projection shares the input embeddings.
+
+        The defaults of families differ (Llama: no, Gemma and GPT-2: yes), so where config.json does
+        not say it the weights decide: tied unless a projection is stored.
+        """
+        return not self.heads if self.said_tied is None else self.said_tied
 
 
 def open_checkpoint(text: str | Path) -> Checkpoint:
@@ -95,7 +109,7 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
                     f"again in {file.path.name}. Remove the stale shard."
                 )
             tensors[tensor.name] = tensor
-    _check_index(folder, tensors)
+    _check_index(folder, files, tensors)
     _refuse_packed(folder, tensors)
     return Checkpoint(source, config, files, tensors)
 
@@ -119,12 +133,11 @@ def _weight_file(path: Path) -> WeightFile:
 
 
 def _weight_paths(folder: Path) -> list[Path]:
-    for index in _INDEXES:
-        if (folder / index).exists():
-            return [folder / name for name in sorted(set(_weight_map(folder / index).values()))]
-    for single in _SINGLES:
-        if (folder / single).exists():
-            return [folder / single]
+    chosen = _chosen(folder)
+    if chosen and chosen.name.endswith(".index.json"):
+        return [folder / name for name in sorted(set(_weight_map(chosen).values()))]
+    if chosen:
+        return [chosen]
     shards = [p for p in sorted(folder.glob("*.safetensors")) if not p.name.startswith("adapter_")]
     if len(shards) == 1:
         return shards
@@ -137,6 +150,12 @@ def _weight_paths(folder: Path) -> list[Path]:
         f"{folder}: has no model.safetensors, {SAFETENSORS_INDEX} or pytorch_model.bin. "
         "Give the folder of a transformers checkpoint with its weights."
     )
+
+
+def _chosen(folder: Path) -> Path | None:
+    """The file that says where the weights are: the one that transformers takes, so that what is
+    merged is what was tried out (a single file goes before an index that lies beside it)."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -159,9 +178,11 @@ def _weight_map(index: Path) -> dict[str, str]:
     return table
 
 
-def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    index = next((folder / name for name in _INDEXES if (folder / name).exists()), None)
-    if index is None:
+def _check_index(
+    folder: Path, files: tuple[WeightFile, ...], tensors: Mapping[str, StoredTensor]
+) -> None:
+    index = _chosen(folder)
+    if index is None or index == files[0].path:
         return
     table = _weight_map(index)
     wrong = [n for n, f in table.items() if n not in tensors or tensors[n].file.name != f]
@@ -179,8 +200,7 @@ def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    whole = [*_INDEXES, *_SINGLES]
-    if (folder / "adapter_config.json").exists() and not any((folder / n).exists() for n in whole):
+    if (folder / "adapter_config.json").exists() and _chosen(folder) is None:
         raise CheckpointError(
             f"{folder}: is a LoRA adapter, not a model. Merge it into its base first "
             "(peft: merge_and_unload, then save_pretrained)."

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from safeswap.checkpoint.family import BASE
+from safeswap.operators.base import Numbers, Operator, Task, task_vectors, weighted_sum
 
 _SUMS_TO_ONE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """What an operator other than `linear` does with one tensor."""
+
+    operator: Operator
+    task: Task
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """Which members of the family are read for a unit, and with which coefficients.
+    """Which members of the family are read for a tensor, and what is done with them.
 
     A single term with coefficient exactly 1 is a copy.
+
+    Attributes:
+        terms: the members with their coefficients; with `join`, the base (where it is read) and
+            then the experts with the weights of their task vectors.
+        join: None where the terms are simply added.
     """
 
     terms: tuple[tuple[str, float], ...]
+    join: Join | None = None
 
     @property
     def copied(self) -> str | None:
         """The role whose bytes are the result, or None when there is something to compute."""
-        if len(self.terms) == 1 and self.terms[0][1] == 1.0:
+        if self.join is None and len(self.terms) == 1 and self.terms[0][1] == 1.0:
             return self.terms[0][0]
         return None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the tensor must be made in one piece."""
+        return self.join is not None and self.join.operator.whole(self.join.task)
+
+    def __str__(self) -> str:
+        """What is done, in words, for the manifest."""
+        if self.copied:
+            return f"copied from {self.copied}"
+        terms = [term for term in self.terms if not (self.join and term[0] == BASE)]
+        sum_of = " + ".join(f"{coefficient:.9g} · {role}" for role, coefficient in terms)
+        return f"{self.join.shown}: {sum_of}" if self.join else sum_of
 
 
 def linear(weights: Mapping[str, float]) -> Recipe:
@@ -38,3 +70,24 @@ def linear(weights: Mapping[str, float]) -> Recipe:
     if abs(rest) > _SUMS_TO_ONE or not terms:
         terms = ((BASE, rest), *terms)
     return Recipe(terms)
+
+
+class Linear(Operator):
+    """``base + Σ w · t``, with t the task vectors.
+
+    Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089; with weights
+    that sum to 1 the soup of Wortsman et al., ICML 2022, arXiv 2203.05482. The merge does not call
+    `join` for it: weights that sum to 1 need no base, and one expert at weight 1 is a copy of
+    bytes.
+    """
+
+    name = "linear"
+    line = "the weighted sum of the task vectors (task arithmetic, soup, swap)"
+    source = "Ilharco et al., ICLR 2023, arXiv 2212.04089"
+    experts = (0, None)
+
+    def join(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    ) -> Numbers:
+        joined = weighted_sum(task.weights, task_vectors(base, experts))
+        return np.add(base, joined, out=joined)

@@ -1,5 +1,36 @@
-"""Selectors fill the plan's table from a profile. One file each, registered by name."""
+"""Selectors fill the plan's table from a profile. One file each, registered by name.
 
-from safeswap.selectors.share_difference import Decision, UnitChoice, share_difference
+`registry` holds what a selector is, `common` what several share. Importing this package registers
+all of them; docs/methods.md has a section for each and shows how to write another.
+"""
 
-__all__ = ["Decision", "UnitChoice", "share_difference"]
+from safeswap.selectors.common import GRANULARITIES, NORMS, OUTSIDE, Decision, UnitChoice
+from safeswap.selectors.registry import (
+    OPTIONS,
+    Parameter,
+    Row,
+    Selector,
+    find,
+    registered,
+    selector,
+)
+
+# the order of `safeswap methods`
+from safeswap.selectors.share_difference import share_difference  # isort: skip
+from safeswap.selectors import gated, uniform, band, cosine, safe_lora, controls  # noqa: F401 # isort: skip
+
+__all__ = [
+    "GRANULARITIES",
+    "NORMS",
+    "OPTIONS",
+    "OUTSIDE",
+    "Decision",
+    "Parameter",
+    "Row",
+    "Selector",
+    "UnitChoice",
+    "find",
+    "registered",
+    "selector",
+    "share_difference",
+]

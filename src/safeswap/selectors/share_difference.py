@@ -8,35 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from safeswap.anatomy import kind_of, layer_of
 from safeswap.checkpoint.family import SAFETY
-from safeswap.errors import PlanError
 from safeswap.profile import Profile, TensorProfile
+from safeswap.selectors.common import (
+    ALPHA,
+    BY,
+    NORMS_PARAMETER,
+    OUTSIDE_PARAMETER,
+    UnitChoice,
+    keys_of,
+    norms_by_granularity,
+    refuse_unmoved,
+    rows_of,
+    spread,
+    swaps,
+)
+from safeswap.selectors.registry import Parameter, Row, selector
 
-Decision = Literal["safety", "language", "blend"]
 SMALL_NORM = 1e-8
 """Below this ‖W_base‖ the update is measured as it is, not relative to the base."""
 SMALL_TOTAL = 1e-8
 """Added to the total when shares are formed."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnitChoice:
-    """What was decided for a unit and from which numbers (None where it has none of its own)."""
-
-    decision: str
-    share_safety: float | None = None
-    share_language: float | None = None
-
-    @property
-    def difference(self) -> float | None:
-        """Share of safety minus share of the language; > 0 leans to safety."""
-        if self.share_safety is None or self.share_language is None:
-            return None
-        return self.share_safety - self.share_language
+TAU = Parameter("tau", 0.001, "threshold on the difference of shares", low=0.0)
+TAU_RELATIVE = Parameter("tau_relative", False, "tau is a fraction of the mean share", bool)
+PARAMETERS = (BY, TAU, TAU_RELATIVE, ALPHA, NORMS_PARAMETER, OUTSIDE_PARAMETER)
 
 
 def relative_update(tensor: TensorProfile, expert: str) -> float:
@@ -52,17 +48,45 @@ def statistics(profile: Profile, expert: str, by: str) -> dict[str, float]:
     layer's projections; by ``"module"`` the keys are units and it is the **root of the sum of
     squares**.
     """
-    groups: dict[str, list[float]] = {}
     by_unit = profile.by_unit
-    for unit in profile.units:
-        layer = layer_of(unit)
-        if layer is None or kind_of(unit) == "norms":
-            continue
-        group = groups.setdefault(str(layer) if by == "layer" else unit, [])
-        group += [relative_update(t, expert) for t in by_unit[unit] if t.role == "projection"]
+    groups = {
+        key: [
+            relative_update(t, expert)
+            for unit in units
+            for t in by_unit[unit]
+            if t.role == "projection"
+        ]
+        for key, units in keys_of(profile.units, by).items()
+    }
     if by == "layer":
         return {key: math.fsum(values) for key, values in groups.items()}
     return {key: math.sqrt(math.fsum(v * v for v in values)) for key, values in groups.items()}
+
+
+def decide(
+    profile: Profile, language: str, *, by: str, tau: float, tau_relative: bool
+) -> dict[str, UnitChoice]:
+    """The decision of every key (layer or module) with the shares that led to it.
+
+    Raises:
+        PlanError: an expert that is identical to the base has no shares.
+    """
+    own = {expert: statistics(profile, expert, by) for expert in (SAFETY, language)}
+    totals = {expert: math.fsum(values.values()) for expert, values in own.items()}
+    refuse_unmoved(profile, totals)
+    keys = list(own[SAFETY])
+    threshold = tau / len(keys) if tau_relative else tau
+    choices: dict[str, UnitChoice] = {}
+    for key in keys:
+        safety, spoken = (own[e][key] / (totals[e] + SMALL_TOTAL) for e in (SAFETY, language))
+        difference = safety - spoken
+        decision = "blend"
+        if difference > threshold:
+            decision = "safety"
+        elif difference < -threshold:
+            decision = "language"
+        choices[key] = UnitChoice(decision, safety, spoken)
+    return choices
 
 
 def share_difference(
@@ -88,48 +112,30 @@ def share_difference(
     Raises:
         PlanError: an expert that is identical to the base has no shares.
     """
-    own = {expert: statistics(profile, expert, by) for expert in (SAFETY, language)}
-    totals = {expert: math.fsum(values.values()) for expert, values in own.items()}
-    for expert, total in totals.items():
-        if total == 0.0:
-            raise PlanError(
-                f"the {expert} expert ({profile.inputs[expert].source}) is identical to the base "
-                "in every projection: there is nothing to swap. Was the base given twice?"
-            )
-    keys = list(own[SAFETY])
-    threshold = tau / len(keys) if tau_relative else tau
-    choices: dict[str, UnitChoice] = {}
-    for key in keys:
-        safety, spoken = (own[e][key] / (totals[e] + SMALL_TOTAL) for e in (SAFETY, language))
-        difference = safety - spoken
-        decision = "blend"
-        if difference > threshold:
-            decision = "safety"
-        elif difference < -threshold:
-            decision = "language"
-        choices[key] = UnitChoice(decision, safety, spoken)
-    return _per_unit(profile, choices, by, norms)
+    choices = decide(profile, language, by=by, tau=tau, tau_relative=tau_relative)
+    return spread(profile, choices, by, norms)
 
 
-def _per_unit(
-    profile: Profile, choices: Mapping[str, UnitChoice], by: str, norms: str
-) -> dict[str, UnitChoice]:
-    table: dict[str, UnitChoice] = {}
-    for unit in profile.units:
-        layer = layer_of(unit)
-        if layer is None:
-            continue
-        if kind_of(unit) != "norms":
-            table[unit] = choices[str(layer) if by == "layer" else unit]
-        elif norms == "follow":
-            table[unit] = UnitChoice(_followed(choices, layer, by))
-        else:
-            table[unit] = UnitChoice(norms)
-    return table
-
-
-def _followed(choices: Mapping[str, UnitChoice], layer: int, by: str) -> str:
-    if by == "layer":
-        return choices[str(layer)].decision
-    modules = {choices[f"{layer}.{kind}"].decision for kind in ("attention", "mlp")}
-    return modules.pop() if len(modules) == 1 else "blend"
+@selector(
+    "share-difference",
+    summary="Swap each unit to the expert whose share of its own update is larger there.",
+    source="Shin & Hwang, EACL 2026, arXiv 2601.22620",
+    parameters=PARAMETERS,
+    resolve=norms_by_granularity,
+)
+def fill(
+    profile: Profile,
+    language: str,
+    *,
+    by: str,
+    tau: float,
+    tau_relative: bool,
+    alpha: float,
+    norms: str,
+    outside: str,
+) -> dict[str, Row]:
+    """The paper's table: ``(1, 0)`` for safety, ``(0, 1)`` for language, ``(α, 1−α)`` for blend."""
+    choices = share_difference(
+        profile, language, by=by, tau=tau, tau_relative=tau_relative, norms=norms
+    )
+    return rows_of(profile, choices, outside, swaps(alpha))

@@ -1,0 +1,300 @@
+"""What an operator is: its name and parameters, and how it joins the task vectors of a tensor.
+
+An operator works on chunks of a tensor, so that no model and no large tensor has to fit in memory:
+
+- `join` turns a chunk of the base and of the experts into a chunk of the result;
+- `passes` says how often it wants to see the whole tensor first: in each pass `observe` adds what a
+  chunk shows to an array, and `advance` turns the finished array into the tensor's state;
+- `whole` asks for the tensor in one chunk (factorizations), `grain` for chunks of whole rows.
+
+Everything is a function of its arguments alone: the result depends neither on how a tensor was cut
+into chunks nor on which worker took them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safeswap.errors import PlanError, nearest
+
+Numbers = NDArray[Any]
+"""Weights of one tensor, flat, float32 or float64."""
+Value = float | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of an operator.
+
+    Attributes:
+        default: its type is the parameter's type: float, int or bool.
+        low, high: the range; the ends belong to it unless `open_low` or `open_high`.
+    """
+
+    name: str
+    default: Value
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def checked(self, value: Any, where: str) -> Value:
+        """The value in the parameter's type.
+
+        Raises:
+            PlanError: of another type, or out of the range.
+        """
+        if isinstance(self.default, bool):
+            if isinstance(value, bool):
+                return value
+            raise PlanError(f"{where}: {self.name} is {value!r}; use true or false.")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and isinstance(self.default, int) and value == int(value):
+            value = int(value)
+        elif number and isinstance(self.default, float):
+            value = float(value)
+        else:
+            number = False
+        if not number or not self._inside(value):
+            raise PlanError(f"{where}: {self.name} is {value!r}; use {self.range}.")
+        return value  # type: ignore[no-any-return]
+
+    def _inside(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and not math.isinf(value)
+
+    @property
+    def range(self) -> str:
+        """The range in words, e.g. ``a number in (0, 1]``."""
+        kind = "true or false" if isinstance(self.default, bool) else "a number"
+        kind = "a whole number" if kind == "a number" and isinstance(self.default, int) else kind
+        if math.isinf(self.low) and math.isinf(self.high):
+            return kind
+        left = "(" if self.open_low or math.isinf(self.low) else "["
+        right = ")" if self.open_high or math.isinf(self.high) else "]"
+        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}"
+
+
+DENSITY = Parameter("density", 0.2, "part of each task vector that is kept", 0, 1, open_low=True)
+SCALE = Parameter("scale", 1.0, "factor of the joined task vector (the papers' λ)")
+SEED = Parameter("seed", 0, "of the random masks", 0, 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operator with its settings, as a plan names it.
+
+    Attributes:
+        settings: the parameters that were given; the rest have their defaults.
+    """
+
+    name: str = "linear"
+    settings: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> str | dict[str, str | Value]:
+        """As it stands in a plan's file: the name alone, or a table with the settings."""
+        table: dict[str, str | Value] = {"name": self.name, **self.settings}
+        return table if self.settings else self.name
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.name}({given})" if given else self.name
+
+
+@dataclass(frozen=True)
+class Task:
+    """One tensor that is to be joined.
+
+    Attributes:
+        name, shape: of the tensor.
+        weights: of the experts' task vectors, in the order in which the experts are given.
+        settings: every parameter of the operator.
+        places: which expert of the plan each one is; random masks hang on it.
+        inside: True for weights of an attention or MLP (not embeddings, norms or the output).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    weights: tuple[float, ...]
+    settings: Mapping[str, Value]
+    places: tuple[int, ...]
+    inside: bool = True
+
+    @property
+    def elements(self) -> int:
+        """How many numbers the tensor has."""
+        return math.prod(self.shape)
+
+    @property
+    def row(self) -> int:
+        """Numbers of a row; a vector is one row."""
+        return max(1, self.shape[-1]) if self.shape else 1
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a weight matrix of an attention or MLP."""
+        return self.inside and len(self.shape) == 2 and min(self.shape) > 0
+
+
+class Operator:
+    """How the task vectors of one unit are joined. Subclasses are registered by name.
+
+    Attributes:
+        name: as plans and the command line call it.
+        line: what it does, in one line.
+        source: the paper, with its arXiv id.
+        parameters: with defaults and ranges.
+        experts: least and greatest number of experts that it joins; None for no limit.
+        positive: whether all weights must be above 0 (they are used as parts of a whole).
+        reads_all: whether it reads experts of weight 0 too, and works with one expert left.
+        reads_base: whether it reads the base; without it gets an empty array.
+    """
+
+    name: str
+    line: str
+    source: str
+    parameters: tuple[Parameter, ...] = ()
+    experts: tuple[int, int | None] = (2, None)
+    positive: bool = False
+    reads_all: bool = False
+    reads_base: bool = True
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it draws random numbers."""
+        return any(parameter is SEED for parameter in self.parameters)
+
+    def settle(self, given: Mapping[str, Any], where: str) -> dict[str, Value]:
+        """Every parameter's value: those given, checked, and the defaults of the others.
+
+        Raises:
+            PlanError: unknown names (with the nearest), values out of their range.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for key in given:
+            if key not in known:
+                has = nearest(key, known) if known else "; it has no parameters"
+                raise PlanError(f"{where}: operator {self.name} has no parameter {key!r}{has}")
+        values = {
+            name: parameter.checked(given.get(name, parameter.default), f"{where}: {self.name}")
+            for name, parameter in known.items()
+        }
+        self.check(values, where)
+        return values
+
+    def check(self, settings: Mapping[str, Value], where: str) -> None:
+        """Refuse settings that do not go together.
+
+        Raises:
+            PlanError: says which.
+        """
+
+    def check_weights(self, weights: Mapping[str, float], where: str) -> None:
+        """Refuse a unit's weights (those that are not 0) that it cannot join.
+
+        Raises:
+            PlanError: too many or too few experts, or weights of 0 or less where parts are needed.
+        """
+        least, most = self.experts
+        if len(weights) < least or (most is not None and len(weights) > most):
+            wanted = f"exactly {least}" if least == most else f"{least} or more"
+            raise PlanError(
+                f"{where}: operator {self.name} joins {wanted} experts, not {len(weights)} "
+                f"({', '.join(weights)}). Choose another operator for it, or set weights to 0."
+            )
+        for expert, weight in weights.items():
+            if self.positive and weight <= 0:
+                raise PlanError(
+                    f"{where}: operator {self.name} takes weights as parts of a whole; that of "
+                    f"{expert} is {weight:g}. Use weights above 0."
+                )
+
+    def passes(self, task: Task) -> int:
+        """How often the tensor has to be seen before it can be joined."""
+        return 0
+
+    def blank(self, task: Task, state: Any) -> Numbers:
+        """The array that the next pass adds to, all zero."""
+        raise NotImplementedError
+
+    def observe(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], total: Numbers
+    ) -> None:
+        """Add what a chunk shows to `total`; the chunk may be overwritten."""
+        raise NotImplementedError
+
+    def advance(self, task: Task, state: Any, total: Numbers) -> Any:
+        """The tensor's state after a pass (None before the first)."""
+        raise NotImplementedError
+
+    def whole(self, task: Task) -> bool:
+        """Whether `join` needs the whole tensor in one chunk."""
+        return False
+
+    def grain(self, task: Task) -> int:
+        """Chunks begin and end at multiples of this many elements."""
+        return 1
+
+    def join(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    ) -> Numbers:
+        """The merged chunk, from element `at` on; the chunks given may be overwritten."""
+        raise NotImplementedError
+
+
+def chunks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[int, int]]:
+    """Cut [begin, end) into chunks of about `size` elements, widened to multiples of `grain`."""
+    step = max(grain, size - size % grain)
+    for at in range(begin - begin % grain, end, step):
+        yield at, min(at + step, end + -end % grain)
+
+
+def join_arrays(
+    operator: Operator, task: Task, base: Numbers, experts: Sequence[Numbers], size: int = 1 << 17
+) -> Numbers:
+    """Join a tensor that lies in memory: what the merge does from files, in one call.
+
+    Args:
+        base, experts: of one shape and type, float32 or float64; they are left as they are.
+        size: elements of a chunk.
+    """
+    flat, tasks = base.reshape(-1), [expert.reshape(-1) for expert in experts]
+    state: Any = None
+    for _ in range(operator.passes(task)):
+        total = operator.blank(task, state)
+        for at, end in chunks(0, flat.size, size):
+            cut = [expert[at:end].copy() for expert in tasks]
+            operator.observe(task, state, flat[at:end].copy(), cut, total)
+        state = operator.advance(task, state, total)
+    step = max(1, flat.size) if operator.whole(task) else size
+    merged = np.empty_like(flat)
+    for at, end in chunks(0, flat.size, step, operator.grain(task)):
+        cut = [expert[at:end].copy() for expert in tasks]
+        merged[at:end] = operator.join(task, state, flat[at:end].copy(), cut, at)
+    return merged.reshape(base.shape)
+
+
+def task_vectors(base: Numbers, experts: Sequence[Numbers]) -> Sequence[Numbers]:
+    """Turn the experts into their task vectors, in place."""
+    for expert in experts:
+        np.subtract(expert, base, out=expert)
+    return experts
+
+
+def weighted_sum(weights: Sequence[float], vectors: Sequence[Numbers]) -> Numbers:
+    """``Σ w · v``, in the first vector's place; the vectors are used up."""
+    for weight, vector in zip(weights, vectors, strict=True):
+        if weight != 1.0:
+            np.multiply(vector, vector.dtype.type(weight), out=vector)
+    for vector in vectors[1:]:
+        np.add(vectors[0], vector, out=vectors[0])
+    return vectors[0]

@@ -1,0 +1,80 @@
+"""Model breadcrumbs: drop the smallest changes, and the very largest too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from safeswap.operators import selection
+from safeswap.operators.base import (
+    Numbers,
+    Operator,
+    Parameter,
+    Task,
+    task_vectors,
+    weighted_sum,
+)
+from safeswap.operators.selection import Sought, magnitudes
+from safeswap.operators.ties import trimmed_count
+
+
+class Breadcrumbs(Operator):
+    """``base + Σ w · m·t``, where m keeps the `density` · n magnitudes below the `gamma` · n
+    largest.
+
+    Davari & Belilovsky, "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks",
+    ECCV 2024, arXiv 2312.06795; the authors' search starts at density 0.15, gamma 0.006 and a
+    weight of 0.2. Their code ranks within rows, this (as mergekit) within a tensor. mergekit's
+    ``breadcrumbs`` has density 1.0 (drops nothing) and gamma 0.01 by default. Where density + gamma
+    is above 1, fewer of the largest are dropped. What ties with a limit is kept.
+    """
+
+    name = "breadcrumbs"
+    line = "drop the smallest changes and the very largest, add the rest"
+    source = "Davari & Belilovsky, ECCV 2024, arXiv 2312.06795"
+    parameters = (
+        Parameter("density", 0.15, "part of each task vector that is kept", 0, 1, open_low=True),
+        Parameter("gamma", 0.006, "part that is dropped as outliers", 0, 1, open_high=True),
+    )
+
+    def passes(self, task: Task) -> int:
+        return 2 if float(task.settings["density"]) < 1 and task.elements else 0
+
+    def blank(self, task: Task, state: Any) -> Numbers:
+        if state is None:
+            return np.zeros((len(task.weights), selection.UPPER), np.int64)
+        return np.zeros((len(state), selection.LOWER), np.int64)
+
+    def observe(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], total: Numbers
+    ) -> None:
+        for number, vector in enumerate(task_vectors(base, experts)):
+            size = magnitudes(vector)
+            if state is None:
+                selection.count_upper(size, total[number])
+                continue
+            for one, row in zip(state, total, strict=True):
+                if one.vector == number:
+                    selection.count_lower(one, size, row)
+
+    def advance(self, task: Task, state: Any, total: Numbers) -> Any:
+        if state is None:
+            kept = trimmed_count(float(task.settings["density"]), task.elements)
+            outliers = min(int(float(task.settings["gamma"]) * task.elements), task.elements - kept)
+            ranks = (outliers + 1, outliers + kept)
+            sought = [Sought(n, rank) for n in range(len(task.weights)) for rank in ranks]
+            return selection.find_upper(task.name, sought, total)
+        numbers = [selection.find_number(one, row) for one, row in zip(state, total, strict=True)]
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def join(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    ) -> Numbers:
+        vectors = task_vectors(base, experts)
+        for vector, (most, least) in zip(vectors, state or (), strict=False):
+            size = magnitudes(vector)
+            np.multiply(vector, (size >= least) & (size <= most), out=vector)
+        joined = weighted_sum(task.weights, vectors)
+        return np.add(base, joined, out=joined)

@@ -1,0 +1,75 @@
+"""TIES: trim small changes, elect a sign per element, average what agrees with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from safeswap.operators import selection
+from safeswap.operators.base import DENSITY, SCALE, Numbers, Operator, Parameter, Task, task_vectors
+from safeswap.operators.election import elect
+from safeswap.operators.selection import Sought, magnitudes
+
+NORMALIZE = Parameter("normalize", True, "divide by the sum of the weights that agree")
+
+
+def trimmed_count(density: float, elements: int) -> int:
+    """How many elements a density keeps of a tensor: at least one."""
+    return max(1, int(density * elements))
+
+
+class Ties(Operator):
+    """``base + λ · Σ_A w·t / Σ_A w``, where t are the task vectors trimmed to their largest
+    magnitudes and A, per element, those whose ``w·t`` has the sign of ``Σ w·t``.
+
+    Yadav et al., "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023,
+    arXiv 2306.01708; there density 0.2 and λ = 1. Differences: the original ranks the magnitudes of
+    a whole model, this (as mergekit) those of each tensor. What ties with the k-th largest is kept,
+    as in the original; mergekit keeps exactly k.
+    """
+
+    name = "ties"
+    line = "keep the largest changes, elect a sign per element, average what agrees"
+    source = "Yadav et al., NeurIPS 2023, arXiv 2306.01708"
+    parameters = (DENSITY, SCALE, NORMALIZE)
+
+    def passes(self, task: Task) -> int:
+        return 2 if float(task.settings["density"]) < 1 and task.elements else 0
+
+    def blank(self, task: Task, state: Any) -> Numbers:
+        bins = selection.UPPER if state is None else selection.LOWER
+        return np.zeros((len(task.weights), bins), np.int64)
+
+    def observe(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], total: Numbers
+    ) -> None:
+        for number, vector in enumerate(task_vectors(base, experts)):
+            if state is None:
+                selection.count_upper(magnitudes(vector), total[number])
+            else:
+                selection.count_lower(state[number], magnitudes(vector), total[number])
+
+    def advance(self, task: Task, state: Any, total: Numbers) -> Any:
+        if state is not None:
+            return [selection.find_number(one, row) for one, row in zip(state, total, strict=True)]
+        rank = trimmed_count(float(task.settings["density"]), task.elements)
+        sought = [Sought(number, rank) for number in range(len(task.weights))]
+        return selection.find_upper(task.name, sought, total)
+
+    def join(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    ) -> Numbers:
+        vectors = task_vectors(base, experts)
+        for vector, least in zip(vectors, state or (), strict=False):
+            np.multiply(vector, magnitudes(vector) >= least, out=vector)
+        return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
+
+
+def add(base: Numbers, joined: Numbers, task: Task) -> Numbers:
+    """``base + λ · joined``, in `joined`'s place."""
+    scale = task.settings.get("scale", 1.0)
+    if scale != 1.0:
+        np.multiply(joined, joined.dtype.type(scale), out=joined)
+    return np.add(base, joined, out=joined)

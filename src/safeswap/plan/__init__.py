@@ -1,0 +1,22 @@
+"""The plan: for every unit, the weight of each expert's task vector. To read, edit and rerun.
+
+`table` holds what a plan is, `file` how it is written and read, `fill` how a profile becomes one.
+"""
+
+from safeswap.plan.fill import check_options, check_role, fill_plan
+from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators, check_units
+from safeswap.selectors import GRANULARITIES, NORMS, OUTSIDE
+
+__all__ = [
+    "GRANULARITIES",
+    "NORMS",
+    "OUTSIDE",
+    "Plan",
+    "PlannedInput",
+    "PlannedUnit",
+    "check_operators",
+    "check_options",
+    "check_role",
+    "check_units",
+    "fill_plan",
+]

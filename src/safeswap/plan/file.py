@@ -1,0 +1,201 @@
+"""The plan's file: YAML that a person can edit, one line per unit, read strictly."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from safeswap import selectors
+from safeswap.anatomy import kind_of
+from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
+from safeswap.checkpoint.family import BASE, SAFETY
+from safeswap.errors import PlanError, nearest
+from safeswap.operators import Operation, read_operation
+from safeswap.plan.table import RESERVED, Plan, PlannedInput, PlannedUnit, check_operators
+
+FORMAT = "safeswap-plan/1"
+_KEYS = ("format", "selector", "operator", "donor", "profile", "inputs", "units")
+_UNIT_KEYS = ("weights", "operator", "shares", "difference")
+_LARGEST = sys.float_info.max
+
+_HEAD = """\
+# A safeswap plan: per unit, the weight of each expert's task vector (expert minus base).
+# Edit the weights and run: safeswap merge --plan THIS --out OUT
+# shares and difference say what led to the weights; they decide nothing."""
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values, in the order of its file."""
+    inputs = {
+        role: {"source": given.source} | ({"digest": given.digest} if given.digest else {})
+        for role, given in plan.inputs.items()
+    }
+    units = {unit: _row(row) for unit, row in plan.units.items()}
+    content = {"format": FORMAT, "selector": dict(plan.selector), "operator": plan.operator.plain}
+    content |= {"donor": plan.donor}
+    content |= {"profile": plan.profile} if plan.profile else {}
+    return content | {"inputs": inputs, "units": units}
+
+
+def text_of(plan: Plan) -> str:
+    """The plan as YAML: one line per unit."""
+    content = as_dict(plan)
+    units = content.pop("units")
+    head = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+    width = max(len(unit) for unit in units) + 2
+    lines = [f"  {unit + ':':{width}}{_inline(row)}" for unit, row in units.items()]
+    return "\n".join([_HEAD, head.rstrip(), "units:", *lines, ""])
+
+
+def load(path: Path) -> Plan:
+    """Read a plan's file and check every key and number of it.
+
+    Raises:
+        PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: is not YAML ({error}).") from error
+    return plan_of(content, str(path))
+
+
+def _row(row: PlannedUnit) -> dict[str, Any]:
+    content: dict[str, Any] = {"weights": dict(row.weights)}
+    content |= {"operator": row.operator.plain} if row.operator else {}
+    if row.shares:
+        shares = {expert: round(share, 9) for expert, share in row.shares.items()}
+        # of the rounded shares, so that a plan that was read writes the same file again
+        difference = PlannedUnit(row.weights, shares).difference
+        content |= {"shares": shares, "difference": round(difference or 0.0, 9)}
+    return content
+
+
+def _inline(row: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(dict(row), default_flow_style=True, sort_keys=False, width=10_000)
+    return text.strip()
+
+
+class _Loader(yaml.SafeLoader):
+    """Strict YAML: no duplicate keys, ``no`` is the language and not False, 1e-3 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is not a name; quote it")
+            if key in seen:
+                mark = key_node.start_mark
+                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), list("tf"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def plan_of(content: Any, where: str) -> Plan:
+    """A plan from plain values; ``where`` names them in messages.
+
+    Raises:
+        PlanError: as :func:`load`.
+    """
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise PlanError(f"{where}: is not a {FORMAT} file. Make one with safeswap plan.")
+    _known(content, _KEYS, where)
+    for key in ("inputs", "units"):
+        if not isinstance(content.get(key), dict) or not content[key]:
+            raise PlanError(f"{where}: {key} is missing or not a table.")
+    inputs = {role: _input(role, given, where) for role, given in content["inputs"].items()}
+    languages = [role for role in inputs if role not in RESERVED]
+    if BASE not in inputs or SAFETY not in inputs or len(languages) != 1:
+        raise PlanError(f"{where}: inputs must be base, safety and one language, not {[*inputs]}.")
+    experts = tuple(role for role in inputs if role != BASE)
+    _check_names(content["units"], where)
+    units = {u: _unit(row, experts, f"{where}: unit {u}") for u, row in content["units"].items()}
+    donor = content.get("donor", languages[0])
+    if donor not in inputs:
+        raise PlanError(f"{where}: donor {donor!r} is not an input{nearest(str(donor), inputs)}")
+    operator = read_operation(content.get("operator", "linear"), where)
+    selector = content.get("selector", {})
+    profile = content.get("profile")
+    if not isinstance(selector, dict) or not isinstance(profile, str | None):
+        raise PlanError(f"{where}: selector must be a table and profile a path.")
+    method = selectors.registered().get(str(selector.get("name")))
+    if method is not None:  # one's own, registered elsewhere, says what it likes
+        names = (parameter.name for parameter in method.parameters)
+        _known(selector, ("name", *names), f"{where}: selector")
+    plan = Plan(inputs, units, donor, selector, operator, profile)
+    check_operators(plan, where)
+    return plan
+
+
+def _check_names(units: Mapping[str, Any], where: str) -> None:
+    """Every key is the name of a unit, of whatever model; the rest is for `check_units`."""
+    layers = sorted({unit.partition(".")[0] for unit in units if unit.partition(".")[2]})
+    known = [f"{layer}.{kind}" for layer in layers for kind in LAYER_KINDS]
+    for unit in units:
+        try:
+            kind_of(unit)
+        except ValueError:
+            near = nearest(unit, [*BEFORE_LAYERS, *known, *AFTER_LAYERS])
+            raise PlanError(f"{where}: {unit!r} is not a unit{near}") from None
+
+
+def _known(content: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in content:
+        if key not in known:
+            raise PlanError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+
+
+def _input(role: str, given: Any, where: str) -> PlannedInput:
+    if not isinstance(given, dict) or not isinstance(given.get("source"), str):
+        raise PlanError(f"{where}: input {role} needs a source (a folder or hub id).")
+    _known(given, ("source", "digest"), f"{where}: input {role}")
+    if not isinstance(given.get("digest", ""), str):
+        raise PlanError(f"{where}: input {role}: digest must be text.")
+    return PlannedInput(given["source"], given.get("digest", ""))
+
+
+def _unit(row: Any, experts: tuple[str, ...], where: str) -> PlannedUnit:
+    if not isinstance(row, dict) or not isinstance(row.get("weights"), dict):
+        raise PlanError(f"{where}: needs weights, e.g. {{weights: {{{experts[0]}: 1}}}}.")
+    _known(row, _UNIT_KEYS, where)
+    weights = dict.fromkeys(experts, 0.0)
+    weights |= _numbers(row["weights"], experts, where)
+    operator = _operator(row.get("operator"), where)
+    shares = row.get("shares")
+    if shares is None:
+        return PlannedUnit(weights, None, operator)
+    if not isinstance(shares, dict) or set(shares) != set(experts):
+        raise PlanError(f"{where}: shares must name {' and '.join(experts)}.")
+    return PlannedUnit(weights, _numbers(shares, experts, where), operator)
+
+
+def _operator(given: Any, where: str) -> Operation | None:
+    return None if given is None else read_operation(given, where)
+
+
+def _numbers(table: Mapping[str, Any], experts: tuple[str, ...], where: str) -> dict[str, float]:
+    for expert, value in table.items():
+        if expert not in experts:
+            raise PlanError(f"{where}: unknown expert {expert!r}{nearest(expert, experts)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) <= _LARGEST:
+            raise PlanError(f"{where}: {expert} is {value!r}; a finite number is needed.")
+    return {expert: float(value) for expert, value in table.items()}

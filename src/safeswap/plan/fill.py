@@ -1,0 +1,144 @@
+"""From a profile to a plan: a method of :mod:`safeswap.selectors` fills the table."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from safeswap import selectors
+from safeswap.checkpoint.family import BASE, SAFETY
+from safeswap.checkpoint.source import pinned
+from safeswap.errors import PlanError, nearest
+from safeswap.operators import read_operation
+from safeswap.plan.table import (
+    RESERVED,
+    SELECTOR,
+    Plan,
+    PlannedInput,
+    PlannedUnit,
+    check_operators,
+)
+from safeswap.profile import Profile
+from safeswap.selectors import Row
+
+_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+def check_role(name: str) -> str:
+    """A language's name on the command line or in the API.
+
+    Raises:
+        PlanError: reserved, empty, or with characters that a folder name cannot have.
+    """
+    if name in RESERVED or not _ROLE.fullmatch(name):
+        raise PlanError(
+            f"language name {name!r} will not do: use letters, digits, - and _ (e.g. sw), and not "
+            f"{' or '.join(RESERVED)}."
+        )
+    return name
+
+
+def check_options(
+    language: str,
+    *,
+    method: str = SELECTOR,
+    operator: str | Mapping[str, Any] = "linear",
+    donor: str | None = None,
+    units: Sequence[str] | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Refuse options of :func:`fill_plan` that cannot be; needs no profile.
+
+    Args:
+        units: those of the model, where they are known: a band must leave layers to safety.
+
+    Returns:
+        The method's parameters, all of them.
+
+    Raises:
+        PlanError: names the option, its limits or the nearest right word.
+    """
+    settings = selectors.find(method).settle(parameters)
+    if units is not None:
+        selectors.find(method).fits(units, settings)
+    read_operation(operator, "--operator")
+    roles = (language, SAFETY, BASE)
+    if donor is not None and donor not in roles:
+        raise PlanError(f"--donor {donor!r} is unknown{nearest(donor, roles)}")
+    return settings
+
+
+def fill_plan(
+    profile: Profile,
+    language: str | None = None,
+    *,
+    method: str = SELECTOR,
+    operator: str | Mapping[str, Any] = "linear",
+    donor: str | None = None,
+    profile_path: str | None = None,
+    **parameters: Any,
+) -> Plan:
+    """Make a plan with a method; no weights are read.
+
+    Args:
+        language: which language of the profile; needed when it has several.
+        method: the name of a selector; the paper's, ``share-difference``, by default. See
+            ``safeswap methods`` and docs/methods.md.
+        operator: how task vectors are joined: a name, or a table such as
+            ``{"name": "ties", "density": 0.2}``, as in a plan's file.
+        donor: role whose other files go along; the language by default.
+        parameters: of the method, e.g. ``by``, ``tau``, ``alpha`` of ``share-difference``.
+
+    Raises:
+        PlanError: an unknown method or parameter, a value out of its range, an unknown language,
+            an expert equal to the base.
+    """
+    language = _language(profile, language)
+    settings = check_options(language, method=method, operator=operator, donor=donor, **parameters)
+    rows = selectors.find(method).fill(profile, language, **settings)
+    plan = Plan(
+        inputs={
+            role: PlannedInput(_address(profile, role), profile.inputs[role].digest)
+            for role in (BASE, SAFETY, language)
+        },
+        units={unit: _planned(method, unit, rows, language) for unit in profile.units},
+        donor=donor or language,
+        selector={"name": method, **{k: v for k, v in settings.items() if v is not None}},
+        operator=read_operation(operator, "--operator"),
+        profile=profile_path,
+    )
+    check_operators(plan, f"--method {method}")
+    return plan
+
+
+def _address(profile: Profile, role: str) -> str:
+    """Where to find an input again: the absolute folder, or the hub's id or URL at its commit."""
+    record = profile.inputs[role]
+    return pinned(record.source, record.name, record.revision) if record.revision else record.path
+
+
+def _language(profile: Profile, language: str | None) -> str:
+    known = profile.languages
+    if language is None and len(known) == 1:
+        return known[0]
+    if language is None:
+        raise PlanError(f"the profile has {len(known)} languages ({', '.join(known)}); choose one.")
+    if language not in known:
+        raise PlanError(f"language {language!r} is not in the profile{nearest(language, known)}")
+    return language
+
+
+def _planned(method: str, unit: str, rows: Mapping[str, Row], language: str) -> PlannedUnit:
+    row = rows.get(unit)
+    if row is None or not (math.isfinite(row.safety) and math.isfinite(row.language)):
+        raise PlanError(
+            f"--method {method}: gives {unit} no finite weights. A selector must return a row for "
+            "every unit of the profile (docs/methods.md)."
+        )
+    shares = None if row.shares is None else dict(zip((SAFETY, language), row.shares, strict=True))
+    own = row.operator
+    operation = None if own is None else read_operation(own, f"--method {method}: {unit}")
+    weights = {SAFETY: float(row.safety), language: float(row.language)}
+    return PlannedUnit(weights, shares, operation)

@@ -1,0 +1,168 @@
+"""The table itself: units, weights, and the checkpoints that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safeswap.anatomy import kind_of
+from safeswap.checkpoint.family import BASE, SAFETY
+from safeswap.errors import PlanError, nearest
+from safeswap.operators import Operation, check_operation
+
+SELECTOR = "share-difference"
+RESERVED = (BASE, SAFETY)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """One row: the weights, and the shares that led to them (None where none did).
+
+    Attributes:
+        weights: expert → weight of its task vector, every expert of the plan named.
+        shares: expert → its share p_e(u) of the expert's whole update, or None.
+        operator: how the task vectors of this unit are joined; None where the plan says it.
+    """
+
+    weights: Mapping[str, float]
+    shares: Mapping[str, float] | None = None
+    operator: Operation | None = None
+
+    @property
+    def decision(self) -> str:
+        """``safety``, a language's name, ``base``, ``blend`` (weights sum to 1) or ``mix``."""
+        given = {expert: weight for expert, weight in self.weights.items() if weight != 0.0}
+        if not given:
+            return BASE
+        if len(given) == 1 and next(iter(given.values())) == 1.0:
+            return next(iter(given))
+        total = sum(given.values())
+        return "blend" if abs(total - 1.0) < 1e-9 and min(given.values()) > 0 else "mix"
+
+    @property
+    def difference(self) -> float | None:
+        """d(u) = p_safety − p_language, or None without shares."""
+        if not self.shares:
+            return None
+        language = next(expert for expert in self.shares if expert != SAFETY)
+        return self.shares[SAFETY] - self.shares[language]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInput:
+    """A checkpoint that the plan was made for; ``digest`` is empty in a plan written by hand."""
+
+    source: str
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table of units × experts with what is needed to carry it out.
+
+    Attributes:
+        inputs: role → checkpoint; roles are ``base``, ``safety`` and one language.
+        units: unit → row, in the order of the model.
+        donor: the role whose configuration, tokenizer and other files go along.
+        selector: how the table was filled (name and settings), for the reader.
+        operator: how task vectors are joined in the units that do not say it themselves.
+        profile: path of the profile that it was made from, or None.
+    """
+
+    inputs: Mapping[str, PlannedInput]
+    units: Mapping[str, PlannedUnit]
+    donor: str
+    selector: Mapping[str, Any] = field(default_factory=dict)
+    operator: Operation = field(default_factory=Operation)
+    profile: str | None = None
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The roles with a task vector, safety first."""
+        return tuple(role for role in self.inputs if role != BASE)
+
+    @property
+    def language(self) -> str:
+        """The language's role."""
+        return next(role for role in self.experts if role != SAFETY)
+
+    def operation(self, unit: str) -> Operation:
+        """How a unit's task vectors are joined."""
+        return self.units[unit].operator or self.operator
+
+    def parts(self, unit: str) -> dict[str, float]:
+        """The unit's weights of all experts, safety first."""
+        weights = self.units[unit].weights
+        experts = sorted(self.experts, key=lambda expert: expert != SAFETY)
+        return {expert: weights.get(expert, 0.0) for expert in experts}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How often each decision was made: kind of unit → decision → number of units."""
+        table: dict[str, dict[str, int]] = {}
+        for unit, row in self.units.items():
+            kind = table.setdefault(kind_of(unit), {})
+            kind[row.decision] = kind.get(row.decision, 0) + 1
+        return table
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain values, in the order of its file."""
+        from safeswap.plan import file
+
+        return file.as_dict(self)
+
+    def text(self) -> str:
+        """The plan as YAML: one line per unit."""
+        from safeswap.plan import file
+
+        return file.text_of(self)
+
+    def save(self, path: Path) -> None:
+        """Write the plan as YAML."""
+        path.write_text(self.text(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan and check every key and number of it.
+
+        Raises:
+            PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
+        """
+        from safeswap.plan import file
+
+        return file.load(path)
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> Plan:
+        """Build a plan from plain values; ``where`` names them in messages."""
+        from safeswap.plan import file
+
+        return file.plan_of(content, where)
+
+
+def check_operators(plan: Plan, where: str = "plan") -> None:
+    """Refuse operators that cannot join what the plan gives them; reads no weights.
+
+    Raises:
+        PlanError: unknown names, settings out of range, too many or too few experts; says where.
+    """
+    for unit in plan.units:
+        check_operation(plan.operation(unit), plan.parts(unit), f"{where}: unit {unit}")
+
+
+def check_units(plan: Plan, units: tuple[str, ...]) -> None:
+    """Refuse a table that does not name exactly the model's units.
+
+    Raises:
+        PlanError: names the first unknown or missing unit and the nearest right name.
+    """
+    for unit in plan.units:
+        if unit not in units:
+            raise PlanError(f"plan: the model has no unit {unit!r}{nearest(unit, units)}")
+    missing = [unit for unit in units if unit not in plan.units]
+    if missing:
+        raise PlanError(
+            f"plan: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a "
+            "row; weights of 0 leave it as in the base."
+        )

@@ -1,0 +1,21 @@
+"""How far each expert moved each tensor: measured once, in one pass over all checkpoints.
+
+Kept per tensor, so that any granularity, threshold or blend is planned without reading weights
+again: ‖W_base‖, ‖τ_expert‖ for every expert and ⟨τ_safety, τ_language⟩ for every language, where
+τ = expert − base. Sums run in float64 over chunks whose arithmetic is float32 (float64 for stored
+F32 and F64), and are the same for any number of workers.
+
+`table` holds what a profile is and its file, `measure` how it is made.
+"""
+
+from safeswap.profile.measure import measure_family, unchanged
+from safeswap.profile.table import FileRecord, InputRecord, Profile, TensorProfile
+
+__all__ = [
+    "FileRecord",
+    "InputRecord",
+    "Profile",
+    "TensorProfile",
+    "measure_family",
+    "unchanged",
+]

@@ -1,0 +1,175 @@
+"""What a profile holds, and its file: numbers per tensor, and the inputs as they were."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safeswap.checkpoint.family import BASE, SAFETY
+from safeswap.errors import PlanError, nearest
+
+FORMAT = "safeswap-profile/1"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One weight file as it was when measured; ``sha256`` only where the hub's cache knows it."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    digest: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputRecord:
+    """One checkpoint as it was when measured; ``digest`` identifies its weights (BLAKE3, hex)."""
+
+    source: str
+    path: str
+    name: str
+    revision: str | None
+    digest: str
+    files: tuple[FileRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorProfile:
+    """One tensor's numbers.
+
+    Attributes:
+        name, unit, role, shape, dtype: what it is (``role`` as in :mod:`safeswap.anatomy`).
+        base_norm: ‖W_base‖_F; None for buffers, which are not weights.
+        update_norm: expert → ‖W_expert − W_base‖_F.
+        inner: language → ⟨τ_safety, τ_language⟩.
+        digests: role → digest of the stored bytes (BLAKE3, hex; see :mod:`safeswap.digests`).
+    """
+
+    name: str
+    unit: str
+    role: str
+    shape: tuple[int, ...]
+    dtype: str
+    base_norm: float | None
+    update_norm: Mapping[str, float]
+    inner: Mapping[str, float]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that a selector may know: inputs, the order of units, numbers per tensor."""
+
+    inputs: Mapping[str, InputRecord]
+    units: tuple[str, ...]
+    tensors: tuple[TensorProfile, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The language roles that were measured."""
+        return tuple(role for role in self.inputs if role not in (BASE, SAFETY))
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return sum(1 for unit in self.units if unit.endswith(".attention"))
+
+    @cached_property
+    def by_unit(self) -> Mapping[str, tuple[TensorProfile, ...]]:
+        """Unit → its tensors, for every unit in the order of the model."""
+        table: dict[str, list[TensorProfile]] = {unit: [] for unit in self.units}
+        for tensor in self.tensors:
+            table[tensor.unit].append(tensor)
+        return {unit: tuple(tensors) for unit, tensors in table.items()}
+
+    def save(self, path: Path) -> None:
+        """Write the profile as JSON."""
+        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The profile as plain JSON values."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def load(cls, path: Path) -> Profile:
+        """Read a profile.
+
+        Raises:
+            PlanError: the file is missing, or not a profile of this version.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise PlanError(f"{path}: is not a profile ({error}). Run safeswap profile.") from error
+        return cls.from_dict(content, str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> Profile:
+        """Build a profile from JSON values; ``where`` names them in messages."""
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise PlanError(f"{where}: is not a {FORMAT} file. Run safeswap profile again.")
+        known = {"format", "inputs", "units", "tensors", "notes"}
+        for key in content:
+            if key not in known:
+                raise PlanError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+        try:
+            profile = cls(
+                inputs={role: _input(record) for role, record in content["inputs"].items()},
+                units=tuple(content["units"]),
+                tensors=tuple(_tensor(record) for record in content["tensors"]),
+                notes=tuple(content["notes"]),
+            )
+            _check_whole(profile)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PlanError(
+                f"{where}: is damaged ({error}). Run safeswap profile again."
+            ) from error
+        return profile
+
+
+def _input(record: dict[str, Any]) -> InputRecord:
+    files = tuple(FileRecord(**file) for file in record["files"])
+    return InputRecord(**{**record, "files": files})
+
+
+def _tensor(record: dict[str, Any]) -> TensorProfile:
+    tensor = TensorProfile(**{**record, "shape": tuple(record["shape"])})
+    norms = [*tensor.update_norm.values()]
+    norms += [] if tensor.base_norm is None else [tensor.base_norm]
+    for number in (*norms, *tensor.inner.values()):
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise TypeError(f"tensor {tensor.name!r} has a number that is not finite")
+    if any(norm < 0 for norm in norms):
+        raise TypeError(f"tensor {tensor.name!r} has a negative norm")
+    return tensor
+
+
+def _check_whole(profile: Profile) -> None:
+    """Every tensor once, in a known unit, with a number for every expert; else a TypeError."""
+    if BASE not in profile.inputs or SAFETY not in profile.inputs or not profile.languages:
+        raise TypeError("inputs must be base, safety and at least one language")
+    experts = {role for role in profile.inputs if role != BASE}
+    seen: set[str] = set()
+    for tensor in profile.tensors:
+        if tensor.unit not in profile.units:
+            raise TypeError(f"tensor {tensor.name!r} is in the unknown unit {tensor.unit!r}")
+        if tensor.name in seen:
+            raise TypeError(f"tensor {tensor.name!r} stands twice")
+        seen.add(tensor.name)
+        if tensor.base_norm is None:
+            complete = tensor.role != "projection"
+        else:
+            measured = set(tensor.update_norm), set(tensor.inner)
+            complete = measured == (experts, experts - {SAFETY})
+        if not complete or set(tensor.digests) != set(profile.inputs):
+            raise TypeError(f"tensor {tensor.name!r} lacks the numbers of an input")

@@ -1,0 +1,79 @@
+"""The same weights in every unit: soups, task arithmetic and chat vectors.
+
+Sources: model soups (Wortsman et al. 2022, arXiv 2203.05482); task arithmetic (Ilharco et al. 2023,
+arXiv 2212.04089); chat vector (Huang et al. 2024, arXiv 2310.04799); RESTA (Bhardwaj et al. 2024,
+arXiv 2402.11746), which adds a safety vector to a fine-tuned model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safeswap.anatomy import kind_of
+from safeswap.errors import PlanError
+from safeswap.profile import Profile
+from safeswap.selectors.registry import Parameter, Row, selector
+
+FORMS = ("soup", "task-arithmetic", "chat-vector", "weights")
+_OWN: dict[str, dict[str, float | None]] = {
+    "soup": {"alpha": 0.5},
+    "task-arithmetic": {"scale": 0.4},
+    "chat-vector": {"gamma": 1.0},
+    "weights": {"weight_safety": None, "weight_language": None},
+}
+"""Form → its parameters and their defaults (None: must be given)."""
+
+
+def _resolve(settings: dict[str, Any]) -> dict[str, Any]:
+    form = settings["form"]
+    for other, own in _OWN.items():
+        for name in own:
+            if other != form and settings[name] is not None:
+                raise PlanError(
+                    f"--method uniform: {name} goes with --set form={other}, not with {form}. "
+                    f"Leave {name} out, or add --set form={other}."
+                )
+    for name, default in _OWN[form].items():
+        settings[name] = default if settings[name] is None else settings[name]
+        if settings[name] is None:
+            raise PlanError(f"--method uniform: --set form={form} needs --set {name}=NUMBER.")
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+@selector(
+    "uniform",
+    summary="The same weights everywhere: a soup, task arithmetic, or a chat vector.",
+    source="arXiv 2203.05482 (soups), 2212.04089 (task arithmetic), 2310.04799 (chat vector), "
+    "2402.11746 (RESTA)",
+    parameters=(
+        Parameter("form", "soup", "which weights", str, choices=FORMS),
+        Parameter("alpha", None, "soup: safety's part (0.5)", low=0.0, high=1.0),
+        Parameter("scale", None, "task-arithmetic: λ of both task vectors (0.4)"),
+        Parameter("gamma", None, "chat-vector: γ of the safety vector (1)"),
+        Parameter("weight_safety", None, "weights: of the safety vector"),
+        Parameter("weight_language", None, "weights: of the language vector"),
+        Parameter(
+            "skip_embeddings", False, "keep embeddings and lm_head of the language expert", bool
+        ),
+    ),
+    resolve=_resolve,
+)
+def uniform(
+    profile: Profile, language: str, *, form: str, skip_embeddings: bool, **own: float
+) -> dict[str, Row]:
+    """One (safety, language) pair for all units.
+
+    soup ``(α, 1 − α)``; task arithmetic ``(λ, λ)``; chat vector and RESTA ``(γ, 1)``; weights as
+    given. With ``skip_embeddings`` embeddings and lm_head are ``(0, 1)``: the chat vector's way
+    with an extended vocabulary.
+    """
+    if form == "soup":
+        row = Row(own["alpha"], 1.0 - own["alpha"])
+    elif form == "task-arithmetic":
+        row = Row(own["scale"], own["scale"])
+    elif form == "chat-vector":
+        row = Row(own["gamma"], 1.0)
+    else:
+        row = Row(own["weight_safety"], own["weight_language"])
+    skipped = ("embeddings", "lm_head") if skip_embeddings else ()
+    return {unit: Row(0.0, 1.0) if kind_of(unit) in skipped else row for unit in profile.units}

@@ -1,0 +1,78 @@
+"""docs/methods.md: a section per method, and its example runs as printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from test_registry import restored  # noqa: F401  (a fixture)
+
+from safeswap.cli import main
+from safeswap.plan import fill_plan
+from safeswap.selectors import registered
+from test_selectors import HAND, make_profile
+
+PAGE = (Path(__file__).parents[2] / "docs/methods.md").read_text()
+DEFAULTS = {
+    name: str(p.default).lower() if isinstance(p.default, bool) else f"{p.default:g}"
+    for method in registered().values()
+    for name, p in ((f"{method.name}.{p.name}", p) for p in method.parameters)
+    if isinstance(p.default, int | float)
+}
+
+
+def sections() -> dict[str, str]:
+    parts = re.split(r"^## (.*)$", PAGE, flags=re.MULTILINE)[1:]
+    return {
+        name: text
+        for names, text in zip(parts[::2], parts[1::2], strict=True)
+        for name in names.split(", ")
+    }
+
+
+def test_every_method_has_a_section_with_its_source() -> None:
+    found = sections()
+    assert set(registered()) <= set(found)
+    for name, method in registered().items():
+        for paper in re.findall(r"\d{4}\.\d{5}", method.source):
+            assert paper in PAGE, f"{name}: {paper}"
+        for parameter in method.parameters:
+            assert parameter.name.replace("_", "[_-]") and re.search(
+                rf"\b{parameter.name}\b|--{parameter.name.replace('_', '-')}", PAGE
+            ), f"{name}: {parameter.name}"
+
+
+def test_the_defaults_on_the_page_are_the_methods() -> None:
+    for name, text in sections().items():
+        for parameter, value in re.findall(r"`(\w+)=([\d.]+)`", text):
+            wanted = DEFAULTS.get(f"{name}.{parameter}")
+            assert wanted in (None, value), f"{name}: {parameter}"
+
+
+@pytest.mark.usefixtures("restored")
+def test_the_example_runs_as_printed() -> None:
+    code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert code is not None
+    body = code[1].split("\n\n", 1)[1].strip().splitlines()
+    assert len(body) <= 10
+    exec(compile(code[1], "docs/methods.md", "exec"), {})
+    plan = fill_plan(make_profile(HAND), method="alternate", every=2)
+    made = {unit: row.decision for unit, row in plan.units.items()}
+    assert [made[f"{n}.mlp"] for n in range(3)] == ["safety", "sw", "safety"]
+    assert made["embeddings"] == "sw" and plan.selector == {"name": "alternate", "every": 2}
+
+
+def test_the_commands_on_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    moves: Any = (HAND[0],) * 12
+    make_profile(moves).save(Path("profile.json"))
+    lines = [line for line in PAGE.splitlines() if line.startswith("safeswap plan ")]
+    assert lines
+    for line in lines:
+        result = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert result.exit_code == 0, result.output
+        assert Path("plan.yaml").exists()

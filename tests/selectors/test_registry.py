@@ -1,0 +1,102 @@
+"""The registry: parameters are checked before any work, and messages name the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from safeswap.errors import PlanError
+from safeswap.plan import check_options, fill_plan
+from safeswap.selectors import Parameter, Row, Selector, registered, registry, selector
+from test_selectors import HAND, make_profile
+
+NAMES = ("share-difference", "gated", "uniform", "band", "cosine", "random", "inverted", "permuted")
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    before = dict(registry._SELECTORS)
+    yield
+    registry._SELECTORS.clear()
+    registry._SELECTORS.update(before)
+
+
+def test_every_method_says_what_it_is_and_where_it_comes_from() -> None:
+    assert set(NAMES) <= set(registered())
+    for name, method in registered().items():
+        assert name == method.name and method.summary.endswith(".") and method.source
+        assert (method.fill.__doc__ or "").strip()
+        for parameter in method.parameters:
+            assert parameter.doc and parameter.limits
+            assert parameter.check(parameter.default) == parameter.default
+
+
+@pytest.mark.parametrize("method", registered().values(), ids=registered())
+def test_defaults_fill_every_unit_and_fill_it_the_same_twice(method: Selector) -> None:
+    profile = make_profile(HAND)
+    one, two = (fill_plan(profile, method=method.name) for _ in range(2))
+    assert one == two and tuple(one.units) == profile.units
+    assert one.selector["name"] == method.name
+    parameters = {k: v for k, v in one.selector.items() if k != "name"}
+    assert fill_plan(profile, method=method.name, **parameters) == one
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("bnad", {}, "--method 'bnad' is unknown; did you mean 'band'?"),
+        ("band", {"botom": 1}, "--method band has no parameter 'botom'; did you mean 'bottom'?"),
+        ("band", {"tau": 1.0}, "has no parameter 'tau': it is one of share-difference, gated,"),
+        ("uniform", {"bottom": 1}, "no parameter 'bottom': it is one of band. See safeswap"),
+        ("band", {"bottom": -1}, "--set bottom -1 will not do: it must be 0 or more"),
+        ("band", {"bottom": 1.5}, "--set bottom 1.5 will not do"),
+        ("band", {"bottom": True}, "--set bottom True will not do"),
+        ("random", {"seed": -1}, "--set seed -1 will not do: it must be from 0 to"),
+        (
+            "cosine",
+            {"threshold": 1.01},
+            "--set threshold 1.01 will not do: it must be from -1 to 1",
+        ),
+        ("gated", {"gamma": float("nan")}, "--set gamma nan will not do: it must be a number and"),
+        ("gated", {"gamma": float("inf")}, "--set gamma inf will not do"),
+        ("gated", {"gamma": "1"}, "--set gamma 1 will not do"),
+        ("gated", {"outside": "base"}, "--outside 'base' is unknown"),
+        ("gated", {"tau_relative": 1}, "--tau-relative 1 will not do: it must be true or false"),
+        ("uniform", {"form": "soop"}, "--set form 'soop' is unknown; did you mean 'soup'?"),
+    ],
+)
+def test_what_cannot_be_is_refused_without_a_profile(
+    method: str, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(PlanError, match=re.escape(message)):
+        check_options("sw", method=method, **given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (float, "1e-3", 0.001),
+        (int, "12", 12),
+        (bool, "True", True),
+        (bool, "no", False),
+        (str, "8-23", "8-23"),
+    ],
+)
+def test_texts_become_values(kind: type, text: str, value: object) -> None:
+    found = Parameter("x", None, "", kind).parse(text)
+    assert found == value and type(found) is kind
+
+
+@pytest.mark.parametrize(("kind", "text"), [(float, "much"), (int, "1.5"), (bool, "2"), (int, "")])
+def test_texts_that_are_no_values_are_refused(kind: type, text: str) -> None:
+    with pytest.raises(PlanError, match=r"--set x .* will not do: it must be"):
+        Parameter("x", None, "", kind).parse(text)
+
+
+def test_a_method_must_give_every_unit_finite_weights(restored: None) -> None:
+    for number, row in enumerate(({}, {"embeddings": Row(float("nan"), 0.0)})):
+        selector(f"broken-{number}", summary="", source="")(lambda profile, language, r=row: r)
+        with pytest.raises(PlanError, match="gives embeddings no finite weights"):
+            fill_plan(make_profile(HAND), method=f"broken-{number}")
