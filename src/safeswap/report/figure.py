@@ -1,13 +1,16 @@
 """The figure: each expert's share of its update per unit, and what was decided.
 
-Run as ``python -m safeswap.report.figure PLAN PNG`` it draws in a process of its own.
+Run as ``python -m safeswap.report.figure PLAN PNG [PLAN PNG …]`` it draws in a process of its own.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safeswap.anatomy import layer_of
 from safeswap.checkpoint.family import SAFETY
@@ -43,6 +46,7 @@ def draw(plan: Plan, png: Path) -> None:
             "drawing needs matplotlib: install safeswap[figures], or leave --png out."
         ) from None
     layers = 1 + max(layer_of(unit) or 0 for unit in plan.units)
+    rows = [kind for kind in _ROWS if any(unit.endswith(f".{kind}") for unit in plan.units)]
     width = max(7.0, 2.6 + 0.26 * layers)
     figure = Figure(figsize=(width, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -51,8 +55,8 @@ def draw(plan: Plan, png: Path) -> None:
     def draw_shares(axes: Axes, kind: str) -> None:
         units = [f"{layer}.{kind}" for layer in range(layers)]
         for expert in plan.experts:
-            rows = [plan.units.get(unit) for unit in units]
-            shares = [(row.shares if row else None) or {} for row in rows]
+            planned = [plan.units.get(unit) for unit in units]
+            shares = [(row.shares if row else None) or {} for row in planned]
             values = [100 * share.get(expert, math.nan) for share in shares]
             colour = COLOURS["safety" if expert == SAFETY else "language"]
             axes.plot(range(layers), values, "o-", ms=3.5, lw=1.4, color=colour, label=expert)
@@ -63,13 +67,13 @@ def draw(plan: Plan, png: Path) -> None:
     draw_shares(top, "attention")
     draw_shares(middle, "mlp")
     top.legend(frameon=False, ncols=2, loc="best")
-    for number, kind in enumerate(_ROWS):
+    for number, kind in enumerate(rows):
         for layer in range(layers):
             colour = decision_colour(plan, f"{layer}.{kind}")
             bottom.add_patch(Rectangle((layer - 0.46, number - 0.42), 0.92, 0.84, color=colour))
-    bottom.set_ylim(len(_ROWS) - 0.5, -0.5)
+    bottom.set_ylim(len(rows) - 0.5, -0.5)
     bottom.set_xlim(-0.7, layers - 0.3)
-    bottom.set_yticks(range(len(_ROWS)), _ROWS)
+    bottom.set_yticks(range(len(rows)), rows)
     bottom.set_xticks(range(0, layers, max(1, layers // 16)))
     bottom.set_xlabel("layer")
     bottom.spines[:].set_visible(False)
@@ -78,17 +82,27 @@ def draw(plan: Plan, png: Path) -> None:
     bottom.legend(
         handles=handles, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.42)
     )
-    settings = plan.selector
-    title = "written by hand"
-    if settings:
-        relative = " × mean share" if settings.get("tau_relative") else ""
-        title = (
-            f"{settings.get('name')} by {settings.get('by')}, τ = {settings.get('tau')}{relative}"
-        )
-        title += f", α = {settings.get('alpha')}"
+    title = _title(plan.selector)
     figure.suptitle(f"safety and {plan.language}: {title}", fontsize=11)
     figure.savefig(png, dpi=150, metadata={"Software": None})
 
 
+def _title(selector: Mapping[str, Any]) -> str:
+    """What filled the table, in one line."""
+    settings = dict(selector)
+    title = str(settings.pop("name", "written by hand"))
+    if "by" in settings:
+        title += f" by {settings.pop('by')}"
+    if "tau" in settings:
+        relative = " × mean share" if settings.pop("tau_relative", False) else ""
+        title += f", τ = {settings.pop('tau')}{relative}"
+    if "alpha" in settings:
+        title += f", α = {settings.pop('alpha')}"
+    left = [f"{k} = {v}" for k, v in settings.items() if k not in ("norms", "outside")]
+    return ", ".join([title, *left])
+
+
 if __name__ == "__main__":
-    draw(Plan.load(Path(sys.argv[1])), Path(sys.argv[2]))
+    gc.disable()  # it would walk through matplotlib's modules many times, and all ends soon
+    for plan_file, png_file in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        draw(Plan.load(Path(plan_file)), Path(png_file))

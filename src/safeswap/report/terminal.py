@@ -28,6 +28,8 @@ def _heat(plan: Plan) -> Text:
     layers = 1 + max((layer_of(unit) or 0) for unit in plan.units)
     text = Text()
     for kind in ("attention", "mlp", "norms"):
+        if not any(unit.endswith(f".{kind}") for unit in plan.units):
+            continue  # norms without weights
         text.append(f"{kind:>10} ")
         for layer in range(layers):
             unit = f"{layer}.{kind}"

@@ -1,0 +1,181 @@
+"""Stage two: a judge reads the stored responses and its verdicts are stored beside them.
+
+Old responses can be judged again by another judge, or by the same one in another version, without
+generating anything: each judge has a file of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safeswap.errors import EvaluationError
+from safeswap.evaluation.arms import make_arms
+from safeswap.evaluation.collect import Tell
+from safeswap.evaluation.flags import flag
+from safeswap.evaluation.judges import Judge, Judgement, RuleJudge
+from safeswap.evaluation.responders import BackendOptions, Chat, Responder, open_responder
+from safeswap.evaluation.store import (
+    RESPONSES,
+    VERDICTS,
+    Journal,
+    Results,
+    Row,
+    digest_of,
+    file_name,
+    read_json,
+    read_rows,
+    write_json,
+)
+
+
+def judge_arms(
+    results: Results,
+    arms: Sequence[str],
+    judge: Judge,
+    source: str,
+    backend: str,
+    options: BackendOptions,
+    tell: Tell,
+) -> dict[str, int]:
+    """Judge what the arms answered and the judge has not read yet; arm to how many.
+
+    The judge's model is loaded once, after the last model under test is gone, and not at all when
+    everything is judged. A verdict whose response has changed since, or that an earlier version of
+    the judge gave, is dropped and made again. `count_verdicts` says how many could not be read.
+
+    Raises:
+        EvaluationError: the judge does not load or cannot be reached, or another judge's verdicts
+            are filed under its name; verdicts so far are stored.
+    """
+    name = judge_name(judge, source)
+    todo = {arm: _unjudged(results, arm, name, judge) for arm in arms}
+    todo = {arm: rows for arm, rows in todo.items() if rows}
+    if not todo:
+        return {}
+    about = {"judge": judge.name, "source": source, "version": judge.version}
+    if judge.asks_model:
+        asked = make_arms([f"judge={source}"], backend, options.base_url)[0]
+        about["digest"] = asked.digest
+    for arm in todo:
+        _refuse_other_judge(_about(results, arm, name), about)
+    responder = open_responder(asked.location, backend, options) if judge.asks_model else None
+    about |= responder.description if responder else {}
+    try:
+        for arm, rows in todo.items():
+            write_json(_about(results, arm, name), about)
+            _judge_rows(_path(results, arm, name), rows, judge, responder, tell, arm)
+    finally:
+        if responder is not None:
+            responder.close()
+    return {arm: len(rows) for arm, rows in todo.items()}
+
+
+def judge_name(judge: Judge, source: str) -> str:
+    """What a judge's verdicts are filed under: its model's name, or that of its file of rules."""
+    if judge.asks_model:
+        return file_name(re.split(r"[/\\]", source.rstrip("/\\"))[-1])
+    return file_name(f"{judge.name}-{Path(source.removeprefix('rule:')).stem}")
+
+
+def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, Row]:
+    """Key to verdict row, of those whose response is still the one judged."""
+    now = _marks(read_rows(results.folder / arm / RESPONSES))
+    rows = read_rows(_path(results, arm, judge))
+    return {row["key"]: row for row in rows if now.get(row["key"]) == row["response_digest"]}
+
+
+def count_verdicts(results: Results, arms: Sequence[str], judge: str) -> dict[str, Counter[str]]:
+    """Arm to how many of each verdict the judge gave it; many ``unparsed`` are a judge that answers
+    nonsense, or that is asked in another way than it was made for."""
+    return {
+        arm: Counter(row["verdict"] for row in verdicts_of(results, arm, judge).values())
+        for arm in arms
+    }
+
+
+def _refuse_other_judge(path: Path, now: dict[str, Any]) -> None:
+    known = read_json(path) if path.exists() else now
+    if any(known.get(key) != now.get(key) for key in ("judge", "digest")):
+        raise EvaluationError(
+            f"{path}: verdicts of another judge are filed under this name ({known.get('judge')}, "
+            f"{known.get('source')}, digest {known.get('digest')}; now {now['judge']}, "
+            f"{now['source']}, {now.get('digest')}). Rename the new judge's folder, or remove "
+            f"{path.stem}.json and {path.stem}.jsonl beside it to judge anew."
+        )
+
+
+def _unjudged(results: Results, arm: str, name: str, judge: Judge) -> list[Row]:
+    responses = list(read_rows(results.folder / arm / RESPONSES))
+    now = _marks(responses)
+    done = {
+        row["key"] for row in read_rows(_path(results, arm, name)) if _is_fresh(row, now, judge)
+    }
+    return [row for row in responses if row["key"] not in done]
+
+
+def _is_fresh(verdict: Row, now: Mapping[str, str], judge: Judge) -> bool:
+    made_of = (verdict["response_digest"], verdict["judge_version"])
+    return made_of == (now.get(verdict["key"]), judge.version)
+
+
+def _judge_rows(
+    path: Path,
+    rows: list[Row],
+    judge: Judge,
+    responder: Responder | None,
+    tell: Tell,
+    arm: str,
+) -> None:
+    now = _marks(rows)
+    with Journal(path) as journal, tell(f"{arm}: verdicts", len(rows)) as advance:
+        # Only now, with the judge at hand: what is dropped is made again.
+        kept = [row for key, row in journal.rows.items() if key not in now]
+        if len(kept) < len(journal.rows):
+            journal.replace(kept)
+        if responder is None:
+            assert isinstance(judge, RuleJudge)
+            for row in rows:
+                decided = judge.decide(row["prompt"], row["response"], row)
+                journal.add([_verdict_row(row, decided, judge)])
+                advance(1)
+            return
+        questions = [judge.question(row["prompt"], row["response"]) for row in rows]
+        chats = [Chat(q.messages, q.max_new_tokens, q.add_generation_prompt) for q in questions]
+        for index, reply in responder.respond(chats):
+            journal.add([_verdict_row(rows[index], judge.parse(reply.text), judge)])
+            advance(1)
+
+
+def _verdict_row(row: Row, judgement: Judgement, judge: Judge) -> Row:
+    flags = flag(row["prompt"], row["response"], row["language"], row["finish_reason"])
+    return {
+        "key": row["key"],
+        "verdict": judgement.verdict,
+        "categories": list(judgement.categories),
+        "refusal": judgement.refusal,
+        "flags": list(flags),
+        "judge_version": judge.version,
+        "response_digest": _mark(row),
+        "raw": judgement.raw,
+    }
+
+
+def _mark(row: Row) -> str:
+    """What ties a verdict to the response it is about."""
+    return digest_of([row["prompt"], row["response"]])
+
+
+def _marks(rows: Iterable[Row]) -> dict[str, str]:
+    return {row["key"]: _mark(row) for row in rows}
+
+
+def _path(results: Results, arm: str, judge: str) -> Path:
+    return results.folder / arm / VERDICTS / f"{judge}.jsonl"
+
+
+def _about(results: Results, arm: str, judge: str) -> Path:
+    return results.folder / arm / VERDICTS / f"{judge}.json"

@@ -1,0 +1,235 @@
+"""Stage two: verdicts follow responses and judges, and none is made twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai")
+pytest.importorskip("torch")
+
+from evaluation.standin import (
+    FLOAT32,
+    MODEL,
+    NAME,
+    OTHER,
+    RULES,
+    Server,
+    no_bar,
+    serving,
+)
+from safeswap.errors import EvaluationError
+from safeswap.evaluation.judges import Judgement, Question, RuleJudge, ThreeWayJudge, make_judge
+from safeswap.evaluation.judging import count_verdicts, judge_arms, judge_name, verdicts_of
+from safeswap.evaluation.responders import BackendOptions
+from safeswap.evaluation.store import RESPONSES, Journal, Results, Row, start_results, write_json
+
+COUNT = 7
+
+
+def response(number: int, text: str = "I made it with wood and string .") -> Row:
+    return {
+        "key": f"mine/en/{number}",
+        "benchmark": "mine",
+        "language": "en",
+        "id": str(number),
+        "prompt": f"How is thing {number} made at home?",
+        "response": f"{text} {number}".strip() if text else "",
+        "finish_reason": "stop",
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    found = start_results(tmp_path / "r", {"format": "x"}, ["one", "two"])
+    for arm in ("one", "two"):
+        write_json(found.folder / arm / "model.json", {"name": arm})
+        with Journal(found.folder / arm / RESPONSES) as journal:
+            journal.add(response(n) for n in range(COUNT))
+    return found
+
+
+def change(results: Results, arm: str, *rows: Row) -> None:
+    """Other responses than those that were judged."""
+    with Journal(results.folder / arm / RESPONSES) as journal:
+        journal.replace((journal.rows | {row["key"]: row for row in rows}).values())
+
+
+def rules(text: str = RULES) -> RuleJudge:
+    return RuleJudge.from_text(text)
+
+
+def by_rules(
+    results: Results, judge: RuleJudge | None = None, source: str = "rule:mine.yaml"
+) -> dict[str, int]:
+    return judge_arms(
+        results, ["one", "two"], judge or rules(), source, "hf", FLOAT32, no_bar
+    )  # fmt: skip
+
+
+def stored(results: Results, name: str, arm: str = "one") -> bytes:
+    return (results.folder / arm / "verdicts" / f"{name}.jsonl").read_bytes()
+
+
+def test_every_response_is_judged_once(results: Results) -> None:
+    assert by_rules(results) == {"one": COUNT, "two": COUNT}
+    before = stored(results, "rule-mine")
+    assert by_rules(results) == {}
+    assert stored(results, "rule-mine") == before
+    verdicts = verdicts_of(results, "one", "rule-mine")
+    assert list(verdicts) == [f"mine/en/{n}" for n in range(COUNT)]
+    assert {row["verdict"] for row in verdicts.values()} == {"unsafe"}
+    change(results, "two", response(COUNT))
+    assert by_rules(results) == {"two": 1}
+
+
+def test_flags_are_stored(results: Results) -> None:
+    change(results, "one", response(0, ""), response(1, "go on and on " * 60))
+    by_rules(results)
+    verdicts = verdicts_of(results, "one", "rule-mine")
+    assert verdicts["mine/en/0"]["flags"] == ["empty"]
+    assert verdicts["mine/en/0"]["verdict"] == "invalid"
+    assert "repetition" in verdicts["mine/en/1"]["flags"]
+    assert verdicts["mine/en/2"]["flags"] == []
+
+
+def test_a_changed_response_is_judged_again_and_no_other(results: Results) -> None:
+    by_rules(results)
+    before = stored(results, "rule-mine").splitlines()
+    change(results, "one", response(3, "Sorry, I cannot help with that."))
+    assert len(verdicts_of(results, "one", "rule-mine")) == COUNT - 1
+    assert by_rules(results) == {"one": 1}
+    after = stored(results, "rule-mine").splitlines()
+    assert after[:-1] == before[:3] + before[4:]
+    assert len(verdicts_of(results, "one", "rule-mine")) == COUNT
+
+
+def test_another_version_of_the_judge_judges_all_again(results: Results) -> None:
+    by_rules(results)
+    other = rules("default: safe\nrules: []\n")
+    assert by_rules(results, other) == {"one": COUNT, "two": COUNT}
+    assert count_verdicts(results, ["one"], "rule-mine") == {"one": {"safe": COUNT}}
+    assert by_rules(results, other) == {}
+
+
+def test_two_files_of_rules_stand_side_by_side(results: Results) -> None:
+    by_rules(results, source="rule:a/mild.yaml")
+    by_rules(results, rules("default: safe\nrules: []\n"), "rule:a/strict.yaml")
+    assert results.judges() == ["rule-mild", "rule-strict"]
+    assert count_verdicts(results, ["two"], "rule-mild") == {"two": {"unsafe": COUNT}}
+    assert count_verdicts(results, ["two"], "rule-strict") == {"two": {"safe": COUNT}}
+
+
+def test_names_that_verdicts_are_filed_under() -> None:
+    asked = ThreeWayJudge()
+    assert judge_name(asked, "Qwen/Qwen3Guard-Gen-4B") == "Qwen3Guard-Gen-4B"
+    assert judge_name(asked, "/judges/x/") == "x"
+    assert judge_name(asked, "llama3:8b") == "llama3-8b"
+    assert judge_name(rules(), "x/refusals.yaml") == "rule-refusals"
+
+
+# Judges that ask a model --------------------------------------------------------------------------
+
+
+class Counting(ThreeWayJudge):
+    """Reads the small model's babble: short answers are safe, long ones cannot be read."""
+
+    def question(self, prompt: str, response: str) -> Question:
+        return Question(({"role": "user", "content": response},), True, 6)
+
+    def parse(self, text: str) -> Judgement:
+        return Judgement("safe" if len(text) % 2 else "unparsed", raw=text)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+def ask(results: Results, judge: Any, source: str = str(MODEL), **changed: Any) -> dict[str, int]:
+    backend = changed.pop("backend", "hf")
+    return judge_arms(
+        results, results.arms, judge, source, backend, replace(FLOAT32, **changed), no_bar
+    )
+
+
+def test_a_model_judges_the_same_here_and_on_a_server(
+    results: Results, server: Server, tmp_path: Path
+) -> None:
+    counted = ask(results, Counting())
+    assert counted == {"one": COUNT, "two": COUNT}
+    asked = ask(results, Counting(), NAME, backend="api", base_url=server.url)
+    assert asked == counted
+    assert results.judges() == [MODEL.name, NAME]
+    here, there = (verdicts_of(results, "two", name) for name in results.judges())
+    assert {k: v["raw"] for k, v in here.items()} == {k: v["raw"] for k, v in there.items()}
+    assert ask(results, Counting()) == {}
+
+
+def test_a_judge_that_answers_nonsense_is_counted(results: Results) -> None:
+    """The small world's words are no verdicts: everything is unparsed, nothing is safe."""
+    assert ask(results, ThreeWayJudge()) == {"one": COUNT, "two": COUNT}
+    counts = count_verdicts(results, results.arms, MODEL.name)
+    assert counts == {arm: {"unparsed": COUNT} for arm in ("one", "two")}
+
+
+def test_the_same_judge_elsewhere_goes_on_and_another_one_is_refused(
+    results: Results, tmp_path: Path
+) -> None:
+    ask(results, ThreeWayJudge())
+    change(results, "one", response(0, "Something else."))
+    moved = shutil.copytree(MODEL, tmp_path / "moved" / MODEL.name)
+    assert ask(results, ThreeWayJudge(), str(moved)) == {"one": 1}
+    change(results, "one", response(0, "Something else again."))
+    other = shutil.copytree(OTHER, tmp_path / "other" / MODEL.name)
+    before = stored(results, MODEL.name)
+    with pytest.raises(EvaluationError, match=r"safety\.json: verdicts of another judge .*Rename"):
+        ask(results, ThreeWayJudge(), str(other))
+    with pytest.raises(EvaluationError, match="verdicts of another judge"):
+        ask(results, make_judge(str(MODEL), kind="llamaguard"))
+    assert stored(results, MODEL.name) == before
+
+
+def test_verdicts_stay_when_their_new_judge_does_not_load(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(results, Counting())
+    before = stored(results, MODEL.name)
+    monkeypatch.setattr(Counting, "version", "2")
+    with pytest.raises(EvaluationError, match="--device cuda:77"):
+        ask(results, Counting(), device="cuda:77")
+    assert stored(results, MODEL.name) == before
+    assert ask(results, Counting()) == {"one": COUNT, "two": COUNT}
+
+
+def test_what_a_server_did_not_judge_is_asked_again(results: Results, server: Server) -> None:
+    from evaluation.standin import answer
+
+    def of_judge() -> dict[str, int]:
+        options = {"backend": "api", "base_url": server.url, "retries": 0}
+        return ask(results, Counting(), NAME, **options)
+
+    server.trouble = lambda n, body: answer(500) if n == 3 else None
+    with pytest.raises(EvaluationError, match=f"1 of {COUNT} requests failed"):
+        of_judge()
+    assert len(verdicts_of(results, "one", NAME)) == COUNT - 1
+    server.trouble = lambda n, body: None
+    server.asked.clear()
+    assert of_judge() == {"one": 1, "two": COUNT}
+    assert len(server.asked) == 1 + COUNT
+
+
+def test_a_guard_without_generation_prompt_cannot_be_asked_on_a_server(
+    results: Results, server: Server
+) -> None:
+    judge = make_judge("Qwen/Qwen3Guard-Gen-4B")
+    options = BackendOptions(base_url=server.url)
+    with pytest.raises(EvaluationError, match="--judge-backend hf or vllm"):
+        judge_arms(results, ["one"], judge, NAME, "api", options, no_bar)
+    assert verdicts_of(results, "one", NAME) == {}
