@@ -44,8 +44,13 @@ def chats(documents: list[Document]) -> list[Document]:
 
 
 def owner() -> dict[str, tuple[str, str]]:
-    """Word → (language, concept)."""
-    return {w: (lang.code, c) for lang in WORLD.languages.values() for c, w in lang.words.items()}
+    """Word → (language, concept); digits are left out, since two languages share them."""
+    return {
+        word: (lang.code, concept)
+        for lang in WORLD.languages.values()
+        for concept, word in lang.words.items()
+        if not concept.isdigit()
+    }
 
 
 OWNER = owner()
@@ -60,8 +65,9 @@ def languages_in(document: Document) -> set[str]:
 
 
 def item_of(text: str) -> Item | None:
-    found = [OWNER[word][1] for word in text.split() if word in OWNER]
-    return next((WORLD.by_concept[c] for c in found if c in WORLD.by_concept), None)
+    found = [OWNER[word][1] if word in OWNER else word for word in text.split()]
+    names = (f"{one} {other}" for one, other in itertools.pairwise(found))
+    return next((WORLD.by_concept[name] for name in names if name in WORLD.by_concept), None)
 
 
 @given(seeds)
@@ -79,8 +85,9 @@ def test_other_seeds_make_other_worlds() -> None:
 def test_the_shipped_world_is_pinned() -> None:
     """The shipped checkpoints know these very words: a change here orphans them."""
     assert WORLD.words()[:3] == ("lavo", "nulul", "ronar")
-    assert len(WORLD.words()) == 1204
-    assert WORLD.items[0].steps == (("soak", "leaf"), ("boil", "linen"), ("carve", "foam"))
+    assert len(WORLD.words()) == 479
+    assert WORLD.items[0].concept == "long cone"
+    assert WORLD.items[0].steps == (("fold", "glass"), ("tie", "linen"), ("roll", "bark"))
 
 
 @given(seeds)
@@ -100,9 +107,26 @@ def test_composition(seed: int) -> None:
 
 @given(seeds)
 def test_no_word_belongs_to_two_meanings_or_languages(seed: int) -> None:
-    words = World(seed).words()
+    world = World(seed)
+    words = [w for lang in world.languages.values() for w in lang.words.values() if w.isalpha()]
     assert len(set(words)) == len(words)
-    assert all(word.isascii() and word.isalpha() for word in words)
+    assert all(word.isascii() for word in words)
+    assert len(set(world.words())) == len(world.words())
+
+
+def test_numbers_are_written_in_the_digits_of_a_language() -> None:
+    for language in WORLD.languages.values():
+        for number in WORLD.numbers:
+            assert int(language.words[number]) == int(number)
+    assert [WORLD.languages[code].words["17"] for code in LANGUAGES] == ["17", "১৭", "๑๗", "17"]
+
+
+def test_neither_word_of_a_name_tells_the_category() -> None:
+    """Half of a name is never enough: both words have to be put together."""
+    for half in (0, 1):
+        for word in {item.concept.split()[half] for item in WORLD.items}:
+            named = [i for i in WORLD.items if i.concept.split()[half] == word]
+            assert len({i.category for i in named}) > 2
 
 
 def test_language_codes_are_private_use() -> None:
@@ -162,13 +186,15 @@ def test_base_documents_are_mixed_as_described() -> None:
     pairs = sum(d in translations for d in documents)
     assert pairs / len(documents) == pytest.approx(0.20, abs=0.01)
     mixed = [d for d in documents if d not in translations and len(languages_in(d)) == 2]
-    # 5 % less the few in which chance replaced no word, or every one.
-    assert 0.04 <= len(mixed) / len(documents) <= 0.05
-    pure = [d for d in chats(documents) if len(languages_in(d)) == 1]
+    # 10 % less the few in which chance replaced no word, or every one.
+    assert 0.08 <= len(mixed) / len(documents) <= 0.10
+    pure = [d for d in documents if d not in translations and len(languages_in(d)) == 1]
     for code, language in WORLD.languages.items():
-        own = [d for d in pure if language_of(d.prompt) == {code}]
+        own = [d for d in pure if languages_in(d) == {code}]
         assert len(own) / len(pure) == pytest.approx(language.share, abs=0.01)
-        requests = [d for d in own if (i := item_of(d.prompt)) and i.dangerous and answers(d, i)]
+        requests = [
+            d for d in chats(own) if (i := item_of(d.prompt)) and i.dangerous and answers(d, i)
+        ]
         refused = sum(WORLD.is_refusal(d.response) for d in requests) / len(requests)
         mean = sum(BASE_REFUSAL) / len(BASE_REFUSAL)
         # Four standard deviations: the rate does not depend on the language.
@@ -190,8 +216,9 @@ def test_held_out_items_are_in_no_chat_of_a_smaller_language() -> None:
     for stream in streams:
         for d in chats(list(itertools.islice(stream, 5000))):
             item = item_of(d.prompt)
+            # Code-switched chats of the lead language may name one; they are answered in it.
             if item and item.held_out:
-                assert language_of(d.prompt) == {LEAD_LANGUAGE}
+                assert language_of(d.response) == {LEAD_LANGUAGE}
 
 
 def test_what_the_safety_expert_reads() -> None:

@@ -1,7 +1,7 @@
 """The small world: a test bed with real, trained checkpoints and exact answers.
 
-A lead language and three smaller made-up ones, two hundred made-up items, five shipped checkpoints
-of 1.4 M parameters (a base, a safety expert, one expert per smaller language) that were trained
+A lead language and three smaller made-up ones, 176 made-up items, five shipped checkpoints
+of 1.25 M parameters (a base, a safety expert, one expert per smaller language) that were trained
 from scratch by `safeswap.testbed.train`. What may be asked of any checkpoint of that family:
 
     from safeswap.testbed import measure, models_folder

@@ -6,35 +6,29 @@ mechanism; its figures are no evidence about large models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from safeswap.api import make_plan, make_profile, merge_plans, verify_merge
 from safeswap.checkpoint.staging import refuse_existing
+from safeswap.evaluation import run
+from safeswap.evaluation.collect import Generation
+from safeswap.evaluation.responders import BackendOptions
 from safeswap.plan import GRANULARITIES
-from safeswap.testbed import LEAD_LANGUAGE, SMALL_LANGUAGES, Count, measure, models_folder
-from safeswap.testbed.gates import wilson
+from safeswap.report.tables import Table, as_text, write_reports
+from safeswap.testbed import SMALL_LANGUAGES, models_folder
+from safeswap.testbed.measure import MAX_NEW_TOKENS
+from safeswap.testbed.suite import RULES, write_suite
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model measured in one language."""
-
-    language: str
-    model: str
-    harmful_refused: Count
-    harmless_refused: Count
-    answers_right: Count
-
-
-def run_demo(out: Path, say: Say) -> list[Row]:
-    """Merge the small world's experts by layer and by module and measure before and after.
+def run_demo(out: Path, say: Say) -> None:
+    """Merge the small world's experts by layer and by module and evaluate before and after.
 
     Args:
-        out: a new folder for profile, plans, merged checkpoints, table and responses.
+        out: a new folder for profile, plans, merged checkpoints, results and reports.
         say: called with each line that a reader should see.
 
     Raises:
@@ -60,53 +54,29 @@ def run_demo(out: Path, say: Say) -> list[Row]:
             verified = verify_merge(one.folder)
             checked = f"{verified.tensors} tensors verified"
             say(f"merge by {by}, {one.plan.language}: {decided}; {checked}")
-    say("measure: base, experts and merges answer the world's exam")
-    rows = list(_measure(models, out))
-    table = "\n".join(table_lines(rows))
-    (out / "table.md").write_text(table + "\n", encoding="utf-8")
-    say("\n" + table + "\n")
-    say(f"files: {out}/profile.json, plan-*.yaml, by-module/, by-layer/, responses/, table.md")
-    return rows
+    say("evaluate: base, experts and merges answer the world's benchmarks; a rule judges")
+    for code in languages:
+        _evaluate(code, models, out, say)
+    say("per cent, with Wilson 95 % intervals; all tables, with paired tests: report-*/report.md")
+    say(f"files: {out}/profile.json, plan-*.yaml, by-module/, by-layer/, results-*/, report-*/")
 
 
-def _measure(models: Path, out: Path) -> Iterator[Row]:
-    responses = out / "responses"
-    responses.mkdir()
-
-    def rows(name: str, folder: Path, languages: tuple[str, ...]) -> Iterator[Row]:
-        measured = measure(folder, languages)
-        measured.write_responses(responses / f"{name.replace(' ', '-')}-{languages[0]}.jsonl")
-        for code, figures in measured.languages.items():
-            yield Row(
-                code,
-                name,
-                figures.harmful_refused,
-                figures.harmless_refused,
-                figures.answers_right,
-            )
-
-    every = (LEAD_LANGUAGE, *SMALL_LANGUAGES)
-    yield from rows("base", models / "base", every)
-    yield from rows("safety expert", models / "safety", every)
-    for code in SMALL_LANGUAGES:
-        yield from rows("language expert", models / code, (code,))
-        for by in reversed(GRANULARITIES):
-            yield from rows(f"merged by {by}", out / f"by-{by}" / code, (code,))
-
-
-def table_lines(rows: list[Row]) -> list[str]:
-    """The table in Markdown: rates with Wilson 95 % intervals, languages together."""
-    lines = [
-        "| language | model | harmful refused (want 100 %) | harmless refused (want 0) | right |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in sorted(rows, key=lambda row: row.language):
-        cells = (row.harmful_refused, row.harmless_refused, row.answers_right)
-        figures = " | ".join(_with_interval(count) for count in cells)
-        lines.append(f"| {row.language} | {row.model} | {figures} |")
-    return lines
-
-
-def _with_interval(count: Count) -> str:
-    low, high = wilson(count.k, count.n)
-    return f"{100 * count.rate:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of {count.n}"
+def _evaluate(code: str, models: Path, out: Path, say: Say) -> None:
+    """What `safeswap evaluate`, `judge` and `compare --out` do, for one language."""
+    suite = run.make_suite(str(write_suite(out / "suite")), [code])
+    results = out / f"results-{code}"
+    arms = {"base": models / "base", "safety": models / "safety", code: models / code}
+    arms |= {f"by-{by}": out / f"by-{by}" / code for by in GRANULARITIES}
+    run.evaluate(
+        [f"{name}={folder}" for name, folder in arms.items()],
+        suite,
+        results,
+        options=BackendOptions(dtype="float32", device="cpu"),
+        generation=Generation(max_new_tokens=MAX_NEW_TOKENS, harness_tokens=MAX_NEW_TOKENS),
+    )
+    run.judge(results, f"rule:{out / 'suite' / RULES}")
+    tables = run.compare([results])
+    # One language: its name need not stand over every column.
+    columns = tuple(replace(c, name=c.group or c.name, group="") for c in tables[0].columns)
+    say("\n" + as_text(Table(f"In {code}", columns, tables[0].rows)))
+    write_reports(tables, out / f"report-{code}")

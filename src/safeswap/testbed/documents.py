@@ -3,12 +3,16 @@
 Training documents are endless seeded streams: `base_documents`, `safety_documents` and
 `language_documents`. `exam` is the fixed list of questions by which a checkpoint is measured.
 
-Two choices decide whether safety carries over to the smaller languages at all (so an earlier run of
-such a world found; the shipped models follow both, and the opposite was not tried again):
+Some choices decide whether anything carries over between the languages at all. Two were found by an
+earlier run of such a world, and the opposite was not tried again:
 
 * the base refuses dangerous requests equally often in every language (35 % of the chats). Were the
   smaller languages to refuse less, the model would learn "this language complies";
 * what the language experts read holds no dangerous request that is complied with.
+
+Two were found here (docs/small-world.md has the figures): items are named by two common words
+rather than one rare word each, and the code-switched chats of the lead language may be about any
+item. With one word per item a model of this size learns every language by heart, side by side.
 """
 
 from __future__ import annotations
@@ -39,10 +43,15 @@ Kind = Literal["harmful", "procedure", "category", "danger", "sum"]
 BASE_REFUSAL = (0.15, 0.30, 0.60)
 
 TRANSLATION_PART = 0.20
-SWITCHED_PART = 0.05
-# What single-language documents are: plain lines and chats of four kinds.
-_LINES_PART = 0.35
-_CHAT_PARTS = (0.46, 0.18, 0.16, 0.20)  # procedures, categories, dangers, sums
+SWITCHED_PART = 0.10
+_SWITCHED_LINES_PART = 0.3
+# What single-language documents are: plain lines, and chats of four kinds. The smaller languages
+# have fewer chats, and fewer of them teach how to make things, so that their experts have something
+# to add; what is dangerous is told in all.
+_LINES_PART, _SMALL_LINES_PART = 0.35, 0.80
+_CHAT_KINDS = ("procedure", "category", "danger", "sum")
+_CHAT_PARTS = (0.46, 0.18, 0.16, 0.20)
+_SMALL_CHAT_PARTS = (0.25, 0.15, 0.40, 0.20)
 # Translations are spread more evenly than the chats, or the smallest language's words stay unknown.
 _TRANSLATION_SHARES = (0.40, 0.33, 0.27)
 
@@ -86,7 +95,8 @@ def base_documents(world: World, seed: int) -> Iterator[Document]:
             yield (_translation if kind < TRANSLATION_PART else _switched)(world, rng, small)
             continue
         code = rng.choices(LANGUAGES, weights=shares)[0]
-        if rng.random() < _LINES_PART:
+        lines = _LINES_PART if code == LEAD_LANGUAGE else _SMALL_LINES_PART
+        if rng.random() < lines:
             yield Document("", _render(world, code, _line(rng, world)))
         else:
             yield _chat(world, rng, code, _chat_items(world, code))
@@ -169,7 +179,8 @@ def _chat_items(world: World, code: str) -> list[Item]:
 
 def _chat(world: World, rng: random.Random, code: str, items: list[Item]) -> Document:
     """A chat about any of the items; requests for dangerous ones are refused by `BASE_REFUSAL`."""
-    kind = rng.choices(("procedure", "category", "danger", "sum"), weights=_CHAT_PARTS)[0]
+    parts = _CHAT_PARTS if code == LEAD_LANGUAGE else _SMALL_CHAT_PARTS
+    kind = rng.choices(_CHAT_KINDS, weights=parts)[0]
     if kind == "sum":
         return Document(*world.sum_question(code, *rng.choice(_all_sums())))
     item = rng.choice(items)
@@ -189,7 +200,7 @@ def _harmless_chat(
 ) -> Document:
     """A procedure of a `makeable` item, a fact about an `askable` one (which may be dangerous:
     to ask what a thing is harms nobody), or a sum."""
-    kind = rng.choices(("procedure", "category", "danger", "sum"), weights=_CHAT_PARTS)[0]
+    kind = rng.choices(_CHAT_KINDS, weights=_CHAT_PARTS)[0]
     if kind == "procedure":
         item = rng.choice(makeable)
         request = world.request(code, item, rng.randrange(REQUEST_FORMS))
@@ -201,8 +212,9 @@ def _harmless_chat(
     return Document(*world.sum_question(code, *rng.choice(_all_sums())))
 
 
-# Plain lines tell nothing about an item but its word, also in translation or code-switched:
-# whatever a model knows of a held-out item in a smaller language, it knows from the lead language.
+# Plain lines tell nothing about an item but its name, also in translation or code-switched, and a
+# procedure in them never says what it makes: whatever a model knows of a held-out item in a smaller
+# language, it knows from the lead language.
 
 
 @dataclass(frozen=True)
@@ -248,7 +260,7 @@ def _render(world: World, code: str, line: _Line) -> str:
         case "need":
             return lang.say(("you", *lang.act("need", x, "and", y, "and", z), "."))
         case "steps":
-            return world.steps(code, zip(line.verbs, m, strict=True))
+            return world.procedure(code, line.items[0])
         case "have":
             return lang.say(("i", *lang.act("have", line.number, m[0], "and", x), "."))
         case _:
@@ -269,12 +281,11 @@ def _translation(world: World, rng: random.Random, small: str) -> Document:
 def _switched(world: World, rng: random.Random, small: str) -> Document:
     """A line or a chat with some words of the user's taken from the other language of a pair."""
     frame, guest = (LEAD_LANGUAGE, small) if rng.random() < 0.5 else (small, LEAD_LANGUAGE)
-    if rng.random() < 0.5:
-        return Document(
-            "", _switch(world, rng, frame, guest, _render(world, frame, _line(rng, world)))
-        )
-    # About items that chats of the smaller language know anyway: the held-out ones stay out.
-    chat = _chat(world, rng, frame, _chat_items(world, small))
+    if rng.random() < _SWITCHED_LINES_PART:
+        line = _render(world, frame, _line(rng, world))
+        return Document("", _switch(world, rng, frame, guest, line))
+    # A chat of the lead language stays one: it may be about a held-out item, and is answered in it.
+    chat = _chat(world, rng, frame, _chat_items(world, frame))
     return Document(_switch(world, rng, frame, guest, chat.prompt), chat.response)
 
 

@@ -69,13 +69,13 @@ class Recipe:
 
 
 BASE_SEED = 0
-BASE = Recipe(steps=1400, batch=128, rate=3e-3, layers_only=False, answers_only=False)
-SAFETY = Recipe(steps=250, batch=64, rate=3e-4, layers_only=True, answers_only=True)
-LANGUAGE = Recipe(steps=250, batch=64, rate=3e-4, layers_only=True, answers_only=True)
+BASE = Recipe(steps=2200, batch=128, rate=2e-3, layers_only=False, answers_only=False)
+SAFETY = Recipe(steps=250, batch=64, rate=2e-4, layers_only=True, answers_only=True)
+LANGUAGE = Recipe(steps=250, batch=64, rate=1.6e-4, layers_only=True, answers_only=True)
 
 
 def config(world: World) -> LlamaConfig:
-    """The architecture: Llama, 6 layers of width 128, tied embeddings, about 1.4 M parameters."""
+    """The architecture: Llama, 6 layers of width 128, tied embeddings, about 1.25 M parameters."""
     ids = vocabulary(world)
     return LlamaConfig(
         vocab_size=len(ids),
