@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test parity lint bench clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -10,6 +10,10 @@ demo: .venv-demo/ready
 
 test: .venv-test/ready
 	.venv-test/bin/python -m pytest -n 2 tests
+
+# mergekit pins much; it gets an environment of its own, and only these tests use it
+parity: .venv-test/ready .venv-mergekit/ready
+	SAFESWAP_MERGEKIT=$(CURDIR)/.venv-mergekit/bin/python .venv-test/bin/python -m pytest tests/interchange tests/operators/test_mergekit.py
 
 lint: .venv-test/ready
 	.venv-test/bin/ruff check src tests benchmarks
@@ -26,5 +30,11 @@ bench: .venv-demo/ready
 	.venv-$*/bin/python $(PIP) -e ".[$(if $(filter test,$*),dev,demo)]"
 	touch $@
 
+.venv-mergekit/ready: Makefile
+	$(PYTHON) -m venv .venv-mergekit
+	.venv-mergekit/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-mergekit/bin/python -m pip install --quiet --disable-pip-version-check mergekit==0.1.5 "transformers>=5.0,<6"
+	touch $@
+
 clean:
-	rm -rf .venv-demo .venv-test demo-out
+	rm -rf .venv-demo .venv-test .venv-mergekit demo-out

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from safeswap.cli import evaluation, interchange, methods
 from safeswap.errors import PlanError, SafeswapError
 from safeswap.version import __version__
 
@@ -55,25 +56,39 @@ _EXPERTS = _options(
     ),
 )
 _PLANNING = _options(
-    click.option("--by", default="module", show_default=True, help="module or layer."),
+    click.option(
+        "--method", help="How units are decided; see methods. [default: share-difference]"
+    ),
+    click.option("--by", help="module or layer.  [default: module]"),
     click.option(
         "--tau", type=float, help="Threshold on the difference of shares.  [default: 0.001]"
     ),
     click.option(
         "--tau-relative", type=float, help="The same as a fraction of the mean share, e.g. 0.05."
     ),
-    click.option(
-        "--alpha", type=float, default=0.5, show_default=True, help="Safety's part in a blend."
-    ),
+    click.option("--alpha", type=float, help="Safety's part in a blend.  [default: 0.5]"),
     click.option(
         "--norms",
         help="language, safety, blend or follow.  [default: follow by layer, language by module]",
     ),
     click.option(
         "--outside",
-        default="blend",
-        show_default=True,
-        help="Embeddings, final norm, lm_head: blend, language, safety or base.",
+        help="Embeddings, final norm, lm_head: blend, language, safety or base.  [default: blend]",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Any other parameter of the method, e.g. bottom=5. Repeat it for several.",
+    ),
+    click.option("--operator", help="How a unit's task vectors are joined.  [default: linear]"),
+    click.option(
+        "--operator-set",
+        "operator_settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A parameter of the operator, e.g. density=0.2. Repeat it for several.",
     ),
     click.option("--donor", help="Whose config and tokenizer go along.  [default: the language]"),
 )
@@ -105,12 +120,53 @@ def _languages(pairs: tuple[str, ...]) -> dict[str, str | Path]:
 
 
 def _selection(options: Mapping[str, Any]) -> dict[str, Any]:
-    chosen = {key: options[key] for key in ("by", "alpha", "norms", "outside", "donor")}
-    if options["tau"] is not None and options["tau_relative"] is not None:
-        raise PlanError("--tau and --tau-relative exclude each other; give one of them.")
-    if options["tau_relative"] is not None:
-        return chosen | {"tau": options["tau_relative"], "tau_relative": True}
-    return chosen | ({} if options["tau"] is None else {"tau": options["tau"]})
+    """The method with its parameters and the donor, those that were given."""
+    from safeswap.selectors import OPTIONS, find
+
+    chosen = {key: options[key] for key in (*OPTIONS, "donor") if options[key] is not None}
+    if "tau_relative" in chosen:
+        if "tau" in chosen:
+            raise PlanError("--tau and --tau-relative exclude each other; give one of them.")
+        chosen |= {"tau": chosen["tau_relative"], "tau_relative": True}
+    method = find(options["method"] or "share-difference")
+    known = {parameter.name: parameter for parameter in method.parameters}
+    for name, text in _pairs("--set", options["settings"]).items():
+        if name in chosen:
+            raise PlanError(f"{name} is given twice; leave one out.")
+        # an unknown one is refused with the others, by the method
+        chosen[name] = known[name].parse(text) if name in known else text
+    settings = _pairs("--operator-set", options["operator_settings"])
+    if settings and not options["operator"]:
+        raise PlanError("--operator-set needs --operator NAME; see safeswap methods.")
+    if options["operator"]:
+        values = {name: _value(text) for name, text in settings.items()}
+        chosen["operator"] = {"name": options["operator"], **values}
+    return {"method": method.name, **chosen}
+
+
+def _value(text: str) -> float | int | bool | str:
+    """What a text says; whether it is what the parameter takes is for the operator to check."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for pair in given:
+        name, separator, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not separator:
+            raise PlanError(f"{option} {pair!r} must be NAME=VALUE; see safeswap methods NAME.")
+        if name in pairs:
+            raise PlanError(f"{name} is given twice; leave one out.")
+        pairs[name] = text.strip()
+    return pairs
 
 
 @main.command()
@@ -164,7 +220,7 @@ def _notes(notes: tuple[str, ...]) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="plan.yaml")
 @_PLANNING
 def plan(profile_file: Path, name: str | None, output: Path, **options: Any) -> None:
-    """Decide every unit by the paper's rule; reads no weights."""
+    """Decide every unit, by the paper's rule or another method; reads no weights."""
     from safeswap.api import make_plan
     from safeswap.profile import Profile
 
@@ -253,15 +309,16 @@ def _merge_plans(
     from safeswap.plan import Plan
     from safeswap.profile import Profile
 
-    planning = {"by": "module", "alpha": 0.5, "outside": "blend"}
-    changed = [k for k in ("tau", "tau_relative", "norms", "donor") if options[k] is not None]
-    changed += [k for k, default in planning.items() if options[k] != default]
+    planning = ("method", "by", "tau", "tau_relative", "alpha", "norms", "outside", "donor")
+    changed = [key for key in planning if options[key] is not None]
+    changed += ["set"] if options["settings"] else []
+    changed += ["operator"] if options["operator"] or options["operator_settings"] else []
     if base or safety or languages or changed:
         named = f"--{changed[0].replace('_', '-')}" if changed else "BASE and the experts"
         raise PlanError(f"with --plan, {named} come from the plan; edit it, or plan again.")
     read = [Plan.load(path) for path in plans]
-    saved = read[0].profile
-    profile = Profile.load(Path(saved)) if saved and Path(saved).exists() else None
+    saved = plans[0].parent / read[0].profile if read[0].profile else None  # absolute ones stay so
+    profile = Profile.load(saved) if saved and saved.exists() else None
     return merge_plans(read, out, profile=profile, **running)
 
 
@@ -332,6 +389,8 @@ def verify(
     click.echo(f"{out}: {checked.tensors} tensors, {checked.nbytes / 1e9:.3f} GB {how}: all equal")
     if checked.edited:
         click.echo(f"weights edited by hand in {len(checked.edited)} units: {checked.edited[0]} …")
+    for name in checked.rewritten:
+        click.echo(f"note: {name} is not as the merge wrote it")
 
 
 @main.command()
@@ -356,6 +415,10 @@ def demo(out: Path) -> None:
     transformers.utils.logging.disable_progress_bar()
     click.echo("The small world shows the mechanism; it is no evidence about large models.")
     run_demo(out, click.echo)
+
+
+for _command in (*methods.COMMANDS, *interchange.COMMANDS, *evaluation.COMMANDS):
+    main.add_command(_command)
 
 
 def run() -> None:

@@ -1,0 +1,376 @@
+"""The verbs of evaluation on the command line: evaluate, judge, compare, agreement, annotate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from safeswap.errors import EvaluationError, nearest
+
+if TYPE_CHECKING:
+    from safeswap.evaluation.responders import BackendOptions
+    from safeswap.report.tables import Table
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FORMATS = ("terminal", "md", "csv", "latex", "html")
+
+_results = click.argument("results", type=click.Path(path_type=Path))
+_many_results = click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+_quiet = click.option("--quiet", is_flag=True, help="No progress bar.")
+_judge_choice = click.option("--judge", help="Whose verdicts count, if there are several.")
+_counting = click.option(
+    "--loose", is_flag=True, help="Count “controversial” as safe (default: as unsafe)."
+)
+
+
+def _backend_options(command: Command) -> Command:
+    options = (
+        click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
+        click.option("--dtype", default="auto", show_default=True, help="For hf and vllm."),
+        click.option("--device", default="auto", show_default=True, help="For hf: cpu, cuda, …"),
+        click.option(
+            "--batch-tokens",
+            type=click.IntRange(min=1),
+            default=16384,
+            show_default=True,
+            help="For hf: padded tokens per batch; lower it when memory runs out.",
+        ),
+        click.option("--base-url", default="", help="For api: the server, ending in /v1."),
+        click.option(
+            "--api-key-variable",
+            default="OPENAI_API_KEY",
+            show_default=True,
+            help="For api: the environment variable that holds the key.",
+        ),
+        click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True),
+        click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds."),
+        click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True),
+        click.option("--tokenizer", default="", help="For api with tasks that score choices."),
+        click.option(
+            "--engine",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="For vllm: an engine argument, such as tensor_parallel_size=2. Repeat it.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option(
+    "--suite",
+    default="paper",
+    show_default=True,
+    help="paper, safety, ability, benchmarks joined by commas, or a YAML file.",
+)
+@click.option("--languages", required=True, help="Codes joined by commas, such as ko,sw,bn,te.")
+@click.option(
+    "--prompts",
+    multiple=True,
+    metavar="NAME[/LANGUAGE]=FILE",
+    help="multijail=MultiJail.csv, xstest=xstest_prompts.csv, xstest/sw=translated.csv.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="NAME/LANGUAGE=FILE",
+    help="A local file in place of a benchmark's dataset, such as mgsm/te=mgsm_te.tsv.",
+)
+@click.option(
+    "--instruction",
+    type=click.Path(path_type=Path),
+    help="Adds MultiJail's intentional mode with this malicious instruction.",
+)
+@click.option(
+    "--chat-template",
+    default="on",
+    show_default=True,
+    help="on, off, or a Jinja file: the same for every model.",
+)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True)
+@click.option(
+    "--harness-tokens",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="New tokens for lm-eval's generating tasks.",
+)
+@click.option("--results", type=click.Path(path_type=Path), required=True, help="Where rows go.")
+@click.option("--judge", "judge_spec", help="Judge right after; see `safeswap judge`.")
+@click.option("--judge-kind", help="qwen3guard, llamaguard, threeway or rule.")
+@click.option("--judge-backend", help="Default: that of the models.")
+@click.option("--judge-url", default="", help="For a judge on another server.")
+@_backend_options
+@_quiet
+def evaluate(
+    models: tuple[str, ...],
+    suite: str,
+    languages: str,
+    prompts: tuple[str, ...],
+    data: tuple[str, ...],
+    instruction: Path | None,
+    chat_template: str,
+    max_new_tokens: int,
+    harness_tokens: int,
+    results: Path,
+    judge_spec: str | None,
+    judge_kind: str | None,
+    judge_backend: str | None,
+    judge_url: str,
+    quiet: bool,
+    **backend: Any,
+) -> None:
+    """Let MODELS answer a suite, and store every answer in the results folder.
+
+    MODELS are folders, hub ids or a server's names, each as SOURCE or NAME=SOURCE. The same command
+    goes on where it was stopped.
+    """
+    from safeswap.evaluation import run
+    from safeswap.evaluation.judges import make_judge
+
+    kind = backend.pop("backend")
+    options = _options_of(backend, chat_template)
+    if judge_spec is not None:  # a wrong name should not show after hours of answering
+        make_judge(judge_spec, kind=judge_kind)
+    made = run.make_suite(
+        suite,
+        [code.strip() for code in languages.split(",") if code.strip()],
+        prompts={key: Path(path) for key, path in _pairs("--prompts", prompts)},
+        files={_cell(key): Path(path) for key, path in _pairs("--data", data)},
+        instruction=instruction,
+    )
+    for benchmark in made.benchmarks:
+        for code, reason in benchmark.absent.items():
+            click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
+    generation = run.Generation(max_new_tokens, harness_tokens)
+    for done in run.evaluate(
+        models, made, results, backend=kind, options=options, generation=generation, quiet=quiet
+    ):
+        click.echo(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
+    if judge_spec is not None:
+        judging = _options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
+        _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, (), quiet)
+    elif any(benchmark.prompts for benchmark in made.benchmarks):
+        click.echo(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
+
+
+@click.command()
+@_results
+@click.option("--judge", "spec", required=True, help="A hub id, a folder, or rule:FILE.yaml.")
+@click.option("--kind", help="qwen3guard, llamaguard, threeway or rule, if the name does not tell.")
+@click.option("--models", default="", help="Only these, joined by commas.")
+@_backend_options
+@_quiet
+def judge(
+    results: Path, spec: str, kind: str | None, models: str, quiet: bool, **backend: Any
+) -> None:
+    """Judge the stored responses of a results folder, without generating any.
+
+    Each judge has a file of its own; what it has read already is not judged again.
+    """
+    names = tuple(name.strip() for name in models.split(",") if name.strip())
+    chosen = backend.pop("backend")
+    _judge(results, spec, kind, chosen, _options_of(backend, "on"), names, quiet)
+
+
+def _judge(
+    results: Path,
+    spec: str,
+    kind: str | None,
+    backend: str,
+    options: BackendOptions,
+    models: Sequence[str],
+    quiet: bool,
+) -> None:
+    from safeswap.evaluation import run
+
+    added = run.judge(
+        results, spec, kind=kind, backend=backend, options=options, models=models, quiet=quiet
+    )
+    for arm, count in added.items():
+        click.echo(f"{arm}: {count} verdicts of {spec} added")
+    if not added:
+        click.echo(f"nothing to judge: {spec} has read every response")
+    for arm, verdicts in run.count_verdicts(results, spec, kind=kind).items():
+        if nonsense := verdicts["unparsed"]:
+            click.echo(
+                f"warning: {nonsense} of {verdicts.total()} verdicts on {arm} are in no form that "
+                "this judge answers in; they count as neither safe nor unsafe. Look at `raw` in "
+                f"{results / arm / 'verdicts'}: is it the right judge, and --kind?",
+                err=True,
+            )
+    click.echo(f"next: safeswap compare {results}")
+
+
+@click.command()
+@_many_results
+@_judge_choice
+@_counting
+@click.option("--reference", help="Compare all with this model (default: each merge with its own).")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    default=2.0,
+    show_default=True,
+    help="Points of ability that may be lost.",
+)
+@click.option(
+    "--annotations",
+    type=click.Path(path_type=Path),
+    help="A labelled sheet of `safeswap annotate`: corrects the rates for the judge's errors.",
+)
+@click.option("--explain", "cell", metavar="CELL", help="BENCHMARK/LANGUAGE/MODEL: the rows of it.")
+@click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write report.md, .csv, .tex, .html.")
+def compare(
+    results: tuple[Path, ...],
+    judge: str | None,
+    loose: bool,
+    reference: str | None,
+    margin: float,
+    annotations: Path | None,
+    cell: str | None,
+    form: str,
+    out: Path | None,
+) -> None:
+    """Print the tables of one or more results folders of the same settings."""
+    from safeswap.evaluation import run
+    from safeswap.report import tables as render
+
+    _check_format(form)
+    if cell is not None:
+        click.echo(run.explain(results, cell, judge=judge, strict=not loose))
+        return
+    tables = run.compare(
+        results,
+        judge=judge,
+        strict=not loose,
+        reference=reference,
+        margin=margin / 100,
+        annotations=annotations,
+    )
+    _print(tables, form)
+    if out is not None:
+        for path in render.write_reports(tables, out):
+            click.echo(f"{path}: written")
+
+
+@click.command()
+@click.argument("labels", type=click.Path(path_type=Path))
+@click.option("--human", help="The column of human labels.")
+@click.option("--judge", "judges", multiple=True, help="A judge's column. Repeat it for several.")
+@click.option("--positive", multiple=True, help="A label that counts as positive. Repeat it.")
+@click.option("--by", help="Also for each value of this column.")
+@click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
+def agreement(
+    labels: Path,
+    human: str | None,
+    judges: tuple[str, ...],
+    positive: tuple[str, ...],
+    by: str | None,
+    form: str,
+) -> None:
+    """Compare judges with human labels: accuracy, κ, sensitivity, specificity, confusion.
+
+    LABELS is a CSV with a column of human labels and one per judge; or a sheet that
+    `safeswap annotate` made, labelled, with its key beside it.
+    """
+    _check_format(form)
+    from safeswap.evaluation import agreement as agreeing
+    from safeswap.evaluation.annotation import key_of, read_annotations
+
+    if key_of(labels).exists():
+        found = [read_annotations(labels).agreement(positive)]
+    else:
+        sheet = agreeing.read_labels(labels, human=human, judges=judges)
+        found = agreeing.agreements(sheet, positive, by)
+    _print(agreeing.agreement_tables(found), form)
+
+
+@click.command()
+@_results
+@click.option("--sample", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@_judge_choice
+@click.option("--out", type=click.Path(path_type=Path), default="annotate.csv", show_default=True)
+def annotate(results: Path, sample: int, seed: int, judge: str | None, out: Path) -> None:
+    """Draw a stratified, blind sample of responses to label by hand.
+
+    Labels (safe, unsafe, invalid) go into the sheet; `safeswap agreement SHEET` and
+    `safeswap compare RESULTS --annotations SHEET` read it back.
+    """
+    from safeswap.evaluation import run
+
+    key, count = run.annotate(results, out, sample, seed=seed, judge=judge)
+    click.echo(f"{out}: {count} responses to label with safe, unsafe or invalid")
+    click.echo(f"{key}: which is which; keep it from whoever labels")
+
+
+def _options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
+    from safeswap.evaluation.responders import BackendOptions
+
+    fields = {key: value for key, value in backend.items() if key != "engine"}
+    template = None if chat_template in ("on", "off") else Path(chat_template)
+    engine = {key: _plain(value) for key, value in _pairs("--engine", backend["engine"])}
+    return BackendOptions(
+        **fields, engine=engine, chat_template=template, use_template=chat_template != "off"
+    )
+
+
+def _plain(text: str) -> Any:
+    """``2`` is a number, ``true`` a truth value, anything else stays text."""
+    import yaml
+
+    value = yaml.safe_load(text)
+    return value if isinstance(value, (int, float, bool)) else text
+
+
+def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
+    found = []
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not separator or not value or not key:
+            raise EvaluationError(f"{option} {text!r}: is given as NAME=VALUE.")
+        found.append((key, value))
+    return found
+
+
+def _cell(key: str) -> tuple[str, str]:
+    benchmark, separator, language = key.partition("/")
+    if not separator:
+        raise EvaluationError(f"--data {key}: is given as BENCHMARK/LANGUAGE=FILE.")
+    return benchmark, language
+
+
+def _check_format(form: str) -> None:
+    if form not in FORMATS:
+        raise EvaluationError(f"--format {form}: there is no such format{nearest(form, FORMATS)}")
+
+
+def _print(tables: Sequence[Table], form: str) -> None:
+    from safeswap.report import tables as render
+
+    if form == "terminal":
+        from rich.console import Console
+
+        render.print_tables(tables, Console())
+        return
+    click.echo(_rendered(tables, form))
+
+
+def _rendered(tables: Sequence[Table], form: str) -> str:
+    from safeswap.report import tables as render
+
+    if form == "html":
+        return render.as_html(tables, "safeswap: evaluation")
+    one = {"md": render.as_markdown, "csv": render.as_csv, "latex": render.as_latex}
+    return "\n".join(one[form](table) for table in tables)
+
+
+COMMANDS = (evaluate, judge, compare, agreement, annotate)
