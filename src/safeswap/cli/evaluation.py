@@ -101,6 +101,11 @@ def _backend_options(command: Command) -> Command:
     show_default=True,
     help="New tokens for lm-eval's generating tasks.",
 )
+@click.option(
+    "--split",
+    metavar="PART[:FRACTION[:SEED]]",
+    help="Only the dev or the test questions, such as test or dev:0.5:0 (default: all).",
+)
 @click.option("--results", type=click.Path(path_type=Path), required=True, help="Where rows go.")
 @click.option("--judge", "judge_spec", help="Judge right after; see `safeswap judge`.")
 @click.option("--judge-kind", help="qwen3guard, llamaguard, threeway or rule.")
@@ -118,6 +123,7 @@ def evaluate(
     chat_template: str,
     max_new_tokens: int,
     harness_tokens: int,
+    split: str | None,
     results: Path,
     judge_spec: str | None,
     judge_kind: str | None,
@@ -133,6 +139,7 @@ def evaluate(
     """
     from safeswap.evaluation import run
     from safeswap.evaluation.judges import make_judge
+    from safeswap.evaluation.splits import read_split
 
     kind = backend.pop("backend")
     options = _options_of(backend, chat_template)
@@ -144,7 +151,7 @@ def evaluate(
         prompts={key: Path(path) for key, path in _pairs("--prompts", prompts)},
         files={_cell(key): Path(path) for key, path in _pairs("--data", data)},
         instruction=instruction,
-    )
+    ).on(None if split is None else read_split(split))
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")

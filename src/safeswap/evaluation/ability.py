@@ -22,7 +22,7 @@ import csv
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
@@ -43,6 +43,7 @@ from safeswap.evaluation.arms import Arm
 from safeswap.evaluation.collect import Generation, Tell
 from safeswap.evaluation.numbers import final_number, same_number
 from safeswap.evaluation.responders import Responder
+from safeswap.evaluation.splits import Split
 from safeswap.evaluation.store import REQUESTS, SCORES, Journal, Results, Row, digest_of, read_rows
 from safeswap.evaluation.suites import Benchmark, HarnessTask, Suite
 
@@ -198,7 +199,7 @@ def score_tasks(
     ):
         model = StoredModel(responder.harness(), requests, arm.digest, generation.template, tell)
         for benchmark, task in todo:
-            samples = _evaluate(model, manager, task, generation, Path(scratch))
+            samples = _evaluate(model, manager, task, generation, Path(scratch), suite.split)
             rows = list(_score_rows(benchmark, task, samples, model))
             prefix = f"{benchmark.name}/{task.language}"
             scores.add(row for row in rows if row["key"] not in scores)
@@ -227,8 +228,9 @@ def _evaluate(
     task: HarnessTask,
     generation: Generation,
     scratch: Path,
+    split: Split | None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """lm-eval's samples, by its task names."""
+    """lm-eval's samples, by its task names; of one side of a split, or all."""
     known = manager.all_tasks
     if task.task not in known and "output_type" not in task.settings:
         raise EvaluationError(
@@ -236,10 +238,13 @@ def _evaluate(
         )
     local = None if task.file is None else _as_parquet(task.file, scratch)
     try:
+        spec = _spec(manager, task, local)
+        chosen = None if split is None else _on_side(manager, spec, task, split)
         found = lm_eval.simple_evaluate(
             model=model,
-            tasks=[_spec(manager, task, local)],
+            tasks=[spec],
             task_manager=manager,
+            samples=chosen,
             num_fewshot=0,
             log_samples=True,
             apply_chat_template=generation.template != "off",
@@ -253,6 +258,8 @@ def _evaluate(
             f"lm-eval's task {task.task}: {type(error).__name__}: {error}. Is {place}?"
         ) from error
     samples: dict[str, list[dict[str, Any]]] = found["samples"]
+    if chosen is not None:  # lm-eval asks everything where it is given an empty list
+        return {name: listed for name, listed in samples.items() if chosen[name]}
     asked = sum(len({sample["doc_id"] for sample in listed}) for listed in samples.values())
     if not asked:
         raise EvaluationError(f"lm-eval's task {task.task}: its dataset holds no questions.")
@@ -262,6 +269,40 @@ def _evaluate(
             "others belong to none of its parts. Check the column Subject."
         )
     return samples
+
+
+def _on_side(
+    manager: TaskManager, spec: str | dict[str, Any], task: HarnessTask, split: Split
+) -> dict[str, list[int]]:
+    """The numbers of the questions on one side of a split, by lm-eval's names of the tasks."""
+    loaded = manager.load([spec])["tasks"]
+    sides = {
+        name: [
+            number
+            for number, doc in enumerate(one.eval_docs)
+            if split.holds(_cluster(task, name, number, doc))
+        ]
+        for name, one in loaded.items()
+    }
+    if not any(sides.values()):
+        raise EvaluationError(
+            f"lm-eval's task {task.task}: none of its questions is on the side {split}. Choose "
+            "another part of dev questions or another seed."
+        )
+    return sides
+
+
+def _cluster(task: HarnessTask, name: str, number: int, doc: Mapping[str, Any]) -> str:
+    """What a question is grouped by: the field that the benchmark names, or its number, by which it
+    is found again in other languages."""
+    if task.cluster is None:
+        return f"{name.removeprefix(task.task).strip('_')}/{number}".strip("/")
+    if task.cluster not in doc:
+        raise EvaluationError(
+            f"{task.task}: the questions have no field {task.cluster!r} to group them by"
+            f"{nearest(task.cluster, list(doc))}"
+        )
+    return str(doc[task.cluster])
 
 
 def _spec(manager: TaskManager, task: HarnessTask, local: Path | None) -> str | dict[str, Any]:
@@ -387,17 +428,8 @@ def _score_rows(
                 "metrics": _metrics(group),
                 "doc_hash": first["doc_hash"],
                 "prompt_hash": first["prompt_hash"],
+                "cluster": _cluster(task, name, number, first["doc"]),
             }
-            if task.cluster is not None:
-                if task.cluster not in first["doc"]:
-                    known = list(first["doc"])
-                    raise EvaluationError(
-                        f"{benchmark.name}: the questions have no field {task.cluster!r} to group "
-                        f"them by{nearest(task.cluster, known)}"
-                    )
-                row["cluster"] = str(first["doc"][task.cluster])
-            else:  # a question's translations have one name
-                row["cluster"] = f"{name.removeprefix(task.task).strip('_')}/{number}".strip("/")
             if any(stored.get("prompt_cut") for stored in _stored(first, model)):
                 row["prompt_cut"] = True
             yield row | _verdict(benchmark, task, first, row["metrics"], model)

@@ -73,7 +73,8 @@ def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
     for benchmark in suite.benchmarks:
         for code in suite.languages:
             cells[f"{benchmark.name}/{code}"] = _cell_settings(benchmark, code)
-    return {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
+    settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
+    return settings if suite.split is None else {**settings, "split": suite.split.as_dict()}
 
 
 def _cell_settings(benchmark: Benchmark, code: str) -> dict[str, Any]:

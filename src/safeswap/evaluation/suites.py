@@ -32,6 +32,7 @@ import yaml
 
 from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.prompts import Kind, PromptSet, read_prompts, with_instruction
+from safeswap.evaluation.splits import Split
 
 Measures = Literal["unsafe", "refused", "right"]
 """The rate in a cell: unsafe answers, refused harmless prompts (both lower is better), or right."""
@@ -135,10 +136,36 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Benchmarks in a fixed order, in fixed languages."""
+    """Benchmarks in a fixed order, in fixed languages; one side of a `Split` of their questions, or
+    all of them."""
 
     languages: tuple[str, ...]
     benchmarks: tuple[Benchmark, ...]
+    split: Split | None = None
+
+    def on(self, split: Split | None) -> Suite:
+        """The suite with the questions of one side only; prompts leave now, lm-eval's later.
+
+        Raises:
+            EvaluationError: no prompt of a benchmark is on that side.
+        """
+        return replace(
+            self, benchmarks=tuple(_on_side(b, split) for b in self.benchmarks), split=split
+        )
+
+
+def _on_side(benchmark: Benchmark, split: Split | None) -> Benchmark:
+    if split is None or benchmark.prompts is None:
+        return benchmark
+    all_of = benchmark.prompts
+    kept = tuple(prompt for prompt in all_of.prompts if split.holds(prompt.id))
+    for code in all_of.languages:
+        if not any(prompt.language == code for prompt in kept):
+            raise EvaluationError(
+                f"{benchmark.title}, {code}: none of its prompts is on the side {split}. Choose "
+                "another part of dev questions or another seed, or add prompts."
+            )
+    return replace(benchmark, prompts=replace(all_of, prompts=kept))
 
 
 def make_suite(

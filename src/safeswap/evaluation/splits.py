@@ -1,0 +1,83 @@
+"""Dev and test: what a method was chosen on is not what it is reported on.
+
+A question's side is decided by a seeded hash of the name that groups it with its like: a prompt's
+id, the passage of a BELEBELE question, the number of an MGSM one. So a prompt, its translations and
+its hostile wording are always on the same side, on every machine, however many there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from safeswap.errors import EvaluationError, nearest
+
+Part = Literal["dev", "test"]
+PARTS: tuple[str, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One side of a division of all questions.
+
+    Attributes:
+        part: ``dev``, where methods and parameters are chosen, or ``test``, where they are reported.
+        fraction: of the questions that are dev, about.
+        seed: another seed is another division.
+    """
+
+    part: Part
+    fraction: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise EvaluationError(f"no part is called {self.part!r}{nearest(self.part, PARTS)}")
+        if not 0.0 < self.fraction < 1.0:
+            raise EvaluationError(
+                f"the part of dev questions lies between 0 and 1, not {self.fraction}."
+            )
+
+    def holds(self, name: str) -> bool:
+        """Whether a question (or the group that it belongs to) is on this side."""
+        raw = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()[:8]
+        dev = int.from_bytes(raw, "big") < self.fraction * 2**64
+        return dev == (self.part == "dev")
+
+    def of(self, part: Part) -> Split:
+        """The named side of the same division."""
+        return replace(self, part=part)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for files."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.part}:{self.fraction:g}:{self.seed}"
+
+
+def read_split(text: str) -> Split:
+    """A split from ``PART[:FRACTION[:SEED]]``, such as ``test`` or ``dev:0.5:0``.
+
+    Raises:
+        EvaluationError: another form, an unknown part, a fraction that leaves a side empty.
+    """
+    part, *rest = text.split(":")
+    try:
+        if len(rest) > 2:
+            raise ValueError
+        fraction = float(rest[0]) if rest else 0.5
+        seed = int(rest[1]) if len(rest) == 2 else 0
+    except ValueError:
+        raise EvaluationError(
+            f"--split {text}: is dev or test, with the part of dev questions and a seed if you "
+            "like: test:0.5:0."
+        ) from None
+    return split_of({"part": part, "fraction": fraction, "seed": seed})
+
+
+def split_of(content: Mapping[str, Any]) -> Split:
+    """A split from what :meth:`Split.as_dict` gave."""
+    return Split(content["part"], float(content["fraction"]), int(content["seed"]))
