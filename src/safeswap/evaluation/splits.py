@@ -23,7 +23,7 @@ class Split:
     """One side of a division of all questions.
 
     Attributes:
-        part: ``dev``, where methods and parameters are chosen, or ``test``, where they are reported.
+        part: ``dev``, where methods and parameters are chosen, or ``test``, for the report.
         fraction: of the questions that are dev, about.
         seed: another seed is another division.
     """
