@@ -26,7 +26,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One candidate (or one of the models it was made from) on one side of a split, in one language.
+    """One candidate, or a model it was made from, on one side of a split, in one language.
 
     Attributes:
         name: its arm in the results.
