@@ -183,8 +183,8 @@ def _parameters(model: Any, family: Family, language: str) -> dict[str, torch.Te
     if lost:
         raise EvaluationError(
             f"{family.members[language].folder}: transformers does not hold {listed(lost)} as "
-            "the checkpoint stores them, so candidates cannot be exchanged in memory. Add --reload: each "
-            "candidate is then written and loaded."
+            "the checkpoint stores them, so candidates cannot be exchanged in memory. Add "
+            "--reload: each candidate is then written and loaded."
         )
     return found
 
