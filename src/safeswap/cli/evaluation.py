@@ -232,6 +232,9 @@ def _judge(
     type=click.Path(path_type=Path),
     help="A labelled sheet of `safeswap annotate`: corrects the rates for the judge's errors.",
 )
+@click.option(
+    "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
+)
 @click.option("--explain", "cell", metavar="CELL", help="BENCHMARK/LANGUAGE/MODEL: the rows of it.")
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write report.md, .csv, .tex, .html.")
@@ -242,6 +245,7 @@ def compare(
     reference: str | None,
     margin: float,
     annotations: Path | None,
+    dev: bool,
     cell: str | None,
     form: str,
     out: Path | None,
@@ -261,6 +265,7 @@ def compare(
         reference=reference,
         margin=margin / 100,
         annotations=annotations,
+        dev=dev,
     )
     _print(tables, form)
     if out is not None:

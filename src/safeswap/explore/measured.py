@@ -99,7 +99,7 @@ def read_measured(
     Raises:
         EvaluationError: no results folder, no such judge.
     """
-    evidence = gather([results], judge, strict)
+    evidence = gather([results], judge, strict, dev=True)
     found = []
     for arm, model in evidence.models.items():
         figures = figures_of(evidence, arm, language)
