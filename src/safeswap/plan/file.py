@@ -60,13 +60,21 @@ def load(path: Path) -> Plan:
     Raises:
         PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
     """
+    return plan_of(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values from strict YAML: no key twice, ``no`` is a language, 1e-3 is a number.
+
+    Raises:
+        PlanError: it cannot be read, or is not YAML.
+    """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: is not YAML ({error}).") from error
-    return plan_of(content, str(path))
 
 
 def _row(row: PlannedUnit) -> dict[str, Any]:
