@@ -24,6 +24,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -309,7 +310,7 @@ def _spec(manager: TaskManager, task: HarnessTask, local: Path | None) -> str | 
     """What lm-eval is given: the task's name, or an inline group that overrides its settings."""
     if local is None and not task.settings:
         return task.task
-    overrides = dict(task.settings)
+    overrides = deepcopy(dict(task.settings))  # lm-eval writes into what it is given
     if local is not None:
         splits = dict.fromkeys(("test", "train", "validation", "dev"), str(local))
         overrides |= {
