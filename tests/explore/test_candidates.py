@@ -107,7 +107,9 @@ def trio(family: str, folder: Path) -> tuple[dict[str, Path], Any]:
     return found, {"safety": found["safety"], "languages": {"sw": found["sw"]}}
 
 
-@pytest.mark.parametrize("name", ["llama-biases", "qwen2", "phi3", "gpt2", "gpt-neox", "gemma3-text"])
+@pytest.mark.parametrize(
+    "name", ["llama-biases", "qwen2", "phi3", "gpt2", "gpt-neox", "gemma3-text"]
+)
 def test_families(name: str, tmp_path: Path) -> None:
     places, experts = trio(name, tmp_path)
     inside = InPlace(open_family(places["base"], **experts), "sw", CPU)
