@@ -235,7 +235,12 @@ def _judge(
 @click.option(
     "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
 )
-@click.option("--explain", "cell", metavar="CELL", help="BENCHMARK/LANGUAGE/MODEL[:REFERENCE]: the rows of it.")
+@click.option(
+    "--explain",
+    "cell",
+    metavar="CELL",
+    help="BENCHMARK/LANGUAGE/MODEL[:REFERENCE]: the rows of it.",
+)
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write report.md, .csv, .tex, .html.")
 def compare(
