@@ -319,6 +319,9 @@ def test_words_with_underscores_stay_readable_in_markdown() -> None:
 def test_unicode_that_pdflatex_lacks_is_written_as_mathematics() -> None:
     latex = as_latex(one("κ −2 ± 1 … a--b"))
     assert r"\ensuremath{\kappa} \ensuremath{-}2 \ensuremath{\pm} 1 \ldots{} a-{}-b" in latex
+    arrows = as_latex(one("unsafe % ↓, right % ↑, “all” that’s"))
+    assert r"\ensuremath{\downarrow}, right \% \ensuremath{\uparrow}, ``all'' that's" in arrows
+    assert arrows.isascii()
 
 
 def test_a_table_inside_another_page_uses_the_name_it_is_given() -> None:
@@ -329,6 +332,13 @@ def test_counts_are_in_the_csv_once() -> None:
     columns = (Column("name"), Column("n"), Column("rate"))
     table = Table("t", columns, (Row.of("a", Cell("12", 12), Cell.figure(0.5)),))
     assert as_csv(table) == "name,n,rate,rate value\r\na,12,50.0,0.5\r\n"
+
+
+def test_several_tables_in_one_csv_say_which_is_which() -> None:
+    first, second = one("a"), Table("-b − c", (Column("x"),), (Row.of("1"),))
+    text = as_csv([first, second])
+    whole = [as_csv(first), as_csv(second)]
+    assert text == f"{first.title}\r\n{whole[0]}\r\n'-b − c\r\n{whole[1]}"
 
 
 def _printed(table: Table, width: int) -> str:

@@ -386,7 +386,9 @@ def _rendered(tables: Sequence[Table], form: str) -> str:
 
     if form == "html":
         return render.as_html(tables, "safeswap: evaluation")
-    one = {"md": render.as_markdown, "csv": render.as_csv, "latex": render.as_latex}
+    if form == "csv":
+        return render.as_csv(tables)
+    one = {"md": render.as_markdown, "latex": render.as_latex}
     return "\n".join(one[form](table) for table in tables)
 
 
