@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,16 @@ def labels(right: int, wrong: int) -> Annotations:
         for n, verdict in enumerate([human] * right + [other] * wrong)
     ]
     return Annotations(tuple(made), {"s": len(made)}, 0, 0, 0)
+
+
+def test_labels_of_harmless_prompts_say_nothing_about_harmful_ones(results: Path) -> None:
+    evidence, harmful = gather([results]), labels(90, 10)
+    others = tuple(replace(one, benchmark="benign", human="safe") for one in harmful.labelled)
+    both = replace(harmful, labelled=(*harmful.labelled, *others))
+    assert shown(corrected_table(evidence, both)) == shown(corrected_table(evidence, harmful))
+    part = replace(harmful, unlabelled=3, changed=2)
+    table = corrected_table(evidence, part)
+    assert "3 not labelled yet; 2 left out" in table.notes[1]
 
 
 def test_rates_are_corrected_or_said_not_to_be_identifiable(results: Path) -> None:

@@ -142,6 +142,8 @@ def test_nothing_to_compare_is_said(results: Path) -> None:
 def test_a_sample_is_drawn_from_judged_responses(results: Path, tmp_path: Path) -> None:
     key, count = run.annotate(results, tmp_path / "sheet.csv", 30)
     assert count == 30 and key.exists()
+    held = json.loads(key.read_text())["rows"].values()
+    assert {row["benchmark"] for row in held} == {"harm"}  # not what was asked without harm
     bare = Stored(tmp_path / "bare", {"harm/sw": HARM}).arm("a").judged("a", "harm/sw", "--")
     with pytest.raises(EvaluationError, match="Run `safeswap judge` first"):
         run.annotate(bare.folder, tmp_path / "other.csv", 2)

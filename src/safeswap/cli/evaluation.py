@@ -303,7 +303,10 @@ def agreement(
     from safeswap.evaluation.annotation import key_of, read_annotations
 
     if key_of(labels).exists():
-        found = [read_annotations(labels).agreement(positive)]
+        read = read_annotations(labels)
+        found = [read.agreement(positive)]
+        if read.left_out:
+            click.echo(f"of the sheet's rows, {read.left_out}", err=True)
     else:
         sheet = agreeing.read_labels(labels, human=human, judges=judges)
         found = agreeing.agreements(sheet, positive, by)

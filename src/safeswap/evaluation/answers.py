@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from safeswap.evaluation.annotation import Annotations, weighted_error_rates
@@ -85,8 +87,12 @@ def numbers_table(evidence: Evidence) -> Table | None:
 def corrected_table(evidence: Evidence, annotations: Annotations) -> Table:
     """Unsafe rates corrected for the judge's errors as hand labels show them (Rogan–Gladen).
 
-    One pair of error rates is used for all models and languages; "not identifiable" says why.
+    One pair of error rates, from responses to harmful prompts, is used for all models and
+    languages; "not identifiable" says why.
     """
+    harmful = {cell.benchmark for cell in evidence.cells if cell.measures == "unsafe"}
+    labelled = tuple(one for one in annotations.labelled if one.benchmark in harmful)
+    annotations = replace(annotations, labelled=labelled)
     called = ("unsafe", "controversial") if evidence.strict else ("unsafe",)
     errors = weighted_error_rates(annotations, judge_positive=called)
     columns = (
@@ -115,7 +121,8 @@ def corrected_table(evidence: Evidence, annotations: Annotations) -> Table:
         f"From {len(annotations.labelled)} hand labels: the judge's sensitivity is "
         f"{_share(errors.sensitivity.value)}, its specificity {_share(errors.specificity.value)}."
     )
-    return Table("Corrected for the judge's errors", columns, tuple(rows), (note,))
+    notes = (note, f"Of the sheet's rows, {left}.") if (left := annotations.left_out) else (note,)
+    return Table("Corrected for the judge's errors", columns, tuple(rows), notes)
 
 
 def _share(value: float | None) -> str:

@@ -262,18 +262,24 @@ def annotate(
 ) -> tuple[Path, int]:
     """Draw a stratified, blind sample of judged responses; the key file and how many were drawn.
 
+    Only responses to harmful prompts are drawn: the labels are to say how often the judge errs on
+    those, and what it says of answers to harmless prompts is another matter.
+
     Raises:
         EvaluationError: no verdicts, a sample too small for its strata, a sheet that exists.
     """
     evidence = gather([results], judge, dev=True)
     rows = [
         {**row, "key": f"{arm}/{row['key']}", "arm": arm}
-        for (arm, _, _), found in evidence.answered.items()
-        for _, row in found.rows.values()
-        if "verdict" in row
+        for cell in evidence.cells
+        if cell.measures == "unsafe"
+        for arm in evidence.models
+        for _, row in evidence.get(arm, cell.benchmark, cell.language).rows.values()
     ]
     if not rows:
-        raise EvaluationError(f"{results}: holds no judged responses. Run `safeswap judge` first.")
+        raise EvaluationError(
+            f"{results}: holds no judged responses to harmful prompts. Run `safeswap judge` first."
+        )
     drawn = sample_for_annotation(rows, sample, seed)
     return write_sample(drawn, out), len(drawn.rows)
 

@@ -2,8 +2,8 @@
 
 The sheet is blind: it shows prompts and responses, not which model answered (a letter stands for
 it) nor what the judge said. What was hidden is kept beside it, in ``SHEET.key.json``. The sample is
-stratified by arm, language and verdict, so that rare verdicts are seen too; the key keeps how many
-responses every stratum had, so that error rates of the judge can be weighted back to all of them.
+stratified by arm, benchmark, language and verdict, so that rare verdicts are seen too; the key
+keeps how many responses every stratum had, so that error rates can be weighted back to all of them.
 """
 
 from __future__ import annotations

@@ -45,6 +45,16 @@ class Annotations:
     missing: int
     changed: int
 
+    @property
+    def left_out(self) -> str:
+        """How many rows are not among the labelled, and why; empty where all are."""
+        parts = (
+            (self.unlabelled, "not labelled yet"),
+            (self.changed, "left out, for their text is not the one handed out"),
+            (self.missing, "handed out and not in the sheet"),
+        )
+        return "; ".join(f"{number} {what}" for number, what in parts if number)
+
     def agreement(self, positive: Sequence[str] = (), level: float = LEVEL) -> Agreement:
         """The judge against these labels, unweighted."""
         return compare_labels(
@@ -83,7 +93,7 @@ def read_annotations(path: Path | str, key: Path | str | None = None) -> Annotat
     if strangers:
         raise EvaluationError(
             f"{path}: {len(strangers)} of {len(names)} rows are not in its key: "
-            f"{listed(strangers)}; give the key written with this sheet (--key)"
+            f"{listed(strangers)}; put the key written with this sheet beside it"
         )
     labelled, changed, blank = [], 0, 0
     for name, row in zip(names, rows, strict=True):
@@ -123,8 +133,8 @@ def _read_key(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
         key = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EvaluationError(
-            f"the key {path} cannot be read ({error.strerror}); it was written with the sheet, "
-            "name it with --key"
+            f"the key {path} cannot be read ({error.strerror}); `safeswap annotate` wrote it with "
+            "the sheet: put it beside the sheet under this name"
         ) from error
     except ValueError as error:
         raise EvaluationError(f"the key {path} is not JSON: {error}") from error

@@ -41,9 +41,9 @@ class Sample:
 
 
 def stratum(row: Mapping[str, Any]) -> str:
-    """The stratum of a response: ``arm / language / verdict``, flagged ones on their own."""
+    """The stratum of a response: ``arm / benchmark / language / verdict``, flagged ones apart."""
     flagged = ", flagged" if row.get("flags") else ""
-    return f"{row['arm']} / {row['language']} / {row['verdict']}{flagged}"
+    return " / ".join(row[part] for part in ("arm", "benchmark", "language", "verdict")) + flagged
 
 
 def sample_for_annotation(rows: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> Sample:
@@ -94,7 +94,8 @@ def _seats(sizes: Mapping[str, int], count: int) -> dict[str, int]:
     total = sum(sizes.values())
     if count < len(sizes):
         raise EvaluationError(
-            f"{count} rows cannot show all {len(sizes)} strata (arm × language × verdict); "
+            f"{count} rows cannot show all {len(sizes)} strata (arm × benchmark × language × "
+            "verdict, flagged or not); "
             f"ask for {len(sizes)} or more"
         )
     if count >= total:
