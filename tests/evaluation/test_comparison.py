@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.annotation import Annotation, Annotations
-from safeswap.evaluation.comparison import (
+from safeswap.evaluation.answers import (
     answers_table,
+    corrected_table,
+    degrees_table,
+    numbers_table,
+)
+from safeswap.evaluation.comparison import (
     compare_all,
     comparisons_tables,
-    corrected_table,
-    numbers_table,
     pooled_interval,
     rates_table,
 )
@@ -121,6 +125,21 @@ def test_a_reference_by_name(results: Path) -> None:
     assert "2 pairs left out: an outcome could not be read" in tables[2].cell_notes
     with pytest.raises(EvaluationError, match="no model is called 'bse'; did you mean 'base'"):
         compare_all(evidence, "bse")
+
+
+def test_strict_and_loose_stand_side_by_side(tmp_path: Path) -> None:
+    stored = Stored(tmp_path, {"harm/sw": HARM, "benign/sw": BENIGN}).arm("a").arm("b")
+    stored.judged("a", "harm/sw", "uccs?").judged("b", "harm/sw", "ssss?")
+    stored.judged("a", "benign/sw", "cccc")
+    for strict in (True, False):
+        table = degrees_table(gather([tmp_path], strict=strict))
+        assert table is not None
+        said = [[cell.text.split(" [")[0] for cell in row.cells] for row in table.rows]
+        assert said == [["a", "sw", "2", "75.0", "25.0"], ["b", "sw", "0", "0.0", "0.0"]]
+
+
+def test_without_anything_controversial_there_is_one_counting(results: Path) -> None:
+    assert degrees_table(gather([results])) is None
 
 
 def test_holm_counts_the_primary_comparisons_only(tmp_path: Path) -> None:
@@ -253,6 +272,16 @@ def labels(right: int, wrong: int) -> Annotations:
         for n, verdict in enumerate([human] * right + [other] * wrong)
     ]
     return Annotations(tuple(made), {"s": len(made)}, 0, 0, 0)
+
+
+def test_labels_of_harmless_prompts_say_nothing_about_harmful_ones(results: Path) -> None:
+    evidence, harmful = gather([results]), labels(90, 10)
+    others = tuple(replace(one, benchmark="benign", human="safe") for one in harmful.labelled)
+    both = replace(harmful, labelled=(*harmful.labelled, *others))
+    assert shown(corrected_table(evidence, both)) == shown(corrected_table(evidence, harmful))
+    part = replace(harmful, unlabelled=3, changed=2)
+    table = corrected_table(evidence, part)
+    assert "3 not labelled yet; 2 left out" in table.notes[1]
 
 
 def test_rates_are_corrected_or_said_not_to_be_identifiable(results: Path) -> None:

@@ -219,9 +219,12 @@ def test_a_server_need_not_list_its_models(server: Server, models: Any) -> None:
     assert len(ask(server, chats(1))[0]) == 1
 
 
-def test_a_conversation_without_generation_prompt_is_refused(server: Server) -> None:
-    found, wrong = ask(server, [chat("a"), chat("b", add_generation_prompt=False)])
-    assert found == {} and "--judge-backend hf or vllm" in wrong and server.asked == []
+def test_a_conversation_without_generation_prompt_is_asked_so(server: Server) -> None:
+    asked = [chat(text(1)), chat(text(1), add_generation_prompt=False)]
+    found, wrong = ask(server, asked, concurrency=1)
+    assert not wrong and found == dict(small().respond(asked))
+    told = [body.get("add_generation_prompt") for _, body in server.asked]
+    assert told == [None, False]
 
 
 def test_what_failed_is_asked_again_and_nothing_else(server: Server, tmp_path: Path) -> None:

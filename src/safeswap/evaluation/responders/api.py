@@ -36,7 +36,9 @@ class MalformedReplyError(Exception):
 class APIResponder:
     """A model behind ``/chat/completions``; see `Responder`. The server applies its template.
 
-    With the template off, the words go to ``/completions`` as they are.
+    With the template off, the words go to ``/completions`` as they are. For a conversation that
+    ends without a generation prompt (guards) vLLM's ``add_generation_prompt`` is sent; servers that
+    do not know it pass it over, and the guards' templates open the answer themselves.
     """
 
     def __init__(self, source: str, options: BackendOptions) -> None:
@@ -63,11 +65,6 @@ class APIResponder:
 
     def respond(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
         """As they come back; `concurrency` requests are under way at a time."""
-        if self.options.use_template and not all(chat.add_generation_prompt for chat in chats):
-            raise EvaluationError(
-                "this judge reads a whole conversation without a generation prompt, which a chat "
-                "server cannot be asked for. Run it with --judge-backend hf or vllm."
-            )
         stop, answered, in_a_row = Event(), 0, 0
         failures: list[Exception] = []
         try:
@@ -164,6 +161,8 @@ class APIResponder:
                 return read_completion(
                     self.client.completions.create(model=self.source, prompt=text, **limits)
                 )
+            if not chat.add_generation_prompt:  # vLLM's parameter; guards are asked with it
+                limits["extra_body"] = {"add_generation_prompt": False}
             messages: Any = [dict(message) for message in chat.messages]
             return read_completion(
                 self.client.chat.completions.create(model=self.source, messages=messages, **limits)

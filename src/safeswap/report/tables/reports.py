@@ -21,7 +21,7 @@ def write_reports(tables: Sequence[Table], folder: Path) -> list[Path]:
     """
     texts = {
         ".md": "\n".join(map(as_markdown, tables)),
-        ".csv": "\n".join(map(as_csv, tables)),
+        ".csv": as_csv(tables),
         ".tex": "\n".join(map(as_latex, tables)),
         ".html": as_html(tables, "safeswap: evaluation"),
     }
