@@ -158,7 +158,7 @@ def _draw_frame(axes: Axes, own: Sequence[Measured], loss: float) -> None:
     ):
         low = 100 * min(figure.low for figure in figures if figure)
         high = 100 * max(figure.high for figure in figures if figure)
-        room = 0.03 * (high - low)
+        room = max(0.03 * (high - low), 0.5)
         limit(low - room, high + room)
 
 
