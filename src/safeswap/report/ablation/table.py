@@ -188,7 +188,7 @@ def _readings(own: Sequence[Measured], number: Mapping[str, int]) -> Iterator[st
     """What may be read from one language's figures: nobody is best without a reason."""
     merged = [one for one in own if one.role == "merged"]
     said = [text for kind in KINDS if (text := _best(merged, kind, number))]
-    if said and len(merged) > 1:
+    if said:
         yield (
             f"{' '.join(said)} Overlapping intervals tell no two apart; "
             "safeswap compare tests pairs on the same questions."
@@ -215,8 +215,11 @@ def _best(merged: Sequence[Measured], kind: Kind, number: Mapping[str, int]) -> 
     near = sum(f.low <= best.high and best.low <= f.high for _, f in figures) - len(lead)
     what = {"unsafe": "Fewest unsafe", "refused": "Fewest refused", "right": "Most right"}[kind]
     others = len(figures) - len(lead)
+    if not others:
+        return f"{what}: all are equal." if len(lead) > 1 else None
     rest = f"overlaps those of {near} of the {others} others" if near else "overlaps no other's"
-    return f"{what}: {', '.join(str(number[name]) for name, _ in lead)}, whose interval {rest}."
+    names = ", ".join(map(str, sorted(number[name] for name, _ in lead)))
+    return f"{what}: {names}, whose interval {rest}."
 
 
 def _also(one: Measured) -> str:
