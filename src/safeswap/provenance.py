@@ -202,6 +202,7 @@ def write_card(
         f"- language expert ({plan.language}): `{names[plan.language]}`",
         f"- configuration, tokenizer and chat template: from `{plan.donor}`",
         f"- selector: {settings}",
+        *_chosen_note(plan),
         "",
         "Measure its safety and ability before you release it: a merge is no proof of either.",
         "",
@@ -225,6 +226,17 @@ def _method(plan: Plan) -> str:
     name = str(plan.selector.get("name"))
     found = selectors.registered().get(name)
     return f" by the method `{name}` ({found.source})" if found else ""
+
+
+def _chosen_note(plan: Plan) -> list[str]:
+    if not plan.chosen:
+        return []
+    split, cells = plan.chosen["split"], ", ".join(plan.chosen["cells"])
+    rest = f"test:{split['fraction']:g}:{split['seed']}"
+    return [
+        f"- chosen among others by its figures on the dev questions of {cells}: what is reported "
+        f"must come from the others (`safeswap evaluate --split {rest}`)"
+    ]
 
 
 def _paths_note(profile: Profile, plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from safeswap.cli import evaluation, interchange, methods
+from safeswap.cli import evaluation, explore, interchange, methods
 from safeswap.errors import PlanError, SafeswapError
 from safeswap.version import __version__
 
@@ -417,7 +417,12 @@ def demo(out: Path) -> None:
     run_demo(out, click.echo)
 
 
-for _command in (*methods.COMMANDS, *interchange.COMMANDS, *evaluation.COMMANDS):
+for _command in (
+    *methods.COMMANDS,
+    *interchange.COMMANDS,
+    *evaluation.COMMANDS,
+    *explore.COMMANDS,
+):
     main.add_command(_command)
 
 

@@ -26,7 +26,8 @@ _counting = click.option(
 )
 
 
-def _backend_options(command: Command) -> Command:
+def backend_options(command: Command) -> Command:
+    """The options of `BackendOptions`."""
     options = (
         click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
         click.option("--dtype", default="auto", show_default=True, help="For hf and vllm."),
@@ -111,7 +112,7 @@ def _backend_options(command: Command) -> Command:
 @click.option("--judge-kind", help="qwen3guard, llamaguard, threeway or rule.")
 @click.option("--judge-backend", help="Default: that of the models.")
 @click.option("--judge-url", default="", help="For a judge on another server.")
-@_backend_options
+@backend_options
 @_quiet
 def evaluate(
     models: tuple[str, ...],
@@ -142,7 +143,7 @@ def evaluate(
     from safeswap.evaluation.splits import read_split
 
     kind = backend.pop("backend")
-    options = _options_of(backend, chat_template)
+    options = options_of(backend, chat_template)
     if judge_spec is not None:  # a wrong name should not show after hours of answering
         make_judge(judge_spec, kind=judge_kind)
     made = run.make_suite(
@@ -161,7 +162,7 @@ def evaluate(
     ):
         click.echo(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
     if judge_spec is not None:
-        judging = _options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
+        judging = options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
         _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, (), quiet)
     elif any(benchmark.prompts for benchmark in made.benchmarks):
         click.echo(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
@@ -172,7 +173,7 @@ def evaluate(
 @click.option("--judge", "spec", required=True, help="A hub id, a folder, or rule:FILE.yaml.")
 @click.option("--kind", help="qwen3guard, llamaguard, threeway or rule, if the name does not tell.")
 @click.option("--models", default="", help="Only these, joined by commas.")
-@_backend_options
+@backend_options
 @_quiet
 def judge(
     results: Path, spec: str, kind: str | None, models: str, quiet: bool, **backend: Any
@@ -183,7 +184,7 @@ def judge(
     """
     names = tuple(name.strip() for name in models.split(",") if name.strip())
     chosen = backend.pop("backend")
-    _judge(results, spec, kind, chosen, _options_of(backend, "on"), names, quiet)
+    _judge(results, spec, kind, chosen, options_of(backend, "on"), names, quiet)
 
 
 def _judge(
@@ -232,6 +233,9 @@ def _judge(
     type=click.Path(path_type=Path),
     help="A labelled sheet of `safeswap annotate`: corrects the rates for the judge's errors.",
 )
+@click.option(
+    "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
+)
 @click.option("--explain", "cell", metavar="CELL", help="BENCHMARK/LANGUAGE/MODEL: the rows of it.")
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write report.md, .csv, .tex, .html.")
@@ -242,6 +246,7 @@ def compare(
     reference: str | None,
     margin: float,
     annotations: Path | None,
+    dev: bool,
     cell: str | None,
     form: str,
     out: Path | None,
@@ -261,6 +266,7 @@ def compare(
         reference=reference,
         margin=margin / 100,
         annotations=annotations,
+        dev=dev,
     )
     _print(tables, form)
     if out is not None:
@@ -319,7 +325,8 @@ def annotate(results: Path, sample: int, seed: int, judge: str | None, out: Path
     click.echo(f"{key}: which is which; keep it from whoever labels")
 
 
-def _options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
+def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
+    """What the command line says of the backend."""
     from safeswap.evaluation.responders import BackendOptions
 
     fields = {key: value for key, value in backend.items() if key != "engine"}

@@ -485,22 +485,26 @@ def _verdict(
 
 @contextmanager
 def _no_other_output() -> Iterator[None]:
-    """No progress bars of `datasets` and lm-eval between ours, and no complaints of git's."""
+    """No progress bars of `datasets` and lm-eval between ours, and nothing asked of git and pip:
+    lm-eval lists every installed package for each task, which takes it longer than a small one."""
     import datasets
     from lm_eval import evaluator
     from lm_eval.api import task
 
-    shown, bar, commit = (
-        datasets.is_progress_bar_enabled(),
-        task.tqdm,
-        evaluator.get_git_commit_hash,
-    )
+    shown = datasets.is_progress_bar_enabled()
+    quiet: dict[tuple[Any, str], Any] = {
+        (task, "tqdm"): partial(task.tqdm, disable=True),
+        (evaluator, "get_git_commit_hash"): lambda: None,
+        (evaluator, "add_env_info"): lambda storage: None,
+    }
+    kept = {place: getattr(*place) for place in quiet}
     datasets.disable_progress_bars()
-    task.tqdm = partial(bar, disable=True)
-    evaluator.get_git_commit_hash = lambda: None
+    for (module, name), other in quiet.items():
+        setattr(module, name, other)
     try:
         yield
     finally:
-        task.tqdm, evaluator.get_git_commit_hash = bar, commit
+        for (module, name), own in kept.items():
+            setattr(module, name, own)
         if shown:
             datasets.enable_progress_bars()

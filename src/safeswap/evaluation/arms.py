@@ -7,10 +7,10 @@ never taken for another model's.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from blake3 import blake3
 
@@ -36,6 +36,8 @@ class Arm:
             since nothing else can be known.
         role: where it came from, if known.
         reference: for a merge, the name of its language expert among the arms, if there.
+        chosen: for a merge that was picked by its figures, on which questions (`Plan.chosen`).
+        candidate: for one that lives in memory only, how it was made.
     """
 
     name: str
@@ -44,10 +46,14 @@ class Arm:
     digest: str
     role: Role = "other"
     reference: str = ""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    candidate: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """Plain data for model.json."""
-        return asdict(self)
+        plain = asdict(self)
+        optional = ("chosen", "candidate")
+        return {key: value for key, value in plain.items() if value or key not in optional}
 
 
 def make_arms(specs: Sequence[str], backend: str = "hf", base_url: str = "") -> list[Arm]:
@@ -108,8 +114,9 @@ def _with_roles(arms: list[Arm]) -> list[Arm]:
     """Read the manifests of merges: the roles of their inputs, and each merge's language expert."""
     roles: dict[str, Role] = {}
     references: dict[str, str] = {}
+    chosen: dict[str, Mapping[str, Any]] = {}
     for merge in arms:
-        inputs = _inputs_of(Path(merge.location))
+        inputs, chosen[merge.name] = _manifest_of(Path(merge.location))
         if inputs:
             roles[merge.name] = "merged"
         for arm in arms:
@@ -123,7 +130,12 @@ def _with_roles(arms: list[Arm]) -> list[Arm]:
                     references[merge.name] = arm.name
                 roles.setdefault(arm.name, known)
     return [
-        replace(arm, role=roles.get(arm.name, "other"), reference=references.get(arm.name, ""))
+        replace(
+            arm,
+            role=roles.get(arm.name, "other"),
+            reference=references.get(arm.name, ""),
+            chosen=chosen[arm.name],
+        )
         for arm in arms
     ]
 
@@ -133,10 +145,13 @@ def _is_input(arm: Arm, path: str, revision: str | None) -> bool:
     return arm.location == path or (revision is not None and Path(arm.location).name == revision)
 
 
-def _inputs_of(folder: Path) -> dict[str, tuple[str, str | None]]:
-    """Role to (folder, commit) of a merge's inputs, by its manifest; nothing for other folders."""
+def _manifest_of(
+    folder: Path,
+) -> tuple[dict[str, tuple[str, str | None]], Mapping[str, Any]]:
+    """Role to (folder, commit) of a merge's inputs, and on what it was chosen, by its manifest;
+    nothing for other folders."""
     if not (folder / _MANIFEST).is_file():
-        return {}
+        return {}, {}
     from safeswap.profile import Profile
     from safeswap.provenance import read_manifest
 
@@ -144,7 +159,8 @@ def _inputs_of(folder: Path) -> dict[str, tuple[str, str | None]]:
         manifest = read_manifest(folder)
         measured = Profile.from_dict(manifest["profile"], str(folder / _MANIFEST)).inputs
     except SafeswapError:  # of another version, or edited: it can still be evaluated
-        return {}
+        return {}, {}
     # What was measured may be more than what was merged: several languages share a profile.
     used = [role for role in manifest["plan"].get("inputs", {}) if role in measured]
-    return {role: (measured[role].path, measured[role].revision) for role in used}
+    inputs = {role: (measured[role].path, measured[role].revision) for role in used}
+    return inputs, manifest["plan"].get("chosen", {})

@@ -109,11 +109,21 @@ def loaded(
     refuse_other_model(results, arm)
     responder = open_responder(arm.location, backend, options)
     try:
-        _refuse_other_backend(results, arm, responder.description)
-        write_json(results.folder / arm.name / MODEL, {**arm.as_dict(), **responder.description})
+        introduce(results, arm, responder)
         yield responder
     finally:
         responder.close()
+
+
+def introduce(results: Results, arm: Arm, responder: Responder) -> None:
+    """Write a loaded model's model.json, unless the results hold another one's answers.
+
+    Raises:
+        EvaluationError: another model under this name, another backend or dtype.
+    """
+    refuse_other_model(results, arm)
+    _refuse_other_backend(results, arm, responder.description)
+    write_json(results.folder / arm.name / MODEL, {**arm.as_dict(), **responder.description})
 
 
 def refuse_other_model(results: Results, arm: Arm) -> None:

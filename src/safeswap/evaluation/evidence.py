@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import EvaluationError, nearest
+from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.judging import verdicts_of
+from safeswap.evaluation.splits import seen_cells, split_of
 from safeswap.evaluation.store import (
     RESPONSES,
     SCORES,
@@ -71,13 +72,17 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that is stored, in one place: cells, models, and what each model has in each cell."""
+    """All that is stored, in one place: cells, models, and what each model has in each cell.
+
+    `dev` are the models that were chosen on questions that are in it: their figures are no test.
+    """
 
     cells: tuple[CellSpec, ...]
     models: Mapping[str, Mapping[str, Any]]
     answered: Mapping[tuple[str, str, str], Answered]
     judge: str
     strict: bool
+    dev: tuple[str, ...] = ()
 
     @property
     def benchmarks(self) -> list[str]:
@@ -117,17 +122,22 @@ class Evidence:
 
 
 def gather(
-    folders: Sequence[str | Path], judge: str | None = None, strict: bool = True
+    folders: Sequence[str | Path],
+    judge: str | None = None,
+    strict: bool = True,
+    *,
+    dev: bool = False,
 ) -> Evidence:
     """Read results folders of the same settings into one body of evidence.
 
     Args:
         judge: whose verdicts count; needed when there are several.
         strict: whether "controversial" counts as unsafe.
+        dev: take figures of questions on which a model was chosen, too; they are no test of it.
 
     Raises:
         EvaluationError: no results folder, different settings, a model of one name twice, no such
-            judge, several judges and none chosen.
+            judge, several judges and none chosen; a model that was chosen on these questions.
     """
     if not folders:
         raise EvaluationError("no results folder is given.")
@@ -148,7 +158,28 @@ def gather(
                 )
             models[arm] = results.model(arm)
             answered |= dict(_of_arm(results, arm, cells, chosen, strict))
-    return Evidence(cells, models, answered, chosen, strict)
+    seen = tuple(arm for arm, model in models.items() if _seen(settings, model))
+    if seen and not dev:
+        _refuse_seen(settings, models, seen)
+    return Evidence(cells, models, answered, chosen, strict, seen)
+
+
+def _seen(settings: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    return seen_cells(settings, model.get("chosen", {}))
+
+
+def _refuse_seen(
+    settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], seen: Sequence[str]
+) -> None:
+    """What a model was chosen on is not what it is reported on."""
+    first = models[seen[0]]
+    rest = split_of(first["chosen"]["split"]).of("test")
+    raise EvaluationError(
+        f"{listed(list(seen))}: chosen by figures on questions that these results hold "
+        f"({', '.join(_seen(settings, first))}), so the results are no test. Evaluate on the "
+        f"other questions: --split {rest} into another --results folder; or see these as what "
+        "they are: --dev."
+    )
 
 
 def _choose_judge(opened: Sequence[Results], judge: str | None) -> str:

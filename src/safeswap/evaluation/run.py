@@ -14,14 +14,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 from blake3 import blake3
 
-from safeswap.errors import EvaluationError, nearest
+from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation import collect, judging
 from safeswap.evaluation.annotation import (
     read_annotations,
@@ -41,7 +41,7 @@ from safeswap.evaluation.comparison import (
 from safeswap.evaluation.evidence import POOLED, Answered, gather
 from safeswap.evaluation.judges import make_judge
 from safeswap.evaluation.progress import items_bar
-from safeswap.evaluation.responders import BACKENDS, BackendOptions
+from safeswap.evaluation.responders import BACKENDS, BackendOptions, Responder
 from safeswap.evaluation.responders.encoding import read_template
 from safeswap.evaluation.statistics import MARGIN
 from safeswap.evaluation.store import Results, find_arm, open_results, read_rows, start_results
@@ -91,7 +91,7 @@ def evaluate(
     options = options or BackendOptions()
     arms = make_arms(models, backend, options.base_url)
     collect.templates_agree(arms, backend, options)
-    chosen = _with_template(generation or Generation(), options)
+    chosen = with_template(generation or Generation(), options)
     names = [arm.name for arm in arms]
     store = start_results(results, collect.settings_of(suite, chosen), names)
     for arm in arms:
@@ -108,21 +108,43 @@ def _evaluate_arm(
     generation: Generation,
     quiet: bool,
 ) -> Done:
-    tell = partial(items_bar, quiet=quiet)
-    harness = any(benchmark.tasks for benchmark in suite.benchmarks)
-    prompts = len(collect.missing_prompts(results, arm, suite))
-    if harness:
-        ability = _ability()
-        harness = bool(ability.missing_tasks(results, arm.name, suite))
-    if not prompts and not harness:
+    if not is_missing(results, arm, suite):
         return Done(arm.name, 0, 0)
+    tell = partial(items_bar, quiet=quiet)
     with collect.loaded(results, arm, backend, options) as responder:
+        return answer(results, arm, suite, responder, generation, tell)
+
+
+def is_missing(results: Results, arm: Arm, suite: Suite) -> bool:
+    """Whether a model has not answered all of a suite yet."""
+    if collect.missing_prompts(results, arm, suite):
+        return True
+    return _has_tasks(suite) and bool(_ability().missing_tasks(results, arm.name, suite))
+
+
+def answer(
+    results: Results,
+    arm: Arm,
+    suite: Suite,
+    responder: Responder,
+    generation: Generation,
+    tell: collect.Tell,
+) -> Done:
+    """Let a loaded model answer what is missing of a suite.
+
+    Raises:
+        EvaluationError: as `evaluate`; what was done before is stored.
+    """
+    scored = 0
+    if _has_tasks(suite):
         # lm-eval first: with vLLM its engine is then also the one that answers the prompts.
-        scored = (
-            ability.score_tasks(results, arm, suite, responder, generation, tell) if harness else 0
-        )
-        answered = collect.collect_responses(results, arm, suite, responder, generation, tell)
+        scored = _ability().score_tasks(results, arm, suite, responder, generation, tell)
+    answered = collect.collect_responses(results, arm, suite, responder, generation, tell)
     return Done(arm.name, answered, scored)
+
+
+def _has_tasks(suite: Suite) -> bool:
+    return any(benchmark.tasks for benchmark in suite.benchmarks)
 
 
 def _ability() -> ModuleType:
@@ -136,7 +158,8 @@ def _ability() -> ModuleType:
     return ability
 
 
-def _with_template(generation: Generation, options: BackendOptions) -> Generation:
+def with_template(generation: Generation, options: BackendOptions) -> Generation:
+    """The generation settings with what the options say of the chat template."""
     template = "on" if options.use_template else "off"
     if options.use_template and options.chat_template is not None:
         text = read_template(options.chat_template)
@@ -200,6 +223,7 @@ def compare(
     reference: str | None = None,
     margin: float = MARGIN,
     annotations: str | Path | None = None,
+    dev: bool = False,
 ) -> list[Table]:
     """All tables: rates, paired differences, the answers' state, numbers by value.
 
@@ -211,11 +235,12 @@ def compare(
             with its language expert.
         margin: the share of ability that may be lost (0.02 is two points).
         annotations: a labelled sheet of `annotate`: adds rates corrected for the judge's errors.
+        dev: also where a model was chosen on these very questions; every table then says so.
 
     Raises:
         EvaluationError: folders of different settings, an unknown judge or model.
     """
-    evidence = gather(results, judge, strict)
+    evidence = gather(results, judge, strict, dev=dev)
     comparisons = compare_all(evidence, reference, margin)
     alone = () if comparisons else (_NO_PAIRS,)
     tables: list[Table | None] = [rates_table(evidence, alone)]
@@ -223,7 +248,15 @@ def compare(
     if annotations is not None:
         tables.append(corrected_table(evidence, read_annotations(annotations)))
     tables += [answers_table(evidence), numbers_table(evidence)]
-    return [table for table in tables if table is not None]
+    return [_marked(table, evidence.dev) for table in tables if table is not None]
+
+
+def _marked(table: Table, chosen: Sequence[str]) -> Table:
+    """A table of dev questions says so in its title and below it."""
+    if not chosen:
+        return table
+    note = f"Dev questions: {listed(list(chosen))} chosen by these figures. No test result."
+    return replace(table, title=f"{table.title} (dev)", notes=(note, *table.notes))
 
 
 def explain(
@@ -241,7 +274,7 @@ def explain(
     Raises:
         EvaluationError: no such cell; the nearest is named.
     """
-    evidence = gather(results, judge, strict)
+    evidence = gather(results, judge, strict, dev=True)  # single rows are no result
     known = [
         f"{c.benchmark}/{language}/{arm}"
         for arm in evidence.models
@@ -290,7 +323,7 @@ def annotate(
     Raises:
         EvaluationError: no verdicts, a sample too small for its strata, a sheet that exists.
     """
-    evidence = gather([results], judge)
+    evidence = gather([results], judge, dev=True)
     rows = [
         {**row, "key": f"{arm}/{row['key']}", "arm": arm}
         for (arm, _, _), found in evidence.answered.items()

@@ -81,3 +81,22 @@ def read_split(text: str) -> Split:
 def split_of(content: Mapping[str, Any]) -> Split:
     """A split from what :meth:`Split.as_dict` gave."""
     return Split(content["part"], float(content["fraction"]), int(content["seed"]))
+
+
+def seen_cells(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
+    """The cells of a results folder that hold questions on which a model was chosen.
+
+    Args:
+        settings: of the results (``split`` and ``cells``).
+        chosen: of the model, as a plan records it; empty where it was not chosen by figures.
+    """
+    if not chosen or settings.get("split") == {**chosen["split"], "part": "test"}:
+        return []
+    used = {_asked(cell) for cell in chosen["cells"]}
+    return [cell for cell in settings.get("cells", {}) if _asked(cell) in used]
+
+
+def _asked(cell: str) -> tuple[str, str]:
+    """Benchmark and language; MultiJail's two modes ask the same prompts."""
+    benchmark, _, language = cell.rpartition("/")
+    return benchmark.removesuffix("-intentional"), language

@@ -92,7 +92,7 @@ class InPlace:
             self._now.pop(name, None)
         self._exchange(job)
         self._now |= changed
-        touched = sum(self._parameters[name].nbytes for name in changed)
+        touched: int = sum(self._parameters[name].nbytes for name in changed)
         self.touched_bytes += touched
         return touched
 
@@ -182,9 +182,9 @@ def _parameters(model: Any, family: Family, language: str) -> dict[str, torch.Te
             found[name] = parameter
     if lost:
         raise EvaluationError(
-            f"{family.members[language].folder}: transformers does not hold {listed(lost)} as the "
-            "checkpoint stores them, so candidates cannot be exchanged in memory. Add --reload: each "
-            "candidate is then written and loaded."
+            f"{family.members[language].folder}: transformers does not hold {listed(lost)} as "
+            "the checkpoint stores them, so candidates cannot be exchanged in memory. Add "
+            "--reload: each candidate is then written and loaded."
         )
     return found
 

@@ -26,7 +26,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One candidate (or one of the models it was made from) on one side of a split, in one language.
+    """One candidate, or a model it was made from, on one side of a split, in one language.
 
     Attributes:
         name: its arm in the results.
@@ -99,7 +99,7 @@ def read_measured(
     Raises:
         EvaluationError: no results folder, no such judge.
     """
-    evidence = gather([results], judge, strict)
+    evidence = gather([results], judge, strict, dev=True)
     found = []
     for arm, model in evidence.models.items():
         figures = figures_of(evidence, arm, language)

@@ -19,7 +19,8 @@ from safeswap.operators import Operation, read_operation
 from safeswap.plan.table import RESERVED, Plan, PlannedInput, PlannedUnit, check_operators
 
 FORMAT = "safeswap-plan/1"
-_KEYS = ("format", "selector", "operator", "donor", "profile", "inputs", "units")
+_KEYS = ("format", "selector", "operator", "donor", "profile", "chosen", "inputs", "units")
+_CHOSEN_KEYS = ("split", "cells")
 _UNIT_KEYS = ("weights", "operator", "shares", "difference")
 _LARGEST = sys.float_info.max
 
@@ -39,6 +40,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
     content = {"format": FORMAT, "selector": dict(plan.selector), "operator": plan.operator.plain}
     content |= {"donor": plan.donor}
     content |= {"profile": plan.profile} if plan.profile else {}
+    content |= {"chosen": dict(plan.chosen)} if plan.chosen else {}
     return content | {"inputs": inputs, "units": units}
 
 
@@ -58,13 +60,21 @@ def load(path: Path) -> Plan:
     Raises:
         PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
     """
+    return plan_of(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values from strict YAML: no key twice, ``no`` is a language, 1e-3 is a number.
+
+    Raises:
+        PlanError: it cannot be read, or is not YAML.
+    """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: is not YAML ({error}).") from error
-    return plan_of(content, str(path))
 
 
 def _row(row: PlannedUnit) -> dict[str, Any]:
@@ -140,9 +150,26 @@ def plan_of(content: Any, where: str) -> Plan:
     if method is not None:  # one's own, registered elsewhere, says what it likes
         names = (parameter.name for parameter in method.parameters)
         _known(selector, ("name", *names), f"{where}: selector")
-    plan = Plan(inputs, units, donor, selector, operator, profile)
+    chosen = _chosen(content.get("chosen", {}), f"{where}: chosen")
+    plan = Plan(inputs, units, donor, selector, operator, profile, chosen)
     check_operators(plan, where)
     return plan
+
+
+def _chosen(given: Any, where: str) -> dict[str, Any]:
+    if given == {}:
+        return {}
+    if not isinstance(given, dict):
+        raise PlanError(f"{where}: is a table of split and cells, as a sweep writes it.")
+    _known(given, _CHOSEN_KEYS, where)
+    split, cells = given.get("split"), given.get("cells")
+    whole = isinstance(split, dict) and set(split) == {"part", "fraction", "seed"}
+    if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
+        raise PlanError(
+            f"{where}: needs split (part, fraction, seed) and cells, as a sweep writes them: "
+            "without them nobody can tell which questions are left to test it on."
+        )
+    return given
 
 
 def _check_names(units: Mapping[str, Any], where: str) -> None:

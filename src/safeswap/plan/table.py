@@ -69,6 +69,8 @@ class Plan:
         selector: how the table was filled (name and settings), for the reader.
         operator: how task vectors are joined in the units that do not say it themselves.
         profile: path of the profile that it was made from, or None.
+        chosen: where it was picked among others: the side of a split (``split``) and the
+            benchmarks' cells (``cells``) that must not be taken for its test; empty otherwise.
     """
 
     inputs: Mapping[str, PlannedInput]
@@ -77,6 +79,7 @@ class Plan:
     selector: Mapping[str, Any] = field(default_factory=dict)
     operator: Operation = field(default_factory=Operation)
     profile: str | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def experts(self) -> tuple[str, ...]:
