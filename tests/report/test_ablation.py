@@ -206,6 +206,12 @@ def test_numbers_are_the_tables() -> None:
     assert sorted(numbers(found).values()) == list(range(1, 81))
 
 
+def test_a_name_that_its_settings_do_not_tell_is_shown() -> None:
+    found = [*hand(), one("paper", "merged", (30, 8, 54), MINE)]
+    names = [row.cells[0].text for row in ablation_table(found, "test").rows][3:]
+    assert names == ["1: paper", "2", "3", "4"]  # settings as 2: τ 0.001 and α 0.5 are defaults
+
+
 def test_without_candidates_there_is_no_table() -> None:
     for make in (lambda f: ablation_table(f, "dev"), matched_table, numbers):
         with pytest.raises(
@@ -359,3 +365,10 @@ def test_a_cells_name_says_where_it_stands(
 ) -> None:
     measured = candidate("sw", method, given, 0.5, operator=operator)
     assert place_named(cell_name(method, given, operator)) == place_of(measured)
+
+
+def test_an_operators_punctuation_and_number_format_do_not_matter() -> None:
+    """The model's record has str(Operation), a cell's name what the sweep's file has."""
+    recorded = replace(hand()[3], operator="dare-ties(density=1.0, seed=3)")
+    named = place_named(f"{MINE}+tau-0.01+alpha-0.5+dare-ties+density-1+seed-3")
+    assert place_of(recorded) == named

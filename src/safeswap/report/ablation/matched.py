@@ -77,7 +77,8 @@ def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "d
             "Ability lost is the language expert's right answers less the candidate's, by point "
             "estimates of both: the intervals of `right` say how sure that is.",
             "Within: how many of the method's candidates lose no more. The pick among them is made "
-            "on these very figures, which flatters methods that were tried in many settings.",
+            "on these very figures, which flatters methods that were tried in many settings. "
+            "Over-refusal puts no condition on it: see its column.",
         ),
     )
 

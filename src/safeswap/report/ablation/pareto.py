@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safeswap.errors import EvaluationError
 from safeswap.report.ablation.front import pareto_front
 from safeswap.report.ablation.labels import Label, place_labels
-from safeswap.report.ablation.places import in_language
+from safeswap.report.ablation.places import in_language, label
 from safeswap.report.ablation.table import QUESTIONS, ROLES, Part, numbers
 from safeswap.report.figure import COLOURS, canvas
 
@@ -86,7 +86,7 @@ def draw_pareto(
     _draw_frame(axes, own, loss)
     full = drawn if len(merged) <= _FEW else [o for o in drawn if o in front or o not in merged]
     for one in drawn:
-        marker, colour = series.get(_label(one), _EXPERTS.get(one.role, ("*", "#444444")))
+        marker, colour = series.get(_joined(one), _EXPERTS.get(one.role, ("*", "#444444")))
         _draw_model(axes, one, marker, colour, _area(one, scale), one in full)
     _draw_front(axes, front)
     _draw_legends(below, left, right, beside)
@@ -101,13 +101,13 @@ def draw_pareto(
     figure.savefig(png, dpi=300, metadata={"Software": None})
 
 
-def _label(one: Measured) -> str:
+def _joined(one: Measured) -> str:
     return one.method if one.operator == "linear" else f"{one.method}, {one.operator}"
 
 
 def _series(merged: Sequence[Measured]) -> dict[str, tuple[str, str]]:
     """Marker and colour of every method with its operator; 56 before a pair comes again."""
-    labels = dict.fromkeys(_label(one) for one in merged)
+    labels = dict.fromkeys(_joined(one) for one in merged)
     return {
         label: (_MARKERS[n % len(_MARKERS)], _SERIES[n % len(_SERIES)])
         for n, label in enumerate(labels)
@@ -226,7 +226,7 @@ def _handle(marker: str, area: float, colour: str, label: str, **more: Any) -> A
 def _methods_legend(
     series: Mapping[str, tuple[str, str]], merged: Sequence[Measured]
 ) -> list[Artist]:
-    shown = {_label(one) for one in merged}
+    shown = {_joined(one) for one in merged}
     return [
         _handle(marker, 22, colour, label)
         for label, (marker, colour) in series.items()
@@ -302,7 +302,7 @@ def _labels(
     inputs = [one for one in drawn if one.role != "merged"]
     made = [one for one in front if one.role == "merged"]
     named = [(ROLES.get(one.role, one.name), one, _MEDIUM) for one in inputs]
-    named += [(str(number[one.name]), one, _SMALL) for one in made]
+    named += [(label(one, number[one.name]), one, _SMALL) for one in made]
     return [Label(text, _point(one), size) for text, one, size in named]
 
 

@@ -33,8 +33,8 @@ class Place:
 
 def place_of(one: Measured) -> Place:
     """Where a candidate itself stands."""
-    operator = tuple(re.findall(r"[\w.-]+", one.operator))
-    return Place(one.method, operator, settled(one.method, one.settings))
+    words = re.findall(r"[\w.-]+", one.operator)
+    return Place(one.method, _alike(words), settled(one.method, one.settings))
 
 
 def places_of(one: Measured) -> list[Place]:
@@ -59,7 +59,13 @@ def place_named(name: str) -> Place:
             given[key] = _value(value)
         else:
             operator += [key, value] if operator else [part]
-    return Place(method, tuple(operator) or ("linear",), settled(method, given))
+    return Place(method, _alike(operator or ["linear"]), settled(method, given))
+
+
+def _alike(words: Iterable[str]) -> tuple[str, ...]:
+    """Numbers written in one way: 1 and 1.0 are the same setting."""
+    values = map(_value, words)
+    return tuple(f"{v:g}" if isinstance(v, int | float) else str(v) for v in values)
 
 
 def settled(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +85,12 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def label(one: Measured, number: int) -> str:
+    """A candidate's number in tables and figures; with its name where that is not its cell's."""
+    own = one.name == one.method or one.name.startswith(f"{one.method}+")
+    return str(number) if own else f"{number}: {one.name}"
 
 
 def symbol(name: str) -> str:

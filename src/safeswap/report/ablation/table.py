@@ -11,6 +11,7 @@ from safeswap.report.ablation.front import KINDS, Kind, pareto_front
 from safeswap.report.ablation.places import (
     candidates,
     in_words,
+    label,
     order_of,
     place_named,
     place_of,
@@ -75,7 +76,8 @@ def ablation_table(found: Sequence[Measured], part: Part) -> Table:
         values = [shown(place_of(one).settings.get(name)) for name in varied]
         values += [one.operator] if by_operator else []
         figures = _figures(_everywhere(one.name, merged), languages, one.name, ordered)
-        rows.append(Row.of(Cell(str(number), key=one.name), *values, *figures, group=one.method))
+        name = Cell(label(one, number), key=one.name)
+        rows.append(Row.of(name, *values, *figures, group=one.method))
     notes = [
         PART_NOTES[part],
         "Per cent with 95 % intervals. τ: threshold, α: safety's part in a blend.",
