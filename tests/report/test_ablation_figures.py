@@ -50,6 +50,13 @@ def pixels(png: Path, colour: str) -> int:
     return int((abs(image - wanted) <= 1).all(-1).sum())
 
 
+def remove_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it is not installed, though other tests have imported it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
 # Both ---------------------------------------------------------------------------------------------
 
 
@@ -91,7 +98,7 @@ def test_what_cannot_be_drawn_is_refused(draw, tmp_path) -> None:
 
 @pytest.mark.parametrize("draw", BOTH)
 def test_without_matplotlib_the_error_names_the_extra(draw, tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    remove_matplotlib(monkeypatch)
     with pytest.raises(SafeswapError, match=r"needs matplotlib: install safeswap\[figures\]"):
         draw(few(), "sw", tmp_path / "x.png")
 
@@ -284,7 +291,7 @@ def test_what_cannot_be_drawn_is_left_out_with_the_reason(tmp_path: Path) -> Non
 
 
 def test_tables_are_written_without_matplotlib(tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    remove_matplotlib(monkeypatch)
     written = write_ablation(few(), "test", tmp_path)
     assert [path.suffix for path in written] == [".md", ".csv", ".tex", ".html"]
     text = (tmp_path / "ablation.md").read_text(encoding="utf-8")

@@ -120,6 +120,8 @@ def draw_heat_maps(
         )
     heights = [len(grid.alphas) * _CELL + 0.74 for grid in maps]
     figure = canvas(_WIDTH, sum(heights) + 1.35)
+    from matplotlib.cm import ScalarMappable
+
     axes = figure.subplots(len(maps), 2, height_ratios=heights, squeeze=False)
     for column, kind in enumerate(_PANELS):
         colours, scale = _colours(maps, kind)
@@ -127,25 +129,11 @@ def draw_heat_maps(
             _draw(row[column], grid, kind, colours, scale)
             row[column].set_ylabel("" if column else "α, safety's part", fontsize=_SMALL)
             title = row[column].set_title("" if column else grid.title, loc="left", pad=13)
-            title.set(fontsize=_MEDIUM, fontweight="bold", in_layout=not column)
-            row[column].annotate(
-                _PANELS[kind][0],
-                (0, 1),
-                (0, 3),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                fontsize=_SMALL,
-            )
+            title.set(fontsize=_MEDIUM, fontweight="bold")
         if scale is not None:
-            from matplotlib.cm import ScalarMappable
-
-            bar = figure.colorbar(
-                ScalarMappable(scale, colours),
-                ax=list(axes[:, column]),
-                location="bottom",
-                aspect=40,
-                shrink=0.9,
-            )
+            shared = ScalarMappable(scale, colours)
+            below: dict[str, Any] = {"location": "bottom", "aspect": 40, "shrink": 0.9}
+            bar = figure.colorbar(shared, ax=list(axes[:, column]), **below)
             bar.set_label(f"{_PANELS[kind][0]}\n{_inputs(own, kind)}", fontsize=_SMALL)
             bar.ax.tick_params(labelsize=_SMALL, length=2)
             bar.outline.set_visible(False)
@@ -204,6 +192,8 @@ def _draw(axes: Axes, grid: Grid, kind: Kind, colours: Colormap, scale: Normaliz
     axes.set_xlabel(f"τ{' × mean share' if grid.relative else ''}{steps(taus)}", fontsize=_SMALL)
     axes.tick_params(length=0, labelsize=_SMALL)
     axes.spines[:].set_visible(False)
+    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(_PANELS[kind][0], (0, 1), (0, 3), fontsize=_SMALL, **above)
 
 
 def _ink(ground: Sequence[float]) -> str:

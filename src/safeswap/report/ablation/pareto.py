@@ -73,15 +73,15 @@ def draw_pareto(
             f"{language}: no candidate has both unsafe and right answers measured; the suite needs "
             "benchmarks of both kinds, and `safeswap judge` must have run."
         )
+    figure = canvas(_WIDTH, 3.1)
     series = _series([one for one in own if one.role == "merged"])
     front = pareto_front(drawn, ("unsafe", "right"))
-    largest = max((one.refused.value for one in drawn if one.refused), default=0.0)
-    scale = _nice(largest)
+    scale = _nice(max((one.refused.value for one in drawn if one.refused), default=0.0))
     left = [*_methods_legend(series, merged)]
     right = [*_refused_legend(scale, drawn), *_marks_legend(loss, own, front)]
     beside = max(len(str(handle.get_label())) for handle in left) <= _BESIDE
     lines = max(len(left), len(right)) if beside else len(left) + len(right)
-    figure = canvas(_WIDTH, 3.1 + lines * _LINE)
+    figure.set_figheight(3.1 + lines * _LINE)
     axes, below = figure.subplots(2, 1, height_ratios=(2.9, lines * _LINE))
     _draw_frame(axes, own, loss)
     full = drawn if len(merged) <= _FEW else [o for o in drawn if o in front or o not in merged]
@@ -90,11 +90,9 @@ def draw_pareto(
         _draw_model(axes, one, marker, colour, _area(one, scale), one in full)
     _draw_front(axes, front)
     _draw_legends(below, left, right, beside)
+    hidden = f" ({len(own) - len(drawn)} of {len(own)} models lack a figure)"
     title = f"{language}, {QUESTIONS[part]}" if part else language
-    hidden = len(own) - len(drawn)
-    if hidden:
-        title += f" ({hidden} of {len(own)} models lack a figure)"
-    axes.set_title(title, fontsize=_MEDIUM)
+    axes.set_title(title + (hidden if len(drawn) < len(own) else ""), fontsize=_MEDIUM)
     figure.canvas.draw()  # labels are placed among what is there
     lines_at = [*_arms(full), *pairwise(_corners(axes, front))]
     place_labels(axes, _labels(drawn, front, numbers(found)), _obstacles(drawn, scale), lines_at)
