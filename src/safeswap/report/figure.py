@@ -10,15 +10,37 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safeswap.anatomy import layer_of
 from safeswap.checkpoint.family import SAFETY
 from safeswap.errors import SafeswapError
 from safeswap.plan import Plan
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 COLOURS = {"safety": "#c8553d", "language": "#2f6690", "blend": "#b7a57a", "base": "#d9d9d9"}
 _ROWS = ("attention", "mlp", "norms")
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches that lays itself out.
+
+    Raises:
+        SafeswapError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure  # not pyplot: it takes longer to import
+    except ImportError:
+        raise SafeswapError(
+            "drawing needs matplotlib: install safeswap[figures], or leave the figure (--png) out."
+        ) from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def decision_colour(plan: Plan, unit: str) -> str:
@@ -36,20 +58,12 @@ def draw(plan: Plan, png: Path) -> None:
     Raises:
         SafeswapError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.axes import Axes
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure  # not pyplot: it takes longer to import
-        from matplotlib.patches import Patch, Rectangle
-    except ImportError:
-        raise SafeswapError(
-            "drawing needs matplotlib: install safeswap[figures], or leave --png out."
-        ) from None
     layers = 1 + max(layer_of(unit) or 0 for unit in plan.units)
     rows = [kind for kind in _ROWS if any(unit.endswith(f".{kind}") for unit in plan.units)]
     width = max(7.0, 2.6 + 0.26 * layers)
-    figure = Figure(figsize=(width, 6.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(width, 6.4)
+    from matplotlib.patches import Patch, Rectangle
+
     top, middle, bottom = figure.subplots(3, 1, height_ratios=(3, 3, 2), sharex=True)
 
     def draw_shares(axes: Axes, kind: str) -> None:

@@ -33,6 +33,8 @@ _LATEX = {
     "κ": r"\ensuremath{\kappa}",
     "α": r"\ensuremath{\alpha}",
     "τ": r"\ensuremath{\tau}",
+    "γ": r"\ensuremath{\gamma}",
+    "λ": r"\ensuremath{\lambda}",
     "↓": r"\ensuremath{\downarrow}",
     "↑": r"\ensuremath{\uparrow}",
     "“": "``",
