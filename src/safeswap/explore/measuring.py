@@ -62,6 +62,11 @@ class Judging:
             return None
         return judging.judge_name(make_judge(self.spec, kind=self.kind), self.spec)
 
+    @property
+    def version(self) -> str:
+        """What changes when the judge would judge otherwise."""
+        return f"{self.name} {make_judge(self.spec, kind=self.kind).version}" if self.spec else ""
+
     def judge(self, folder: Path, models: tuple[str, ...] = ()) -> None:
         """Judge what was not judged yet."""
         if self.spec:

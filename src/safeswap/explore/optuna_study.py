@@ -12,7 +12,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
@@ -118,13 +118,21 @@ class SearchStudy:
     ) -> None:
         self.worker, self.folder = worker, folder
         with explained(url), quiet_optuna():
-            self._study = optuna.create_study(
-                study_name=name,
-                storage=_storage(url),
-                directions=list(directions),
-                sampler=sampler,
-                load_if_exists=True,
-            )
+            try:
+                self._study = optuna.create_study(
+                    study_name=name,
+                    storage=_storage(url),
+                    directions=list(directions),
+                    sampler=sampler,
+                    load_if_exists=True,
+                )
+            except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
+                raise EvaluationError(
+                    f"--storage {_shown(url)}: its driver is not installed ({error}). Install it, "
+                    "or use sqlite:///FILE."
+                ) from error
+            except (RuntimeError, ValueError) as error:  # as of a database of another version
+                raise EvaluationError(f"--storage {_shown(url)}: {error}") from error
 
     def tally(self) -> Tally:
         """How far it is."""
@@ -166,7 +174,8 @@ class SearchStudy:
         Raises:
             Whatever the objective raises.
         """
-        last: list[Any] = []
+        begun: list[Any] = []
+        done: list[Any] = []
 
         def try_it(trial: Any) -> Sequence[float] | None:
             trial.set_user_attr(_WORKER, self.worker)
@@ -174,15 +183,23 @@ class SearchStudy:
                 return None  # failed, which to a sampler is as if it had not been
             for name, high in ranges.items():
                 trial.suggest_int(name, 0, high)
-            last.append(trial)
-            return objective(trial)
+            begun.append(trial)
+            values = None
+            with suppress(UpdateFinishedTrialError):  # see below
+                values = objective(trial)
+            done.append(trial)
+            return values
 
         with quiet_optuna():
             try:
                 self._study.optimize(try_it, n_trials=1)
-            except BaseException:
-                if last:
-                    _queue_again(self._study, self._study.get_trials()[last[0].number])
+            except BaseException as error:
+                # After a silence another worker may have taken this one for dead, and its trial
+                # over: it cannot be told any more, and need not be.
+                if done and isinstance(error, ValueError | UpdateFinishedTrialError):
+                    return
+                if begun:
+                    _queue_again(self._study, self._study.get_trials()[begun[0].number])
                 raise
 
     def take_over(self) -> int:
@@ -224,32 +241,35 @@ def _storage(url: str) -> RDBStorage:
     )
 
 
-@contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Errors of the database in words, its password left out."""
+def _shown(url: str) -> str:
+    """A database's URL without its password.
+
+    Raises:
+        EvaluationError: it is none.
+    """
     try:
-        shown = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+        shown: str = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError as error:
         raise EvaluationError(
             f"--storage {url}: is no database URL. Give one such as sqlite:///search.db or "
             "postgresql+psycopg://USER@HOST/NAME."
         ) from error
+    return shown
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Errors of the database in words."""
+    shown = _shown(url)
     try:
         yield
-    except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
-        raise EvaluationError(
-            f"--storage {shown}: its driver is not installed ({error}). Install it, or use "
-            "sqlite:///FILE."
-        ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+    except (sqlalchemy.exc.DBAPIError, StorageInternalError) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
         raise EvaluationError(
             f"--storage {shown}: cannot be used ({reason}). Check that the database is there, and "
             "that you may write to it."
         ) from error
-    except (RuntimeError, ValueError) as error:  # Optuna's, of a database of another version
-        raise EvaluationError(f"--storage {shown}: {error}") from error
 
 
 @contextmanager
