@@ -273,7 +273,7 @@ def compare(
         annotations=annotations,
         dev=dev,
     )
-    _print(tables, form)
+    print_tables(tables, form)
     if out is not None:
         for path in render.write_reports(tables, out):
             click.echo(f"{path}: written")
@@ -311,7 +311,7 @@ def agreement(
     else:
         sheet = agreeing.read_labels(labels, human=human, judges=judges)
         found = agreeing.agreements(sheet, positive, by)
-    _print(agreeing.agreement_tables(found), form)
+    print_tables(agreeing.agreement_tables(found), form)
 
 
 @click.command()
@@ -375,7 +375,7 @@ def _check_format(form: str) -> None:
         raise EvaluationError(f"--format {form}: there is no such format{nearest(form, FORMATS)}")
 
 
-def _print(tables: Sequence[Table], form: str) -> None:
+def print_tables(tables: Sequence[Table], form: str) -> None:
     from safeswap.report import tables as render
 
     if form == "terminal":

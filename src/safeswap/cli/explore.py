@@ -1,4 +1,4 @@
-"""The verbs that measure many plans: sweep."""
+"""The verbs that measure many plans: sweep, search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from safeswap.cli.evaluation import backend_options, options_of
+from safeswap.cli.evaluation import backend_options, options_of, print_tables
 
 
 @click.command()
@@ -55,4 +55,70 @@ def sweep(
         click.echo(f"next: safeswap compare {one.test} --reference {one.language}")
 
 
-COMMANDS = (sweep,)
+@click.command()
+@click.argument("search", type=click.Path(path_type=Path))
+@click.option("--results", type=click.Path(path_type=Path), required=True, help="Where rows go.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="In total, by all workers, those of earlier runs included.",
+)
+@click.option("--storage", help="A database's URL.  [default: SQLite in RESULTS]")
+@click.option(
+    "--group",
+    default="layer",
+    show_default=True,
+    help="What shares its weights: unit, layer, kind or band.",
+)
+@click.option("--language", "languages", multiple=True, help="Only this one. Repeat it.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--sampler", default="tpe", show_default=True, help="tpe or nsga2.")
+@click.option("--reload", is_flag=True, help="Write and load each candidate (needed for vllm).")
+@click.option(
+    "--judge-backend", default="hf", show_default=True, help="api, where the judge is a model."
+)
+@click.option("--judge-url", default="", help="For a judge on a server.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
+@backend_options
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def search(
+    search: Path,
+    results: Path,
+    group: str,
+    judge_backend: str,
+    judge_url: str,
+    **given: Any,
+) -> None:
+    """Let Optuna propose tables of weights; the Pareto set comes back as plans.
+
+    SEARCH is a YAML file (docs/search.md). The same command goes on where it was stopped; given
+    twice at once, the two share the work.
+    """
+    from safeswap.explore.search import read_search, run_search
+
+    names = ("trials", "storage", "languages", "seed", "sampler", "reload", "workers", "quiet")
+    settings = {name: given.pop(name) for name in names}
+    kind = given.pop("backend")
+    found = run_search(
+        read_search(search, group),
+        results,
+        backend=kind,
+        options=options_of(given, "on"),
+        judge_backend=judge_backend,
+        judge_options=options_of({**given, "base_url": judge_url}, "on"),
+        say=click.echo,
+        **settings,
+    )
+    print_tables([one.table for one in found], "terminal")
+    for one in found:
+        if one.pareto is not None:
+            click.echo(f"plans: {one.pareto}")
+        if one.plan is not None:
+            click.echo(f"next: safeswap merge --plan {one.plan} --out OUT")
+        if one.test is not None:
+            click.echo(f"next: safeswap compare {one.test} --reference {one.language}")
+
+
+COMMANDS = (sweep, search)

@@ -127,6 +127,7 @@ def gather(
     strict: bool = True,
     *,
     dev: bool = False,
+    models: Sequence[str] | None = None,
 ) -> Evidence:
     """Read results folders of the same settings into one body of evidence.
 
@@ -134,6 +135,7 @@ def gather(
         judge: whose verdicts count; needed when there are several.
         strict: whether "controversial" counts as unsafe.
         dev: take figures of questions on which a model was chosen, too; they are no test of it.
+        models: only these, where others are of no interest (default: all).
 
     Raises:
         EvaluationError: no results folder, different settings, a model of one name twice, no such
@@ -147,21 +149,23 @@ def gather(
         settings = join_settings(settings, other.settings, str(opened[0].folder), str(other.folder))
     chosen = _choose_judge(opened, judge)
     cells = tuple(_cell_spec(name, value) for name, value in settings["cells"].items())
-    models: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     answered: dict[tuple[str, str, str], Answered] = {}
     for results in opened:
         for arm in results.arms:
-            if arm in models:
+            if models is not None and arm not in models:
+                continue
+            if arm in found:
                 raise EvaluationError(
                     f"{results.folder} and another results folder both have a model called {arm}. "
                     "Evaluate one of them under another name (NAME=SOURCE)."
                 )
-            models[arm] = results.model(arm)
+            found[arm] = results.model(arm)
             answered |= dict(_of_arm(results, arm, cells, chosen, strict))
-    seen = tuple(arm for arm, model in models.items() if _seen(settings, model))
+    seen = tuple(arm for arm, model in found.items() if _seen(settings, model))
     if seen and not dev:
-        _refuse_seen(settings, models, seen)
-    return Evidence(cells, models, answered, chosen, strict, seen)
+        _refuse_seen(settings, found, seen)
+    return Evidence(cells, found, answered, chosen, strict, seen)
 
 
 def _seen(settings: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:

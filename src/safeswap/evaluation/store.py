@@ -294,7 +294,7 @@ def start_results(folder: str | Path, settings: Mapping[str, Any], arms: Iterabl
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(path):
+        with one_at_a_time(path):
             return _start(path, {**settings, "arms": list(arms)})
     except OSError as error:
         raise EvaluationError(
@@ -320,8 +320,8 @@ def _start(path: Path, settings: Mapping[str, Any]) -> Results:
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold the folder, for a moment: models may be evaluated side by side into one folder."""
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold a folder among processes: models may be evaluated side by side into one folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,18 +88,23 @@ def _mean(rates: Iterable[Rate] | None) -> Figure | None:
 
 
 def read_measured(
-    results: Path, language: str, *, judge: str | None = None, strict: bool = True
+    results: Path,
+    language: str,
+    *,
+    judge: str | None = None,
+    strict: bool = True,
+    models: Sequence[str] | None = None,
 ) -> list[Measured]:
     """Every model of a results folder with its figures, in the order it was evaluated in.
 
     Args:
         results: one side of a sweep in one language (``RESULTS/dev/sw``).
-        judge, strict: as for :func:`safeswap.evaluation.evidence.gather`.
+        judge, strict, models: as for :func:`safeswap.evaluation.evidence.gather`.
 
     Raises:
         EvaluationError: no results folder, no such judge.
     """
-    evidence = gather([results], judge, strict, dev=True)
+    evidence = gather([results], judge, strict, dev=True, models=models)
     found = []
     for arm, model in evidence.models.items():
         figures = figures_of(evidence, arm, language)

@@ -108,7 +108,7 @@ def run_sweep(
     swept = [_choose(sweep, code, every[code], results) for code in every]
     for one in swept:
         say(f"{one.language}: chosen {one.choice.name or 'nothing'}: {one.choice.why}")
-    done = [_report(ask, profile, every[one.language], one, results) for one in swept]
+    done = [report_on_test(ask, profile, every[one.language], one, results) for one in swept]
     for one in done:
         if one.test is not None:
             judging(one.test)
@@ -135,7 +135,7 @@ def load_profile(
 
 def grid_candidates(sweep: Sweep, profile: Profile, language: str) -> list[Candidate]:
     """The models that it is all made from, and every different table of the grid."""
-    found = _origins(profile, language)
+    found = origins(profile, language)
     tables: dict[str, list[GridCell]] = {}
     plans: dict[str, Plan] = {}
     for cell in sweep.cells:
@@ -176,7 +176,7 @@ def table_digest(plan: Plan) -> str:
     return digest_of(["candidate", inputs, plan.donor, units])
 
 
-def _origins(profile: Profile, language: str) -> list[Candidate]:
+def origins(profile: Profile, language: str) -> list[Candidate]:
     """Base and experts as tables: all weights 0, or 1 for one expert."""
     whole = fill_plan(profile, language, method="uniform", alpha=0.5)
     found = []
@@ -266,18 +266,19 @@ class Asking:
         suite: Suite,
         store: Results,
     ) -> None:
-        candidates = self._candidates(language)
+        candidates = self.candidates(language)
         try:
             with items_bar(title, len(todo), self.quiet) as advance:
                 for arm, plan in todo:
                     with candidates.answering(plan) as responder:
                         collect.introduce(store, arm, responder)
-                        run.answer(store, arm, suite, responder, self.generation, _untold)
+                        run.answer(store, arm, suite, responder, self.generation, untold)
                     advance(1)
         finally:
             candidates.close()
 
-    def _candidates(self, language: str) -> Any:
+    def candidates(self, language: str) -> Any:
+        """What makes plans of a language answer; it holds a model until it is closed."""
         try:
             from safeswap.explore.candidates import InPlace, Reloaded
         except ImportError as error:
@@ -290,7 +291,7 @@ class Asking:
 
 
 @contextmanager
-def _untold(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def untold(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Candidates are counted, not their questions."""
     yield lambda count: None
 
@@ -329,7 +330,7 @@ def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], result
     return Swept(language, dev, results / "test" / language, choice, path)
 
 
-def _report(
+def report_on_test(
     ask: Asking, profile: Profile, candidates: Sequence[Candidate], one: Swept, results: Path
 ) -> Swept:
     """The test side: the models it was all made from, the paper's rule, and what was chosen."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,23 +105,38 @@ class Sweep:
     cells: tuple[GridCell, ...] = field(default=())
 
 
-def read_sweep(path: Path, *, grid: bool = True) -> Sweep:
+def read_sweep(path: Path) -> Sweep:
     """Read a sweep's file and check every key, method and value of it.
-
-    Args:
-        grid: whether it must have a grid (a search needs none).
 
     Raises:
         SafeswapError: what is wrong at which key, with the nearest right one.
     """
+    return sweep_of(read_content(path, KEYS), path)
+
+
+def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A YAML file that is a mapping of known keys.
+
+    Raises:
+        SafeswapError: it is none, or has another key; the nearest right one is named.
+    """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise EvaluationError(f"{path}: is a mapping with the keys {', '.join(KEYS)}.")
+        raise EvaluationError(f"{path}: is a mapping with the keys {', '.join(keys)}.")
     for key in content:
-        if key not in KEYS:
-            raise EvaluationError(f"{path}: unknown key {key!r}{nearest(key, KEYS)}")
+        if key not in keys:
+            raise EvaluationError(f"{path}: unknown key {key!r}{nearest(key, keys)}")
+    return content
+
+
+def sweep_of(content: Mapping[str, Any], path: Path) -> Sweep:
+    """Check a sweep's content and make it whole; ``path`` names it, and is where paths start.
+
+    Raises:
+        SafeswapError: what is wrong at which key.
+    """
     for key in _NEEDED:
-        if key not in content and (grid or key != "grid"):
+        if key not in content:
             raise EvaluationError(f"{path}: the key {key!r} is missing.")
     here = path.parent
     languages = {check_role(k): _source(here, v) for k, v in _table(content, "languages").items()}
@@ -146,7 +161,7 @@ def read_sweep(path: Path, *, grid: bool = True) -> Sweep:
         chat_template=_template(here, content.get("chat_template", "on")),
         generation=_generation(path, content),
         rule=_rule(path, content.get("choose", {})),
-        cells=tuple(_cells(path, content.get("grid", []), next(iter(languages)))),
+        cells=tuple(read_cells(path, content["grid"], next(iter(languages)))),
     )
 
 
@@ -221,17 +236,22 @@ def _generation(path: Path, content: Mapping[str, Any]) -> Generation:
     return Generation(**_numbers(path, "generation", given, defaults))
 
 
-def _cells(path: Path, grid: Any, language: str) -> Iterator[GridCell]:
+def read_cells(path: Path, grid: Any, language: str, key: str = "grid") -> Iterator[GridCell]:
+    """Every cell of a list of entries, in its order.
+
+    Raises:
+        EvaluationError: the first entry that will not do, by its number under ``key``.
+    """
     if not isinstance(grid, list):
-        raise EvaluationError(f"{path}: grid is a list of entries, each with a method.")
+        raise EvaluationError(f"{path}: {key} is a list of entries, each with a method.")
     names: set[str] = set()
     for number, entry in enumerate(grid, start=1):
-        where = f"{path}: grid, entry {number}"
+        where = f"{path}: {key}, entry {number}"
         if not isinstance(entry, dict):
             raise EvaluationError(f"{where}: is a mapping such as {{method: gated, gamma: 0.5}}.")
         for cell in _combinations(entry, where, language):
             if cell.name in names:
-                raise EvaluationError(f"{where}: {cell.name} stands twice in the grid.")
+                raise EvaluationError(f"{where}: {cell.name} stands twice.")
             names.add(cell.name)
             yield cell
 

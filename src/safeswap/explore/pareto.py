@@ -1,0 +1,77 @@
+"""The Pareto set: what no other candidate beats in one figure without losing in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safeswap.evaluation.store import write_json
+from safeswap.evaluation.suites import Measures
+from safeswap.explore.measured import Figure, Measured
+from safeswap.report.tables import Cell, Column, Row, Table
+
+TITLES: Mapping[Measures, str] = {
+    "unsafe": "unsafe % ↓",
+    "right": "right answers % ↑",
+    "refused": "harmless refused % ↓",
+}
+"""Objectives in their order; every one but ``right`` is better when lower."""
+
+
+def losses(one: Measured, objectives: Sequence[Measures]) -> tuple[float, ...] | None:
+    """A candidate's figures, all better when lower; None where one is missing."""
+    found = []
+    for kind in objectives:
+        figure: Figure | None = getattr(one, kind)
+        if figure is None:
+            return None
+        found.append(-figure.value if kind == "right" else figure.value)
+    return tuple(found)
+
+
+def pareto_set(found: Sequence[Measured], objectives: Sequence[Measures]) -> list[Measured]:
+    """Those that no other dominates, by point estimates, from the safest on.
+
+    One dominates another that is nowhere better and somewhere worse. Equals stay together;
+    candidates that lack a figure are left out.
+    """
+    values = {n: v for n, one in enumerate(found) if (v := losses(one, objectives)) is not None}
+    # Sorted, whatever dominates a candidate stands before it, and so does something of the set.
+    kept: list[int] = []
+    for number in sorted(values, key=lambda n: (values[n], n)):
+        if not any(_dominates(values[other], values[number]) for other in kept):
+            kept.append(number)
+    return [found[number] for number in kept]
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def pareto_table(front: Sequence[Measured], objectives: Sequence[Measures], title: str) -> Table:
+    """Rows: the set; columns: objectives with their intervals."""
+    columns = (
+        Column("candidate", align="left"),
+        Column("method", align="left"),
+        *(Column(TITLES[kind]) for kind in objectives),
+    )
+    rows = tuple(
+        Row.of(one.name, one.method or one.role, *(_cell(getattr(one, k)) for k in objectives))
+        for one in front
+    )
+    note = "Dev questions, and the best of many: no test result."
+    return Table(title, columns, rows, (note,))
+
+
+def _cell(figure: Figure | None) -> Cell:
+    if figure is None:
+        return Cell.missing("not measured")
+    return Cell.figure(figure.value, figure.low, figure.high)
+
+
+def write_pareto(path: Path, front: Sequence[Measured], about: Mapping[str, Any]) -> None:
+    """The set as JSON: what it was chosen from and on, and each candidate with its figures."""
+    points = [{**asdict(one), "plan": f"{one.name}.yaml"} for one in front]
+    write_json(path, {"format": "safeswap-pareto/1", **about, "candidates": points})
