@@ -84,6 +84,73 @@ def test_an_expert_of_another_shape_depth_or_family_is_refused(tmp_path: Path) -
     refused(lambda: merge(trio | {"sw": other}, out), "model_type = 'mistral'", "'llama'", out=out)
 
 
+def test_what_a_message_says_of_shapes_and_depths(tmp_path: Path) -> None:
+    """The file is named, depths only where they differ, a vocabulary only where it is one."""
+    trio, out = make_trio(tmp_path / "trio"), tmp_path / "out"
+    deeper = make_trio(tmp_path / "deeper", layers=3)["sw"]
+    shutil.copy(trio["base"] / "config.json", deeper)
+    words = (str(deeper), "model.layers.2.", "(layers: base 2, expert 3)")
+    refused(lambda: merge(trio | {"sw": deeper}, out), *words, out=out)
+
+    def rename(weights: dict[str, Any]) -> None:
+        weights["model.layers.1.self_attn.qq_proj.weight"] = weights.pop(QUERY)
+
+    rewrite(trio["safety"], rename)
+    message = refused(lambda: merge(trio, out), str(trio["safety"]), f"lacks {QUERY}", out=out)
+    assert "has model.layers.1.self_attn.qq_proj.weight besides" in message
+    assert "layers: base" not in message
+    trio = make_trio(tmp_path / "other")
+    up = "model.layers.0.mlp.up_proj.weight"
+    rewrite(trio["sw"], lambda w: w.update({up: w[up][:8].copy()}))
+    message = refused(lambda: merge(trio, out), up, str(shard(trio["sw"])), "[8, 16]", out=out)
+    assert "vocabulary" not in message
+    trio = make_trio(tmp_path / "words")
+    rewrite(trio["sw"], lambda w: [w.update({n: w[n][:30].copy()}) for n in w if "embed" in n])
+    refused(lambda: merge(trio, out), "[30, 16]", "A resized vocabulary must be cut", out=out)
+
+
+def test_two_experts_with_the_same_weights_are_refused(trio: Trio, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("safety", "sw", "same weights", str(trio["sw"]))
+    refused(lambda: merge(trio | {"safety": trio["sw"]}, out), *words, out=out)
+
+
+def test_a_donor_without_a_tokenizer_is_refused_before_weights_are_read(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (trio["sw"] / "tokenizer.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("safeswap.api._measure", not_reached)
+        words = (str(trio["sw"]), "no tokenizer", "--donor base")
+        refused(lambda: merge(trio, out), *words, out=out)
+    merge(trio, out, donor="base")
+    assert (out / "tokenizer.json").exists()
+    for folder in trio.values():  # where nobody has one, nobody misses it
+        (folder / "tokenizer.json").unlink(missing_ok=True)
+    merge(trio, tmp_path / "none")
+
+
+def test_what_a_user_should_know_is_told_before_weights_are_read(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trio["safety"] / "chat_template.jinja").write_text("{{ messages }} one")
+    edit_json(trio["sw"] / "config.json", note="x")
+    (trio["sw"] / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }} two"}')
+    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    told: list[str] = []
+    for action in (
+        lambda: merge(trio, tmp_path / "out", tell=told.append),
+        lambda: safeswap.make_profile(
+            trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]}, tell=told.append
+        ),
+    ):
+        told.clear()
+        with pytest.raises(AssertionError, match="weights were read"):
+            action()
+        assert any("chat templates of safety and sw differ" in line for line in told)
+
+
 @pytest.mark.parametrize("role", ["safety", "sw"])
 def test_an_expert_identical_to_the_base_is_refused(trio: Trio, tmp_path: Path, role: str) -> None:
     out = tmp_path / "out"

@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safeswap import provenance
+from safeswap import card, provenance
 from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import BASE, SAFETY, Family, join_family
 from safeswap.checkpoint.layout import parse_size
@@ -27,6 +28,7 @@ from safeswap.checkpoint.staging import Staging, check_place
 from safeswap.checkpoint.store import open_checkpoint
 from safeswap.errors import CheckpointError, OutputError, PlanError, SafeswapError
 from safeswap.merge import (
+    check_donor,
     check_inputs,
     identity,
     measure_joins,
@@ -40,6 +42,12 @@ from safeswap.plan import Plan, check_options, check_role, fill_plan
 from safeswap.profile import Profile, measure_family, unchanged
 from safeswap.verification import Verification, verify_folder
 from safeswap.work import progress_bar
+
+Tell = Callable[[str], None]
+"""Takes one line for the user."""
+
+
+def _nothing(note: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,7 @@ def make_profile(
     languages: Mapping[str, str | Path],
     workers: int | None = None,
     quiet: bool = True,
+    tell: Tell = _nothing,
 ) -> Profile:
     """Measure how far each expert moved each tensor, in one pass over all checkpoints.
 
@@ -86,11 +95,15 @@ def make_profile(
         base, safety, languages: local folders or hub ids; languages by name.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
         quiet: no progress bar.
+        tell: given a line for each thing that a user should know although it is no obstacle.
 
     Raises:
         SafeswapError: a checkpoint is damaged, quantized, or not of the base's family.
     """
-    return _measure(open_family(base, safety, languages), workers, quiet)
+    family = open_family(base, safety, languages)
+    for note in family.notes:
+        tell(note)
+    return _measure(family, workers, quiet)
 
 
 def _measure(family: Family, workers: int | None, quiet: bool) -> Profile:
@@ -113,7 +126,15 @@ def make_plan(
         method: the name of a selector, see ``safeswap methods``.
         options: the method's parameters, and those of :func:`safeswap.plan.fill_plan`.
     """
-    return fill_plan(profile, language, method=method, **options)
+    plan = fill_plan(profile, language, method=method, **options)
+    safety, spoken = (profile.inputs[role] for role in plan.experts)
+    if safety.digest == spoken.digest:
+        raise PlanError(
+            f"the safety expert ({safety.source}) and the {plan.language} expert "
+            f"({spoken.source}) have the same weights: there is nothing to choose. Was one of them "
+            "given twice?"
+        )
+    return plan
 
 
 def merge_plans(
@@ -126,6 +147,7 @@ def merge_plans(
     workers: int | None = None,
     figure: bool = True,
     quiet: bool = True,
+    tell: Tell = _nothing,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -135,6 +157,8 @@ def merge_plans(
         dtype: ``bfloat16``, ``float16``, ``float32``; by default as stored in the donor.
         shard_size: e.g. ``"5GB"``; by default the base's sharding.
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
+        tell: given a line, before anything is written, for each thing that a user should know
+            although it is no obstacle.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -151,7 +175,14 @@ def merge_plans(
         for plan, folder in zip(plans, folders, strict=True)
     ]
     refuse_overlap(family, target)
+    for plan in plans:
+        check_donor(family, plan.donor)
     check_place(target, sum(job.layout.nbytes for job in jobs))
+    for note in family.notes:
+        tell(note)
+    if figure and find_spec("matplotlib") is None:
+        tell("no figure is drawn: install safeswap[figures] for it, or say --no-figure")
+        figure = False
     if profile is None or not _current(profile, family):
         profile = _measure(family, workers, quiet)
     check_inputs(family, plans, profile)
@@ -161,20 +192,26 @@ def merge_plans(
         drawing = _start_figures(plans, folders, staging) if figure else None
         with progress_bar("statistics", passes_bytes(family, jobs), quiet) as advance:
             measure_joins(family, jobs, workers=workers, advance=advance)
-        total = sum(job.layout.nbytes for job in jobs)
+        total = sum(
+            job.dtypes[name].size * family.base.tensors[name].elements
+            for job in jobs
+            for name in family.names
+        )
         with progress_bar("merge", total, quiet) as advance:
             written = write_weights(
                 family, profile, jobs, staging, workers=workers, advance=advance
             )
         _refuse_changed(family, profile)
         drawn = drawing is not None and drawing.wait() == 0
+        if drawing is not None and not drawn:
+            tell("the figure could not be drawn; safeswap show OUT --png FILE says why")
         for job, tensors in zip(jobs, written.digests, strict=True):
             folder = staging.folder / job.folder
             rest = provenance.copy_rest(family, job, folder, kind)
             job.plan.save(folder / provenance.PLAN_FILE)
             if not drawn:
                 (folder / provenance.FIGURE).unlink(missing_ok=True)
-            provenance.write_card(family, profile, job.plan, folder, drawn, repeated)
+            card.write_card(profile, job.plan, folder, drawn, repeated)
             provenance.write_manifest(family, profile, job, folder, tensors, rest)
         staging.commit()
     except OSError as error:  # configuration, tokenizer, card: small, but disks fill up
@@ -249,6 +286,7 @@ def swap(
     workers: int | None = None,
     figure: bool = True,
     quiet: bool = True,
+    tell: Tell = _nothing,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
@@ -269,10 +307,12 @@ def swap(
     target = Path(out).expanduser().absolute()
     refuse_overlap(family, target)
     donors = [options.get("donor") or language for language in languages]
+    for donor in donors:
+        check_donor(family, donor)
     layouts = (output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors)
     check_place(target, sum(layout.nbytes for layout in layouts))
     profile = _measure(family, workers, quiet)
-    plans = [fill_plan(profile, language, **options) for language in languages]
+    plans = [make_plan(profile, language, **options) for language in languages]
     return merge_plans(
         plans,
         out,
@@ -282,6 +322,7 @@ def swap(
         workers=workers,
         figure=figure,
         quiet=quiet,
+        tell=tell,
     )
 
 
@@ -304,6 +345,9 @@ def verify_merge(
     """
     manifest = provenance.read_manifest(Path(out))
     total = sum(record["size"] for record in manifest["outputs"])
+    if not without_inputs:  # which are read again, to measure them
+        profile = Profile.from_dict(manifest["profile"], str(Path(out) / provenance.MANIFEST))
+        total += sum(file.size for record in profile.inputs.values() for file in record.files)
     with progress_bar("verify", total, quiet) as advance:
         return verify_folder(
             Path(out),
