@@ -117,10 +117,10 @@ def test_a_plans_profile_lies_where_the_plan_says_whatever_the_folder(
     (tmp_path / "elsewhere" / "profile.json").write_text("not this one")
     monkeypatch.chdir(tmp_path / "elsewhere")
 
-    def measured(*given: object) -> None:
+    def measured(*given: object, **named: object) -> None:
         raise AssertionError("weights were measured again")
 
-    monkeypatch.setattr("safeswap.api._measure", measured)
+    monkeypatch.setattr("safeswap.execution.measure_family", measured)
     done("merge", "--plan", plan, "--out", tmp_path / "out", "--no-figure")
 
 
@@ -205,10 +205,10 @@ def test_what_is_refused_exits_with_1_before_weights_are_read(
     arguments: list[str],
     message: str,
 ) -> None:
-    def measured(*given: object) -> None:
+    def measured(*given: object, **named: object) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("safeswap.api._measure", measured)
+    monkeypatch.setattr("safeswap.execution.measure_family", measured)
     given = {"SAFETY": str(trio["safety"]), "LANGUAGE": str(trio["sw"])}
     words: list[str] = []
     for word in arguments:

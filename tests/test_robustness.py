@@ -121,7 +121,7 @@ def test_a_donor_without_a_tokenizer_is_refused_before_weights_are_read(
     out = tmp_path / "out"
     (trio["sw"] / "tokenizer.json").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("safeswap.api._measure", not_reached)
+        patch.setattr("safeswap.execution.measure_family", not_reached)
         words = (str(trio["sw"]), "no tokenizer", "--donor base")
         refused(lambda: merge(trio, out), *words, out=out)
     merge(trio, out, donor="base")
@@ -137,7 +137,7 @@ def test_what_a_user_should_know_is_told_before_weights_are_read(
     (trio["safety"] / "chat_template.jinja").write_text("{{ messages }} one")
     edit_json(trio["sw"] / "config.json", note="x")
     (trio["sw"] / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }} two"}')
-    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
     told: list[str] = []
     for action in (
         lambda: merge(trio, tmp_path / "out", tell=told.append),
@@ -226,7 +226,7 @@ def test_without_permission_nothing_is_written(
     refused(lambda: merge(trio, out), str(tmp_path), "Permission denied", "--out", out=out)
 
 
-def not_reached(*arguments: Any) -> None:
+def not_reached(*arguments: Any, **named: Any) -> None:
     raise AssertionError("weights were read before the output's place was looked at")
 
 
@@ -240,7 +240,7 @@ def test_a_place_that_cannot_be_written_is_found_before_weights_are_read(
     locked.mkdir()
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != locked and real(path, mode))
-    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
     for out in (locked / "out", deep):
         actions = (lambda: merge(trio, out), lambda: safeswap.merge_plans([plan], out))  # noqa: B023
         for action in actions:
@@ -256,7 +256,7 @@ def test_what_an_interrupted_run_left_needs_no_more_room(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("safeswap.api.provenance.copy_rest", not_reached)
+        patch.setattr("safeswap.execution.provenance.copy_rest", not_reached)
         with pytest.raises(AssertionError):
             merge(trio, out)
     usage = shutil.disk_usage(tmp_path)
@@ -278,7 +278,7 @@ def test_a_step_that_fails_lets_go_of_the_place(
         trio["base"], safety=trio["safety"], languages=languages, out=out
     )
     with monkeypatch.context() as patch:
-        patch.setattr(f"safeswap.api.{step}", fail)
+        patch.setattr(f"safeswap.execution.{step}", fail)
         refused(swap, "somewhere", "same command", out=out)
     (merged,) = swap()  # in this very process: the lock is free
     assert merged.resumed_bytes > 0 or step == "_start_figures"
@@ -293,7 +293,7 @@ def test_too_little_room_is_found_before_weights_are_read(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
     out, inputs = tmp_path / "out", tmp_path / "trio"
     words = (str(tmp_path), "bytes", "needed", "only 1000 bytes", "available")
     message = refused(lambda: merge(trio, out), *words, out=out, inputs=inputs)

@@ -207,8 +207,8 @@ def _refuse_closed(folder: Path) -> None:
         (folder / "config.json").exists()
     except OSError as error:
         raise CheckpointError(
-            f"{folder}: cannot be looked into ({error.strerror}). Mend its permissions, or give a "
-            "copy that you may read."
+            f"{folder}: cannot be looked into ({error.strerror}). Mend its permissions, or "
+            "use a copy that you may read."
         ) from error
 
 
