@@ -63,7 +63,7 @@ def test_step_by_step_equals_everything_in_one_go(trio: dict[str, Path], tmp_pat
                 "-o", tmp_path / "plan.yaml")  # fmt: skip
     assert "plan.yaml: embeddings: 1 blend" in said
     said = done("merge", "--plan", tmp_path / "plan.yaml", "--out", tmp_path / "a", "--no-figure")
-    assert re.search(r"a: 0\.000 GB; modules: .*; config and tokenizer from sw", said)
+    assert re.search(r"a: 13 kB; modules: .*; config and tokenizer from sw", said)
     options = ["--by", "layer", "--tau", "0.01", "--alpha", "0.3", "--no-figure"]
     done("merge", *experts(trio), "--out", tmp_path / "b", *options)
     one, two = digest_of(tmp_path / "a"), digest_of(tmp_path / "b")
@@ -95,7 +95,7 @@ def test_an_edited_plan_is_carried_out_and_named_so(plan: Path, tmp_path: Path) 
     assert edited != text
     plan.write_text(edited)
     done("merge", "--plan", plan, "--out", tmp_path / "out", "--no-figure")
-    assert "weights edited by hand in 1 units: 0.mlp" in done("verify", tmp_path / "out")
+    assert "weights edited by hand in 1 unit: 0.mlp" in done("verify", tmp_path / "out")
     name = "model.layers.0.mlp.up_proj.weight"
     base, out = (
         {n: w for file in folder.glob("*.safetensors") for n, w in load_file(file).items()}
@@ -117,10 +117,10 @@ def test_a_plans_profile_lies_where_the_plan_says_whatever_the_folder(
     (tmp_path / "elsewhere" / "profile.json").write_text("not this one")
     monkeypatch.chdir(tmp_path / "elsewhere")
 
-    def measured(*given: object) -> None:
+    def measured(*given: object, **named: object) -> None:
         raise AssertionError("weights were measured again")
 
-    monkeypatch.setattr("safeswap.api._measure", measured)
+    monkeypatch.setattr("safeswap.execution.measure_family", measured)
     done("merge", "--plan", plan, "--out", tmp_path / "out", "--no-figure")
 
 
@@ -205,10 +205,10 @@ def test_what_is_refused_exits_with_1_before_weights_are_read(
     arguments: list[str],
     message: str,
 ) -> None:
-    def measured(*given: object) -> None:
+    def measured(*given: object, **named: object) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("safeswap.api._measure", measured)
+    monkeypatch.setattr("safeswap.execution.measure_family", measured)
     given = {"SAFETY": str(trio["safety"]), "LANGUAGE": str(trio["sw"])}
     words: list[str] = []
     for word in arguments:
@@ -269,8 +269,8 @@ def test_files_that_are_not_there_or_not_ours(profile: Path, plan: Path, tmp_pat
     )
     for verb, source in (("plan", profile), ("show", plan)):
         option = "--png" if verb == "show" else "-o"
-        assert "its folder must exist" in fails(1, verb, source, option, tmp_path / "no/where")
-        assert "is not a file that can be written" in fails(1, verb, source, option, tmp_path)
+        assert "its folder does not exist" in fails(1, verb, source, option, tmp_path / "no/where")
+        assert "is a folder. Give the name of a file" in fails(1, verb, source, option, tmp_path)
 
 
 def test_a_changed_merge_exits_with_1(plan: Path, tmp_path: Path) -> None:

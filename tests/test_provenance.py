@@ -76,7 +76,12 @@ def test_inputs_and_outputs_are_recorded_with_digests(
     assert len(set(digests)) == 6 and all(re.fullmatch("[0-9a-f]{64}", d) for d in digests)
     shards = {record["name"] for record in manifest["outputs"]}  # type: ignore[index]
     assert shards == {file.name for file in out.glob("*.safetensors")}
-    assert manifest["safeswap"] == safeswap.__version__
+    versions = manifest["versions"]
+    assert versions["safeswap"] == safeswap.__version__ and versions["numpy"] == np.__version__
+    for role in ("base", "safety", "sw"):
+        small = ("config.json", "tokenizer.json", "model.safetensors.index.json")
+        wanted = {name: d for name, d in digest_of(trio[role]).items() if name in small[:2]}
+        assert manifest["input_files"][role] == wanted
 
 
 def test_two_runs_give_the_same_bytes_in_every_file(trio: dict[str, Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ puts these on the disk.
 
 from safeswap.merge.jobs import (
     Job,
+    check_donor,
     check_inputs,
     identity,
     output_layout,
@@ -25,6 +26,7 @@ __all__ = [
     "RunHash",
     "Scratch",
     "Written",
+    "check_donor",
     "check_inputs",
     "identity",
     "make_scratch",

@@ -12,6 +12,7 @@ from typing import Any
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import BASE, SAFETY, Family
 from safeswap.checkpoint.layout import Layout, OutputTensor, group_by_size, lay_out
+from safeswap.checkpoint.tokenizers import has_tokenizer
 from safeswap.errors import FamilyError, OutputError, PlanError
 from safeswap.operators import Recipe, applies, linear, recipe_of
 from safeswap.plan import Plan, check_operators, check_units
@@ -119,6 +120,21 @@ def _check_tied(family: Family, plan: Plan) -> None:
         raise PlanError(
             "plan: the model ties lm_head to its embeddings, so both units need the same weights "
             "and operator. Give lm_head those of embeddings."
+        )
+
+
+def check_donor(family: Family, donor: str) -> None:
+    """The donor brings the tokenizer, where anyone has one.
+
+    Raises:
+        FamilyError: it has none; names who has.
+    """
+    having = [role for role, member in family.members.items() if has_tokenizer(member.folder)]
+    if having and donor not in having:
+        raise FamilyError(
+            f"{family.members[donor].folder}: has no tokenizer, and the {donor} checkpoint is the "
+            f"donor of the output's. Use --donor {having[0]} (or donor: {having[0]} in the plan), "
+            "or put the tokenizer's files into the folder."
         )
 
 

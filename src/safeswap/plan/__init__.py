@@ -3,7 +3,7 @@
 `table` holds what a plan is, `file` how it is written and read, `fill` how a profile becomes one.
 """
 
-from safeswap.plan.fill import check_options, check_role, fill_plan
+from safeswap.plan.fill import check_options, check_role, edited_units, fill_plan
 from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators, check_units
 from safeswap.selectors import GRANULARITIES, NORMS, OUTSIDE
 
@@ -18,5 +18,6 @@ __all__ = [
     "check_options",
     "check_role",
     "check_units",
+    "edited_units",
     "fill_plan",
 ]

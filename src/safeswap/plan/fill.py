@@ -113,6 +113,18 @@ def fill_plan(
     return plan
 
 
+def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
+    """The units whose weights or operators are not what the plan's selector says on the profile."""
+    settings = dict(plan.selector)
+    method = settings.pop("name", None)
+    try:
+        fresh = fill_plan(profile, plan.language, method=str(method), **settings)
+    except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
+        return tuple(plan.units)
+    said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}
+    return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
+
+
 def _address(profile: Profile, role: str) -> str:
     """Where to find an input again: the absolute folder, or the hub's id or URL at its commit."""
     record = profile.inputs[role]

@@ -9,6 +9,7 @@ from typing import Any
 
 from safeswap.anatomy import kind_of
 from safeswap.checkpoint.family import BASE, SAFETY
+from safeswap.checkpoint.files import save_text
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import Operation, check_operation
 
@@ -122,8 +123,12 @@ class Plan:
         return file.text_of(self)
 
     def save(self, path: Path) -> None:
-        """Write the plan as YAML."""
-        path.write_text(self.text(), encoding="utf-8")
+        """Write the plan as YAML.
+
+        Raises:
+            OutputError: the place cannot be written, or is full; an older file is left as it was.
+        """
+        save_text(path, self.text())
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -160,12 +165,13 @@ def check_units(plan: Plan, units: tuple[str, ...]) -> None:
     Raises:
         PlanError: names the first unknown or missing unit and the nearest right name.
     """
+    where = f"plan for {plan.language}"
     for unit in plan.units:
         if unit not in units:
-            raise PlanError(f"plan: the model has no unit {unit!r}{nearest(unit, units)}")
+            raise PlanError(f"{where}: the model has no unit {unit!r}{nearest(unit, units)}")
     missing = [unit for unit in units if unit not in plan.units]
     if missing:
         raise PlanError(
-            f"plan: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a "
+            f"{where}: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a "
             "row; weights of 0 leave it as in the base."
         )
