@@ -28,6 +28,7 @@ from safeswap.checkpoint.store import open_checkpoint
 from safeswap.errors import CheckpointError, OutputError, PlanError, SafeswapError
 from safeswap.merge import (
     check_inputs,
+    check_operator_files,
     identity,
     measure_joins,
     output_layout,
@@ -36,7 +37,7 @@ from safeswap.merge import (
     refuse_overlap,
     write_weights,
 )
-from safeswap.plan import Plan, check_options, check_role, fill_plan
+from safeswap.plan import Plan, check_options, check_role, fill_plan, pin_operators
 from safeswap.profile import Profile, measure_family, unchanged
 from safeswap.verification import Verification, verify_folder
 from safeswap.work import progress_bar
@@ -140,6 +141,7 @@ def merge_plans(
         SafeswapError: what is wrong, before anything is written where it can be known before.
     """
     family = _family_of(plans)
+    plans = [pin_operators(plan) for plan in plans]
     target = Path(out).expanduser().absolute()
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
@@ -155,6 +157,7 @@ def merge_plans(
     if profile is None or not _current(profile, family):
         profile = _measure(family, workers, quiet)
     check_inputs(family, plans, profile)
+    check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
     staging = Staging(target, identity(jobs, profile))
     drawing = None
     try:

@@ -22,13 +22,14 @@ from safeswap.merge import (
     Piece,
     RunHash,
     Scratch,
+    check_operator_files,
     make_scratch,
     measure_joins,
     piece_bytes,
     prepare,
     single_threaded,
 )
-from safeswap.plan import Plan, fill_plan
+from safeswap.plan import Plan, fill_plan, pin_operators
 from safeswap.profile import Profile
 from safeswap.provenance import MANIFEST, PLAN_FILE, read_manifest
 from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
@@ -74,6 +75,7 @@ def verify_folder(
         VerificationError: names the first file or tensor that is wrong, and whether the output or
             an input changed.
         CheckpointError: an input cannot be read.
+        CalibrationError: the files of an operator are not those of the merge.
     """
     out = Path(out)
     manifest = read_manifest(out)
@@ -87,6 +89,9 @@ def verify_folder(
     _check_plan_file(out, plan)
     written = _check_shards(out, manifest)
     recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
+    if recomputed:
+        digests_of = {role: record.digest for role, record in profile.inputs.items()}
+        check_operator_files([recomputed.job], digests_of)
     pieces = [
         Piece(0, name, begin, end)
         for name, tensor in written.items()
@@ -202,7 +207,7 @@ def _recompute(
 
     roles = (BASE, SAFETY, plan.language)
     family = join_family({role: member(role) for role in roles})
-    job = prepare(family, plan)
+    job = prepare(family, pin_operators(plan, str(MANIFEST)))
     found = {name: family.base.tensors[name].shape for name in family.names}
     if found != {name: tensor.shape for name, tensor in written.items()}:
         raise VerificationError(

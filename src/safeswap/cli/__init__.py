@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from safeswap.cli import evaluation, interchange, methods
+from safeswap.cli import calibration, evaluation, interchange, methods
+from safeswap.cli.pairs import language_pairs
 from safeswap.errors import PlanError, SafeswapError
 from safeswap.version import __version__
 
@@ -107,18 +108,6 @@ def main() -> None:
     """
 
 
-def _languages(pairs: tuple[str, ...]) -> dict[str, str | Path]:
-    found: dict[str, str | Path] = {}
-    for pair in pairs:
-        name, separator, source = pair.partition("=")
-        if not separator or not source:
-            raise PlanError(f"--language {pair!r} must be NAME=CHECKPOINT, e.g. sw={pair}.")
-        if name in found:
-            raise PlanError(f"--language {name} is given twice.")
-        found[name] = source
-    return found
-
-
 def _selection(options: Mapping[str, Any]) -> dict[str, Any]:
     """The method with its parameters and the donor, those that were given."""
     from safeswap.selectors import OPTIONS, find
@@ -189,7 +178,7 @@ def profile(
     measured = make_profile(
         base,
         safety=_required(safety),
-        languages=_languages(languages),
+        languages=language_pairs(languages),
         workers=workers,
         quiet=quiet,
     )
@@ -273,7 +262,7 @@ def merge(
         merged = api.swap(
             base,
             safety=_required(safety),
-            languages=_languages(languages),
+            languages=language_pairs(languages),
             out=out,
             **_selection(options),
             **running,
@@ -380,7 +369,7 @@ def verify(
     }
     checked = verify_merge(
         out,
-        inputs=moved | _languages(languages),
+        inputs=moved | language_pairs(languages),
         without_inputs=without_inputs,
         workers=workers,
         quiet=quiet,
@@ -417,7 +406,8 @@ def demo(out: Path) -> None:
     run_demo(out, click.echo)
 
 
-for _command in (*methods.COMMANDS, *interchange.COMMANDS, *evaluation.COMMANDS):
+_GROUPS = (methods, interchange, calibration, evaluation)
+for _command in (command for group in _GROUPS for command in group.COMMANDS):
     main.add_command(_command)
 
 

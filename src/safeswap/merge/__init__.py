@@ -10,6 +10,7 @@ puts these on the disk.
 from safeswap.merge.jobs import (
     Job,
     check_inputs,
+    check_operator_files,
     identity,
     output_layout,
     prepare,
@@ -26,6 +27,7 @@ __all__ = [
     "Scratch",
     "Written",
     "check_inputs",
+    "check_operator_files",
     "identity",
     "make_scratch",
     "measure_joins",

@@ -4,7 +4,14 @@
 """
 
 from safeswap.plan.fill import check_options, check_role, fill_plan
-from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators, check_units
+from safeswap.plan.table import (
+    Plan,
+    PlannedInput,
+    PlannedUnit,
+    check_operators,
+    check_units,
+    pin_operators,
+)
 from safeswap.selectors import GRANULARITIES, NORMS, OUTSIDE
 
 __all__ = [
@@ -19,4 +26,5 @@ __all__ = [
     "check_role",
     "check_units",
     "fill_plan",
+    "pin_operators",
 ]

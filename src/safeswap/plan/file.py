@@ -15,7 +15,7 @@ from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.errors import PlanError, nearest
-from safeswap.operators import Operation, read_operation
+from safeswap.operators import Operation, place_operation, read_operation
 from safeswap.plan.table import RESERVED, Plan, PlannedInput, PlannedUnit, check_operators
 
 FORMAT = "safeswap-plan/1"
@@ -55,6 +55,8 @@ def text_of(plan: Plan) -> str:
 def load(path: Path) -> Plan:
     """Read a plan's file and check every key and number of it.
 
+    Relative paths in operators' settings count from the file's folder.
+
     Raises:
         PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
     """
@@ -64,7 +66,8 @@ def load(path: Path) -> Plan:
         raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: is not YAML ({error}).") from error
-    return plan_of(content, str(path))
+    folder = Path(path).parent
+    return plan_of(content, str(path)).with_operations(lambda o: place_operation(o, folder))
 
 
 def _row(row: PlannedUnit) -> dict[str, Any]:
