@@ -24,7 +24,7 @@ class LinearLayer:
 
     Attributes:
         tensor: the checkpoint's name of the weight.
-        inputs: ``columns`` for weights [out, in] (torch.nn.Linear), ``rows`` for Conv1D's [in, out].
+        inputs: ``columns`` for [out, in] (torch.nn.Linear), ``rows`` for [in, out] (Conv1D).
         side: how many inputs it has.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.errors import CalibrationError
+from safeswap.errors import CalibrationError, PlanError
 from safeswap.grams import GramRecord, Grams, open_grams
 from safeswap.operators.base import (
     Numbers,
@@ -59,7 +59,7 @@ class RegMean(Operator):
 
     def check(self, settings: Mapping[str, Value], where: str) -> None:
         if not settings["grams"]:
-            raise CalibrationError(
+            raise PlanError(
                 f"{where}: operator regmean needs Gram matrices. Run safeswap calibrate, and give "
                 "its folder with --operator-set grams=FOLDER."
             )
