@@ -96,7 +96,9 @@ class Grams:
 
     folder: Path
     experts: Mapping[str, ExpertGrams]
-    _stored: dict[str, Mapping[str, StoredTensor]] = field(default_factory=dict, compare=False)
+    _stored: dict[str, tuple[object, Mapping[str, StoredTensor]]] = field(
+        default_factory=dict, compare=False
+    )
 
     def expert(self, role: str) -> ExpertGrams:
         """An expert's entry.
@@ -178,20 +180,31 @@ class Grams:
             )
 
     def _tensors(self, role: str) -> Mapping[str, StoredTensor]:
-        if role not in self._stored:
-            path = file_of(self.folder, role)
-            try:
+        """What an expert's file holds; read again when the file is another one."""
+        path = file_of(self.folder, role)
+        try:
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if role not in self._stored or self._stored[role][0] != stamp:
                 found = {tensor.name: tensor for tensor in read_header(path).tensors}
-            except CheckpointError as error:
-                raise CalibrationError(f"{error} Or run safeswap calibrate again.") from error
-            wanted = {record.gram for record in self.expert(role).tensors.values()}
-            if strange := sorted(found.keys() ^ wanted):
-                raise CalibrationError(
-                    f"{path}: holds other matrices than {MANIFEST} says ({listed(strange)}). "
-                    "Remove the folder and run safeswap calibrate again."
-                )
-            self._stored[role] = found
-        return self._stored[role]
+                self._require_named(role, path, found)
+                self._stored[role] = stamp, found
+        except (OSError, CheckpointError) as error:
+            what: object = error
+            if isinstance(error, OSError):
+                what = f"{path}: cannot be read ({error.strerror})."
+            raise CalibrationError(
+                f"{what} Remove the folder and run safeswap calibrate again."
+            ) from error
+        return self._stored[role][1]
+
+    def _require_named(self, role: str, path: Path, found: Mapping[str, StoredTensor]) -> None:
+        wanted = {record.gram for record in self.expert(role).tensors.values()}
+        if strange := sorted(found.keys() ^ wanted):
+            raise CalibrationError(
+                f"{path}: holds other matrices than {MANIFEST} says ({listed(strange)}). Remove "
+                "the folder and run safeswap calibrate again."
+            )
 
 
 def file_of(folder: Path, role: str) -> Path:

@@ -100,9 +100,8 @@ def test_one_command_merges_several_languages(
     out = swap(trio, tmp_path / "out", "sw", "te", operator=operator, method="uniform")
     for language in ("sw", "te"):
         assert safeswap.verify_merge(out / language).from_inputs
-    assert not (swap_plan := Plan.load(out / "sw" / "safeswap-plan.yaml")).units[
-        "0.mlp"
-    ].operator and swap_plan.operator.settings["grams"] == str(grams.resolve())
+    written = Plan.load(out / "sw" / "safeswap-plan.yaml").operator.settings
+    assert written["grams"] == str(grams)
 
 
 def test_a_plan_by_hand_names_the_folder_from_where_it_lies(

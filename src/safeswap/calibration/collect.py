@@ -35,6 +35,7 @@ class InputGroup:
     total: torch.Tensor | None = None
     rows: int = 0
     _last: torch.Tensor | None = field(default=None, repr=False)
+    _seen: set[int] = field(default_factory=set, repr=False)
 
     @property
     def name(self) -> str:
@@ -55,29 +56,40 @@ class InputGroup:
         """An empty sum."""
         self.total = torch.zeros(self.side, self.side, dtype=torch.float64, device=device)
         self.rows = 0
+        self._last, self._seen = None, set()
 
     def see(self, place: int, inputs: torch.Tensor) -> None:
-        """A layer of the group got inputs; those of the first one are added."""
-        if place:
-            if self._last is None or inputs is not self._last:
-                raise CalibrationError(
-                    f"tensor {self.layers[place].tensor!r} and {self.name!r} had the same inputs "
-                    "at first and now have not. Please report this model; its layers cannot be "
-                    "calibrated together. Use another operator for it."
-                )
-            return
-        self._last = inputs if len(self.layers) > 1 else None
-        rows = inputs.detach().reshape(-1, self.side).float()
-        assert self.total is not None
-        self.total += torch.matmul(rows.T, rows)
-        self.rows += len(rows)
+        """A layer of the group got inputs, in whatever order the layers run; they are added once.
+
+        Raises:
+            CalibrationError: the layers had the same inputs on the probe, and have not now.
+        """
+        if inputs is not self._last or place in self._seen:
+            self._require_none_waiting()
+            self._last, self._seen = inputs, set()
+            rows = inputs.detach().reshape(-1, self.side).float()
+            assert self.total is not None
+            self.total += torch.matmul(rows.T, rows)
+            self.rows += len(rows)
+        self._seen.add(place)
+        if len(self._seen) == len(self.layers):  # let go of the inputs: a batch's are large
+            self._last, self._seen = None, set()
+
+    def _require_none_waiting(self) -> None:
+        if self._last is not None:
+            raise CalibrationError(
+                f"{', '.join(layer.tensor for layer in self.layers)} had the same inputs at first "
+                "and now have not: this model's layers cannot be calibrated. Use another operator "
+                "for it."
+            )
 
     def finish(self) -> torch.Tensor:
         """The mean over rows, float32 [side, side] on the CPU and symmetric; the sum is let go."""
+        self._require_none_waiting()
         assert self.total is not None
         mean = self.total.div_(max(self.rows, 1))
         mean = mean.add_(mean.T.clone()).mul_(0.5)
-        self.total = self._last = None
+        self.total = None
         return mean.float().cpu()
 
 
