@@ -318,6 +318,21 @@ def test_tensors_that_no_layer_holds_are_named(tmp_path: Path) -> None:
     assert any(name.endswith("q_proj.weight") for name in safety.entry.tensors)
 
 
+def test_what_is_averaged_is_said(tmp_path: Path) -> None:
+    """Jamba computes one projection without running its layer; its experts are fused."""
+    family, texts = make_family(tmp_path, "jamba"), write_texts(tmp_path)
+    result = CliRunner().invoke(main, [
+        "calibrate", str(family["base"]), "--safety", str(family["safety"]),
+        "--language", f"sw={family['sw']}", "--texts", str(texts["sw"]), "-o",
+        str(tmp_path / "grams"), "--dtype", "float32", "--device", "cpu",
+    ])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    notes = [line for line in result.stderr.splitlines() if line.startswith("note: sw: ")]
+    never = [note for note in notes if "never ran" in note]
+    assert len(never) == 1 and "model.layers.0.mamba.dt_proj.weight" in never[0]
+    assert any("A_log" in note and "and" in note and "more: no linear" in note for note in notes)
+
+
 def test_a_loader_that_changes_numbers_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

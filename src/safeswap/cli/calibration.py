@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from safeswap.cli.pairs import language_pairs
-from safeswap.errors import CalibrationError
+from safeswap.errors import CalibrationError, listed
 
 
 @click.command()
@@ -108,8 +108,13 @@ def _say(done: Any) -> None:
         f"{seen['texts']} texts ({seen['tokens']} tokens, {seen['cut']} texts cut)"
         + ("; kept from before" if done.kept else "")
     )
+    reasons: dict[str, list[str]] = {}
     for name, reason in entry.left_out.items():
-        click.echo(f"note: {done.role}: {name} has no matrix and is averaged: {reason}", err=True)
+        reasons.setdefault(reason, []).append(name)
+    never = [name for name, record in entry.tensors.items() if not record.rows]
+    reasons |= {"the layer never ran on these texts": never} if never else {}
+    for reason, names in reasons.items():
+        click.echo(f"note: {done.role}: regmean will average {listed(names)}: {reason}", err=True)
 
 
 def _options(backend: Mapping[str, Any]) -> Any:
