@@ -42,7 +42,7 @@ class RegMean(Operator):
     was never seen gets the mean of the experts' weights. Differences: the authors have no ridge,
     and they take output layers too; here embeddings, outputs, biases and norms are averaged, and so
     is what the calibration left out (`grams.json` says why). Not in mergekit 0.1.5. Added memory
-    per worker: two square float64 matrices of the layer's inputs and about five float64 of the
+    per worker: three square float64 matrices of the layer's inputs, and about four float64 of the
     tensor's size.
     """
 
