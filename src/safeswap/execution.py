@@ -19,6 +19,7 @@ from safeswap.errors import CheckpointError, OutputError
 from safeswap.merge import (
     check_donor,
     check_inputs,
+    check_operator_files,
     identity,
     measure_joins,
     passes_bytes,
@@ -26,7 +27,7 @@ from safeswap.merge import (
     refuse_overlap,
     write_weights,
 )
-from safeswap.plan import Plan
+from safeswap.plan import Plan, pin_operators
 from safeswap.profile import Profile, measure_family, unchanged
 from safeswap.work import progress_bar
 
@@ -83,6 +84,7 @@ def carry_out(
     tell: Tell,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`."""
+    plans = [pin_operators(plan) for plan in plans]
     target = Path(out).expanduser().absolute()
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
@@ -100,6 +102,7 @@ def carry_out(
     if profile is None or not _current(profile, family):
         profile = measure(family, workers, quiet)
     check_inputs(family, plans, profile)
+    check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
     staging = Staging(target, identity(jobs, profile))
     drawing = None
     try:

@@ -24,13 +24,14 @@ from safeswap.merge import (
     Piece,
     RunHash,
     Scratch,
+    check_operator_files,
     make_scratch,
     measure_joins,
     piece_bytes,
     prepare,
     single_threaded,
 )
-from safeswap.plan import Plan, edited_units
+from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, TensorProfile, measure_family
 from safeswap.provenance import AGAIN, MANIFEST, OURS, PLAN_FILE, fates, not_used, read_manifest
 from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
@@ -90,6 +91,7 @@ def verify_folder(
         VerificationError: names the first file or tensor that is wrong, and whether the output or
             an input changed.
         CheckpointError: an input cannot be read.
+        CalibrationError: the files of an operator are not those of the merge.
     """
     out = Path(out)
     manifest = read_manifest(out)
@@ -112,6 +114,7 @@ def verify_folder(
     ]
     jobs = [recomputed.job] if recomputed else []
     if recomputed:
+        check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
         measure_joins(recomputed.family, jobs, workers=workers)
     with single_threaded(jobs):
         results = run_pieces(
@@ -241,7 +244,7 @@ def _recompute(
 
     roles = (BASE, SAFETY, plan.language)
     family = join_family({role: member(role) for role in roles})
-    job = prepare(family, plan)
+    job = prepare(family, pin_operators(plan, MANIFEST))
     found = {name: family.base.tensors[name].shape for name in family.names}
     if found != {name: tensor.shape for name, tensor in written.items()}:
         raise VerificationError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from safeswap.cli import evaluation, explore, interchange, merging, methods
+from safeswap.cli import calibration, evaluation, explore, interchange, merging, methods
 from safeswap.errors import SafeswapError
 from safeswap.version import __version__
 
@@ -71,13 +71,8 @@ def demo(out: Path) -> None:
     run_demo(out, click.echo)
 
 
-for _command in (
-    *merging.COMMANDS,
-    *methods.COMMANDS,
-    *interchange.COMMANDS,
-    *evaluation.COMMANDS,
-    *explore.COMMANDS,
-):
+_VERBS = (merging, methods, interchange, calibration, evaluation, explore)
+for _command in (command for module in _VERBS for command in module.COMMANDS):
     main.add_command(_command)
 
 

@@ -169,6 +169,21 @@ def refuse_overlap(family: Family, out: Path) -> None:
             raise OutputError(f"{out}: holds the {role} checkpoint. Choose another --out.")
 
 
+def check_operator_files(jobs: Sequence[Job], digests: Mapping[str, str]) -> None:
+    """The files that operators read fit the tensors and weights that they join.
+
+    Args:
+        digests: role → digest of its weights.
+
+    Raises:
+        CalibrationError: says what is missing, damaged, or of other weights.
+    """
+    for job in jobs:
+        for recipe in job.recipes.values():
+            if recipe.join is not None:
+                recipe.join.operator.check_files(recipe.join.task, digests)
+
+
 def check_inputs(family: Family, plans: Sequence[Plan], profile: Profile) -> None:
     """A plan is for the weights that it was made from.
 

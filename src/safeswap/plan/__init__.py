@@ -4,7 +4,14 @@
 """
 
 from safeswap.plan.fill import check_options, check_role, edited_units, fill_plan
-from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators, check_units
+from safeswap.plan.table import (
+    Plan,
+    PlannedInput,
+    PlannedUnit,
+    check_operators,
+    check_units,
+    pin_operators,
+)
 from safeswap.selectors import GRANULARITIES, NORMS, OUTSIDE
 
 __all__ = [
@@ -20,4 +27,5 @@ __all__ = [
     "check_units",
     "edited_units",
     "fill_plan",
+    "pin_operators",
 ]

@@ -15,7 +15,7 @@ from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.errors import PlanError, nearest
-from safeswap.operators import Operation, read_operation
+from safeswap.operators import Operation, place_operation, read_operation
 from safeswap.plan.table import RESERVED, Plan, PlannedInput, PlannedUnit, check_operators
 
 FORMAT = "safeswap-plan/1"
@@ -58,10 +58,13 @@ def text_of(plan: Plan) -> str:
 def load(path: Path) -> Plan:
     """Read a plan's file and check every key and number of it.
 
+    Relative paths in operators' settings count from the file's folder.
+
     Raises:
         PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
     """
-    return plan_of(read_yaml(path), str(path))
+    plan, folder = plan_of(read_yaml(path), str(path)), Path(path).parent
+    return plan.with_operations(lambda operation: place_operation(operation, folder))
 
 
 def read_yaml(path: Path) -> Any:

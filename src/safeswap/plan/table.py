@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from safeswap.anatomy import kind_of
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.checkpoint.files import save_text
 from safeswap.errors import PlanError, nearest
-from safeswap.operators import Operation, check_operation
+from safeswap.operators import Operation, check_operation, pin_operation
 
 SELECTOR = "share-difference"
 RESERVED = (BASE, SAFETY)
@@ -110,6 +110,14 @@ class Plan:
             kind[row.decision] = kind.get(row.decision, 0) + 1
         return table
 
+    def with_operations(self, change: Callable[[Operation], Operation]) -> Plan:
+        """The plan with every operator in it changed."""
+        units = {
+            unit: row if row.operator is None else replace(row, operator=change(row.operator))
+            for unit, row in self.units.items()
+        }
+        return replace(self, operator=change(self.operator), units=units)
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, in the order of its file."""
         from safeswap.plan import file
@@ -157,6 +165,15 @@ def check_operators(plan: Plan, where: str = "plan") -> None:
     """
     for unit in plan.units:
         check_operation(plan.operation(unit), plan.parts(unit), f"{where}: unit {unit}")
+
+
+def pin_operators(plan: Plan, where: str = "plan") -> Plan:
+    """The plan with the files that its operators read named by absolute paths and digests.
+
+    Raises:
+        CalibrationError: there is no such file, or its digest is not the one that the plan records.
+    """
+    return plan.with_operations(lambda given: pin_operation(given, plan.experts, where))
 
 
 def check_units(plan: Plan, units: tuple[str, ...]) -> None:
