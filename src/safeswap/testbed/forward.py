@@ -88,7 +88,7 @@ class Packed:
         return refused, right
 
 
-def pack(world: World, questions: Sequence[Question], width: int = 3) -> Packed:
+def pack(world: World, questions: Sequence[Question], width: int = 2) -> Packed:
     """Lay questions out for `Network`.
 
     Args:
@@ -196,20 +196,27 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in found.items()}
 
 
-def modules_of(state: State, layers: int) -> list[Module]:
+def modules_of(state: State, shape: Shape) -> list[Module]:
     """The 2 · layers modules in the order in which they act: attention 0, MLP 0, attention 1, …"""
     made = []
-    for layer in range(layers):
-        for part, inward, outward in (
-            ("self_attn", ("q_proj", "k_proj", "v_proj"), "o_proj"),
-            ("mlp", ("gate_proj", "up_proj"), "down_proj"),
-        ):
-            stem = f"model.layers.{layer}.{part}"
-            wide = torch.cat([state[f"{stem}.{name}.weight"] for name in inward])
-            made.append(
-                Module(wide.T.contiguous(), state[f"{stem}.{outward}.weight"].T.contiguous())
-            )
+    for layer in range(shape.layers):
+        stem = f"model.layers.{layer}"
+        query, key, value = (state[f"{stem}.self_attn.{x}_proj.weight"] for x in "qkv")
+        wide = torch.cat((_paired(query, shape.heads), _paired(key, shape.heads), value))
+        gates = [state[f"{stem}.mlp.{name}_proj.weight"] for name in ("gate", "up")]
+        outward = state[f"{stem}.self_attn.o_proj.weight"], state[f"{stem}.mlp.down_proj.weight"]
+        for inward, out in zip((wide, torch.cat(gates)), outward, strict=True):
+            made.append(Module(inward.T.contiguous(), out.T.contiguous()))
     return made
+
+
+def _paired(rows: Tensor, heads: int) -> Tensor:
+    """Rows of queries or keys with the two that turn together (n and n + size/2) side by side.
+
+    Both are reordered alike, so their inner products stay.
+    """
+    width = rows.shape[1]
+    return rows.view(heads, 2, -1, width).transpose(1, 2).reshape(-1, width)
 
 
 class Network:
@@ -230,12 +237,17 @@ class Network:
         self._final = state["model.norm.weight"]
         self._embeddings = state["model.embed_tokens.weight"]
         self._head = self._embeddings.T.contiguous()
-        size = self._embeddings.shape[1] // shape.heads
+        width = self._embeddings.shape[1]
+        size = width // shape.heads
         speeds = 1.0 / shape.theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-        angles = packed.positions[:, None].float() * torch.cat((speeds, speeds))
-        # the sign of a half turn goes into the sines: (−x₂, x₁) · sin = (x₂, x₁) · (−sin, sin)
-        signs = torch.cat((-torch.ones(size // 2), torch.ones(size // 2)))
-        self._cos, self._sin = angles.cos()[:, None], (angles.sin() * signs)[:, None]
+        angles = packed.positions[:, None].float() * speeds
+        self._turn = torch.polar(torch.ones_like(angles), angles)[:, None, None]
+        # Room for what a module computes on the way; it is not kept.
+        tokens = len(packed.ids)
+        inner = state["model.layers.0.mlp.gate_proj.weight"].shape[0]
+        self._projected = torch.empty(tokens, 3 * width)
+        self._gated = torch.empty(tokens, 2 * inner)
+        self._seen = torch.empty(tokens, width)
 
     def start(self) -> Tensor:
         """Hidden states before the first module, (tokens, width)."""
@@ -248,9 +260,10 @@ class Network:
     def applied(self, number: int, module: Module, hidden: Tensor, normed: Tensor) -> Tensor:
         """Hidden states after module ``number``; after the last attention of asked tokens only."""
         if number % 2:
-            gate, up = (normed @ module.inward).chunk(2, dim=1)
-            return torch.addmm(hidden, functional.silu(gate).mul_(up), module.outward)
-        seen = self._attend(normed @ module.inward)
+            wide = torch.mm(normed, module.inward, out=self._gated[: len(normed)])
+            gate, up = wide.chunk(2, dim=1)
+            return torch.addmm(hidden, functional.silu(gate, inplace=True).mul_(up), module.outward)
+        seen = self._attend(torch.mm(normed, module.inward, out=self._projected))
         if number == 2 * self.shape.layers - 2:
             asked = self.packed.asked
             return torch.addmm(hidden[:asked], seen[:asked], module.outward)
@@ -276,24 +289,17 @@ class Network:
         return (hidden * scale).mul_(weight)
 
     def _attend(self, projected: Tensor) -> Tensor:
-        tokens, width = projected.shape[0], projected.shape[1] // 3
-        heads = self.shape.heads
-        parts = projected.view(tokens, 3, heads, -1)
-        turning = parts[:, :2]
-        half = turning.shape[3] // 2
-        swapped = torch.cat((turning[..., half:], turning[..., :half]), dim=3)
-        turned = torch.cat(
-            ((turning * self._cos[:, None] + swapped.mul_(self._sin[:, None])), parts[:, 2:]), dim=1
-        ).view(tokens, 3 * width)
-        seen = torch.empty(tokens, width)
+        width, heads = projected.shape[1] // 3, self.shape.heads
+        pairs = projected.view(len(projected), 3, heads, -1, 2)[:, :2]
+        torch.view_as_complex(pairs).mul_(self._turn)
         for group in self.packed.groups:
             many, longest = group.grid.shape
-            gathered = turned[group.grid.view(-1)].view(many, longest, 3, heads, -1)
+            gathered = projected[group.grid.view(-1)].view(many, longest, 3, heads, -1)
             query, key, value = gathered.permute(2, 0, 3, 1, 4).unbind(0)
             found = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
             flat = found.transpose(1, 2).reshape(many * longest, width)
-            seen[group.tokens] = flat[group.places]
-        return seen
+            self._seen.index_copy_(0, group.tokens, flat.index_select(0, group.places))
+        return self._seen
 
 
 def answer(network: Network, modules: Sequence[Module]) -> tuple[Any, Any]:
