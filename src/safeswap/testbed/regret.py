@@ -78,7 +78,8 @@ def unit_scores(profile: Profile, language: str, units: Sequence[str]) -> dict[s
 
 def bits(units: int) -> NDArray[np.bool_]:
     """(masks, units): whether a mask takes the unit from safety."""
-    return (np.arange(1 << units)[:, None] >> np.arange(units)) & 1 == 1
+    numbers = np.arange(1 << units)[:, None]
+    return np.array((numbers >> np.arange(units)) & 1, bool)
 
 
 def spearman(left: Floats, right: Floats) -> float:
@@ -99,7 +100,7 @@ def chosen(scores: Floats, allowed: NDArray[np.bool_] | None = None) -> Ints:
 
 def within_loss(masks: Counts) -> NDArray[np.bool_]:
     """Masks that lose no more ability than allowed against mask 0, the language expert."""
-    return masks.ability >= masks.ability[0] - LOSS_ALLOWED - 1e-12
+    return np.asarray(masks.ability >= masks.ability[0] - LOSS_ALLOWED - 1e-12, bool)
 
 
 def figures(counts: Counts, rows: Ints) -> dict[str, float]:
