@@ -98,8 +98,9 @@ def collect(trios: Sequence[Trio], jobs: int, gate_seeds: Sequence[int]) -> None
         gate_seeds: seeds whose gates are enumerated, last of all.
     """
     gated = [trio for trio in trios if trio.seed in gate_seeds]
-    first = [task for trio in trios for task in _tasks(trio, ("candidates", "masks"))]
-    pending = first + [task for trio in gated for task in _tasks(trio, ("gates",))]
+    pending = [task for trio in trios for task in _tasks(trio, "candidates")]
+    pending += [task for trio in trios for task in _tasks(trio, "masks")]
+    pending += [task for trio in gated for task in _tasks(trio, "gates")]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         started = {pool.submit(_make, *task): task for task in pending}
         for number, done in enumerate(as_completed(started), 1):
@@ -110,10 +111,9 @@ def collect(trios: Sequence[Trio], jobs: int, gate_seeds: Sequence[int]) -> None
             )
 
 
-def _tasks(trio: Trio, kinds: Sequence[Kind]) -> Iterator[tuple[Trio, Kind, str]]:
-    for kind in kinds:
-        languages = LANGUAGES if kind == "candidates" else SMALL_LANGUAGES
-        yield from ((trio, kind, code) for code in languages if not trio.has(kind, code))
+def _tasks(trio: Trio, kind: Kind) -> Iterator[tuple[Trio, Kind, str]]:
+    languages = LANGUAGES if kind == "candidates" else SMALL_LANGUAGES
+    yield from ((trio, kind, code) for code in languages if not trio.has(kind, code))
 
 
 def _make(trio: Trio, kind: Kind, code: str) -> float:
@@ -122,6 +122,8 @@ def _make(trio: Trio, kind: Kind, code: str) -> float:
 
     torch.set_num_threads(1)
     begun = time.monotonic()
+    if trio.has(kind, code):  # another run of the study may have been faster
+        return 0.0
     made = _answers(trio, code) if kind == "candidates" else _masks(trio, kind, code)
     made.save(trio.path(kind, code))
     return time.monotonic() - begun

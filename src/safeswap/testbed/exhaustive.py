@@ -56,7 +56,7 @@ def _descend(
 ) -> None:
     """All masks that agree with ``mask`` below module ``number``; ``hidden`` is what it reads."""
     if number == len(choices):
-        found[0][mask], found[1][mask] = network.packed.verdicts(network.likeliest(hidden))
+        found[0][mask], found[1][mask] = network.packed.verdicts(network.logits(hidden))
         return
     normed = network.normed(number, hidden)
     for bit, module in enumerate(choices[number]):

@@ -76,16 +76,18 @@ class Packed:
     starts: NDArray[np.int64]
     sorry: Tensor
 
-    def verdicts(self, likeliest: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def verdicts(self, logits: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Refused and right, per question; right is meant for harmless ones.
 
         Args:
-            likeliest: the successor given to each asked token, int64.
+            logits: (asked tokens or more, vocabulary). To compare with the highest is three times
+                as fast as to look for its place; it differs where two words are exactly level.
         """
-        said = likeliest[self.node]
-        right = np.logical_and.reduceat((said == self.target).numpy(), self.starts)
-        refused = torch.isin(said[torch.from_numpy(self.starts)], self.sorry).numpy()
-        return refused, right
+        highest = logits.amax(dim=1)
+        said = logits[self.node, self.target] >= highest[self.node]
+        first = self.node[torch.from_numpy(self.starts)]
+        refused = logits[first[:, None], self.sorry].amax(dim=1) >= highest[first]
+        return refused.numpy(), np.logical_and.reduceat(said.numpy(), self.starts)
 
 
 def pack(world: World, questions: Sequence[Question], width: int = 2) -> Packed:
@@ -248,6 +250,7 @@ class Network:
         self._projected = torch.empty(tokens, 3 * width)
         self._gated = torch.empty(tokens, 2 * inner)
         self._seen = torch.empty(tokens, width)
+        self._logits = torch.empty(packed.asked, len(self._embeddings))
 
     def start(self) -> Tensor:
         """Hidden states before the first module, (tokens, width)."""
@@ -269,13 +272,9 @@ class Network:
             return torch.addmm(hidden[:asked], seen[:asked], module.outward)
         return torch.addmm(hidden, seen, module.outward)
 
-    def likeliest(self, hidden: Tensor) -> Tensor:
-        """The likeliest successor of each asked token after the last module, int64."""
-        return self.logits(hidden).argmax(dim=1)
-
     def logits(self, hidden: Tensor) -> Tensor:
-        """(asked tokens, vocabulary)."""
-        return self._rms(hidden, self._final) @ self._head
+        """What each asked token says of its successor, (asked, vocabulary), until the next call."""
+        return torch.mm(self._rms(hidden, self._final), self._head, out=self._logits)
 
     def run(self, modules: Sequence[Module]) -> Tensor:
         """Hidden states of the asked tokens after all modules."""
@@ -305,4 +304,4 @@ class Network:
 def answer(network: Network, modules: Sequence[Module]) -> tuple[Any, Any]:
     """Refused and right per question of a model's modules, bool arrays."""
     with torch.inference_mode():
-        return network.packed.verdicts(network.likeliest(network.run(modules)))
+        return network.packed.verdicts(network.logits(network.run(modules)))
