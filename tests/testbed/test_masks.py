@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from safeswap.testbed.regret import (
     chosen,
     compared,
     effects,
+    matched_table,
     placed,
     ranked,
     spearman,
@@ -91,7 +93,6 @@ def test_regrets_and_tests() -> None:
     # the best mask takes everything: 15 of 100 refused; share-difference has 12
     assert own["regret_to_dev_best"] == pytest.approx(0.015)
     assert own["regret_to_oracle"] == pytest.approx(0.015)
-    assert own["refusal_over_matched"] == pytest.approx(-0.03)
     assert own["p"] is None
     for name in PRIMARY:
         # all eight seeds agree in sign: 2 of 2^8 assignments, times six
@@ -109,6 +110,24 @@ def test_ranks_of_scores() -> None:
     assert rows["measured effects"]["masks"] == pytest.approx(1.0)
     assert rows["number of modules"]["units"] == 0.0
     assert 0 < rows["share difference by module"]["masks"] < 1
+
+
+def test_methods_within_one_point_of_the_experts_ability() -> None:
+    row, _ = matched_table(CASES)
+    assert row["best"]["refusal"] == pytest.approx(0.15)
+    assert row["within"]["share-difference by module"] == pytest.approx(0.12)
+    dear = {"dev": counts([12] * 8, [48] * 8), "test": counts([12] * 8, [48] * 8)}
+    row, _ = matched_table([replace(c, candidates=dear) for c in CASES])
+    assert row["within"] == {}
+
+
+def test_regrets_are_over_the_cases_with_masks() -> None:
+    without = [replace(c, masks={}) if c.seed > 3 else c for c in CASES]
+    rows = {row["name"]: row for row in compared(without)}
+    assert rows["band"]["regret_to_oracle"] == pytest.approx(0.02)
+    assert list(rows["best mask in hindsight"]["J_by_seed"]) == ["0", "1", "2", "3"]
+    assert rows["best mask in hindsight"]["p"] == pytest.approx(2 / 16)
+    assert rows["band"]["p"] == pytest.approx(2 / 256)
 
 
 def test_where_the_own_mask_stands() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,16 +91,14 @@ def _candidates(code: str) -> tuple[Candidate, ...]:
     return all_candidates()[:2] if code == LEAD_LANGUAGE else all_candidates()
 
 
-def collect(trios: Sequence[Trio], jobs: int, gate_seeds: Sequence[int]) -> None:
+def collect(trios: Sequence[Trio], jobs: int, kinds: Mapping[Kind, Sequence[int]]) -> None:
     """Make all verdicts that are missing, in processes of one thread each, and say how it goes.
 
     Args:
-        gate_seeds: seeds whose gates are enumerated, last of all.
+        kinds: what is measured, in this order, of which seeds.
     """
-    gated = [trio for trio in trios if trio.seed in gate_seeds]
-    pending = [task for trio in trios for task in _tasks(trio, "candidates")]
-    pending += [task for trio in trios for task in _tasks(trio, "masks")]
-    pending += [task for trio in gated for task in _tasks(trio, "gates")]
+    wanted = [(kind, trio) for kind, seeds in kinds.items() for trio in trios if trio.seed in seeds]
+    pending = [task for kind, trio in wanted for task in _tasks(trio, kind)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         started = {pool.submit(_make, *task): task for task in pending}
         for number, done in enumerate(as_completed(started), 1):

@@ -12,8 +12,9 @@ def as_markdown(study: Mapping[str, Any]) -> str:
     """All tables, one after another."""
     seeds = len(study["seeds"])
     parts = [
-        f"{seeds} expert seeds on one base, languages {', '.join(study['languages'])}; means over "
-        f"seeds and languages, on the test half of the questions ({study['test_harmful']} harmful, "
+        f"{seeds} expert seeds on one base, languages {', '.join(study['languages'])}; masks of "
+        f"seeds {', '.join(map(str, study['mask_seeds']))}. Means over seeds and languages, on "
+        f"the test half of the questions ({study['test_harmful']} harmful, "
         f"{study['test_harmless']} harmless) unless it says otherwise.",
         "## Methods, controls and the best masks",
         methods(study["compared"]),
@@ -21,7 +22,6 @@ def as_markdown(study: Mapping[str, Any]) -> str:
         operators(study["compared"]),
         "## Refusal within one point of ability",
         matched(study["matched"]),
-        within(study["compared"]),
         "## Does a score know a good mask?",
         scores(study["ranked"]),
     ]
@@ -106,33 +106,24 @@ def operators(compared: Sequence[Row]) -> str:
 
 
 def matched(found: Sequence[Row]) -> str:
-    """The language expert, and the mask that refuses most within the allowed loss."""
-    rows = (
-        (
-            row["language"],
-            *(_points(row["expert"][key]) for key in ("refusal", "ability")),
-            *(_points(row["best"][key]) for key in ("refusal", "ability")),
+    """Per language the mask that refuses most within the allowed loss, and the best candidates."""
+    rows = []
+    for row in found:
+        kept = sorted(row["within"].items(), key=lambda item: -item[1])
+        # of operators that do the same at either weight one is enough
+        names = dict.fromkeys(f"{name} {_points(rate)}" for name, rate in kept)
+        rows.append(
+            (
+                row["language"],
+                *(_points(row["expert"][key]) for key in ("refusal", "ability")),
+                *(_points(row["best"][key]) for key in ("refusal", "ability")),
+                "; ".join(list(names)[:5]),
+            )
         )
-        for row in found
+    head = (
+        *("language", "expert: refused", "right", "best mask: refused", "right"),
+        "candidates within one point that refuse most",
     )
-    head = ("language", "expert: refused", "right", "best mask: refused", "right")
-    return _table(head, rows)
-
-
-def within(compared: Sequence[Row]) -> str:
-    """Methods by the ability that they lose, with their distance from the matched mask."""
-    kept = [row for row in compared if row["group"] in ("method", "control", "operator")]
-    rows = (
-        (
-            row["name"],
-            _signed(-row["ability_lost"]),
-            _points(row["refusal"]),
-            _signed(row["refusal_over_matched"]),
-        )
-        for row in sorted(kept, key=lambda row: -row["refusal"])
-        if row["ability_lost"] <= 0.01 + 1e-12
-    )
-    head = ("loses at most one point", "ability", "harmful refused", "against the best such mask")
     return _table(head, rows)
 
 

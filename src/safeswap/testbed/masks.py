@@ -30,8 +30,9 @@ from safeswap.anatomy import kind_of
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.testbed import regret
 from safeswap.testbed.candidates import all_candidates
-from safeswap.testbed.collect import Trio, collect
+from safeswap.testbed.collect import Kind, Trio, collect
 from safeswap.testbed.documents import exam
+from safeswap.testbed.mask_figure import draw
 from safeswap.testbed.mask_tables import as_markdown
 from safeswap.testbed.regret import Case, unit_scores
 from safeswap.testbed.verdicts import Counts, Verdicts, dev_half
@@ -52,8 +53,8 @@ def halves(verdicts: Verdicts, code: str) -> dict[str, Counts]:
     return {name: Counts.of(verdicts, questions, taken) for name, taken in parts.items()}
 
 
-def read_case(trio: Trio, code: str, gates: bool) -> Case:
-    """All verdicts of one seed and language, counted."""
+def read_case(trio: Trio, code: str, kinds: Mapping[Kind, Sequence[int]]) -> Case:
+    """All verdicts of one seed and language, counted; ``kinds`` as for `collect`."""
     units = tuple(u for u in trio.profile.units if kind_of(u) in ("attention", "mlp"))
     found = trio.load("candidates", code)
     named: dict[str, list[int]] = defaultdict(list)
@@ -66,31 +67,34 @@ def read_case(trio: Trio, code: str, gates: bool) -> Case:
         named={name: np.array(rows) for name, rows in named.items()},
         scores=unit_scores(trio.profile, code, units),
         candidates=halves(found, code),
-        masks=halves(trio.load("masks", code), code),
-        gates=halves(trio.load("gates", code), code) if gates else None,
+        **{
+            kind: halves(trio.load(kind, code), code)
+            for kind, seeds in kinds.items()
+            if trio.seed in seeds
+        },
     )
 
 
-def reckon(trios: Sequence[Trio], gate_seeds: Sequence[int]) -> dict[str, Any]:
+def reckon(trios: Sequence[Trio], cases: Sequence[Case]) -> dict[str, Any]:
     """Everything that is reported, as plain values."""
-    cases = [read_case(t, code, t.seed in gate_seeds) for t in trios for code in SMALL_LANGUAGES]
-    gated = [case for case in cases if case.gates is not None]
+    masked, gated = [c for c in cases if c.masks], [c for c in cases if c.gates]
     groups = {c.name.split(" #")[0]: c.group for c in all_candidates()}
     compared = regret.compared(cases)
     for row in compared:
         row["group"] = groups.get(row["name"], "best")
     return {
         "seeds": [trio.seed for trio in trios],
+        "mask_seeds": sorted({case.seed for case in masked}),
         "gate_seeds": sorted({case.seed for case in gated}),
         "languages": list(SMALL_LANGUAGES),
-        "test_harmful": cases[0].masks["test"].harmful,
-        "test_harmless": cases[0].masks["test"].harmless,
+        "test_harmful": cases[0].candidates["test"].harmful,
+        "test_harmless": cases[0].candidates["test"].harmless,
         "compared": compared,
-        "matched": list(regret.matched_table(cases)),
-        "ranked": regret.ranked(cases),
+        "matched": list(regret.matched_table(masked)),
+        "ranked": regret.ranked(masked),
         "ranked_gates": regret.ranked(gated, "gates") if gated else [],
-        "placed": regret.placed(cases),
-        "units": regret.unit_table(cases),
+        "placed": regret.placed(masked),
+        "units": regret.unit_table(masked),
         "units_gates": regret.unit_table(gated, "gates") if gated else [],
         "by_language": by_language(trios),
         "counts": {str(trio.seed): counts(trio) for trio in trios},
@@ -142,9 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, required=True, help="what train --out wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--expert-seeds", type=int, nargs="+", default=[0], metavar="N")
-    parser.add_argument(
-        "--gate-seeds", type=int, nargs="*", metavar="N", help="seeds with gates (default: all)"
-    )
+    for name in ("mask", "gate"):
+        parser.add_argument(
+            f"--{name}-seeds",
+            type=int,
+            nargs="+" if name == "mask" else "*",
+            metavar="N",
+            help=f"those whose {name}s are enumerated (default: all)",
+        )
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     chosen = parser.parse_args(arguments)
     trios = [Trio(chosen.models, chosen.out, seed) for seed in chosen.expert_seeds]
@@ -156,12 +165,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"safeswap.testbed.train --out {chosen.models} --expert-seeds {trio.seed}`"
                 )
     chosen.out.mkdir(parents=True, exist_ok=True)
-    gate_seeds = chosen.expert_seeds if chosen.gate_seeds is None else chosen.gate_seeds
-    collect(trios, chosen.jobs, gate_seeds)
-    study = reckon(trios, gate_seeds)
+    seeds = chosen.expert_seeds
+    kinds: dict[Kind, Sequence[int]] = {
+        "masks": seeds if chosen.mask_seeds is None else chosen.mask_seeds,
+        "gates": seeds if chosen.gate_seeds is None else chosen.gate_seeds,
+    }
+    collect(trios, chosen.jobs, {"candidates": seeds, **kinds})
+    cases = [read_case(trio, code, kinds) for trio in trios for code in SMALL_LANGUAGES]
+    study = reckon(trios, cases)
     (chosen.out / "study.json").write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
     text = as_markdown(study)
     (chosen.out / "study.md").write_text(text, encoding="utf-8")
+    draw([case for case in cases if case.masks], chosen.out / "masks.png")
     print(text)
 
 

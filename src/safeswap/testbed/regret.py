@@ -13,7 +13,7 @@ Fixed before the measurement:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class Case:
         units: the modules in the order of the masks' bits.
         named: candidate (without its draw) → rows of `candidates`.
         scores: score of a module for safety, per score; see `unit_scores`.
-        candidates, masks, gates: half (``dev`` or ``test``) → counts; gates may be missing.
+        candidates, masks, gates: half (``dev`` or ``test``) → counts; empty where not measured.
     """
 
     seed: int
@@ -52,8 +52,8 @@ class Case:
     named: Mapping[str, Ints]
     scores: Mapping[str, Floats]
     candidates: Mapping[str, Counts]
-    masks: Mapping[str, Counts]
-    gates: Mapping[str, Counts] | None = None
+    masks: Mapping[str, Counts] = field(default_factory=dict)
+    gates: Mapping[str, Counts] = field(default_factory=dict)
 
 
 def unit_scores(profile: Profile, language: str, units: Sequence[str]) -> dict[str, Floats]:
@@ -114,34 +114,42 @@ def figures(counts: Counts, rows: Ints) -> dict[str, float]:
 
 
 def compared(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """A row per candidate and per best mask: figures on the test half, regrets and tests."""
-    rows = {name: [figures(c.candidates["test"], c.named[name]) for c in cases]
-            for name in cases[0].named}  # fmt: skip
-    for name, choose in _best(cases).items():
-        rows[name] = [choose(case) for case in cases]
-    dev = [_chosen_on_dev(case, "masks")["J"] for case in cases]
-    oracle = [float(case.masks["test"].objective.max()) for case in cases]
-    matched = [_matched(case) for case in cases]
-    expert = rows[LANGUAGE_EXPERT]
-    made = []
-    for name, found in rows.items():
-        values = np.array([f["J"] for f in found])
-        row: dict[str, Any] = {"name": name, **_means(found)}
-        row["J_by_seed"] = by_seed(cases, values)
-        row["regret_to_dev_best"] = float(np.mean(np.array(dev) - values))
-        row["regret_to_oracle"] = float(np.mean(np.array(oracle) - values))
-        row["ability_lost"] = float(
-            np.mean([e["ability"] - f["ability"] for e, f in zip(expert, found, strict=True)])
-        )
-        row["refusal_over_matched"] = float(
-            np.mean([f["refusal"] - m["refusal"] for m, f in zip(matched, found, strict=True)])
-        )
-        made.append(row)
-    _test(made)
+    """A row per candidate and per best mask: figures on the test half, regrets and tests.
+
+    Regrets are over the cases whose masks are there, the rest over all.
+    """
+    made: list[dict[str, Any]] = []
+    for name in cases[0].named:
+        found = [figures(c.candidates["test"], c.named[name]) for c in cases]
+        made.append({"name": name, **_means(found), "J_by_seed": _by_seed(cases, found)})
+    with_masks = [case for case in cases if case.masks]
+    for name, choose in _best(with_masks).items():
+        found = [choose(case) for case in with_masks]
+        made.append({"name": name, **_means(found), "J_by_seed": _by_seed(with_masks, found)})
+    rows = {row["name"]: row for row in made}
+    for row in made:
+        _measure_against(row, with_masks, rows)
+        row["ability_lost"] = rows[LANGUAGE_EXPERT]["ability"] - row["ability"]
+    _test(rows)
     return made
 
 
+def _measure_against(
+    row: dict[str, Any], cases: Sequence[Case], rows: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Add the regrets of a candidate, in the mean over cases; best masks have none but in J."""
+    seeds = {str(case.seed) for case in cases}
+    own = np.mean([row["J_by_seed"][seed] for seed in seeds]) if seeds else np.nan
+    for key, best in (
+        ("dev_best", "best mask, chosen on dev"),
+        ("oracle", "best mask in hindsight"),
+    ):
+        row[f"regret_to_{key}"] = float(rows[best]["J"] - own) if seeds else None
+
+
 def _best(cases: Sequence[Case]) -> dict[str, Callable[[Case], dict[str, float]]]:
+    if not cases:
+        return {}
     found: dict[str, Callable[[Case], dict[str, float]]] = {
         "best mask, chosen on dev": lambda case: _chosen_on_dev(case, "masks"),
         "best mask of the other languages": lambda case: _transferred(
@@ -157,7 +165,7 @@ def _best(cases: Sequence[Case]) -> dict[str, Callable[[Case], dict[str, float]]
     }
     if len({case.seed for case in cases}) == 1:
         del found["best mask of the other seeds"]
-    if all(case.gates is not None for case in cases):
+    if all(case.gates for case in cases):
         found["best gate, chosen on dev"] = lambda case: _chosen_on_dev(case, "gates")
     return found
 
@@ -183,27 +191,26 @@ def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([f[key] for f in found])) for key in found[0]}
 
 
-def by_seed(cases: Sequence[Case], values: Floats) -> dict[str, float]:
-    """The mean over the languages of each seed."""
-    seeds = dict.fromkeys(case.seed for case in cases)
-    return {
-        str(seed): float(np.mean([v for c, v in zip(cases, values, strict=True) if c.seed == seed]))
-        for seed in seeds
-    }
+def _by_seed(cases: Sequence[Case], found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of J over the languages of each seed."""
+    values: dict[str, list[float]] = {}
+    for case, figures_ in zip(cases, found, strict=True):
+        values.setdefault(str(case.seed), []).append(figures_["J"])
+    return {seed: float(np.mean(each)) for seed, each in values.items()}
 
 
-def _test(rows: Sequence[dict[str, Any]]) -> None:
+def _test(rows: Mapping[str, dict[str, Any]]) -> None:
     """Add p-values against the paper's method, over seeds; Holm's for the primary family."""
-    at = {row["name"]: row for row in rows}
-    own = at[REFERENCE]["J_by_seed"]
-    for row in rows:
+    own = rows[REFERENCE]["J_by_seed"]
+    for name, row in rows.items():
+        differences = [value - own[seed] for seed, value in row["J_by_seed"].items()]
         # whole numbers for the exact test: J in steps of 0.0001
-        steps = [round(1e4 * (row["J_by_seed"][seed] - own[seed])) for seed in own]
-        row["J_minus_reference"] = row["J"] - at[REFERENCE]["J"]
-        row["p"] = None if row["name"] == REFERENCE else sign_flip_exact(steps)
-    adjusted = holm([at[name]["p"] for name in PRIMARY])
+        steps = [round(1e4 * difference) for difference in differences]
+        row["J_minus_reference"] = float(np.mean(differences))
+        row["p"] = None if name == REFERENCE else sign_flip_exact(steps)
+    adjusted = holm([rows[name]["p"] for name in PRIMARY])
     for name, value in zip(PRIMARY, adjusted, strict=True):
-        at[name]["p_holm"] = value
+        rows[name]["p_holm"] = value
 
 
 def ranked(cases: Sequence[Case], kind: str = "masks") -> list[dict[str, Any]]:
@@ -295,10 +302,19 @@ def _percentile(values: Floats, own: float) -> float:
 
 
 def matched_table(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
-    """Per language, means over seeds on the test half: the language expert, and the mask that
-    refuses most within the allowed loss."""
+    """Per language, means over seeds on the test half: the language expert, the mask that refuses
+    most within the allowed loss, and the refusal of every candidate that keeps within it."""
     for language in dict.fromkeys(case.language for case in cases):
         own = [case for case in cases if case.language == language]
-        best = _means([_matched(case) for case in own])
         expert = _means([figures(case.masks["test"], np.array([0])) for case in own])
-        yield {"language": language, "expert": expert, "best": best}
+        made = {
+            name: _means([figures(case.candidates["test"], case.named[name]) for case in own])
+            for name in own[0].named
+        }
+        kept = {
+            name: found["refusal"]
+            for name, found in made.items()
+            if found["ability"] >= expert["ability"] - LOSS_ALLOWED - 1e-12
+        }
+        best = _means([_matched(case) for case in own])
+        yield {"language": language, "expert": expert, "best": best, "within": kept}
