@@ -281,6 +281,15 @@ def test_what_cannot_be_matched_says_why(change: dict[str, dict[str, None]], why
     assert [cell.text for cell in row.cells[4:]] == ["n/a"] * 4
 
 
+def test_a_candidate_counts_for_every_method_that_came_to_its_table() -> None:
+    both = [replace(o, aliases=("uniform+alpha-0.5",)) if o.name == SECOND else o for o in hand()]
+    rows = {
+        row.cells[0].text: [cell.text for cell in row.cells] for row in matched_table(both).rows
+    }
+    assert rows["uniform"][1:4] == ["1", SECOND, "1 of 1"]
+    assert rows["uniform"][4:] == rows[MINE][4:]
+
+
 def test_every_language_has_its_own_expert() -> None:
     lower = [o if o.role != "language" else replace(o, right=figure(54)) for o in hand("te")]
     table = matched_table([*hand(), *lower])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _DISTANCES = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0)
 """From the point to the near edge of the label, in points."""
 _DIRECTIONS = 16
+_PARTS = tuple(n / 12 for n in range(2, 11))
 _FREE = 9.0
 """A label farther than this from its point gets a line to it."""
 
@@ -63,8 +64,6 @@ def place_labels(
         lines: level or upright ones, by their ends in the axes' own units; to be covered only
             where there is no other place.
     """
-    from matplotlib.patheffects import withStroke
-
     pixels = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
 
     def spread(one: tuple[float, float], other: tuple[float, float], reach: float) -> _Box:
@@ -76,28 +75,39 @@ def place_labels(
     crossed = [spread(one, other, 0.6) for one, other in lines]
     extent = axes.get_window_extent()
     inside = _Box(extent.x0, extent.y0, extent.x1, extent.y1)
+    texts: list[_Box] = []
     for label in labels:
         width, height = (side + 1.5 * pixels for side in _size(axes, label))
         x, y = axes.transData.transform(label.at)
         places = _places((float(x), float(y)), width, height, pixels)
-        best = min(places, key=lambda place: _cost(place, taken, crossed, inside))
-        taken.append(best.box)
-        line: dict[str, Any] | None = None
-        if best.distance > _FREE:
-            line = {"arrowstyle": "-", "lw": 0.4, "color": "#555555", "shrinkA": 0, "shrinkB": 2}
-        x, y = axes.transData.inverted().transform(best.middle)
-        written = axes.annotate(
-            label.text,
-            label.at,
-            (float(x), float(y)),
-            fontsize=label.size,
-            ha="center",
-            va="center",
-            arrowprops=line,
-            zorder=9,
-            path_effects=[withStroke(linewidth=1.2, foreground="white", alpha=0.8)],
+        best = min(
+            places,
+            key=lambda place: _cost(place, taken, crossed, inside) + _struck(place, texts),
         )
-        written.set_in_layout(False)
+        texts.append(best.box)
+        taken += [best.box, *best.leader]
+        _write(axes, label, best)
+
+
+def _write(axes: Axes, label: Label, place: _Place) -> None:
+    from matplotlib.patheffects import withStroke
+
+    line: dict[str, Any] | None = None
+    if place.distance > _FREE:
+        line = {"arrowstyle": "-", "lw": 0.4, "color": "#555555", "shrinkA": 0, "shrinkB": 2}
+    x, y = axes.transData.inverted().transform(place.middle)
+    written = axes.annotate(
+        label.text,
+        label.at,
+        (float(x), float(y)),
+        fontsize=label.size,
+        ha="center",
+        va="center",
+        arrowprops=line,
+        zorder=9,
+        path_effects=[withStroke(linewidth=1.2, foreground="white", alpha=0.8)],
+    )
+    written.set_in_layout(False)
 
 
 def _size(axes: Axes, label: Label) -> tuple[float, float]:
@@ -115,6 +125,18 @@ class _Place:
     middle: tuple[float, float]
     box: _Box
     distance: float
+    start: tuple[float, float]
+
+    @property
+    def leader(self) -> list[_Box]:
+        """The line to the point as a row of dots, where there is one."""
+        if self.distance <= _FREE:
+            return []
+        x, y = self.start
+        near_x = min(max(x, self.box.left), self.box.right)
+        near_y = min(max(y, self.box.bottom), self.box.top)
+        dots = ((x + part * (near_x - x), y + part * (near_y - y)) for part in _PARTS)
+        return [_Box(a - 1, b - 1, a + 1, b + 1) for a, b in dots]
 
 
 def _places(
@@ -128,7 +150,7 @@ def _places(
             x = start[0] + distance * pixels * across + _side(across) * width / 2
             y = start[1] + distance * pixels * up + _side(up) * height / 2
             box = _Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-            yield _Place((x, y), box, distance)
+            yield _Place((x, y), box, distance, start)
 
 
 def _side(part: float) -> int:
@@ -143,3 +165,9 @@ def _cost(place: _Place, taken: Sequence[_Box], crossed: Sequence[_Box], inside:
     lined = sum(box.shared(other) for other in crossed)
     outside = box.area - box.shared(inside)
     return (2 * covered + lined + 4 * outside) / box.area + place.distance / 150
+
+
+def _struck(place: _Place, labels: Sequence[_Box]) -> float:
+    """A line to its point that strikes through another label is as bad as lying on it."""
+    dots = place.leader
+    return float(any(dot.shared(label) for dot in dots for label in labels))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from safeswap.errors import EvaluationError
 from safeswap.report.ablation.front import KINDS
-from safeswap.report.ablation.places import candidates
+from safeswap.report.ablation.places import candidates, places_of
 from safeswap.report.ablation.table import (
     PART_NOTES,
     QUESTIONS,
@@ -33,7 +33,8 @@ def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "d
 
     Ability lost is the language expert's share of right answers less the candidate's, by point
     estimates. Among candidates of equal unsafe rate: fewer harmless prompts refused, then more
-    right. The models that they were made from stand first, for comparison.
+    right. A candidate counts for every method whose settings came to its table. The models that
+    they were made from stand first, for comparison.
 
     Args:
         loss: a share (0.01 is one point); a loss of exactly that is within it.
@@ -48,7 +49,7 @@ def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "d
         raise EvaluationError(f"loss {loss}: is a share of ability, 0 or more (0.01: one point).")
     merged = candidates(found)
     languages = list(dict.fromkeys(one.language for one in merged))
-    methods = list(dict.fromkeys(one.method for one in merged))
+    methods = list(dict.fromkeys(place.method for one in merged for place in places_of(one)))
     rows: list[Row] = []
     for language in languages:
         expert = next(
@@ -57,7 +58,8 @@ def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "d
         for title, models in made_from([o for o in found if o.language == language]):
             rows.append(_matched(title, models[language], expert))
         for method in methods:
-            tried = [o for o in merged if (o.language, o.method) == (language, method)]
+            own = [one for one in merged if one.language == language]
+            tried = [o for o in own if any(place.method == method for place in places_of(o))]
             if tried:
                 rows.append(_pick(method, tried, expert, loss, numbers(found)))
     columns = (
