@@ -113,13 +113,13 @@ def _series(merged: Sequence[Measured]) -> dict[str, tuple[str, str]]:
 
 
 def _nice(largest: float) -> float:
-    """The share that the largest marker stands for: a round number, not below."""
-    if largest <= 0:
-        return 0.01
-    power = 10.0 ** math.floor(math.log10(largest))
-    return min(
-        1.0, next(k * power for k in (1, 2, 3, 4, 6, 8, 10) if k * power >= largest * (1 - 1e-9))
-    )
+    """The share that the largest marker stands for: a round number, not below, at least 10 %.
+
+    Less would make much of a refusal or two.
+    """
+    share = max(largest, 0.1)
+    power = 10.0 ** math.floor(math.log10(share) + 1e-9)
+    return min(1.0, next(k * power for k in (1, 2, 3, 4, 6, 8, 10) if k * power >= share - 1e-9))
 
 
 def _area(one: Measured, scale: float) -> float:
@@ -128,7 +128,7 @@ def _area(one: Measured, scale: float) -> float:
 
 def _area_of(share: float, scale: float) -> float:
     """Area in square points."""
-    return 7.0 + 55.0 * share / scale
+    return 9.0 + 53.0 * share / scale
 
 
 def _per_cent(figure: Figure | None) -> tuple[float, float, float]:
