@@ -29,6 +29,7 @@ from safeswap.merge import (
     single_threaded,
 )
 from safeswap.plan import Plan, fill_plan
+from safeswap.plan.table import SEARCH
 from safeswap.profile import Profile
 from safeswap.provenance import MANIFEST, PLAN_FILE, read_manifest
 from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
@@ -120,6 +121,8 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     """The units whose weights or operators are not what the plan's selector says on the profile."""
     settings = dict(plan.selector)
     method = settings.pop("name", None)
+    if method == SEARCH:
+        return ()  # no rule says what they are
     try:
         fresh = fill_plan(profile, plan.language, method=str(method), **settings)
     except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense

@@ -22,6 +22,7 @@ pytest.importorskip("optuna")
 
 import optuna
 
+import safeswap
 from evaluation.standin import FLOAT32, Commands, alive, lines
 from safeswap.errors import EvaluationError, PlanError
 from safeswap.evaluation import run
@@ -140,6 +141,10 @@ def test_a_search_goes_on_to_its_total(place: Path, tmp_path: Path, asked: Count
         model = read_json(tmp_path / "dev" / "qac" / one["name"] / "model.json")
         assert table_digest(plan) == model["digest"]
         assert plan.chosen["split"]["part"] == "dev" and plan.chosen["cells"] == record["cells"]
+
+    one = next(path for path in found.pareto.glob("table-*.yaml"))
+    (merged_one,) = safeswap.merge_plans([Plan.load(one)], tmp_path / "merged", figure=False)
+    assert safeswap.verify_merge(merged_one.folder).edited == ()
 
     # What is chosen is the safest of the merges, and it is reported on the other questions.
     merged = [one for one in stored if one.role == "merged"]
