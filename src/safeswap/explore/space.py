@@ -28,6 +28,7 @@ from safeswap.anatomy import kind_of, layer_of
 from safeswap.checkpoint.family import SAFETY
 from safeswap.errors import EvaluationError, nearest
 from safeswap.plan import Plan, PlannedUnit, fill_plan
+from safeswap.plan.table import SEARCH
 from safeswap.profile import Profile
 
 GROUPS = ("unit", "layer", "kind", "band")
@@ -130,7 +131,7 @@ class Space:
             unit: PlannedUnit({SAFETY: safety, template.language: language})
             for unit, (safety, language) in rows.items()
         }
-        return replace(template, units=units, selector={"name": "search", **self.as_dict()})
+        return replace(template, units=units, selector={"name": SEARCH, **self.as_dict()})
 
     def nearest(self, plan: Plan) -> dict[str, int]:
         """The proposal that comes nearest to a table: parameter → number of steps.

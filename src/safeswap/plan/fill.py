@@ -14,6 +14,7 @@ from safeswap.errors import PlanError, nearest
 from safeswap.operators import pin_operation, read_operation
 from safeswap.plan.table import (
     RESERVED,
+    SEARCH,
     SELECTOR,
     Plan,
     PlannedInput,
@@ -119,6 +120,8 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     """The units whose weights or operators are not what the plan's selector says on the profile."""
     settings = dict(plan.selector)
     method = settings.pop("name", None)
+    if method == SEARCH:
+        return ()  # no rule says what they are
     try:
         fresh = fill_plan(profile, plan.language, method=str(method), **settings)
     except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense

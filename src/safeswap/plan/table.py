@@ -14,6 +14,8 @@ from safeswap.errors import PlanError, nearest
 from safeswap.operators import Operation, check_operation, pin_operation
 
 SELECTOR = "share-difference"
+SEARCH = "search"
+"""Named as selector by tables that a search found: no rule fills them again."""
 RESERVED = (BASE, SAFETY)
 
 
