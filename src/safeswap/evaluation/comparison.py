@@ -9,6 +9,7 @@ differences are exploratory and say so.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,8 +64,7 @@ def rates_table(evidence: Evidence, notes: Sequence[str] = ()) -> Table:
     where: list[tuple[CellSpec, str]] = []
     for benchmark in evidence.benchmarks:
         cells = evidence.of(benchmark)
-        arrow = "↓" if cells[0].lower_is_better else "↑"
-        group = f"{cells[0].title}, {_RATE_TITLES[cells[0].measures]} % {arrow}"
+        group = _group(cells[0])
         for cell in cells:
             columns.append(Column(cell.language, group))
             where.append((cell, cell.language))
@@ -76,6 +76,59 @@ def rates_table(evidence: Evidence, notes: Sequence[str] = ()) -> Table:
         rates = [rate_cell(evidence, arm, cell, language) for cell, language in where]
         rows.append(Row.of(_arm_title(evidence, arm), *rates))
     return Table("Rates", tuple(columns), tuple(rows), (*_notes(evidence), *notes))
+
+
+def methods_table(evidence: Evidence) -> Table | None:
+    """The paper's arrangement: a row per method, and in each language that language's own models.
+
+    Language experts share a row, and so do merges whose names differ in the language only
+    (``by-layer-sw``, ``by-layer-te``). None where no row would hold several models.
+    """
+    rows = _methods(evidence)
+    if all(len(models) == 1 for models in rows.values()):
+        return None
+    columns = [Column("method", align="left")]
+    cells = [cell for benchmark in evidence.benchmarks for cell in evidence.of(benchmark)]
+    columns += [Column(cell.language, _group(cell)) for cell in cells]
+    made = []
+    for method, models in rows.items():
+        shown = []
+        for cell in cells:
+            arm = models.get(cell.language) or models.get("")
+            if arm is None:
+                reason = f"{cell.title}, {cell.language}: no such model of this language"
+                shown.append(Cell.missing(reason))
+            else:
+                shown.append(rate_cell(evidence, arm, cell, cell.language))
+        made.append(Row.of(method, *shown))
+    return Table("Rates by method, each language's own models", tuple(columns), tuple(made))
+
+
+def _methods(evidence: Evidence) -> dict[str, dict[str, str]]:
+    """Method → language → model; the language is empty for models of no language."""
+    rows: dict[str, dict[str, str]] = {}
+    for arm in sorted_arms(evidence):
+        model = evidence.models[arm]
+        code, role = str(model.get("language", "")), _role(model)
+        title = _arm_title(evidence, arm)
+        if code and role == "language":
+            title = _ROLE_TITLES[role]
+        elif code:
+            title = _without(arm, code) or "merged"
+        if code in rows.get(title, {}):  # two of one kind: each by its own name
+            title = arm
+        rows.setdefault(title, {})[code] = arm
+    return rows
+
+
+def _without(name: str, code: str) -> str:
+    """A model's name less its language: ``by-layer-sw`` is by-layer."""
+    return "-".join(part for part in re.split(r"[-_.+]", name) if part and part != code)
+
+
+def _group(cell: CellSpec) -> str:
+    arrow = "↓" if cell.lower_is_better else "↑"
+    return f"{cell.title}, {_RATE_TITLES[cell.measures]} % {arrow}"
 
 
 def rate_cell(evidence: Evidence, arm: str, cell: CellSpec, language: str) -> Cell:

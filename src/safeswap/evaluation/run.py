@@ -34,7 +34,12 @@ from safeswap.evaluation.answers import (
 )
 from safeswap.evaluation.arms import Arm, make_arms
 from safeswap.evaluation.collect import Generation
-from safeswap.evaluation.comparison import compare_all, comparisons_tables, rates_table
+from safeswap.evaluation.comparison import (
+    compare_all,
+    comparisons_tables,
+    methods_table,
+    rates_table,
+)
 from safeswap.evaluation.evidence import gather
 from safeswap.evaluation.judges import make_judge
 from safeswap.evaluation.progress import items_bar
@@ -241,7 +246,8 @@ def compare(
     evidence = gather(results, judge, strict, dev=dev)
     comparisons = compare_all(evidence, reference, margin)
     alone = () if comparisons else (_NO_PAIRS,)
-    tables: list[Table | None] = [rates_table(evidence, alone), degrees_table(evidence)]
+    tables: list[Table | None] = [rates_table(evidence, alone), methods_table(evidence)]
+    tables.append(degrees_table(evidence))
     tables += comparisons_tables(comparisons, margin)
     if annotations is not None:
         tables.append(corrected_table(evidence, read_annotations(annotations)))

@@ -106,6 +106,16 @@ def test_a_server_that_is_gone_is_not_asked_on(server: Server) -> None:
     assert len(server.asked) < 300  # a few more were under way
 
 
+def test_prompts_that_are_refused_do_not_keep_the_others_from_being_asked(server: Server) -> None:
+    bad = {text(n) for n in range(6)}
+    said = answer(400, {"error": {"message": "prompt too long"}})
+    server.trouble = lambda n, body: said if body["messages"][0]["content"] in bad else None
+    for _ in range(2):
+        found, wrong = ask(server, chats(10), concurrency=1)
+        assert sorted(found) == [6, 7, 8, 9]
+        assert "6 of 10 requests failed" in wrong and "prompt too long" in wrong
+
+
 def test_timeout(server: Server) -> None:
     server.trouble = lambda n, body: server.hang()  # type: ignore[func-returns-value]
     found, wrong = ask(server, chats(1), timeout=0.2, retries=0)

@@ -24,6 +24,8 @@ from safeswap.evaluation.responders.encoding import joined_text
 
 GIVE_UP_AFTER = 3
 """Chats in a row that may fail, after all their retries, before the rest are not even asked."""
+REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
+"""What a server says of this very request, such as that its prompt is too long."""
 LONGEST = 131072
 """Tokens of a prompt that lm-eval does not cut, where neither server nor tokenizer names a limit:
 what is too long the server refuses, which is better than an answer to half a question."""
@@ -71,7 +73,8 @@ class APIResponder:
             for n, reply in _in_threads(self._ask, chats, self.options.concurrency, stop):
                 if isinstance(reply, (openai.OpenAIError, MalformedReplyError)):
                     failures.append(reply)
-                    in_a_row += 1
+                    # A request that is refused as such says nothing about the next one.
+                    in_a_row += not isinstance(reply, REFUSED)
                     if in_a_row >= GIVE_UP_AFTER:
                         stop.set()
                 elif isinstance(reply, Exception):
