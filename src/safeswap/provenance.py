@@ -75,6 +75,13 @@ def _others(folder: Path) -> dict[str, str | None]:
     return {name: _why_not(name) for name in names}
 
 
+def rest_bytes(family: Family, donor: str) -> int:
+    """Bytes of the files of a donor that go along, for the question whether there is room."""
+    folder = family.members[donor].folder
+    along = (name for name, reason in _others(folder).items() if reason is None)
+    return sum((folder / name).stat().st_size for name in along)
+
+
 def small_files(folder: Path) -> dict[str, str]:
     """SHA-256 of what lies in a checkpoint's folder besides its weights: configuration, tokenizer,
     templates, code."""
