@@ -400,7 +400,7 @@ def test_a_profile_of_two_languages_is_drawn_with_both(
 
 @pytest.mark.parametrize(
     ("size", "shown"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (12_950, "13 kB"), (999_499, "999 kB"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (12_960, "13 kB"), (999_499, "999 kB"),
      (999_500, "1 MB"), (668_000_123, "668 MB"), (2_471_645_608, "2.47 GB"), (16 * 10**9, "16 GB")],
 )  # fmt: skip
 def test_sizes_are_shown_as_people_read_them(size: int, shown: str) -> None:
