@@ -414,6 +414,19 @@ def test_a_full_disk_while_small_files_are_written_is_no_traceback(
     assert safeswap.verify_merge(out).from_inputs
 
 
+def test_a_limit_on_the_size_of_files_is_called_one(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit(descriptor: int, size: int) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", limit)
+        refused(lambda: merge(trio, out), str(out), "ulimit -f", "same command", out=out)
+    merge(trio, out)
+
+
 def test_a_disk_that_fails_while_reading_names_the_file(
     trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
