@@ -152,9 +152,14 @@ def _figure(layers: int, heights: Sequence[float]) -> Figure:
         raise SafeswapError(
             "drawing needs matplotlib: install safeswap[figures], or leave --png out."
         ) from None
-    size = (max(7.0, 2.6 + _INCH_PER_LAYER * layers), 1.4 + sum(heights))
-    figure = Figure(figsize=size, layout="constrained")
+    left, right, top, bottom = 1.0, 0.15, 0.75, 1.0
+    width = max(7.0, 2.6 + _INCH_PER_LAYER * layers)
+    height = top + bottom + sum(heights)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
+    # margins in inches; a layout worked out by matplotlib takes as long as the drawing itself
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    figure.subplots_adjust(hspace=0.24)
     return figure
 
 
@@ -174,6 +179,8 @@ def _line(axes: Axes, values: Sequence[float], colour: str, label: str, style: s
 
 def _name(axes: Axes, label: str) -> None:
     axes.set_ylabel(label, fontsize=9)
+    width = axes.figure.get_figwidth() * (axes.get_position().width)
+    axes.yaxis.set_label_coords(-0.5 / width, 0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", lw=0.4, color="#dddddd")
     axes.set_axisbelow(True)
@@ -193,12 +200,12 @@ def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
 
 
 def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> None:
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Patch
 
+    cells = [(layer - 0.46, 0.92) for layer in range(layers)]
     for number, kind in enumerate(kinds):
-        for layer in range(layers):
-            colour = decision_colour(plan, f"{layer}.{kind}")
-            axes.add_patch(Rectangle((layer - 0.46, number - 0.42), 0.92, 0.84, color=colour))
+        colours = [decision_colour(plan, f"{layer}.{kind}") for layer in range(layers)]
+        axes.broken_barh(cells, (number - 0.42, 0.84), facecolors=colours)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.tick_params(axis="y", length=0)
@@ -213,7 +220,7 @@ def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> Non
         for name, colour in COLOURS.items()
         if name in met
     ]
-    axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="outside lower center")
+    axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="lower center")
 
 
 def _layer_axis(axes: Axes, layers: int) -> None:
