@@ -179,8 +179,8 @@ def _line(axes: Axes, values: Sequence[float], colour: str, label: str, style: s
 
 def _name(axes: Axes, label: str) -> None:
     axes.set_ylabel(label, fontsize=9)
-    width = axes.figure.get_figwidth() * (axes.get_position().width)
-    axes.yaxis.set_label_coords(-0.5 / width, 0.5)
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    axes.yaxis.set_label_coords(-0.5 / inches, 0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", lw=0.4, color="#dddddd")
     axes.set_axisbelow(True)
