@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 
 import safeswap
 from safeswap.cli import main
+from safeswap.plan import PlannedUnit
 from tiny import digest_of, make_trio, rewrite, swap
 
 
@@ -163,6 +165,27 @@ def test_the_donors_files_go_along(
     assert everything <= manifest["files"].keys() | left.keys()
     assert f"from `{wanted}`" in card_of(out)[1]
     assert safeswap.verify_merge(out).from_inputs
+
+
+def test_a_link_that_leads_nowhere_is_left_out_and_named(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    (trio["sw"] / "notes.txt").symlink_to(tmp_path / "nowhere")
+    out = swap(trio, tmp_path / "out")
+    assert "link" in str(manifest_of(out)["files_left_out"]["notes.txt"])
+    assert safeswap.verify_merge(out).from_inputs
+
+
+def test_the_card_names_what_was_edited_by_hand(trio: dict[str, Path], tmp_path: Path) -> None:
+    languages = {"sw": trio["sw"]}
+    profile = safeswap.make_profile(trio["base"], safety=trio["safety"], languages=languages)
+    plan = safeswap.make_plan(profile)
+    safeswap.merge_plans([plan], tmp_path / "as-is", profile=profile, figure=False)
+    assert "edited by hand" not in card_of(tmp_path / "as-is")[1]
+    units = {**plan.units, "0.mlp": PlannedUnit({"safety": 0.25, "sw": 0.25})}
+    edited = replace(plan, units=units)
+    safeswap.merge_plans([edited], tmp_path / "edited", profile=profile, figure=False)
+    assert "but as edited by hand: 0.mlp\n" in card_of(tmp_path / "edited")[1]
 
 
 def test_buffers_come_from_the_donor_bit_for_bit(trio: dict[str, Path], tmp_path: Path) -> None:

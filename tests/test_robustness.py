@@ -109,10 +109,18 @@ def test_what_a_message_says_of_shapes_and_depths(tmp_path: Path) -> None:
     refused(lambda: merge(trio, out), "[30, 16]", "A resized vocabulary must be cut", out=out)
 
 
-def test_two_experts_with_the_same_weights_are_refused(trio: Trio, tmp_path: Path) -> None:
+def test_two_experts_with_the_same_weights_are_refused(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same folder before weights are read, a copy of it by its digest."""
     out = tmp_path / "out"
-    words = ("safety", "sw", "same weights", str(trio["sw"]))
-    refused(lambda: merge(trio | {"safety": trio["sw"]}, out), *words, out=out)
+    copy = shutil.copytree(trio["sw"], tmp_path / "copy")
+    words = ("safety", "sw", "same weights", str(trio["sw"]), str(copy))
+    refused(lambda: merge(trio | {"safety": copy}, out), *words, out=out)
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
+    for role, other in (("safety", "sw"), ("safety", "base"), ("sw", "base")):
+        twice = trio | {role: trio[other]}
+        refused(lambda twice=twice: merge(twice, out), "identical", str(trio[other]), out=out)
 
 
 def test_a_donor_without_a_tokenizer_is_refused_before_weights_are_read(
@@ -154,8 +162,8 @@ def test_what_a_user_should_know_is_told_before_weights_are_read(
 @pytest.mark.parametrize("role", ["safety", "sw"])
 def test_an_expert_identical_to_the_base_is_refused(trio: Trio, tmp_path: Path, role: str) -> None:
     out = tmp_path / "out"
-    same = trio | {role: trio["base"]}
-    refused(lambda: merge(same, out), role, str(trio["base"]), "identical", out=out)
+    same = trio | {role: shutil.copytree(trio["base"], tmp_path / "copy")}
+    refused(lambda: merge(same, out), role, str(same[role]), "identical", out=out)
 
 
 def test_an_input_that_changes_during_the_merge_is_noticed(
@@ -404,6 +412,19 @@ def test_a_full_disk_while_small_files_are_written_is_no_traceback(
         refused(lambda: merge(trio, out), "No space left", out=out, inputs=tmp_path / "trio")
     merge(trio, out)
     assert safeswap.verify_merge(out).from_inputs
+
+
+def test_a_limit_on_the_size_of_files_is_called_one(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit(descriptor: int, size: int) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", limit)
+        refused(lambda: merge(trio, out), str(out), "ulimit -f", "same command", out=out)
+    merge(trio, out)
 
 
 def test_a_disk_that_fails_while_reading_names_the_file(

@@ -49,6 +49,19 @@ def open_family(
     return join_family(members)
 
 
+def _refuse_twice(family: Family) -> None:
+    """Before weights are read; copies under another name are found by their digests later."""
+    seen: dict[Path, str] = {}
+    for role, member in family.members.items():
+        other = seen.setdefault(member.folder, role)
+        if other != role:
+            raise PlanError(
+                f"the {role} expert ({member.source.text}) is identical to "
+                f"{'the base' if other == BASE else f'the {other} expert'}: both are "
+                f"{member.folder}, so there is nothing to swap. Give the expert's own folder."
+            )
+
+
 def make_profile(
     base: str | Path,
     *,
@@ -77,6 +90,7 @@ def make_profile(
     True
     """
     family = open_family(base, safety, languages)
+    _refuse_twice(family)
     for note in family.notes:
         tell(note)
     return measure(family, workers, quiet)
@@ -209,6 +223,7 @@ def swap(
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
     family = open_family(base, safety, languages)
+    _refuse_twice(family)
     for language in languages:
         check_options(language, units=family.anatomy.units, **options)
     target = Path(out).expanduser().absolute()
@@ -216,8 +231,9 @@ def swap(
     donors = [options.get("donor") or language for language in languages]
     for donor in donors:
         check_donor(family, donor)
-    layouts = (output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors)
-    check_place(target, sum(layout.nbytes for layout in layouts))
+    layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
+    rest = sum(provenance.rest_bytes(family, donor) for donor in donors)
+    check_place(target, rest + sum(layout.nbytes for layout in layouts))
     figure = told(family, figure, tell)
     profile = measure(family, workers, quiet)
     plans = [make_plan(profile, language, **options) for language in languages]

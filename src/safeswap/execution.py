@@ -13,6 +13,7 @@ from pathlib import Path
 from safeswap import card, provenance
 from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.files import remedy
 from safeswap.checkpoint.layout import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
 from safeswap.errors import CheckpointError, OutputError
@@ -98,7 +99,10 @@ def carry_out(
     refuse_overlap(family, target)
     for plan in plans:
         check_donor(family, plan.donor)
-    check_place(target, sum(job.layout.nbytes for job in jobs))
+    check_place(
+        target,
+        sum(job.layout.nbytes + provenance.rest_bytes(family, job.plan.donor) for job in jobs),
+    )
     if profile is None or not _current(profile, family):
         profile = measure(family, workers, quiet)
     check_inputs(family, plans, profile)
@@ -133,8 +137,7 @@ def carry_out(
         staging.commit()
     except OSError as error:  # configuration, tokenizer, card: small, but disks fill up
         raise OutputError(
-            f"{error.filename or target}: failed ({error.strerror}). Free some space or mend "
-            "the permissions, then run the same command again: it goes on where it stopped."
+            f"{error.filename or target}: failed ({error.strerror}). {remedy(error)}"
         ) from error
     finally:
         if drawing is not None and drawing.poll() is None:

@@ -70,9 +70,20 @@ def copy_rest(family: Family, job: Job, folder: Path, dtype: Dtype | None) -> Re
 
 def _others(folder: Path) -> dict[str, str | None]:
     """Every file of a checkpoint → why it does not go along with its weights, None if it does."""
-    files = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    names = [str(path.relative_to(folder)) for path in files]
-    return {name: _why_not(name) for name in names}
+    reasons: dict[str, str | None] = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir():
+            name = str(path.relative_to(folder))
+            gone = None if path.is_file() else "no plain file, or a link to one that is gone"
+            reasons[name] = _why_not(name) or gone
+    return reasons
+
+
+def rest_bytes(family: Family, donor: str) -> int:
+    """Bytes of the files of a donor that go along, for the question whether there is room."""
+    folder = family.members[donor].folder
+    along = (name for name, reason in _others(folder).items() if reason is None)
+    return sum((folder / name).stat().st_size for name in along)
 
 
 def small_files(folder: Path) -> dict[str, str]:

@@ -193,7 +193,7 @@ def save_text(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise _write_failed(path, error) from error
+        raise _write_failed(path, error, resumed=False) from error
 
 
 def check_writable(path: Path) -> None:
@@ -214,11 +214,21 @@ def check_writable(path: Path) -> None:
         )
 
 
-def _write_failed(path: Path, error: OSError) -> OutputError:
+def _write_failed(path: Path, error: OSError, *, resumed: bool = True) -> OutputError:
+    return OutputError(
+        f"{path}: writing failed ({error.strerror}). {remedy(error, resumed=resumed)}"
+    )
+
+
+def remedy(error: OSError, *, resumed: bool = True) -> str:
+    """What to do when the system refused something, as a sentence.
+
+    Args:
+        resumed: the same command finds what it wrote before.
+    """
+    again = "run the same command again" + (": it goes on where it stopped." if resumed else ".")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "Free some space and run the same command again: it goes on where it stopped."
-    elif error.errno == errno.EFBIG:
-        remedy = "The system limits the size of files here (see ulimit -f): raise the limit."
-    else:
-        remedy = "Check the disk and its permissions, then run the same command again."
-    return OutputError(f"{path}: writing failed ({error.strerror}). {remedy}")
+        return f"Free some space and {again}"
+    if error.errno == errno.EFBIG:
+        return f"Files here may not be so large (see ulimit -f). Raise the limit and {again}"
+    return f"Check the disk and its permissions, then {again}"

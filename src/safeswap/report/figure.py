@@ -144,8 +144,8 @@ def draw_profile(profile: Profile, png: Path) -> None:
     _save(figure, png)
 
 
-def canvas(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches that lays itself out.
+def canvas(width: float, height: float, layout: str | None = "constrained") -> Figure:
+    """An empty figure of a size in inches that lays itself out, or as `layout` says.
 
     Raises:
         SafeswapError: matplotlib is not installed.
@@ -157,13 +157,20 @@ def canvas(width: float, height: float) -> Figure:
         raise SafeswapError(
             "drawing needs matplotlib: install safeswap[figures], or leave the figure (--png) out."
         ) from None
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def _figure(layers: int, heights: Sequence[float]) -> Figure:
-    return canvas(max(7.0, 2.6 + _INCH_PER_LAYER * layers), 1.4 + sum(heights))
+    left, right, top, bottom = 1.0, 0.15, 0.75, 1.0
+    width = max(7.0, 2.6 + _INCH_PER_LAYER * layers)
+    height = top + bottom + sum(heights)
+    figure = canvas(width, height, layout=None)
+    # margins in inches; a layout worked out by matplotlib takes as long as the drawing itself
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    figure.subplots_adjust(hspace=0.24)
+    return figure
 
 
 def _save(figure: Figure, png: Path) -> None:
@@ -182,6 +189,8 @@ def _line(axes: Axes, values: Sequence[float], colour: str, label: str, style: s
 
 def _name(axes: Axes, label: str) -> None:
     axes.set_ylabel(label, fontsize=9)
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    axes.yaxis.set_label_coords(-0.5 / inches, 0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", lw=0.4, color="#dddddd")
     axes.set_axisbelow(True)
@@ -201,12 +210,12 @@ def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
 
 
 def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> None:
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Patch
 
+    cells = [(layer - 0.46, 0.92) for layer in range(layers)]
     for number, kind in enumerate(kinds):
-        for layer in range(layers):
-            colour = decision_colour(plan, f"{layer}.{kind}")
-            axes.add_patch(Rectangle((layer - 0.46, number - 0.42), 0.92, 0.84, color=colour))
+        colours = [decision_colour(plan, f"{layer}.{kind}") for layer in range(layers)]
+        axes.broken_barh(cells, (number - 0.42, 0.84), facecolors=colours)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.tick_params(axis="y", length=0)
@@ -221,7 +230,7 @@ def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> Non
         for name, colour in COLOURS.items()
         if name in met
     ]
-    axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="outside lower center")
+    axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="lower center")
 
 
 def _layer_axis(axes: Axes, layers: int) -> None:
