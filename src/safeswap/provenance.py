@@ -17,6 +17,7 @@ from safeswap.checkpoint.layout import INDEX_NAME
 from safeswap.checkpoint.source import read_json
 from safeswap.errors import CheckpointError, VerificationError
 from safeswap.merge import Job
+from safeswap.operators import paths_in
 from safeswap.plan import Plan
 from safeswap.profile import Profile
 from safeswap.version import __version__
@@ -229,6 +230,7 @@ def _method(plan: Plan) -> str:
 
 def _paths_note(profile: Profile, plan: Plan) -> list[str]:
     local = [role for role in plan.inputs if profile.inputs[role].revision is None]
+    local += sorted({name for operation in plan.operations for name in paths_in(operation)})
     if not local:
         return []
     return [

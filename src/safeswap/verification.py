@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from safeswap.merge import (
     prepare,
     single_threaded,
 )
+from safeswap.operators import paths_in
 from safeswap.plan import Plan, fill_plan, pin_operators
 from safeswap.profile import Profile
 from safeswap.provenance import MANIFEST, PLAN_FILE, read_manifest
@@ -60,6 +61,7 @@ def verify_folder(
     out: Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    grams: str | Path | None = None,
     without_inputs: bool = False,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
@@ -68,6 +70,7 @@ def verify_folder(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        grams: where the Gram matrices of `regmean` lie now, if they moved.
         without_inputs: compare digests only.
         advance: told how many output bytes were checked.
 
@@ -88,6 +91,8 @@ def verify_folder(
     _check_stray_weights(out, manifest)
     _check_plan_file(out, plan)
     written = _check_shards(out, manifest)
+    if grams is not None:
+        plan = _with_grams(plan, Path(grams), out)
     recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
     if recomputed:
         digests_of = {role: record.digest for role, record in profile.inputs.items()}
@@ -118,6 +123,16 @@ def verify_folder(
         from_inputs=not without_inputs,
         edited=edited_units(plan, profile),
         rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
+    )
+
+
+def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:
+    """The plan with its Gram matrices where they lie now; their digest stays the recorded one."""
+    if not any("grams" in paths_in(operation) for operation in plan.operations):
+        raise PlanError(f"{out}: no operator of its plan reads Gram matrices. Run without --grams.")
+    moved = {"grams": str(grams.resolve())}
+    return plan.with_operations(
+        lambda o: replace(o, settings={**o.settings, **moved}) if "grams" in paths_in(o) else o
     )
 
 

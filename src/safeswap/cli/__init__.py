@@ -350,6 +350,7 @@ def _first_plan(measured: Any) -> Any:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--base", help="Where the base lies now, if it moved.")
 @_EXPERTS
+@click.option("--grams", type=click.Path(path_type=Path), help="Where those of regmean lie now.")
 @click.option("--without-inputs", is_flag=True, help="Compare the recorded digests only.")
 @_RUNNING
 def verify(
@@ -357,6 +358,7 @@ def verify(
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
+    grams: Path | None,
     without_inputs: bool,
     workers: int | None,
     quiet: bool,
@@ -370,6 +372,7 @@ def verify(
     checked = verify_merge(
         out,
         inputs=moved | language_pairs(languages),
+        grams=grams,
         without_inputs=without_inputs,
         workers=workers,
         quiet=quiet,
