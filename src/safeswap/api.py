@@ -255,6 +255,7 @@ def verify_merge(
     out: str | Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    grams: str | Path | None = None,
     without_inputs: bool = False,
     workers: int | None = None,
     quiet: bool = True,
@@ -263,6 +264,7 @@ def verify_merge(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        grams: where the Gram matrices of `regmean` lie now, if they moved.
         without_inputs: compare the recorded digests only.
 
     Raises:
@@ -281,6 +283,7 @@ def verify_merge(
         return verify_folder(
             Path(out),
             inputs=inputs,
+            grams=grams,
             without_inputs=without_inputs,
             workers=workers,
             advance=advance,

@@ -8,6 +8,7 @@ from pathlib import Path
 from safeswap import selectors
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.errors import listed
+from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units
 from safeswap.profile import Profile
 from safeswap.provenance import CARD, FIGURE, MANIFEST, PLAN_FILE
@@ -88,6 +89,7 @@ def _chosen_note(plan: Plan) -> list[str]:
 
 def _paths_note(profile: Profile, plan: Plan) -> list[str]:
     local = [role for role in plan.inputs if profile.inputs[role].revision is None]
+    local += sorted({name for operation in plan.operations for name in paths_in(operation)})
     if not local:
         return []
     return [

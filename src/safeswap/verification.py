@@ -31,6 +31,7 @@ from safeswap.merge import (
     prepare,
     single_threaded,
 )
+from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, TensorProfile, measure_family
 from safeswap.provenance import AGAIN, MANIFEST, OURS, PLAN_FILE, fates, not_used, read_manifest
@@ -76,6 +77,7 @@ def verify_folder(
     out: Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    grams: str | Path | None = None,
     without_inputs: bool = False,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
@@ -84,6 +86,7 @@ def verify_folder(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        grams: where the Gram matrices of `regmean` lie now, if they moved.
         without_inputs: compare digests only.
         advance: told how many output bytes were checked.
 
@@ -104,6 +107,8 @@ def verify_folder(
     notes = _strangers(out, manifest)
     _check_plan_file(out, plan)
     written = _check_shards(out, manifest)
+    if grams is not None:
+        plan = _with_grams(plan, Path(grams), out)
     recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
     pieces = [
         Piece(0, name, begin, end)
@@ -137,6 +142,16 @@ def verify_folder(
         edited=edited_units(plan, profile),
         rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
         notes=tuple(notes),
+    )
+
+
+def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:
+    """The plan with its Gram matrices where they lie now; their digest stays the recorded one."""
+    if not any("grams" in paths_in(operation) for operation in plan.operations):
+        raise PlanError(f"{out}: no operator of its plan reads Gram matrices. Run without --grams.")
+    moved = {"grams": str(grams.resolve())}
+    return plan.with_operations(
+        lambda o: replace(o, settings={**o.settings, **moved}) if "grams" in paths_in(o) else o
     )
 
 

@@ -70,11 +70,13 @@ def write_texts(folder: Path) -> dict[str, Path]:
 
 def calibrated(family: dict[str, Path], texts: dict[str, Path], out: Path, **how: Any) -> Any:
     given: dict[str, Any] = {"options": FLOAT32, **how}
+    told: list[Any] = []
     found = safeswap.calibrate(
         family["base"], safety=family["safety"], languages={"sw": family["sw"]},
-        texts=texts, out=out, **given,
+        texts=texts, out=out, told=told.append, **given,
     )  # fmt: skip
-    return list(found)
+    assert found == told and [one.role for one in found] == ["safety", "sw"]
+    return found
 
 
 @contextmanager

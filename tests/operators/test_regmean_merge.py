@@ -163,8 +163,20 @@ def test_verify_notices_other_matrices(
     refused(lambda: safeswap.verify_merge(out), "not those that the plan was made with", "sw")
     shutil.rmtree(grams)
     refused(lambda: safeswap.verify_merge(out), str(grams), "has no grams.json")
+    assert safeswap.verify_merge(out, grams=kept).from_inputs
+    said = CliRunner().invoke(main, ["verify", str(out), "--grams", str(kept)])
+    assert "all equal" in said.output
     shutil.move(kept, grams)
     assert safeswap.verify_merge(out).from_inputs
+
+
+def test_the_card_says_whose_paths_are_in_the_files(
+    trio: dict[str, Path], profile: safeswap.Profile, grams: Path, tmp_path: Path
+) -> None:
+    card = (merged(plan_of(profile, grams), tmp_path / "out") / "README.md").read_text()
+    assert "(base, safety, sw, grams) by their paths" in card and str(tmp_path) not in card
+    out = swap(trio, tmp_path / "linear")
+    refused(lambda: safeswap.verify_merge(out, grams=grams), "no operator of its plan reads")
 
 
 def test_another_expert_in_the_folder_changes_nothing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +76,9 @@ def calibrate(
     max_tokens: int = 512,
     workers: int | None = None,
     quiet: bool = True,
-) -> Iterator[Calibrated]:
-    """Sum the Gram matrices of every expert's layer inputs on its texts; yields expert by expert.
+    told: Callable[[Calibrated], None] = lambda one: None,
+) -> list[Calibrated]:
+    """Sum the Gram matrices of every expert's layer inputs on its texts.
 
     Experts that `out` holds already, of the same weights, texts and settings, are kept; what a
     killed run had not finished is made again.
@@ -89,6 +90,7 @@ def calibrate(
             need more passes over the texts. The model, a batch and one product come on top.
         max_tokens: longer texts are cut.
         workers: threads that digest the checkpoints.
+        told: called with each expert when it is finished.
 
     Raises:
         CalibrationError: texts, settings or a folder that will not do; says which.
@@ -106,14 +108,16 @@ def calibrate(
         weights = {role: profile.inputs[role].digest for role in family.experts}
         for role in family.experts:
             _refuse_other(out, role, before, weights[role], read[role], settings)
+        found = []
         for role in family.experts:
-            if role in before:
-                yield Calibrated(role, file_of(out, role), before[role], kept=True)
-                continue
-            run = _Run(family, role, read[role], options, settings, memory, out, quiet)
-            before[role] = run.entry(weights[role])
-            write_manifest(out, before, __version__)
-            yield Calibrated(role, file_of(out, role), before[role], kept=False)
+            kept = role in before
+            if not kept:
+                run = _Run(family, role, read[role], options, settings, memory, out, quiet)
+                before[role] = run.entry(weights[role])
+                write_manifest(out, before, __version__)
+            found.append(Calibrated(role, file_of(out, role), before[role], kept))
+            told(found[-1])
+    return found
 
 
 def _settings(options: BackendOptions, max_tokens: int) -> dict[str, Any]:

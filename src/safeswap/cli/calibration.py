@@ -85,7 +85,7 @@ def calibrate(
         ) from error
 
     chosen = assign_texts(texts, ("safety", *experts))
-    for done in run.calibrate(
+    run.calibrate(
         base,
         safety=safety,
         languages=experts,
@@ -96,8 +96,8 @@ def calibrate(
         max_tokens=max_tokens,
         workers=workers,
         quiet=quiet,
-    ):
-        _say(done)
+        told=_say,
+    )
     click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={output}")
 
 

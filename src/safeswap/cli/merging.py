@@ -200,6 +200,7 @@ def show(path: Path, png: Path | None) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--base", help="Where the base lies now, if it moved.")
 @EXPERTS
+@click.option("--grams", type=click.Path(path_type=Path), help="Where those of regmean lie now.")
 @click.option("--without-inputs", is_flag=True, help="Compare the recorded digests only.")
 @RUNNING
 def verify(
@@ -207,6 +208,7 @@ def verify(
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
+    grams: Path | None,
     without_inputs: bool,
     workers: int | None,
     quiet: bool,
@@ -220,6 +222,7 @@ def verify(
     checked = verify_merge(
         out,
         inputs=moved | languages_of(languages),
+        grams=grams,
         without_inputs=without_inputs,
         workers=workers,
         quiet=quiet,

@@ -168,7 +168,16 @@ def candidate_arm(
     name: str, language: str, digest: str, about: Mapping[str, Any], chosen: Mapping[str, Any]
 ) -> Arm:
     """A candidate as the results know it; its digest is that of its inputs and table."""
-    return Arm(name, "in memory", "", digest, "merged", language, chosen, about)
+    return Arm(
+        name,
+        "in memory",
+        "",
+        digest,
+        "merged",
+        reference=language,
+        chosen=chosen,
+        candidate=about,
+    )
 
 
 def cells_of(suite: Suite, language: str) -> list[str]:

@@ -100,13 +100,17 @@ def pin_operation(operation: Operation, experts: Sequence[str], where: str) -> O
     return replace(operation, settings=operator.pinned(operation.settings, experts, where))
 
 
+def paths_in(operation: Operation) -> dict[str, str]:
+    """The files and folders that an operation's settings name: parameter → path."""
+    paths = (parameter.name for parameter in OPERATORS[operation.name].parameters if parameter.path)
+    return {name: str(operation.settings[name]) for name in paths if operation.settings.get(name)}
+
+
 def place_operation(operation: Operation, folder: Path) -> Operation:
     """The paths in an operation's settings, those that are relative, as seen from a folder."""
-    paths = [parameter.name for parameter in OPERATORS[operation.name].parameters if parameter.path]
     found = {
-        name: str((folder / Path(str(operation.settings[name])).expanduser()).resolve())
-        for name in paths
-        if operation.settings.get(name)
+        name: str((folder / Path(path).expanduser()).resolve())
+        for name, path in paths_in(operation).items()
     }
     return replace(operation, settings={**operation.settings, **found})
 
@@ -187,6 +191,7 @@ __all__ = [
     "join_arrays",
     "linear",
     "one_blas_thread",
+    "paths_in",
     "pin_operation",
     "place_operation",
     "read_operation",

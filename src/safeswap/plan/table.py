@@ -120,6 +120,12 @@ class Plan:
         }
         return replace(self, operator=change(self.operator), units=units)
 
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operator that it names."""
+        own = (row.operator for row in self.units.values() if row.operator is not None)
+        return (self.operator, *own)
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, in the order of its file."""
         from safeswap.plan import file

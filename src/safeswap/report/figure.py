@@ -144,8 +144,8 @@ def draw_profile(profile: Profile, png: Path) -> None:
     _save(figure, png)
 
 
-def canvas(width: float, height: float, layout: str | None = "constrained") -> Figure:
-    """An empty figure of a size in inches that lays itself out, or as `layout` says.
+def canvas(width: float, height: float, *, fixed: bool = False) -> Figure:
+    """An empty figure of a size in inches that lays itself out, unless its margins are `fixed`.
 
     Raises:
         SafeswapError: matplotlib is not installed.
@@ -157,7 +157,7 @@ def canvas(width: float, height: float, layout: str | None = "constrained") -> F
         raise SafeswapError(
             "drawing needs matplotlib: install safeswap[figures], or leave the figure (--png) out."
         ) from None
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout=None if fixed else "constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -166,7 +166,7 @@ def _figure(layers: int, heights: Sequence[float]) -> Figure:
     left, right, top, bottom = 1.0, 0.15, 0.75, 1.0
     width = max(7.0, 2.6 + _INCH_PER_LAYER * layers)
     height = top + bottom + sum(heights)
-    figure = canvas(width, height, layout=None)
+    figure = canvas(width, height, fixed=True)
     # margins in inches; a layout worked out by matplotlib takes as long as the drawing itself
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     figure.subplots_adjust(hspace=0.24)
