@@ -370,18 +370,26 @@ def test_without_matplotlib_a_merge_says_that_it_has_no_figure(
     assert "figure" not in result.stderr
 
 
-@pytest.mark.parametrize(("verb", "resumed"), [("merge", True), ("profile", False)])
+@pytest.mark.parametrize(
+    ("verb", "step", "resumed"),
+    [
+        ("merge", "write_weights", True),
+        ("merge", "measure_family", False),  # measuring starts again
+        ("profile", "measure_family", False),
+    ],
+)
 def test_an_interrupt_promises_only_what_is_kept(
     trio: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     verb: str,
+    step: str,
     resumed: bool,
 ) -> None:
     def interrupt(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("safeswap.execution.measure_family", interrupt)
+    monkeypatch.setattr(f"safeswap.execution.{step}", interrupt)
     place = ["--out", tmp_path / "out"] if verb == "merge" else ["-o", tmp_path / "p.json"]
     said = fails(130, verb, *experts(trio), *place)
     assert ("goes on where this one stopped" in said) == resumed

@@ -16,7 +16,7 @@ from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.files import remedy
 from safeswap.checkpoint.layout import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
-from safeswap.errors import CheckpointError, OutputError
+from safeswap.errors import CheckpointError, Interrupted, OutputError
 from safeswap.merge import (
     check_donor,
     check_inputs,
@@ -135,6 +135,8 @@ def carry_out(
             card.write_card(profile, job.plan, folder, drawn, repeated)
             provenance.write_manifest(family, profile, job, folder, tensors, rest)
         staging.commit()
+    except KeyboardInterrupt as error:
+        raise Interrupted from error
     except OSError as error:  # configuration, tokenizer, card: small, but disks fill up
         raise OutputError(
             f"{error.filename or target}: failed ({error.strerror}). {remedy(error)}"

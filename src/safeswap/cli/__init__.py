@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from safeswap.cli import calibration, evaluation, explore, interchange, merging, methods
-from safeswap.errors import SafeswapError
+from safeswap.errors import Interrupted, SafeswapError
 from safeswap.version import __version__
 
-_RESUMED = ("merge", "evaluate", "judge", "sweep", "search", "calibrate")
+_RESUMED = ("evaluate", "judge", "sweep", "search", "calibrate")
 
 
 class _Group(click.Group):
@@ -26,10 +26,10 @@ class _Group(click.Group):
         except SafeswapError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
-        except KeyboardInterrupt:
-            again = "The same command goes on where this one stopped."
-            if ctx.invoked_subcommand not in _RESUMED:
-                again = "Nothing is left half written; run the same command again."
+        except KeyboardInterrupt as error:
+            again = "Nothing is left half written; run the same command again."
+            if isinstance(error, Interrupted) or ctx.invoked_subcommand in _RESUMED:
+                again = "The same command goes on where this one stopped."
             click.echo(f"Interrupted. {again}", err=True)
             ctx.exit(130)
 
