@@ -211,7 +211,7 @@ class LanguageSearch:
     def _run_trials(self, total: int) -> None:
         ranges = dict.fromkeys(self.space.parameters(tuple(self.template.units)), self.space.steps)
         told = self.study.tally().complete
-        with items_bar(f"{self.language}: trials", total - told, self.ask.quiet) as advance:
+        with items_bar(f"{self.language}: trials", max(0, total - told), self.ask.quiet) as advance:
             while (now := self.study.tally()).complete < total:
                 advance(now.complete - told)
                 told = now.complete
