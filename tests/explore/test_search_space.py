@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from safeswap.errors import EvaluationError
 from safeswap.explore.measured import Figure, Measured
-from safeswap.explore.pareto import TITLES, pareto_set
+from safeswap.explore.pareto import OBJECTIVES, pareto_set
 from safeswap.explore.searchfile import KEYS, START, read_search
 from safeswap.explore.space import GROUPS, Space
 from safeswap.plan import Plan, PlannedInput, PlannedUnit
@@ -114,7 +114,7 @@ def test_the_pareto_set_is_what_nothing_dominates(rows: list[tuple[Any, float, f
         for n, row in enumerate(rows)
         if row[0] is not None and not any(dominates(other, row) for other in whole)
     }
-    front = pareto_set(found, tuple(TITLES))
+    front = pareto_set(found, tuple(OBJECTIVES))
     assert {one.name for one in front} == expected and len(front) == len(expected)
     unsafe = [one.unsafe.value for one in front if one.unsafe]
     assert unsafe == sorted(unsafe)
