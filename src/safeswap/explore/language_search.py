@@ -251,8 +251,8 @@ class LanguageSearch:
             lost = [OBJECTIVES[kind] for kind in self.objectives if getattr(one, kind) is None]
             raise EvaluationError(
                 f"{self.measuring.folder / one.name}: no figure for {listed(lost)}, so nothing can "
-                f"be searched by it. `safeswap compare {self.measuring.folder} --dev` says why; take "
-                "its benchmarks out of the suite, or give a judge that tells."
+                f"be searched by it. `safeswap compare {self.measuring.folder} --dev` says why; "
+                "take its benchmarks out of the suite, or give a judge that tells."
             )
         return [getattr(one, kind).value for kind in self.objectives]
 
