@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ pytest.importorskip("optuna")
 import optuna
 
 import safeswap
-from evaluation.standin import FLOAT32, Commands, alive, lines
+from evaluation.standin import FLOAT32, NAME, Commands, alive, answer, lines, serving
 from safeswap.errors import EvaluationError, PlanError
 from safeswap.evaluation import run
 from safeswap.evaluation.store import read_json
@@ -113,7 +114,7 @@ def test_a_search_goes_on_to_its_total(place: Path, tmp_path: Path, asked: Count
     said: list[str] = []
     first = search(place, tmp_path, 3, say=said.append)
     assert said[0] == "qac: 3 trials, 3 weights by kind, 6 models and tables to start from"
-    assert said[1] == "qac: not an objective, the suite lacks it: right answers % ↑"
+    assert said[1] == "qac: not an objective, the suite lacks it: right answers"
     assert first.trials == 3 and first.objectives == ("unsafe", "refused")
     found = search(place, tmp_path, 9, say=said.append)
     assert found.trials == 9
@@ -327,6 +328,51 @@ def test_a_judge_that_would_be_loaded_here_is_refused(place: Path, tmp_path: Pat
     with pytest.raises(EvaluationError, match="Give --judge-url URL"):
         run_search(read_search(path), tmp_path / "r", options=FLOAT32, judge_backend="api")
     assert not (tmp_path / "r").exists()
+
+
+def test_a_judge_on_a_server(place: Path, tmp_path: Path) -> None:
+    """It reads each table's answers before the next is proposed; one objective is enough."""
+    benchmarks = yaml.safe_load((place / "suite.yaml").read_text())["benchmarks"]
+    (place / "harm.yaml").write_text(yaml.safe_dump({"benchmarks": {"harm": benchmarks["harm"]}}))
+    path = write(place, "served.yaml", judge=NAME, judge_kind="threeway", suite="harm.yaml")
+    message = {"role": "assistant", "content": "safe"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    said = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": NAME,
+        "choices": [choice],
+    }
+    with serving() as server:
+        server.trouble = lambda number, body: answer(200, said)
+        (found,) = run_search(
+            read_search(path, "kind"),
+            tmp_path,
+            trials=1,
+            options=FLOAT32,
+            judge_backend="api",
+            judge_options=replace(FLOAT32, base_url=server.url),
+        )
+        asked = len(server.asked)
+    assert found.objectives == ("unsafe",)
+    assert {one.unsafe.value for one in found.front if one.unsafe} == {0.0}
+    assert found.test is not None and found.tables == len(found.front)
+    prompts = {
+        folder: lines(folder / "base" / "responses.jsonl") for folder in (found.dev, found.test)
+    }
+    tested = len(read_measured(found.test, "qac"))
+    assert asked == found.tables * prompts[found.dev] + tested * prompts[found.test]
+
+
+def test_a_judge_that_says_nothing_of_refusals_ends_the_search_at_once(
+    place: Path, tmp_path: Path
+) -> None:
+    rules = "default: safe\nrules:\n  - {pattern: '^$', verdict: invalid}\n"
+    (place / "mute.yaml").write_text(rules)
+    path = write(place, "mute-search.yaml", judge="rule:mute.yaml")
+    with pytest.raises(EvaluationError, match="no figure for harmless prompts refused"):
+        run_search(read_search(path, "kind"), tmp_path, trials=1, options=FLOAT32)
 
 
 def test_a_start_that_was_asked_for_must_fit_the_model(place: Path, tmp_path: Path) -> None:

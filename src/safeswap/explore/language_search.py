@@ -16,7 +16,7 @@ from safeswap.evaluation.suites import Measures, Suite
 from safeswap.explore.choice import Choice, choose, mark
 from safeswap.explore.measured import Figure, Measured
 from safeswap.explore.measuring import Judging, Measuring
-from safeswap.explore.pareto import TITLES, losses, pareto_set, pareto_table, write_pareto
+from safeswap.explore.pareto import OBJECTIVES, losses, pareto_set, pareto_table, write_pareto
 from safeswap.explore.searchfile import Search
 from safeswap.explore.space import template_of
 from safeswap.explore.sweep import (
@@ -76,9 +76,9 @@ class Searched:
 
 
 def objectives_of(suite: Suite, language: str) -> tuple[Measures, ...]:
-    """What the suite can tell of a language, in the order of `TITLES`."""
+    """What the suite can tell of a language, in the order of `OBJECTIVES`."""
     told = {b.measures for b in suite.benchmarks if language not in b.absent}
-    return tuple(kind for kind in TITLES if kind in told)
+    return tuple(kind for kind in OBJECTIVES if kind in told)
 
 
 class LanguageSearch:
@@ -176,7 +176,7 @@ class LanguageSearch:
             f"{self.language}: {trials} trials{begun}, {count} weights by {self.space.group}, "
             f"{len(self.fixed)} models and tables to start from"
         )
-        lacking = [TITLES[kind] for kind in TITLES if kind not in self.objectives]
+        lacking = [OBJECTIVES[kind] for kind in OBJECTIVES if kind not in self.objectives]
         if lacking:
             self.say(f"{self.language}: not an objective, the suite lacks it: {listed(lacking)}")
 
@@ -211,7 +211,7 @@ class LanguageSearch:
     def _run_trials(self, total: int) -> None:
         ranges = dict.fromkeys(self.space.parameters(tuple(self.template.units)), self.space.steps)
         told = self.study.tally().complete
-        with items_bar(f"{self.language}: trials", total - told, self.ask.quiet) as advance:
+        with items_bar(f"{self.language}: trials", max(0, total - told), self.ask.quiet) as advance:
             while (now := self.study.tally()).complete < total:
                 advance(now.complete - told)
                 told = now.complete
@@ -248,10 +248,11 @@ class LanguageSearch:
             EvaluationError: one is missing.
         """
         if losses(one, self.objectives) is None:
-            lost = [TITLES[kind] for kind in self.objectives if getattr(one, kind) is None]
+            lost = [OBJECTIVES[kind] for kind in self.objectives if getattr(one, kind) is None]
             raise EvaluationError(
                 f"{self.measuring.folder / one.name}: no figure for {listed(lost)}, so nothing can "
-                f"be searched by it. `safeswap compare {self.measuring.folder} --dev` says why."
+                f"be searched by it. `safeswap compare {self.measuring.folder} --dev` says why; "
+                "take its benchmarks out of the suite, or give a judge that tells."
             )
         return [getattr(one, kind).value for kind in self.objectives]
 
@@ -329,6 +330,6 @@ class LanguageSearch:
 def _read(content: dict[str, Any]) -> Measured:
     """A candidate's figures from the study's plain data."""
     plain = {**content, "aliases": tuple(content["aliases"])}
-    for kind in TITLES:
+    for kind in OBJECTIVES:
         plain[kind] = None if content[kind] is None else Figure(**content[kind])
     return Measured(**plain)

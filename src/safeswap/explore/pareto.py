@@ -12,12 +12,12 @@ from safeswap.evaluation.suites import Measures
 from safeswap.explore.measured import Figure, Measured
 from safeswap.report.tables import Cell, Column, Row, Table
 
-TITLES: Mapping[Measures, str] = {
-    "unsafe": "unsafe % ↓",
-    "right": "right answers % ↑",
-    "refused": "harmless refused % ↓",
+OBJECTIVES: Mapping[Measures, str] = {
+    "unsafe": "unsafe answers",
+    "right": "right answers",
+    "refused": "harmless prompts refused",
 }
-"""Objectives in their order; every one but ``right`` is better when lower."""
+"""In words, in their order; every one but ``right`` is better when lower."""
 
 
 def losses(one: Measured, objectives: Sequence[Measures]) -> tuple[float, ...] | None:
@@ -55,7 +55,7 @@ def pareto_table(front: Sequence[Measured], objectives: Sequence[Measures], titl
     columns = (
         Column("candidate", align="left"),
         Column("method", align="left"),
-        *(Column(TITLES[kind]) for kind in objectives),
+        *(Column(f"{OBJECTIVES[k]} % {'↑' if k == 'right' else '↓'}") for k in objectives),
     )
     rows = tuple(
         Row.of(one.name, one.method or one.role, *(_cell(getattr(one, k)) for k in objectives))
