@@ -230,5 +230,5 @@ def remedy(error: OSError, *, resumed: bool = True) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"Free some space and {again}"
     if error.errno == errno.EFBIG:
-        return f"Files here may not be so large (see ulimit -f). Raise the limit and {again}"
+        return f"Check the limit on the size of files (ulimit -f), raise it, and {again}"
     return f"Check the disk and its permissions, then {again}"
