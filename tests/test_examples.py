@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("transformers")
+
 import safeswap
 from safeswap import api
+from safeswap.calibration import run as calibration
 
 
 def test_every_public_function_has_examples_that_run(
@@ -17,10 +20,12 @@ def test_every_public_function_has_examples_that_run(
 ) -> None:
     trio["sw"].rename(trio["sw"].with_name("swahili"))
     monkeypatch.chdir(tmp_path / "trio")
-    result = doctest.testmod(api, verbose=False)
-    assert result.failed == 0 and result.attempted >= 15
+    found = [doctest.testmod(module, verbose=False) for module in (api, calibration)]
+    assert sum(result.failed for result in found) == 0
+    assert found[0].attempted >= 15 and found[1].attempted >= 6
     public = [name for name in safeswap.__all__ if inspect.isfunction(getattr(safeswap, name))]
-    assert public == ["make_plan", "make_profile", "merge_plans", "swap", "verify_merge"]
+    names = ["calibrate", "make_plan", "make_profile", "merge_plans", "swap", "verify_merge"]
+    assert public == names
     for name in public:
         function = getattr(safeswap, name)
         assert ">>> " in function.__doc__ and "Raises:" in function.__doc__, name

@@ -95,6 +95,15 @@ def calibrate(
     Raises:
         CalibrationError: texts, settings or a folder that will not do; says which.
         CheckpointError, FamilyError, EvaluationError, OutputError: as the steps do.
+
+    >>> from safeswap.testbed import models_folder
+    >>> world, texts = models_folder(), Path("texts.txt")
+    >>> _ = texts.write_text("qa qi\\nqo qu\\n")
+    >>> experts = {"safety": world / "safety", "languages": {"qab": world / "qab"}}
+    >>> of_each = {"safety": texts, "qab": texts}
+    >>> found = calibrate(world / "base", **experts, texts=of_each, out=Path("grams"))
+    >>> [one.role for one in found]
+    ['safety', 'qab']
     """
     options = options or BackendOptions(use_template=False)
     read = {role: read_texts(path, role) for role, path in texts.items()}
