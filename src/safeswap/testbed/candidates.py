@@ -1,8 +1,9 @@
 """What is compared with the masks: every method and operator of the package, and its controls.
 
-The list is fixed before anything is measured, with the methods' own defaults and a few settings
-beside them. Weights are made in memory by the package's own plan and merge code, rounded as
-`safeswap merge` rounds them, and nothing is written to disk.
+Methods have their own defaults and a few settings beside them; the bands of the upper and lower
+half were added when the best masks of one seed and language had been seen. Weights are made in
+memory by the package's own plan and merge code, rounded as `safeswap merge` rounds them, and
+nothing is written to disk.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 reads what `python -m safeswap.testbed.train --out DIR --expert-seeds …` wrote. For every seed and
 smaller language it measures all 2^12 masks that take each attention and each MLP from the safety or
 from the language expert, the same for gates (safety's task vector added or not), and every method
-and operator of the package (`candidates`). `regret` says what is reckoned from that; it was fixed
-before. Nothing is chosen or left out.
+and operator of the package (`candidates`). `regret` says what is reckoned from that.
+Nothing is left out.
 
 Writes FOLDER/study.json (all counts and figures), study.md (the tables), masks.png, and one .npz
 per measurement, so that an interrupted run continues. It takes a minute and a half of one core for
