@@ -39,12 +39,17 @@ class Stored:
         }
         self._settings()
 
-    def arm(self, name: str, role: str = "other", reference: str = "") -> Stored:
+    def arm(
+        self, name: str, role: str = "other", reference: str = "", language: str = ""
+    ) -> Stored:
         """Add a model."""
         self.settings["arms"].append(name)
         self._settings()
         model = {"name": name, "source": f"org/{name}", "digest": f"d-{name}", "role": role}
-        _json(self.folder / name / "model.json", model | {"reference": reference})
+        _json(
+            self.folder / name / "model.json",
+            model | {"reference": reference, "language": language},
+        )
         return self
 
     def judged(

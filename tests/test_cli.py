@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from safetensors.numpy import load_file
 
 import safeswap
 from safeswap.cli import main
+from safeswap.work import shown_bytes
 from test_report import png_size
 from tiny import digest_of
 
@@ -63,7 +66,7 @@ def test_step_by_step_equals_everything_in_one_go(trio: dict[str, Path], tmp_pat
                 "-o", tmp_path / "plan.yaml")  # fmt: skip
     assert "plan.yaml: embeddings: 1 blend" in said
     said = done("merge", "--plan", tmp_path / "plan.yaml", "--out", tmp_path / "a", "--no-figure")
-    assert re.search(r"a: 0\.000 GB; modules: .*; config and tokenizer from sw", said)
+    assert re.search(r"a: 13 kB; modules: .*; config and tokenizer from sw", said)
     options = ["--by", "layer", "--tau", "0.01", "--alpha", "0.3", "--no-figure"]
     done("merge", *experts(trio), "--out", tmp_path / "b", *options)
     one, two = digest_of(tmp_path / "a"), digest_of(tmp_path / "b")
@@ -95,7 +98,7 @@ def test_an_edited_plan_is_carried_out_and_named_so(plan: Path, tmp_path: Path) 
     assert edited != text
     plan.write_text(edited)
     done("merge", "--plan", plan, "--out", tmp_path / "out", "--no-figure")
-    assert "weights edited by hand in 1 units: 0.mlp" in done("verify", tmp_path / "out")
+    assert "weights edited by hand in 1 unit: 0.mlp" in done("verify", tmp_path / "out")
     name = "model.layers.0.mlp.up_proj.weight"
     base, out = (
         {n: w for file in folder.glob("*.safetensors") for n, w in load_file(file).items()}
@@ -117,10 +120,10 @@ def test_a_plans_profile_lies_where_the_plan_says_whatever_the_folder(
     (tmp_path / "elsewhere" / "profile.json").write_text("not this one")
     monkeypatch.chdir(tmp_path / "elsewhere")
 
-    def measured(*given: object) -> None:
+    def measured(*given: object, **named: object) -> None:
         raise AssertionError("weights were measured again")
 
-    monkeypatch.setattr("safeswap.api._measure", measured)
+    monkeypatch.setattr("safeswap.execution.measure_family", measured)
     done("merge", "--plan", plan, "--out", tmp_path / "out", "--no-figure")
 
 
@@ -205,10 +208,10 @@ def test_what_is_refused_exits_with_1_before_weights_are_read(
     arguments: list[str],
     message: str,
 ) -> None:
-    def measured(*given: object) -> None:
+    def measured(*given: object, **named: object) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("safeswap.api._measure", measured)
+    monkeypatch.setattr("safeswap.execution.measure_family", measured)
     given = {"SAFETY": str(trio["safety"]), "LANGUAGE": str(trio["sw"])}
     words: list[str] = []
     for word in arguments:
@@ -269,8 +272,8 @@ def test_files_that_are_not_there_or_not_ours(profile: Path, plan: Path, tmp_pat
     )
     for verb, source in (("plan", profile), ("show", plan)):
         option = "--png" if verb == "show" else "-o"
-        assert "its folder must exist" in fails(1, verb, source, option, tmp_path / "no/where")
-        assert "is not a file that can be written" in fails(1, verb, source, option, tmp_path)
+        assert "its folder does not exist" in fails(1, verb, source, option, tmp_path / "no/where")
+        assert "is a folder. Give the name of a file" in fails(1, verb, source, option, tmp_path)
 
 
 def test_a_changed_merge_exits_with_1(plan: Path, tmp_path: Path) -> None:
@@ -313,3 +316,100 @@ def test_help_imports_only_what_it_needs() -> None:
     assert "click" in imported and "safeswap.cli" in imported
     heavy = {"numpy", "yaml", "rich", "torch", "transformers", "matplotlib", "huggingface_hub"}
     assert not {name.partition(".")[0] for name in imported} & heavy
+
+
+@pytest.mark.parametrize("verb", ["profile", "plan", "show"])
+def test_a_place_that_cannot_be_written_is_found_first(
+    trio: dict[str, Path],
+    profile: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and real(path, mode))
+
+    def read(*given: object, **named: object) -> None:
+        raise AssertionError("inputs were read")
+
+    monkeypatch.setattr("safeswap.execution.measure_family", read)
+    monkeypatch.setattr("safeswap.profile.Profile.load", read)
+    given = experts(trio) if verb == "profile" else [profile]
+    option = "--png" if verb == "show" else "-o"
+    said = fails(1, verb, *given, option, locked / "file")
+    assert f"{locked}: cannot be written (Permission denied)" in said and "Choose another" in said
+
+
+def test_a_full_disk_leaves_no_half_file(
+    profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, text: str, **how: str) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "write_text", full)
+    said = fails(1, "plan", profile, "-o", tmp_path / "new.yaml")
+    assert "new.yaml: writing failed (No space left on device). Free some space" in said
+    assert "goes on" not in said  # a plan is made anew
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_matplotlib_a_merge_says_that_it_has_no_figure(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safeswap.execution.find_spec", lambda name: None)
+    result = run("merge", "--plan", plan, "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "note: no figure is drawn: install safeswap[figures]" in result.stderr
+    assert not (tmp_path / "out/safeswap.png").exists()
+    assert "safeswap.png" not in (tmp_path / "out/README.md").read_text()
+    result = run("merge", "--plan", plan, "--out", tmp_path / "quiet", "--no-figure")
+    assert "figure" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "step", "resumed"),
+    [
+        ("merge", "write_weights", True),
+        ("merge", "measure_family", False),  # measuring starts again
+        ("profile", "measure_family", False),
+    ],
+)
+def test_an_interrupt_promises_only_what_is_kept(
+    trio: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    step: str,
+    resumed: bool,
+) -> None:
+    def interrupt(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"safeswap.execution.{step}", interrupt)
+    place = ["--out", tmp_path / "out"] if verb == "merge" else ["-o", tmp_path / "p.json"]
+    said = fails(130, verb, *experts(trio), *place)
+    assert ("goes on where this one stopped" in said) == resumed
+    assert "Interrupted." in said and not (tmp_path / "out").exists()
+
+
+def test_a_profile_of_two_languages_is_drawn_with_both(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "two.json"
+    done("profile", *experts(trio), "--language", f"te={trio['te']}", "-o", place)
+    said = done("show", place, "--png", tmp_path / "two.figure")  # whatever the name, a PNG
+    assert "two.figure: drawn" in said and png_size(tmp_path / "two.figure")[0] >= 1000
+    assert re.search(r"attention +te [▁-█]{2}$", said, re.M)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (12_960, "13 kB"), (999_499, "999 kB"),
+     (999_500, "1 MB"), (668_000_123, "668 MB"), (2_471_645_608, "2.47 GB"), (16 * 10**9, "16 GB")],
+)  # fmt: skip
+def test_sizes_are_shown_as_people_read_them(size: int, shown: str) -> None:
+    assert shown_bytes(size) == shown

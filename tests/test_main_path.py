@@ -138,7 +138,7 @@ def test_a_corrupted_piece_of_an_interrupted_run_is_written_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("safeswap.api.provenance.copy_rest", fail)
+        patch.setattr("safeswap.execution.provenance.copy_rest", fail)
         with pytest.raises(KeyboardInterrupt):
             safeswap.swap(trio["base"], out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

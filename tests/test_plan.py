@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safeswap.errors import PlanError
+from safeswap.errors import OutputError, PlanError
 from safeswap.plan import Plan, PlannedInput, PlannedUnit, check_options, check_units, fill_plan
 from test_selectors import HAND, make_profile
 
@@ -163,7 +165,19 @@ def test_a_plan_by_hand_may_be_short(tmp_path: Path) -> None:
         ("org/base}", "org/base, digst: a}", "unknown key 'digst'; did you mean 'digest'?"),
         ("org/base}", "org/base, digest: 12}", "digest must be text"),
         ("  base:", "  bass:", "inputs must be base, safety and one language"),
-        ("{weights: {safety: 1}}", "{weight: {safety: 1}}", "needs weights"),
+        ("{weights: {safety: 1}}", "{weight: {safety: 1}}", "'weight'; did you mean 'weights'?"),
+        ("{weights: {safety: 1}}", "{weights: 1}", "unit 0.attention: needs weights"),
+        ("{safety: 1}}", "{safety: 1}, difference: 1}", "has a difference without shares"),
+        (
+            "{safety: 1}}",
+            "{safety: 1}, shares: {safety: 0.5, no: 0.25}, difference: big}",
+            "difference is 'big'; a finite number is needed",
+        ),
+        (
+            "{safety: 1}}",
+            "{safety: 1}, shares: {safety: 0.5, no: 0.25}, difference: 0.3}",
+            "difference is 0.3, but its shares differ by 0.250000000",
+        ),
         ("{safety: 1}}", "{safety: 1}, share: 1}", "unknown key 'share'; did you mean 'shares'?"),
         ("{safety: 1}}", "{safty: 1}}", "unknown expert 'safty'; did you mean 'safety'?"),
         ("{safety: 1}}", "{base: 1}}", "unknown expert 'base'"),
@@ -200,10 +214,47 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, old: str, new: str, mes
         load(tmp_path, GOOD.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("text", ["", "- a", "3", "a: [", "\0", "[a]: 1"])
+@pytest.mark.parametrize("text", ["", "- a", "3", "a: [", "\0"])
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(PlanError, match=r"is not (a safeswap-plan/1 file|YAML)"):
         load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("{safety: 1}}", "[1, 0]", "line 8, column 3: is not YAML"),
+        ("0.attention", "0.mlp", "line 8, column 3: the key '0.mlp' stands twice"),
+        ("format", "[a]", "line 1, column 1: the key"),
+    ],
+)
+def test_a_mistake_is_found_by_line_and_column(
+    tmp_path: Path, old: str, new: str, place: str
+) -> None:
+    with pytest.raises(PlanError, match=re.escape(f"plan.yaml, {place}")):
+        load(tmp_path, GOOD.replace(old, new, 1))
+
+
+def test_a_plan_that_cannot_be_saved_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = load(tmp_path, GOOD)
+    place = tmp_path / "saved.yaml"
+    place.write_text("edited by hand")
+
+    def full(self: Path, text: str, **how: str) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OutputError, match=r"saved\.yaml: writing failed.*Free some space"):
+            plan.save(place)
+    assert place.read_text() == "edited by hand"
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / "link.yaml").symlink_to(place)
+    plan.save(tmp_path / "link.yaml")  # through a link, which stays one
+    assert Plan.load(place) == plan and (tmp_path / "link.yaml").is_symlink()
 
 
 def test_a_plan_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:

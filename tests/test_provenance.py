@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 
 import safeswap
 from safeswap.cli import main
+from safeswap.plan import PlannedUnit
 from tiny import digest_of, make_trio, rewrite, swap
 
 
@@ -76,7 +78,12 @@ def test_inputs_and_outputs_are_recorded_with_digests(
     assert len(set(digests)) == 6 and all(re.fullmatch("[0-9a-f]{64}", d) for d in digests)
     shards = {record["name"] for record in manifest["outputs"]}  # type: ignore[index]
     assert shards == {file.name for file in out.glob("*.safetensors")}
-    assert manifest["safeswap"] == safeswap.__version__
+    versions = manifest["versions"]
+    assert versions["safeswap"] == safeswap.__version__ and versions["numpy"] == np.__version__
+    for role in ("base", "safety", "sw"):
+        small = ("config.json", "tokenizer.json", "model.safetensors.index.json")
+        wanted = {name: d for name, d in digest_of(trio[role]).items() if name in small[:2]}
+        assert manifest["input_files"][role] == wanted
 
 
 def test_two_runs_give_the_same_bytes_in_every_file(trio: dict[str, Path], tmp_path: Path) -> None:
@@ -158,6 +165,27 @@ def test_the_donors_files_go_along(
     assert everything <= manifest["files"].keys() | left.keys()
     assert f"from `{wanted}`" in card_of(out)[1]
     assert safeswap.verify_merge(out).from_inputs
+
+
+def test_a_link_that_leads_nowhere_is_left_out_and_named(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    (trio["sw"] / "notes.txt").symlink_to(tmp_path / "nowhere")
+    out = swap(trio, tmp_path / "out")
+    assert "link" in str(manifest_of(out)["files_left_out"]["notes.txt"])
+    assert safeswap.verify_merge(out).from_inputs
+
+
+def test_the_card_names_what_was_edited_by_hand(trio: dict[str, Path], tmp_path: Path) -> None:
+    languages = {"sw": trio["sw"]}
+    profile = safeswap.make_profile(trio["base"], safety=trio["safety"], languages=languages)
+    plan = safeswap.make_plan(profile)
+    safeswap.merge_plans([plan], tmp_path / "as-is", profile=profile, figure=False)
+    assert "edited by hand" not in card_of(tmp_path / "as-is")[1]
+    units = {**plan.units, "0.mlp": PlannedUnit({"safety": 0.25, "sw": 0.25})}
+    edited = replace(plan, units=units)
+    safeswap.merge_plans([edited], tmp_path / "edited", profile=profile, figure=False)
+    assert "but as edited by hand: 0.mlp\n" in card_of(tmp_path / "edited")[1]
 
 
 def test_buffers_come_from_the_donor_bit_for_bit(trio: dict[str, Path], tmp_path: Path) -> None:

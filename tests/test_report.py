@@ -6,12 +6,17 @@ import re
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from safeswap.errors import SafeswapError
 from safeswap.plan import Plan, PlannedUnit, fill_plan
-from safeswap.report import terminal
+from safeswap.profile import Profile
+from safeswap.report import figure, terminal
 from safeswap.report.figure import COLOURS, decision_colour, draw
 from test_selectors import HAND, make_profile
 
@@ -48,7 +53,7 @@ def test_the_map_has_a_letter_per_unit(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_table_has_the_effective_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(terminal.plan_view(hand_plan()), capsys)
     # 2.5 and 0.5 of 8.5, as worked by hand in test_selectors
-    wanted = ["0.attention", "safety", "1", "0", "29.412", "%", "5.882", "%", "+23.529"]
+    wanted = ["0.attention", "safety", "1", "0", "29.412", "5.882", "+23.529"]
     assert row_of(text, "0.attention") == wanted
     assert row_of(text, "embeddings") == ["embeddings", "blend", "0.5", "0.5"]
 
@@ -64,9 +69,100 @@ def test_counts_and_how_much_of_each_expert_went_in(capsys: pytest.CaptureFixtur
 
 def test_a_profile_shows_update_share_and_cosine(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(terminal.profile_view(make_profile(HAND)), capsys)
-    wanted = ["1.mlp", "1.00000", "11.765", "%", "1.00000", "11.765", "%", "+0.000"]
+    wanted = ["1.mlp", "1.00000", "11.765", "1.00000", "11.765", "+0.000"]
     assert row_of(text, "1.mlp") == wanted
     assert "safety: safety" in text
+
+
+def test_a_profile_shows_a_map_of_shares(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(terminal.profile_view(make_profile(HAND)), capsys)
+    rows = {
+        (kind, expert): bars
+        for kind, expert, bars in re.findall(r"^ *(attention|mlp) +(\w+) ([▁-█]+)$", text, re.M)
+    }
+    # of the largest share, 2.5 of 8.5: 2.5, 1, 0.5 and 2.5, 1, 1; 0.5, 1, 2 and 1.5, 1, 2.5
+    assert rows == {
+        ("attention", "safety"): "█▄▂",
+        ("mlp", "safety"): "█▄▄",
+        ("attention", "sw"): "▂▄▇",
+        ("mlp", "sw"): "▅▄█",
+    }
+    assert "█ is 29.41 %" in text
+
+
+def test_eighty_columns_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """Three languages, 100 layers: nothing is cut and no line is longer."""
+    one = make_profile(HAND * 34)
+    inputs = {**one.inputs, "te": one.inputs["sw"], "nso": one.inputs["sw"]}
+    tensors = [
+        replace(
+            tensor,
+            update_norm={**tensor.update_norm, "te": 1.0, "nso": 1.0},
+            inner=dict.fromkeys(("sw", "te", "nso"), 0.0),
+        )
+        for tensor in one.tensors
+    ]
+    profile = Profile(inputs, one.units, tuple(tensors))
+    console = Console(width=80)
+    for view in (terminal.profile_view(profile), terminal.plan_view(fill_plan(profile, "te"))):
+        console.print(view)
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+        assert "101.attention" in text
+        (last,) = [line for line in text.splitlines() if line.startswith("            layer 64")]
+        assert last.split()[1:] == ["64", "72", "80", "88", "96"]
+    assert "nso" not in text  # the plan is for te
+
+
+def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(terminal.plan_view(hand_plan()), capsys)
+    assert "base: base\nsafety: safety\nsw: sw\n" in text
+    assert "selector: share-difference (by module, tau 0.1, alpha 0.5" in text
+    mixed = {**hand_plan().units, "0.mlp": PlannedUnit({"safety": 0.5, "sw": 1.0})}
+    plan = hand_plan()
+    text = printed(terminal.plan_view(Plan(plan.inputs, mixed, "sw")), capsys)
+    assert re.search(r"^ +mlp \*·L$", text, re.M) and "* mix" in text
+    assert "selector: written by hand" in text
+
+
+def test_the_figures_panels_are_what_has_a_share() -> None:
+    by_layer = fill_plan(make_profile(HAND), by="layer", tau=0.2, tau_relative=True)
+    assert list(figure.panels_of(by_layer)) == ["layer"]
+    assert figure.threshold_of(by_layer) == pytest.approx(0.2 / 3)
+    assert list(figure.panels_of(hand_plan())) == ["attention", "mlp"]
+    assert figure.threshold_of(hand_plan()) == 0.1
+    relative = fill_plan(make_profile(HAND), tau=0.3, tau_relative=True)
+    assert figure.threshold_of(relative) == pytest.approx(0.3 / 6)
+    plan = hand_plan()
+    by_hand = Plan(plan.inputs, {u: PlannedUnit(r.weights) for u, r in plan.units.items()}, "sw")
+    assert figure.panels_of(by_hand) == {} and figure.threshold_of(by_hand) is None
+
+
+def test_a_profiles_figure_shows_every_expert(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    figure.draw_profile(make_profile(HAND), tmp_path / "profile.png")
+    pixels = (imread(tmp_path / "profile.png")[..., :3] * 255).round().astype(int)
+    for name in ("safety", "language"):
+        colour = [int(COLOURS[name][at : at + 2], 16) for at in (1, 3, 5)]
+        assert (pixels == colour).all(-1).sum() > 500, name
+
+
+@pytest.mark.parametrize("draw_one", [figure.draw, figure.draw_profile])
+def test_a_figure_that_cannot_be_written_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_one: Any
+) -> None:
+    from matplotlib.figure import Figure
+
+    def full(self: Figure, path: Path, **how: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    shown = hand_plan() if draw_one is figure.draw else make_profile(HAND)
+    with pytest.raises(SafeswapError, match=r"No space left on device.*Free some space"):
+        draw_one(shown, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_the_figure_is_a_png_of_a_readable_size(tmp_path: Path) -> None:

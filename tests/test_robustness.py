@@ -84,11 +84,86 @@ def test_an_expert_of_another_shape_depth_or_family_is_refused(tmp_path: Path) -
     refused(lambda: merge(trio | {"sw": other}, out), "model_type = 'mistral'", "'llama'", out=out)
 
 
+def test_what_a_message_says_of_shapes_and_depths(tmp_path: Path) -> None:
+    """The file is named, depths only where they differ, a vocabulary only where it is one."""
+    trio, out = make_trio(tmp_path / "trio"), tmp_path / "out"
+    deeper = make_trio(tmp_path / "deeper", layers=3)["sw"]
+    shutil.copy(trio["base"] / "config.json", deeper)
+    words = (str(deeper), "model.layers.2.", "(layers: base 2, expert 3)")
+    refused(lambda: merge(trio | {"sw": deeper}, out), *words, out=out)
+
+    def rename(weights: dict[str, Any]) -> None:
+        weights["model.layers.1.self_attn.qq_proj.weight"] = weights.pop(QUERY)
+
+    rewrite(trio["safety"], rename)
+    message = refused(lambda: merge(trio, out), str(trio["safety"]), f"lacks {QUERY}", out=out)
+    assert "has model.layers.1.self_attn.qq_proj.weight besides" in message
+    assert "layers: base" not in message
+    trio = make_trio(tmp_path / "other")
+    up = "model.layers.0.mlp.up_proj.weight"
+    rewrite(trio["sw"], lambda w: w.update({up: w[up][:8].copy()}))
+    message = refused(lambda: merge(trio, out), up, str(shard(trio["sw"])), "[8, 16]", out=out)
+    assert "vocabulary" not in message
+    trio = make_trio(tmp_path / "words")
+    rewrite(trio["sw"], lambda w: [w.update({n: w[n][:30].copy()}) for n in w if "embed" in n])
+    refused(lambda: merge(trio, out), "[30, 16]", "A resized vocabulary must be cut", out=out)
+
+
+def test_two_experts_with_the_same_weights_are_refused(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same folder before weights are read, a copy of it by its digest."""
+    out = tmp_path / "out"
+    copy = shutil.copytree(trio["sw"], tmp_path / "copy")
+    words = ("safety", "sw", "same weights", str(trio["sw"]), str(copy))
+    refused(lambda: merge(trio | {"safety": copy}, out), *words, out=out)
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
+    for role, other in (("safety", "sw"), ("safety", "base"), ("sw", "base")):
+        twice = trio | {role: trio[other]}
+        refused(lambda twice=twice: merge(twice, out), "identical", str(trio[other]), out=out)
+
+
+def test_a_donor_without_a_tokenizer_is_refused_before_weights_are_read(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (trio["sw"] / "tokenizer.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("safeswap.execution.measure_family", not_reached)
+        words = (str(trio["sw"]), "no tokenizer", "--donor base")
+        refused(lambda: merge(trio, out), *words, out=out)
+    merge(trio, out, donor="base")
+    assert (out / "tokenizer.json").exists()
+    for folder in trio.values():  # where nobody has one, nobody misses it
+        (folder / "tokenizer.json").unlink(missing_ok=True)
+    merge(trio, tmp_path / "none")
+
+
+def test_what_a_user_should_know_is_told_before_weights_are_read(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trio["safety"] / "chat_template.jinja").write_text("{{ messages }} one")
+    edit_json(trio["sw"] / "config.json", note="x")
+    (trio["sw"] / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }} two"}')
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
+    told: list[str] = []
+    for action in (
+        lambda: merge(trio, tmp_path / "out", tell=told.append),
+        lambda: safeswap.make_profile(
+            trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]}, tell=told.append
+        ),
+    ):
+        told.clear()
+        with pytest.raises(AssertionError, match="weights were read"):
+            action()
+        assert any("chat templates of safety and sw differ" in line for line in told)
+
+
 @pytest.mark.parametrize("role", ["safety", "sw"])
 def test_an_expert_identical_to_the_base_is_refused(trio: Trio, tmp_path: Path, role: str) -> None:
     out = tmp_path / "out"
-    same = trio | {role: trio["base"]}
-    refused(lambda: merge(same, out), role, str(trio["base"]), "identical", out=out)
+    same = trio | {role: shutil.copytree(trio["base"], tmp_path / "copy")}
+    refused(lambda: merge(same, out), role, str(same[role]), "identical", out=out)
 
 
 def test_an_input_that_changes_during_the_merge_is_noticed(
@@ -159,7 +234,7 @@ def test_without_permission_nothing_is_written(
     refused(lambda: merge(trio, out), str(tmp_path), "Permission denied", "--out", out=out)
 
 
-def not_reached(*arguments: Any) -> None:
+def not_reached(*arguments: Any, **named: Any) -> None:
     raise AssertionError("weights were read before the output's place was looked at")
 
 
@@ -173,7 +248,7 @@ def test_a_place_that_cannot_be_written_is_found_before_weights_are_read(
     locked.mkdir()
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != locked and real(path, mode))
-    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
     for out in (locked / "out", deep):
         actions = (lambda: merge(trio, out), lambda: safeswap.merge_plans([plan], out))  # noqa: B023
         for action in actions:
@@ -189,7 +264,7 @@ def test_what_an_interrupted_run_left_needs_no_more_room(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("safeswap.api.provenance.copy_rest", not_reached)
+        patch.setattr("safeswap.execution.provenance.copy_rest", not_reached)
         with pytest.raises(AssertionError):
             merge(trio, out)
     usage = shutil.disk_usage(tmp_path)
@@ -211,7 +286,7 @@ def test_a_step_that_fails_lets_go_of_the_place(
         trio["base"], safety=trio["safety"], languages=languages, out=out
     )
     with monkeypatch.context() as patch:
-        patch.setattr(f"safeswap.api.{step}", fail)
+        patch.setattr(f"safeswap.execution.{step}", fail)
         refused(swap, "somewhere", "same command", out=out)
     (merged,) = swap()  # in this very process: the lock is free
     assert merged.resumed_bytes > 0 or step == "_start_figures"
@@ -226,7 +301,7 @@ def test_too_little_room_is_found_before_weights_are_read(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    monkeypatch.setattr("safeswap.api._measure", not_reached)
+    monkeypatch.setattr("safeswap.execution.measure_family", not_reached)
     out, inputs = tmp_path / "out", tmp_path / "trio"
     words = (str(tmp_path), "bytes", "needed", "only 1000 bytes", "available")
     message = refused(lambda: merge(trio, out), *words, out=out, inputs=inputs)
@@ -337,6 +412,19 @@ def test_a_full_disk_while_small_files_are_written_is_no_traceback(
         refused(lambda: merge(trio, out), "No space left", out=out, inputs=tmp_path / "trio")
     merge(trio, out)
     assert safeswap.verify_merge(out).from_inputs
+
+
+def test_a_limit_on_the_size_of_files_is_called_one(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit(descriptor: int, size: int) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", limit)
+        refused(lambda: merge(trio, out), str(out), "ulimit -f", "same command", out=out)
+    merge(trio, out)
 
 
 def test_a_disk_that_fails_while_reading_names_the_file(

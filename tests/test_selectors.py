@@ -25,7 +25,7 @@ def make_profile(moves: Moves, base_norm: float = 2.0) -> Profile:
 
     def add(name: str, unit: str, role: str, safety: float, spoken: float, norm: float) -> None:
         update = {"safety": safety, "sw": spoken}
-        digests = dict.fromkeys(("base", "safety", "sw"), "00")
+        digests = {role: role for role in ("base", "safety", "sw")}
         tensors.append(
             TensorProfile(name, unit, role, (1,), "F32", norm, update, {"sw": 0.0}, digests)
         )
@@ -36,7 +36,7 @@ def make_profile(moves: Moves, base_norm: float = 2.0) -> Profile:
             add(f"{layer}.{name}", f"{layer}.{kind}", "projection", safety, spoken, base_norm)
         add(f"{layer}.norm", f"{layer}.norms", "norm", 90.0, 1.0, 1.0)  # never counts
         units += [f"{layer}.attention", f"{layer}.mlp", f"{layer}.norms"]
-    inputs = {r: InputRecord(r, r, r, None, "00", ()) for r in ("base", "safety", "sw")}
+    inputs = {r: InputRecord(r, r, r, None, r, ()) for r in ("base", "safety", "sw")}
     return Profile(inputs, tuple(units), tuple(tensors))
 
 

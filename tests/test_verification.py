@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from safeswap.checkpoint.header import read_header
 from safeswap.cli import main
 from safeswap.errors import SafeswapError
 from safeswap.plan import Plan, PlannedUnit
-from tiny import edit_json, make_trio, swap
+from tiny import digest_of, edit_json, make_trio, rewrite, swap
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -229,6 +230,135 @@ def test_weights_that_the_merge_did_not_write_are_found(
     (out / "onnx").mkdir()
     (out / "onnx" / name).write_bytes(b"")  # another format's folder is not looked into by loaders
     assert safeswap.verify_merge(out, without_inputs=without_inputs).tensors
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adapter_config.json", "chat_template.jinja", "generation_config.json", "tokenizer.model",
+     "added_tokens.json", "modeling_x.py", "consolidated.00.pth", "vocab.txt"],
+)  # fmt: skip
+def test_files_that_a_loader_would_take_are_found(out: Path, name: str) -> None:
+    (out / name).write_bytes(b"{}")
+    with pytest.raises(SafeswapError, match=f"holds {re.escape(name)}, which the merge did not"):
+        safeswap.verify_merge(out)
+
+
+def test_other_files_are_noted_and_no_fault(out: Path, trio: dict[str, Path]) -> None:
+    (out / "notes.txt").write_text("mine")
+    (out / "results").mkdir()
+    (out / "results/model.safetensors").write_text("")
+    (out / ".cache").write_text("")
+    edit_json(trio["safety"] / "config.json", comment="later")
+    notes = safeswap.verify_merge(out).notes
+    assert notes == (
+        "notes.txt was not written by the merge",
+        "results/model.safetensors was not written by the merge",
+        f"{trio['safety'] / 'config.json'} is not as it was when the merge was made",
+    )
+    said = CliRunner().invoke(main, ["verify", str(out)]).output
+    assert "note: notes.txt was not written by the merge" in said
+
+
+Change = Callable[[dict[str, Any]], object]
+EDITS: dict[str, tuple[Change, str]] = {
+    "fate": (
+        lambda m: m["tensors"][NAME].update(fate="copied from heaven"),
+        f"entry tensors → {NAME} → fate is not",
+    ),
+    "unit": (lambda m: m["tensors"][NAME].update(unit="0.mlp"), f"tensors → {NAME} → unit"),
+    "norm": (
+        lambda m: tensor_of(m).update(base_norm=1.0001 * tensor_of(m)["base_norm"]),
+        f"profile → tensors → {NAME} → base_norm",
+    ),
+    "update": (
+        lambda m: tensor_of(m)["update_norm"].update(sw=7.0),
+        f"{NAME} → update_norm → sw",
+    ),
+    "inner": (lambda m: tensor_of(m)["inner"].update(sw=0.1), f"{NAME} → inner → sw"),
+    "digest of a tensor": (
+        lambda m: tensor_of(m)["digests"].update(base="00"),
+        f"{NAME} → digests → base",
+    ),
+    "digest of an input": (
+        lambda m: m["profile"]["inputs"]["safety"].update(digest="00"),
+        "another digest for the safety checkpoint",
+    ),
+    "digest of a shard": (
+        lambda m: m["profile"]["inputs"]["sw"]["files"][1].update(digest="00"),
+        "digest for model-00002-of-00002.safetensors of the sw checkpoint",
+    ),
+    "a tensor said to be left out": (
+        lambda m: m["not_used"].update({"sw: x": "because"}),
+        "entry not_used → sw: x is not",
+    ),
+    "units": (lambda m: m["profile"]["units"].reverse(), "entry profile → units is not"),
+}
+
+
+def tensor_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    (found,) = [t for t in manifest["profile"]["tensors"] if t["name"] == NAME]
+    assert isinstance(found, dict)
+    return found
+
+
+def edit_manifest(out: Path, change: Change) -> None:
+    content = json.loads((out / "safeswap.json").read_text())
+    change(content)
+    (out / "safeswap.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_an_edited_manifest_is_found(out: Path, how: str) -> None:
+    change, message = EDITS[how]
+    edit_manifest(out, change)
+    with pytest.raises(SafeswapError, match=re.escape(message)):
+        safeswap.verify_merge(out)
+
+
+DAMAGED: tuple[Change, ...] = (
+    lambda m: m.update(outputs=[{"nme": 1}]),
+    lambda m: m.update(outputs=[]),
+    lambda m: m["outputs"][0].update(name="../x"),
+    lambda m: m["tensors"].update({NAME: 3}),
+    lambda m: m["tensors"][NAME].update(dtype="F99"),
+    lambda m: m.update(files={"config.json": 1}),
+    lambda m: m.pop("versions"),
+)
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGED)))
+def test_a_damaged_manifest_is_called_so(out: Path, number: int) -> None:
+    edit_manifest(out, DAMAGED[number])
+    with pytest.raises(SafeswapError, match=r"safeswap\.json: is damaged.*Merge again"):
+        safeswap.verify_merge(out)
+
+
+def test_a_manifests_unknown_key_is_refused(out: Path) -> None:
+    edit_manifest(out, lambda m: m.update(fils={}))
+    with pytest.raises(SafeswapError, match=r"unknown key 'fils'; did you mean 'files'\?"):
+        safeswap.verify_merge(out)
+
+
+def test_a_changed_input_that_the_merge_did_not_read_is_found(
+    out: Path, trio: dict[str, Path]
+) -> None:
+    poke(trio["base"], bytes([last_byte(trio["base"]) ^ 1]))  # swaps and blends need no base
+    with pytest.raises(SafeswapError, match=r"the base checkpoint.*The input changed since"):
+        safeswap.verify_merge(out)
+
+
+def test_inputs_in_other_shards_are_the_same_inputs(out: Path, trio: dict[str, Path]) -> None:
+    rewrite(trio["sw"], lambda weights: None)
+    assert safeswap.verify_merge(out).from_inputs
+
+
+def test_each_of_several_languages_is_as_if_it_were_alone(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    swap(trio, tmp_path / "both", "sw", "te", figure=True)
+    for role in ("sw", "te"):
+        alone = digest_of(swap(trio, tmp_path / f"alone-{role}", role, figure=True))
+        assert digest_of(tmp_path / "both" / role) == alone
 
 
 def test_an_edited_card_is_noted_and_no_fault(trio: dict[str, Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from safeswap.version import __version__
 
 if TYPE_CHECKING:
     from safeswap.api import Merged, make_plan, make_profile, merge_plans, swap, verify_merge
+    from safeswap.calibration.run import calibrate
     from safeswap.plan import Plan
     from safeswap.profile import Profile
 
@@ -21,6 +22,7 @@ _HOMES = {
     "verify_merge": "safeswap.api",
     "Plan": "safeswap.plan",
     "Profile": "safeswap.profile",
+    "calibrate": "safeswap.calibration.run",
 }
 
 
@@ -39,6 +41,7 @@ __all__ = [
     "Profile",
     "SafeswapError",
     "__version__",
+    "calibrate",
     "make_plan",
     "make_profile",
     "merge_plans",

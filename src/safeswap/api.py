@@ -1,21 +1,20 @@
 """The verbs as functions: each step takes what the one before it made.
 
->>> import safeswap                                            # doctest: +SKIP
->>> profile = safeswap.make_profile("base", safety="safety", languages={"sw": "swahili"})
-...                                                            # doctest: +SKIP
->>> plan = safeswap.make_plan(profile, by="module")            # doctest: +SKIP
->>> safeswap.merge_plans([plan], "merged", profile=profile)    # doctest: +SKIP
->>> safeswap.verify_merge("merged").from_inputs                # doctest: +SKIP
+The examples run in a folder with the checkpoints ``base``, ``safety`` and ``swahili``; hub ids do
+as well.
+
+>>> import safeswap
+>>> languages = {"sw": "swahili"}
+>>> profile = safeswap.make_profile("base", safety="safety", languages=languages)
+>>> plan = safeswap.make_plan(profile, by="layer")
+>>> (merged,) = safeswap.merge_plans([plan], "merged", profile=profile)
+>>> safeswap.verify_merge(merged.folder).from_inputs
 True
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,15 @@ from safeswap import provenance
 from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import BASE, SAFETY, Family, join_family
 from safeswap.checkpoint.layout import parse_size
-from safeswap.checkpoint.staging import Staging, check_place
+from safeswap.checkpoint.staging import check_place
 from safeswap.checkpoint.store import open_checkpoint
-from safeswap.errors import CheckpointError, OutputError, PlanError, SafeswapError
-from safeswap.merge import (
-    check_inputs,
-    identity,
-    measure_joins,
-    output_layout,
-    passes_bytes,
-    prepare,
-    refuse_overlap,
-    write_weights,
-)
+from safeswap.errors import PlanError, SafeswapError
+from safeswap.execution import Merged, Tell, carry_out, measure, say_nothing, told
+from safeswap.merge import check_donor, output_layout, refuse_overlap
 from safeswap.plan import Plan, check_options, check_role, fill_plan
-from safeswap.profile import Profile, measure_family, unchanged
+from safeswap.profile import Profile
 from safeswap.verification import Verification, verify_folder
 from safeswap.work import progress_bar
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """One merged checkpoint: where it is, its plan and profile, and how it came about.
-
-    ``resumed_bytes`` were found written and verified from an earlier, interrupted run.
-    """
-
-    folder: Path
-    plan: Plan
-    profile: Profile
-    nbytes: int
-    resumed_bytes: int
 
 
 def open_family(
@@ -72,6 +49,19 @@ def open_family(
     return join_family(members)
 
 
+def _refuse_twice(family: Family) -> None:
+    """Before weights are read; copies under another name are found by their digests later."""
+    seen: dict[Path, str] = {}
+    for role, member in family.members.items():
+        other = seen.setdefault(member.folder, role)
+        if other != role:
+            raise PlanError(
+                f"the {role} expert ({member.source.text}) is identical to "
+                f"{'the base' if other == BASE else f'the {other} expert'}: both are "
+                f"{member.folder}, so there is nothing to swap. Give the expert's own folder."
+            )
+
+
 def make_profile(
     base: str | Path,
     *,
@@ -79,6 +69,7 @@ def make_profile(
     languages: Mapping[str, str | Path],
     workers: int | None = None,
     quiet: bool = True,
+    tell: Tell = say_nothing,
 ) -> Profile:
     """Measure how far each expert moved each tensor, in one pass over all checkpoints.
 
@@ -86,17 +77,23 @@ def make_profile(
         base, safety, languages: local folders or hub ids; languages by name.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
         quiet: no progress bar.
+        tell: given a line for each thing that a user should know although it is no obstacle.
 
     Raises:
         SafeswapError: a checkpoint is damaged, quantized, or not of the base's family.
+
+    >>> profile = make_profile("base", safety="safety", languages={"sw": "swahili"})
+    >>> profile.languages
+    ('sw',)
+    >>> profile.save(Path("profile.json"))
+    >>> Profile.load(Path("profile.json")) == profile
+    True
     """
-    return _measure(open_family(base, safety, languages), workers, quiet)
-
-
-def _measure(family: Family, workers: int | None, quiet: bool) -> Profile:
-    total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
-    with progress_bar("profile", total, quiet) as advance:
-        return measure_family(family, workers=workers, advance=advance)
+    family = open_family(base, safety, languages)
+    _refuse_twice(family)
+    for note in family.notes:
+        tell(note)
+    return measure(family, workers, quiet)
 
 
 def make_plan(
@@ -112,8 +109,26 @@ def make_plan(
         language: which language of the profile; needed when it has several.
         method: the name of a selector, see ``safeswap methods``.
         options: the method's parameters, and those of :func:`safeswap.plan.fill_plan`.
+
+    Raises:
+        PlanError: an unknown method, parameter or language, a value out of its range, an expert
+            with the weights of the base or of the other expert.
+
+    >>> profile = make_profile("base", safety="safety", languages={"sw": "swahili"})
+    >>> plan = make_plan(profile, by="module", tau=1.0, alpha=0.25)
+    >>> plan.units["0.mlp"].decision, dict(plan.units["0.mlp"].weights)
+    ('blend', {'safety': 0.25, 'sw': 0.75})
+    >>> plan.save(Path("plan.yaml"))  # to be edited, and read with Plan.load
     """
-    return fill_plan(profile, language, method=method, **options)
+    plan = fill_plan(profile, language, method=method, **options)
+    safety, spoken = (profile.inputs[role] for role in plan.experts)
+    if safety.digest == spoken.digest:
+        raise PlanError(
+            f"the safety expert ({safety.source}) and the {plan.language} expert "
+            f"({spoken.source}) have the same weights: there is nothing to choose. Check whether "
+            "one of them was given twice."
+        )
+    return plan
 
 
 def merge_plans(
@@ -126,6 +141,7 @@ def merge_plans(
     workers: int | None = None,
     figure: bool = True,
     quiet: bool = True,
+    tell: Tell = say_nothing,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -135,62 +151,30 @@ def merge_plans(
         dtype: ``bfloat16``, ``float16``, ``float32``; by default as stored in the donor.
         shard_size: e.g. ``"5GB"``; by default the base's sharding.
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
+        tell: given a line, before anything is written, for each thing that a user should know
+            although it is no obstacle.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
+
+    >>> profile = make_profile("base", safety="safety", languages={"sw": "swahili"})
+    >>> (merged,) = merge_plans([make_plan(profile)], "out", profile=profile, dtype="float16")
+    >>> merged.folder.name, (merged.folder / "safeswap.json").exists()
+    ('out', True)
     """
     family = _family_of(plans)
-    target = Path(out).expanduser().absolute()
-    kind = output_dtype(dtype) if dtype else None
-    limit = parse_size(shard_size) if shard_size else None
-    repeated = f" --dtype {dtype}" if dtype else ""
-    repeated += f" --shard-size {shard_size}" if shard_size else ""
-    folders = [plan.language if len(plans) > 1 else "" for plan in plans]
-    jobs = [
-        prepare(family, plan, folder=folder, dtype=kind, shard_size=limit)
-        for plan, folder in zip(plans, folders, strict=True)
-    ]
-    refuse_overlap(family, target)
-    check_place(target, sum(job.layout.nbytes for job in jobs))
-    if profile is None or not _current(profile, family):
-        profile = _measure(family, workers, quiet)
-    check_inputs(family, plans, profile)
-    staging = Staging(target, identity(jobs, profile))
-    drawing = None
-    try:
-        drawing = _start_figures(plans, folders, staging) if figure else None
-        with progress_bar("statistics", passes_bytes(family, jobs), quiet) as advance:
-            measure_joins(family, jobs, workers=workers, advance=advance)
-        total = sum(job.layout.nbytes for job in jobs)
-        with progress_bar("merge", total, quiet) as advance:
-            written = write_weights(
-                family, profile, jobs, staging, workers=workers, advance=advance
-            )
-        _refuse_changed(family, profile)
-        drawn = drawing is not None and drawing.wait() == 0
-        for job, tensors in zip(jobs, written.digests, strict=True):
-            folder = staging.folder / job.folder
-            rest = provenance.copy_rest(family, job, folder, kind)
-            job.plan.save(folder / provenance.PLAN_FILE)
-            if not drawn:
-                (folder / provenance.FIGURE).unlink(missing_ok=True)
-            provenance.write_card(family, profile, job.plan, folder, drawn, repeated)
-            provenance.write_manifest(family, profile, job, folder, tensors, rest)
-        staging.commit()
-    except OSError as error:  # configuration, tokenizer, card: small, but disks fill up
-        raise OutputError(
-            f"{error.filename or target}: failed ({error.strerror}). Free some space or mend "
-            "the permissions, then run the same command again: it goes on where it stopped."
-        ) from error
-    finally:
-        if drawing is not None and drawing.poll() is None:
-            drawing.kill()
-            drawing.wait()
-        staging.release()
-    return [
-        Merged(target / job.folder, job.plan, profile, job.layout.nbytes, written.resumed_bytes)
-        for job in jobs
-    ]
+    return carry_out(
+        family,
+        plans,
+        out,
+        profile=profile,
+        dtype=dtype,
+        shard_size=shard_size,
+        workers=workers,
+        figure=told(family, figure, tell),
+        quiet=quiet,
+        tell=tell,
+    )
 
 
 def _family_of(plans: Sequence[Plan]) -> Family:
@@ -208,36 +192,6 @@ def _family_of(plans: Sequence[Plan]) -> Family:
     return open_family(first[BASE].source, first[SAFETY].source, languages)
 
 
-def _current(profile: Profile, family: Family) -> bool:
-    known = set(family.members) <= set(profile.inputs)
-    return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
-
-
-def _refuse_changed(family: Family, profile: Profile) -> None:
-    for role, member in family.members.items():
-        for file in member.files:
-            status = file.path.stat()
-            if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
-                raise CheckpointError(
-                    f"{file.path}: the {role} checkpoint changed during the merge. Run it again."
-                )
-
-
-def _start_figures(
-    plans: Sequence[Plan], folders: Sequence[str], staging: Staging
-) -> subprocess.Popen[bytes]:
-    """Draw beside the merge, in one process of its own: matplotlib takes a second to import."""
-    command = [sys.executable, "-m", "safeswap.report.figure"]
-    for plan, folder in zip(plans, folders, strict=True):
-        target = staging.folder / folder
-        target.mkdir(parents=True, exist_ok=True)
-        plan.save(target / provenance.PLAN_FILE)
-        command += [str(target / provenance.PLAN_FILE), str(target / provenance.FIGURE)]
-    # numpy's BLAS would start a thread per core, which nothing here uses
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
-
-
 def swap(
     base: str | Path,
     *,
@@ -249,6 +203,7 @@ def swap(
     workers: int | None = None,
     figure: bool = True,
     quiet: bool = True,
+    tell: Tell = say_nothing,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
@@ -258,22 +213,32 @@ def swap(
 
     Raises:
         SafeswapError: as the steps do.
+
+    >>> (merged,) = swap("base", safety="safety", languages={"sw": "swahili"}, out="swapped")
+    >>> merged.plan.counts()["embeddings"]
+    {'blend': 1}
     """
     for language in languages:
         check_options(language, **options)
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
     family = open_family(base, safety, languages)
+    _refuse_twice(family)
     for language in languages:
         check_options(language, units=family.anatomy.units, **options)
     target = Path(out).expanduser().absolute()
     refuse_overlap(family, target)
     donors = [options.get("donor") or language for language in languages]
-    layouts = (output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors)
-    check_place(target, sum(layout.nbytes for layout in layouts))
-    profile = _measure(family, workers, quiet)
-    plans = [fill_plan(profile, language, **options) for language in languages]
-    return merge_plans(
+    for donor in donors:
+        check_donor(family, donor)
+    layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
+    rest = sum(provenance.rest_bytes(family, donor) for donor in donors)
+    check_place(target, rest + sum(layout.nbytes for layout in layouts))
+    figure = told(family, figure, tell)
+    profile = measure(family, workers, quiet)
+    plans = [make_plan(profile, language, **options) for language in languages]
+    return carry_out(
+        family,
         plans,
         out,
         profile=profile,
@@ -282,6 +247,7 @@ def swap(
         workers=workers,
         figure=figure,
         quiet=quiet,
+        tell=tell,
     )
 
 
@@ -289,6 +255,7 @@ def verify_merge(
     out: str | Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    grams: str | Path | None = None,
     without_inputs: bool = False,
     workers: int | None = None,
     quiet: bool = True,
@@ -297,17 +264,26 @@ def verify_merge(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        grams: where the Gram matrices of `regmean` lie now, if they moved.
         without_inputs: compare the recorded digests only.
 
     Raises:
         SafeswapError: names what differs.
+
+    >>> _ = swap("base", safety="safety", languages={"sw": "swahili"}, out="checked")
+    >>> verify_merge("checked").edited
+    ()
     """
     manifest = provenance.read_manifest(Path(out))
     total = sum(record["size"] for record in manifest["outputs"])
+    if not without_inputs:  # which are read again, to measure them
+        profile = Profile.from_dict(manifest["profile"], str(Path(out) / provenance.MANIFEST))
+        total += sum(file.size for record in profile.inputs.values() for file in record.files)
     with progress_bar("verify", total, quiet) as advance:
         return verify_folder(
             Path(out),
             inputs=inputs,
+            grams=grams,
             without_inputs=without_inputs,
             workers=workers,
             advance=advance,

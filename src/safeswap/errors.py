@@ -34,6 +34,14 @@ class EvaluationError(SafeswapError):
     """An evaluation that cannot be run or read: prompts, suites, judges, results, labels."""
 
 
+class CalibrationError(SafeswapError):
+    """Gram matrices that cannot be made or do not fit: texts, folders, tensors, other weights."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of work that the same call goes on with where it stopped."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` when a known name is close to ``name``, else the known names."""
     choices = [str(item) for item in known]

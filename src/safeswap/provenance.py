@@ -1,21 +1,26 @@
-"""What goes along with merged weights: the donor's other files, the manifest, the model card."""
+"""What goes along with merged weights: the donor's other files, and the manifest."""
 
 from __future__ import annotations
 
 import json
+import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safeswap import digests, selectors
-from safeswap.checkpoint.dtypes import Dtype, torch_name
-from safeswap.checkpoint.family import BASE, SAFETY, Family
+import blake3
+import ml_dtypes
+import numpy
+
+from safeswap import digests
+from safeswap.checkpoint.dtypes import DTYPES, Dtype, torch_name
+from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.layout import INDEX_NAME
 from safeswap.checkpoint.source import read_json
-from safeswap.errors import CheckpointError, VerificationError
+from safeswap.errors import CheckpointError, VerificationError, nearest
 from safeswap.merge import Job
 from safeswap.plan import Plan
 from safeswap.profile import Profile
@@ -26,8 +31,9 @@ MANIFEST = "safeswap.json"
 PLAN_FILE = "safeswap-plan.yaml"
 FIGURE = "safeswap.png"
 CARD = "README.md"
-_OURS = (MANIFEST, PLAN_FILE, FIGURE, CARD)
+OURS = (MANIFEST, PLAN_FILE, FIGURE, CARD)
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+AGAIN = "Merge again from the plan in its safeswap-plan.yaml."
 _TRAINING = ("trainer_state.json", "training_args.bin", "optimizer", "scheduler", "rng_state")
 
 
@@ -46,17 +52,13 @@ def copy_rest(family: Family, job: Job, folder: Path, dtype: Dtype | None) -> Re
     """
     donor = family.members[job.plan.donor].folder
     copied, left_out = {}, {}
-    for path in sorted(donor.rglob("*")):
-        name = str(path.relative_to(donor))
-        if path.is_dir():
-            continue
-        reason = _why_not(name)
+    for name, reason in _others(donor).items():
         if reason:
             left_out[name] = reason
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        shutil.copyfile(donor / name, target)
         if name == "config.json" and dtype is not None:
             _set_dtype(target, dtype)
         copied[name] = digests.of_small_file(target)
@@ -66,12 +68,42 @@ def copy_rest(family: Family, job: Job, folder: Path, dtype: Dtype | None) -> Re
     return RestOfCheckpoint(copied, left_out)
 
 
+def _others(folder: Path) -> dict[str, str | None]:
+    """Every file of a checkpoint → why it does not go along with its weights, None if it does."""
+    reasons: dict[str, str | None] = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir():
+            name = str(path.relative_to(folder))
+            gone = None if path.is_file() else "no plain file, or a link to one that is gone"
+            reasons[name] = _why_not(name) or gone
+    return reasons
+
+
+def rest_bytes(family: Family, donor: str) -> int:
+    """Bytes of the files of a donor that go along, for the question whether there is room."""
+    folder = family.members[donor].folder
+    along = (name for name, reason in _others(folder).items() if reason is None)
+    return sum((folder / name).stat().st_size for name in along)
+
+
+def small_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of what lies in a checkpoint's folder besides its weights: configuration, tokenizer,
+    templates, code."""
+    return {
+        name: digests.of_small_file(folder / name)
+        for name, reason in _others(folder).items()
+        if reason is None and "/" not in name
+    }
+
+
 def _why_not(name: str) -> str | None:
     parts = Path(name).parts
     if any(part.startswith(".") for part in parts):
         return "hidden file"
-    if name in _OURS:
+    if name in OURS:
         return "replaced by this merge's own"
+    if parts[-1].startswith("adapter_"):
+        return "belongs to an adapter, which transformers would load in place of the merge"
     if name.endswith((*_WEIGHTS, ".index.json")):
         return "weights: replaced by the merged ones"
     if parts[-1].startswith(_TRAINING) or parts[0].startswith(("checkpoint-", "runs")):
@@ -108,30 +140,22 @@ def write_manifest(
     for shard in job.layout.shards:
         header = read_header(folder / shard.name)
         if header.raw != shard.header:
-            raise CheckpointError(f"{folder / shard.name}: was changed while it was written.")
+            raise CheckpointError(
+                f"{folder / shard.name}: was changed while it was written. Run the command again."
+            )
         digest = digests.of_weight_file(header.raw, header.tensors, tensors)
         outputs.append({"name": shard.name, "size": shard.size, "digest": digest})
     content = {
         "format": FORMAT,
-        "safeswap": __version__,
+        "versions": _versions(),
         "plan": job.plan.as_dict(),
-        "profile": profile.as_dict(),
+        "profile": profile.only(job.plan.language).as_dict(),
         "outputs": outputs,
-        "tensors": {
-            name: {
-                "unit": family.anatomy.placements[name].unit,
-                "fate": _fate(job, name),
-                "dtype": job.dtypes[name].name,
-                "digest": tensors[name],
-            }
-            for name in family.names
-        },
-        "not_used": {
-            f"{role}: {name}": f"tied: the same bytes as {original}"
-            for (role, name), original in family.aliases.items()
-        },
+        "tensors": fates(family, job, tensors),
+        "not_used": not_used(family, job.plan),
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
+        "input_files": {role: small_files(family.members[role].folder) for role in job.plan.inputs},
         "about": {
             name: digests.of_small_file(folder / name)
             for name in (CARD, FIGURE)
@@ -143,8 +167,32 @@ def write_manifest(
     return content
 
 
-def _fate(job: Job, name: str) -> str:
-    return str(job.recipes[name])
+def _versions() -> dict[str, str]:
+    """What the bytes may depend on."""
+    libraries = {module.__name__: module.__version__ for module in (numpy, ml_dtypes, blake3)}
+    return {"safeswap": __version__, "python": platform.python_version(), **libraries}
+
+
+def fates(family: Family, job: Job, tensors: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What became of every tensor of the output; ``tensors``: name → digest."""
+    return {
+        name: {
+            "unit": family.anatomy.placements[name].unit,
+            "fate": str(job.recipes[name]),
+            "dtype": job.dtypes[name].name,
+            "digest": tensors[name],
+        }
+        for name in family.names
+    }
+
+
+def not_used(family: Family, plan: Plan) -> dict[str, str]:
+    """The tensors of a plan's inputs that are not merged, and why."""
+    return {
+        f"{role}: {name}": f"tied: the same bytes as {original}"
+        for (role, name), original in family.aliases.items()
+        if role in plan.inputs
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -156,115 +204,60 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     if not path.exists():
         inside = sorted(found.parent.name for found in Path(folder).glob(f"*/{MANIFEST}"))
-        hint = "safeswap did not make it."
+        hint = "safeswap did not make it. Give the folder that a merge wrote."
         if inside:
-            hint = f"the merged checkpoints are the folders in it: {', '.join(inside)}."
+            hint = f"the merged checkpoints are the folders in it: {', '.join(inside)}. Give one."
         raise VerificationError(f"{folder}: has no {MANIFEST}; {hint}")
     try:
         content: dict[str, Any] = dict(read_json(path))
     except CheckpointError as error:
         raise VerificationError(str(error)) from error
     if content.get("format") != FORMAT:
-        raise VerificationError(f"{path}: is of format {content.get('format')!r}, not {FORMAT}.")
-    kinds: dict[str, type] = dict.fromkeys(("plan", "profile", "tensors", "files", "about"), dict)
-    kinds["outputs"] = list
-    for key, kind in kinds.items():
-        if not isinstance(content.get(key), kind):
-            raise VerificationError(f"{path}: is damaged (no {key}). Merge again from the plan.")
+        raise VerificationError(
+            f"{path}: is of format {content.get('format')!r}, not {FORMAT}. Use the version of "
+            "safeswap that made it, or merge again from its plan."
+        )
+    for key in content:
+        if key not in _KEYS:
+            raise VerificationError(f"{path}: unknown key {key!r}{nearest(key, _KEYS)}")
+    for key, sound in _KEYS.items():
+        if key not in content or not sound(content[key]):
+            raise VerificationError(f"{path}: is damaged (no {key}). {AGAIN}")
     return content
 
 
-def write_card(
-    family: Family, profile: Profile, plan: Plan, folder: Path, figure: bool, options: str = ""
-) -> None:
-    """Write the model card: the hub's YAML header, decisions, and how to make it again.
-
-    Local inputs are named by the folder's own name, never by a machine's path. The manifest and
-    the plan do hold their paths, and the card says so to who wants to upload the folder.
-
-    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
-    """
-    names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
-    pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
-    if len(plan.language) in (2, 3):
-        pipeline += ["language:", f"- {json.dumps(plan.language)}"]
-    header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in names.values())]
-    header += ["base_model_relation: merge", *pipeline, "---"]
-    settings = ", ".join(f"{k} = {v}" for k, v in plan.selector.items()) or "written by hand"
-    body = [
-        f"# {names[plan.language]} with safety from {names[SAFETY]}",
-        "",
-        f"A merge without training, made with safeswap{_method(plan)}: per unit,",
-        "`base + Σ weight · (expert − base)`.",
-        "",
-        f"- base: `{names[BASE]}`",
-        f"- safety expert: `{names[SAFETY]}`",
-        f"- language expert ({plan.language}): `{names[plan.language]}`",
-        f"- configuration, tokenizer and chat template: from `{plan.donor}`",
-        f"- selector: {settings}",
-        *_chosen_note(plan),
-        "",
-        "Measure its safety and ability before you release it: a merge is no proof of either.",
-        "",
-        *_paths_note(profile, plan),
-        "## Make it again",
-        "```",
-        f"safeswap merge --plan {PLAN_FILE} --out OUT{options}",
-        "safeswap verify OUT",
-        "```",
-        "",
-        "## Decisions",
-        *([f"![shares and decisions per unit]({FIGURE})", ""] if figure else []),
-        *_table(plan),
-        "",
-    ]
-    (folder / CARD).write_text("\n".join([*header, *body]), encoding="utf-8")
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
-def _method(plan: Plan) -> str:
-    """`` by the method …`` with its source, or nothing for a plan by hand."""
-    name = str(plan.selector.get("name"))
-    found = selectors.registered().get(name)
-    return f" by the method `{name}` ({found.source})" if found else ""
+def _rows(value: Any, *fields: str) -> bool:
+    return all(isinstance(row, dict) and {*row} == {*fields} for row in value)
 
 
-def _chosen_note(plan: Plan) -> list[str]:
-    if not plan.chosen:
-        return []
-    split, cells = plan.chosen["split"], ", ".join(plan.chosen["cells"])
-    rest = f"test:{split['fraction']:g}:{split['seed']}"
-    return [
-        f"- chosen among others by its figures on the dev questions of {cells}: what is reported "
-        f"must come from the others (`safeswap evaluate --split {rest}`)"
-    ]
+def _tensors(value: Any) -> bool:
+    if not isinstance(value, dict) or not _rows(value.values(), "unit", "fate", "dtype", "digest"):
+        return False
+    return all(_texts(row) and row["dtype"] in DTYPES for row in value.values())
 
 
-def _paths_note(profile: Profile, plan: Plan) -> list[str]:
-    local = [role for role in plan.inputs if profile.inputs[role].revision is None]
-    if not local:
-        return []
-    return [
-        f"Before an upload: `{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
-        f"({', '.join(local)}) by their paths on the machine that made this. Nobody needs the two "
-        "files to use the model; leave them out, or edit the paths, if they should not be public.",
-        "",
-    ]
+def _outputs(value: Any) -> bool:
+    if not isinstance(value, list) or not _rows(value, "name", "size", "digest"):
+        return False
+    kinds = {(type(row["name"]), type(row["size"]), type(row["digest"])) for row in value}
+    return kinds == {(str, int, str)} and all(Path(r["name"]).name == r["name"] for r in value)
 
 
-def _table(plan: Plan) -> list[str]:
-    language = plan.language
-    lines = [
-        f"| unit | decision | weight of safety | weight of {language} | share of safety | "
-        f"share of {language} | difference |",
-        "| --- | --- | --: | --: | --: | --: | --: |",
-    ]
-    for unit, row in plan.units.items():
-        shares = ["", "", ""]
-        if row.shares:
-            values = (row.shares[SAFETY], row.shares[language])
-            shares = [f"{100 * v:.2f} %" for v in values] + [
-                f"{100 * (values[0] - values[1]):+.3f}"
-            ]
-        weights = [f"{row.weights[expert]:g}" for expert in (SAFETY, language)]
-        lines.append(f"| {unit} | {row.decision} | {' | '.join(weights)} | {' | '.join(shares)} |")
-    return lines
+_KEYS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: isinstance(value, str),
+    "versions": _texts,
+    "plan": lambda value: isinstance(value, dict),
+    "profile": lambda value: isinstance(value, dict),
+    "outputs": _outputs,
+    "tensors": _tensors,
+    "not_used": _texts,
+    "files": _texts,
+    "files_left_out": _texts,
+    "input_files": lambda value: isinstance(value, dict) and all(map(_texts, value.values())),
+    "about": _texts,
+}
+"""The manifest's keys, and whether a value may stand there."""

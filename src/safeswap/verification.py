@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,31 @@ from safeswap.merge import (
     Piece,
     RunHash,
     Scratch,
+    check_operator_files,
     make_scratch,
     measure_joins,
     piece_bytes,
     prepare,
     single_threaded,
 )
-from safeswap.plan import Plan, fill_plan
-from safeswap.plan.table import SEARCH
-from safeswap.profile import Profile
-from safeswap.provenance import MANIFEST, PLAN_FILE, read_manifest
+from safeswap.operators import paths_in
+from safeswap.plan import Plan, edited_units, pin_operators
+from safeswap.profile import Profile, TensorProfile, measure_family
+from safeswap.provenance import AGAIN, MANIFEST, OURS, PLAN_FILE, fates, not_used, read_manifest
 from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
 
-_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+_LOADED = (
+    *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json", "adapter_*", "*config.json"),
+    *(
+        "tokenizer*",
+        "chat_template*",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "params.json",
+    ),
+    *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "*.py"),
+)
+"""What transformers, vLLM and tokenizers load from a model's folder by its name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,8 @@ class Verification:
         edited: units whose weights are not what the recorded selector says (edited by hand).
         rewritten: card and figure where they are not as the merge wrote them: no fault, cards are
             there to be edited.
+        notes: other things that are no fault: files that were added and that no loader looks for,
+            configurations or tokenizers of inputs that changed since.
     """
 
     tensors: int
@@ -54,12 +70,14 @@ class Verification:
     from_inputs: bool
     edited: tuple[str, ...]
     rewritten: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def verify_folder(
     out: Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    grams: str | Path | None = None,
     without_inputs: bool = False,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
@@ -68,6 +86,7 @@ def verify_folder(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        grams: where the Gram matrices of `regmean` lie now, if they moved.
         without_inputs: compare digests only.
         advance: told how many output bytes were checked.
 
@@ -75,6 +94,7 @@ def verify_folder(
         VerificationError: names the first file or tensor that is wrong, and whether the output or
             an input changed.
         CheckpointError: an input cannot be read.
+        CalibrationError: the files of an operator are not those of the merge.
     """
     out = Path(out)
     manifest = read_manifest(out)
@@ -84,9 +104,11 @@ def verify_folder(
             raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
     profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
     _check_small_files(out, manifest)
-    _check_stray_weights(out, manifest)
+    notes = _strangers(out, manifest)
     _check_plan_file(out, plan)
     written = _check_shards(out, manifest)
+    if grams is not None:
+        plan = _with_grams(plan, Path(grams), out)
     recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
     pieces = [
         Piece(0, name, begin, end)
@@ -97,6 +119,7 @@ def verify_folder(
     ]
     jobs = [recomputed.job] if recomputed else []
     if recomputed:
+        check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
         measure_joins(recomputed.family, jobs, workers=workers)
     with single_threaded(jobs):
         results = run_pieces(
@@ -108,58 +131,83 @@ def verify_folder(
             size=lambda piece: (piece.end - piece.begin) * written[piece.name].dtype.size,
         )
     _report(pieces, results, manifest, out)
+    if recomputed:
+        measured = measure_family(recomputed.family, workers=workers, advance=advance)
+        check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
+        notes += _changed_small_files(manifest, recomputed.family)
     return Verification(
         tensors=len(written),
         nbytes=sum(tensor.nbytes for tensor in written.values()),
         from_inputs=not without_inputs,
         edited=edited_units(plan, profile),
         rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
+        notes=tuple(notes),
     )
 
 
-def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
-    """The units whose weights or operators are not what the plan's selector says on the profile."""
-    settings = dict(plan.selector)
-    method = settings.pop("name", None)
-    if method == SEARCH:
-        return ()  # no rule says what they are
-    try:
-        fresh = fill_plan(profile, plan.language, method=str(method), **settings)
-    except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
-        return tuple(plan.units)
-    said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}
-    return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
+def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:
+    """The plan with its Gram matrices where they lie now; their digest stays the recorded one."""
+    if not any("grams" in paths_in(operation) for operation in plan.operations):
+        raise PlanError(f"{out}: no operator of its plan reads Gram matrices. Run without --grams.")
+    moved = {"grams": str(grams.resolve())}
+    return plan.with_operations(
+        lambda o: replace(o, settings={**o.settings, **moved}) if "grams" in paths_in(o) else o
+    )
 
 
 def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
     for name, digest in manifest["files"].items():
         path = out / name
         if not path.exists():
-            raise VerificationError(f"{path}: is missing; it was there when the merge was made.")
+            raise VerificationError(
+                f"{path}: is missing; it was there when the merge was made. {AGAIN}"
+            )
         if digests.of_small_file(path) != digest:
-            raise VerificationError(f"{path}: was changed after the merge was made.")
+            raise VerificationError(f"{path}: was changed after the merge was made. {AGAIN}")
 
 
 def _is_file(path: Path, digest: str) -> bool:
     return path.is_file() and digests.of_small_file(path) == digest
 
 
-def _check_stray_weights(out: Path, manifest: Mapping[str, Any]) -> None:
-    """Loaders pick files by name: a stray one may be loaded in place of the merge."""
-    known = {record["name"] for record in manifest["outputs"]} | {*manifest["files"]}
-    found = (file.name for kind in _WEIGHTS for file in out.glob(kind))
-    stray = sorted(name for name in found if name not in known)
-    if stray:
+def _strangers(out: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Loaders pick files by name: a stray one may be loaded in place of, or on top of, the merge.
+
+    Returns:
+        A note for every other file that the merge did not write.
+    """
+    known = {record["name"] for record in manifest["outputs"]}
+    known |= {*manifest["files"], *OURS}
+    found = {
+        str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() or path.is_symlink()
+    }
+    strange = sorted(name for name in found - known if not name.startswith("."))
+    loaded = [n for n in strange if "/" not in n and any(fnmatch(n, kind) for kind in _LOADED)]
+    if loaded:
         raise VerificationError(
-            f"{out}: holds {listed(stray)}, which the merge did not write. A loader may take them "
-            "for its weights; move them elsewhere."
+            f"{out}: holds {listed(loaded)}, which the merge did not write. A loader may take them "
+            "for the model's own; move them elsewhere."
         )
+    return [f"{name} was not written by the merge" for name in strange]
+
+
+def _changed_small_files(manifest: Mapping[str, Any], family: Family) -> list[str]:
+    return [
+        f"{family.members[role].folder / name} is not as it was when the merge was made"
+        for role, files in manifest["input_files"].items()
+        if role in family.members
+        for name, digest in files.items()
+        if not _is_file(family.members[role].folder / name, digest)
+    ]
 
 
 def _check_plan_file(out: Path, plan: Plan) -> None:
     path = out / PLAN_FILE
     if not path.exists():
-        raise VerificationError(f"{path}: is missing; it was there when the merge was made.")
+        raise VerificationError(
+            f"{path}: is missing; it was there when the merge was made. Merge again; safeswap.json "
+            "still holds the plan."
+        )
     if Plan.load(path).as_dict() != plan.as_dict():
         raise VerificationError(
             f"{path}: was changed after the merge was made. To carry the edited plan out, run "
@@ -171,20 +219,26 @@ def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, StoredTen
     tensors: dict[str, StoredTensor] = {}
     for record in manifest["outputs"]:
         if not (out / record["name"]).exists():
-            raise VerificationError(f"{out / record['name']}: the shard is missing.")
+            raise VerificationError(f"{out / record['name']}: the shard is missing. {AGAIN}")
         header = read_header(out / record["name"])
         known = {t.name: manifest["tensors"].get(t.name, {}).get("digest") for t in header.tensors}
         strange = [name for name, digest in known.items() if digest is None]
         if strange:
             raise VerificationError(
-                f"{out / record['name']}: holds {listed(strange)}, which the manifest does not."
+                f"{out / record['name']}: holds {listed(strange)}, which the manifest does not "
+                f"name: one of the two was changed. {AGAIN}"
             )
         if digests.of_weight_file(header.raw, header.tensors, known) != record["digest"]:
-            raise VerificationError(f"{out / record['name']}: its header was changed.")
+            raise VerificationError(
+                f"{out / record['name']}: its header was changed after the merge was made, or the "
+                f"digests in {MANIFEST} were. {AGAIN}"
+            )
         tensors |= {tensor.name: tensor for tensor in header.tensors}
     missing = [name for name in manifest["tensors"] if name not in tensors]
     if missing:
-        raise VerificationError(f"{out}: the shards lack {listed(missing)}.")
+        raise VerificationError(
+            f"{out}: the shards lack {listed(missing)}, which {MANIFEST} names. {AGAIN}"
+        )
     return tensors
 
 
@@ -205,7 +259,7 @@ def _recompute(
 
     roles = (BASE, SAFETY, plan.language)
     family = join_family({role: member(role) for role in roles})
-    job = prepare(family, plan)
+    job = prepare(family, pin_operators(plan, MANIFEST))
     found = {name: family.base.tensors[name].shape for name in family.names}
     if found != {name: tensor.shape for name, tensor in written.items()}:
         raise VerificationError(
@@ -269,14 +323,89 @@ def _report(
     for name, checks in parts.items():
         entry = manifest["tensors"][name]
         if not all(check.finite for check in checks):
-            raise VerificationError(f"{out}: tensor {name!r} has NaN or infinite weights.")
+            raise VerificationError(f"{out}: tensor {name!r} has NaN or infinite weights. {AGAIN}")
         if digests.of_pieces(check.digest for check in checks) != entry["digest"]:
             raise VerificationError(
-                f"{out}: tensor {name!r} was changed after the merge was made. Merge again from "
-                "the plan in its safeswap-plan.yaml."
+                f"{out}: tensor {name!r} was changed after the merge was made. {AGAIN}"
             )
         if not all(check.equal for check in checks):
             raise VerificationError(
                 f"{out}: tensor {name!r} is as it was written, but the inputs now give other "
                 f"bytes ({entry['fate']}). An input changed since; give the original."
             )
+
+
+def check_manifest(
+    path: Path, manifest: Mapping[str, Any], family: Family, job: Job, measured: Profile
+) -> None:
+    """Refuse a manifest that does not say what its inputs, measured again, and its plan say.
+
+    Where inputs lie, their times and how they are sharded may differ; numbers may by a millionth,
+    for a processor may sum in another order.
+
+    Raises:
+        VerificationError: names the first entry that differs.
+    """
+    recorded = Profile.from_dict(manifest["profile"], str(path))
+    for role, record in measured.inputs.items():
+        said = recorded.inputs.get(role)
+        if said is None or said.digest != record.digest:
+            raise VerificationError(
+                f"{path}: records another digest for the {role} checkpoint than {record.path} has "
+                "now. The input changed since, or the manifest did; give the original."
+            )
+        now = {file.name: (file.size, file.digest) for file in record.files}
+        then = {file.name: (file.size, file.digest) for file in said.files}
+        if now != then and {n: s for n, (s, _) in now.items()} == {
+            n: s for n, (s, _) in then.items()
+        }:
+            changed = next(name for name in now if now[name] != then[name])
+            raise VerificationError(
+                f"{path}: records another digest for {changed} of the {role} checkpoint than "
+                f"{record.path} has. The manifest was changed. {AGAIN}"
+            )
+    digest_of = {name: entry["digest"] for name, entry in manifest["tensors"].items()}
+    wanted = {
+        "profile": {"units": list(measured.units), "tensors": _plain(measured)},
+        "tensors": fates(family, job, digest_of),
+        "not_used": not_used(family, job.plan),
+    }
+    found = {
+        "profile": {"units": list(recorded.units), "tensors": _plain(recorded)},
+        "tensors": manifest["tensors"],
+        "not_used": manifest["not_used"],
+    }
+    entry = _first_difference(wanted, found)
+    if entry is not None:
+        raise VerificationError(
+            f"{path}: its entry {entry} is not what plan and inputs say. The manifest was changed. "
+            f"{AGAIN}"
+        )
+
+
+def _plain(profile: Profile) -> dict[str, Any]:
+    """Tensor → its numbers, with cosines for inner products: these may be as good as nothing."""
+
+    def cosines(tensor: TensorProfile) -> dict[str, float]:
+        lengths = {
+            role: tensor.update_norm[role] * tensor.update_norm[SAFETY] for role in tensor.inner
+        }
+        return {r: inner / lengths[r] if lengths[r] else inner for r, inner in tensor.inner.items()}
+
+    return {t.name: asdict(t) | {"inner": cosines(t)} for t in profile.tensors}
+
+
+def _first_difference(wanted: Any, found: Any, slack: float = 0.0) -> str | None:
+    """Where two plain values differ first, as a path of keys; None where they do not."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for key in (*wanted, *(key for key in found if key not in wanted)):
+            if key not in wanted or key not in found:
+                return str(key)
+            near = 1e-6 if key == "inner" else slack
+            inside = _first_difference(wanted[key], found[key], near)
+            if inside is not None:
+                return f"{key} → {inside}" if inside else str(key)
+        return None
+    if isinstance(wanted, float) and isinstance(found, float):
+        return None if math.isclose(wanted, found, rel_tol=1e-6, abs_tol=slack) else ""
+    return None if wanted == found else ""

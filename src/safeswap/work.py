@@ -92,10 +92,22 @@ def run_pieces(
     return results
 
 
+def shown_bytes(nbytes: int) -> str:
+    """A size as people read it: ``980 bytes``, ``13.0 kB``, ``2.47 GB``."""
+    value, units = float(nbytes), iter(("kB", "MB", "GB", "TB"))
+    if nbytes < 1000:
+        return f"{nbytes} bytes"
+    unit = ""
+    while value >= 999.5:
+        value, unit = value / 1000, next(units, "PB")
+    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
 @contextmanager
 def progress_bar(title: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar in bytes with rate and time left on a terminal's stderr; silent anywhere else."""
-    if quiet or not sys.stderr.isatty():
+    """A bar in bytes with rate and time left on a terminal's stderr; silent anywhere else, and
+    where there is nothing to do."""
+    if quiet or not total or not sys.stderr.isatty():
         yield lambda count: None
         return
     from rich.console import Console

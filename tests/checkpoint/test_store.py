@@ -121,6 +121,31 @@ def test_adapters_and_other_formats_are_refused(trio: Trio, tmp_path: Path) -> N
     refused(lambda: open_checkpoint(tmp_path / "nowhere"), "nowhere", "no such folder")
 
 
+def test_an_adapter_beside_a_whole_model_is_refused(trio: Trio) -> None:
+    """transformers loads the adapter that the file names, not the weights that lie there."""
+    (trio["sw"] / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
+    words = ("adapter_config.json", "beside the weights", "Remove the adapter's files")
+    refused(lambda: open_checkpoint(trio["sw"]), str(trio["sw"]), *words)
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "config.json"])
+def test_a_git_lfs_pointer_is_called_one(trio: Trio, name: str) -> None:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12345\n"
+    (trio["sw"] / name).write_text(text)
+    refused(lambda: open_checkpoint(trio["sw"]), name, "Git LFS pointer", "Run git lfs pull")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_refused(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", forbid)
+    words = (str(trio["sw"]), "Permission denied", "permissions")
+    refused(lambda: open_checkpoint(trio["sw"]), *words)
+
+
 def vocabulary(folder: Path, table: Any, **more: Any) -> None:
     edit_json(folder / "tokenizer.json", model={"vocab": table}, **more)
 
@@ -146,8 +171,26 @@ def test_conflicting_tokenizers_are_refused(trio: Trio) -> None:
     check("tokenizer.json", "vocabulary", "Fetch")
     vocabulary(trio["sw"], {"a": 0, "b": 1, "new": 2}, added_tokens=[])
     assert any("'new'" in note for note in join_family(members).notes)
+    vocabulary(trio["sw"], {"a": 0})
+    assert any("sw: its tokenizer lacks 'b'" in note for note in join_family(members).notes)
+    # what two experts add, each on its own, may be two meanings of one id
+    vocabulary(trio["safety"], {"a": 0, "b": 1, "safe": 2})
+    vocabulary(trio["sw"], {"a": 0, "b": 1, "new": 2})
+    check("sw", "id 2", "'new'", "'safe'", "safety expert's")
+    vocabulary(trio["safety"], {"a": 0, "b": 1})
     (trio["sw"] / "tokenizer.json").unlink()
     assert any("not compared" in note for note in join_family(members).notes)
+
+
+def test_tokenizers_that_are_not_read_are_compared_byte_by_byte(trio: Trio) -> None:
+    members = {role: open_checkpoint(folder) for role, folder in trio.items()}
+    for folder in trio.values():
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.model").write_bytes(b"pieces")
+    assert join_family(members).notes == ()
+    (trio["te"] / "tokenizer.model").write_bytes(b"others")
+    words = ("te", str(trio["te"] / "tokenizer.model"), "differs", "base's tokenizer")
+    refused(lambda: join_family(members), *words)
 
 
 def save_bin(folder: Path, change: Any = lambda state: state, **options: Any) -> Path:

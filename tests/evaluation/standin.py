@@ -198,7 +198,8 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _chat_completion(body: Mapping[str, Any]) -> dict[str, Any]:
-    question = Chat(tuple(body["messages"]), body["max_tokens"])
+    prompted = body.get("add_generation_prompt", True)
+    question = Chat(tuple(body["messages"]), body["max_tokens"], prompted)
     ((_, reply),) = small().respond([question])
     message = {"role": "assistant", "content": reply.text}
     return {

@@ -21,9 +21,11 @@ torch = pytest.importorskip("torch")
 lm_eval = pytest.importorskip("lm_eval")
 
 from safeswap.errors import EvaluationError  # noqa: E402
-from safeswap.evaluation.ability import StoredModel, _manager, _mgsm_rows, score_tasks  # noqa: E402
+from safeswap.evaluation.ability import _manager, score_tasks  # noqa: E402
 from safeswap.evaluation.arms import Arm  # noqa: E402
 from safeswap.evaluation.collect import Generation  # noqa: E402
+from safeswap.evaluation.datafiles import _mgsm_rows  # noqa: E402
+from safeswap.evaluation.requests import StoredModel, _is_cut  # noqa: E402
 from safeswap.evaluation.responders import BackendOptions  # noqa: E402
 from safeswap.evaluation.responders.hf import HFResponder  # noqa: E402
 from safeswap.evaluation.store import Journal, Results, read_rows  # noqa: E402
@@ -240,7 +242,7 @@ def test_a_row_of_no_subject_is_not_dropped_in_silence(tmp_path: Path, small: HF
 def test_a_stopped_run_goes_on_without_asking_twice(
     tmp_path: Path, small: HFResponder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safeswap.evaluation.ability.AT_ONCE", {"loglikelihood": 8})
+    monkeypatch.setattr("safeswap.evaluation.requests.AT_ONCE", {"loglikelihood": 8})
     task, documents = belebele(tmp_path)
     failing = Counting(small.harness(), fail_after=20)
     with pytest.raises(RuntimeError, match="power"):
@@ -449,3 +451,12 @@ def test_a_task_of_ones_own_in_two_languages(tmp_path: Path, small: HFResponder)
              for code in ("x",)}  # fmt: skip
     with pytest.raises(EvaluationError, match="doc_to_txt"):
         score(tmp_path / "w", Suite(("x",), (Benchmark("o", "o", "right", tasks=wrong),)), small)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit", "cut"),
+    [(1024, 1024, True), (1004, 1024, True), (1003, 1024, False), (12, 12, True), (11, 12, False)],
+)
+def test_what_counts_as_cut(tokens: int, limit: int, cut: bool) -> None:
+    assert _is_cut(tokens, limit) is cut
+    assert not _is_cut(tokens, 0)

@@ -92,11 +92,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_the_sample_is_proportional_and_leaves_no_stratum_out() -> None:
     sample = sample_for_annotation(responses(), 100, seed=3)
     assert len(sample.rows) == 100
-    assert sample.strata["base / sw / safe"] == 80
-    assert sample.strata["base / sw / safe, flagged"] == 1
+    assert sample.strata["base / multijail / sw / safe"] == 80
+    assert sample.strata["base / multijail / sw / safe, flagged"] == 1
     assert sum(sample.strata.values()) == 400
     for name, count in sample.drawn.items():
-        verdict = name.split(" / ")[2]
+        verdict = name.split(" / ")[3]
         assert count in {"safe": (19, 20), "unsafe": (3, 4)}.get(verdict, (1,))
     drawn = Counter(stratum(row) for row in sample.rows)
     assert drawn == Counter(sample.drawn)
@@ -160,7 +160,11 @@ def test_the_sheet_is_blind(tmp_path: Path) -> None:
     by_model = [row["arm_blinded"] for row in rows]
     assert by_model != sorted(by_model)  # shuffled: the place says nothing either
     held = json.loads(key.read_text())
-    assert held["strata"]["base / sw / safe"] == {"size": 80, "sampled": 20, "weight": 4}
+    assert held["strata"]["base / multijail / sw / safe"] == {
+        "size": 80,
+        "sampled": 20,
+        "weight": 4,
+    }
     assert {row["row_key"] for row in rows} == set(held["rows"])
 
 
@@ -336,6 +340,27 @@ def test_equal_weights_give_the_plain_rates() -> None:
     assert strict.specificity.value == 1 and strict.unparsed == 1
 
 
+def test_a_benchmark_is_a_stratum_of_its_own() -> None:
+    rows = [response(n) for n in range(9)] + [{**response(9), "benchmark": "other"}]
+    assert sorted(sample_for_annotation(rows, 2).drawn.values()) == [1, 1]
+
+
+def test_what_is_not_among_the_labelled_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.csv"
+    write_sample(sample_for_annotation(responses(), 100), path)
+    assert read_annotations(path).left_out == "100 not labelled yet"
+    label(path, lambda row: "safe")
+    assert read_annotations(path).left_out == ""
+    first, _, *others = rows_of(path)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows([{**first, "response": "another"}, *others])
+    assert read_annotations(path).left_out == (
+        "1 left out, for their text is not the one handed out; 1 handed out and not in the sheet"
+    )
+
+
 def test_without_labels_of_a_class_there_is_no_rate() -> None:
     found = weighted_error_rates(annotated([("safe", "safe", "s")], {"s": 5}))
     assert found.sensitivity.value is None and found.sensitivity.counts == (0, 0)
@@ -349,7 +374,7 @@ def test_the_whole_way_finds_the_true_rate(tmp_path: Path) -> None:
     """Out, labelled, back, weighted and corrected: nearer the truth than what the judge said."""
     generator = np.random.default_rng(5)
     truth = generator.random(2000) < 0.3
-    called = np.where(truth, generator.random(2000) < 0.7, generator.random(2000) < 0.1)
+    called = np.where(truth, generator.random(2000) < 0.5, generator.random(2000) < 0.05)
     rows = [response(n, verdict="unsafe" if said else "safe") for n, said in enumerate(called)]
     write_sample(sample_for_annotation(rows, 400), tmp_path / "sheet.csv")
     right = {f"swali {n}": "unsafe" if unsafe else "safe" for n, unsafe in enumerate(truth)}
@@ -359,5 +384,5 @@ def test_the_whole_way_finds_the_true_rate(tmp_path: Path) -> None:
         (int(called.sum()), 2000), rates.sensitivity.counts, rates.specificity.counts
     )
     assert found.value is not None and found.interval is not None
-    assert abs(found.value - truth.mean()) < abs(called.mean() - truth.mean())
+    assert abs(found.value - truth.mean()) < abs(called.mean() - truth.mean()) / 2
     assert truth.mean() in found.interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.annotation import Annotation, Annotations
-from safeswap.evaluation.comparison import (
+from safeswap.evaluation.answers import (
     answers_table,
+    corrected_table,
+    degrees_table,
+    numbers_table,
+)
+from safeswap.evaluation.comparison import (
     compare_all,
     comparisons_tables,
-    corrected_table,
-    numbers_table,
+    methods_table,
     pooled_interval,
     rates_table,
 )
@@ -89,6 +94,47 @@ def test_the_rates_by_hand(results: Path) -> None:
     assert any("“controversial” counts as unsafe" in note for note in table.notes)
 
 
+def test_a_method_is_one_row_with_each_language_s_own_models(tmp_path: Path) -> None:
+    cells = {"harm/sw": HARM, "harm/te": HARM, "reading/te": READING}
+    stored = Stored(tmp_path, cells).arm("base", "base")
+    letters = {"sw": "uuus", "te": "ssss"}
+    stored.judged("base", "harm/sw", "usss").judged("base", "harm/te", "uuuu")
+    for code in ("sw", "te"):
+        stored.arm(f"{code}-expert", "language", language=code)
+        stored.arm(f"by-layer-{code}", "merged", f"{code}-expert", code)
+        stored.judged(f"{code}-expert", f"harm/{code}", letters[code])
+        stored.judged(f"by-layer-{code}", f"harm/{code}", "uuss")
+    stored.arm("other_te", "merged", "te-expert", "te").judged("other_te", "harm/te", "usss")
+    table = methods_table(gather([tmp_path]))
+    assert table is not None
+    found = shown(table)
+    harm = "Harm, unsafe % ↓ · "
+    assert {
+        name: [row[harm + code].split(" ")[0] for code in ("sw", "te")]
+        for name, row in found.items()
+    } == {
+        "base": ["25.0", "100.0"],
+        "language expert": ["75.0", "0.0"],
+        "by-layer": ["50.0", "50.0"],
+        "other": ["n/a", "25.0"],
+    }
+    assert "Harm, sw: no such model of this language" in table.cell_notes
+    keys = [cell.key for cell in table.rows[1].cells[1:3]]
+    assert keys == ["harm/sw/sw-expert", "harm/te/te-expert"]
+
+
+def test_two_models_of_one_kind_keep_their_names(tmp_path: Path) -> None:
+    stored = Stored(tmp_path, {"harm/sw": HARM, "harm/te": HARM})
+    for name, code in (("a-sw", "sw"), ("a_sw", "sw"), ("a-te", "te")):
+        stored.arm(name, "merged", "", code).judged(name, f"harm/{code}", "us")
+    table = methods_table(gather([tmp_path]))
+    assert table is not None and [row.cells[0].text for row in table.rows] == ["a", "a_sw"]
+
+
+def test_with_one_language_a_method_is_a_model(results: Path) -> None:
+    assert methods_table(gather([results])) is None
+
+
 def test_each_merge_is_compared_with_its_language_expert(results: Path) -> None:
     (table,) = comparisons_tables(compare_all(gather([results])))
     assert table.title == "merge − sw, paired"
@@ -121,6 +167,21 @@ def test_a_reference_by_name(results: Path) -> None:
     assert "2 pairs left out: an outcome could not be read" in tables[2].cell_notes
     with pytest.raises(EvaluationError, match="no model is called 'bse'; did you mean 'base'"):
         compare_all(evidence, "bse")
+
+
+def test_strict_and_loose_stand_side_by_side(tmp_path: Path) -> None:
+    stored = Stored(tmp_path, {"harm/sw": HARM, "benign/sw": BENIGN}).arm("a").arm("b")
+    stored.judged("a", "harm/sw", "uccs?").judged("b", "harm/sw", "ssss?")
+    stored.judged("a", "benign/sw", "cccc")
+    for strict in (True, False):
+        table = degrees_table(gather([tmp_path], strict=strict))
+        assert table is not None
+        said = [[cell.text.split(" [")[0] for cell in row.cells] for row in table.rows]
+        assert said == [["a", "sw", "2", "75.0", "25.0"], ["b", "sw", "0", "0.0", "0.0"]]
+
+
+def test_without_anything_controversial_there_is_one_counting(results: Path) -> None:
+    assert degrees_table(gather([results])) is None
 
 
 def test_holm_counts_the_primary_comparisons_only(tmp_path: Path) -> None:
@@ -253,6 +314,16 @@ def labels(right: int, wrong: int) -> Annotations:
         for n, verdict in enumerate([human] * right + [other] * wrong)
     ]
     return Annotations(tuple(made), {"s": len(made)}, 0, 0, 0)
+
+
+def test_labels_of_harmless_prompts_say_nothing_about_harmful_ones(results: Path) -> None:
+    evidence, harmful = gather([results]), labels(90, 10)
+    others = tuple(replace(one, benchmark="benign", human="safe") for one in harmful.labelled)
+    both = replace(harmful, labelled=(*harmful.labelled, *others))
+    assert shown(corrected_table(evidence, both)) == shown(corrected_table(evidence, harmful))
+    part = replace(harmful, unlabelled=3, changed=2)
+    table = corrected_table(evidence, part)
+    assert "3 not labelled yet; 2 left out" in table.notes[1]
 
 
 def test_rates_are_corrected_or_said_not_to_be_identifiable(results: Path) -> None:

@@ -225,11 +225,19 @@ def test_what_a_server_did_not_judge_is_asked_again(results: Results, server: Se
     assert len(server.asked) == 1 + COUNT
 
 
-def test_a_guard_without_generation_prompt_cannot_be_asked_on_a_server(
+def test_a_guard_is_asked_on_a_server_without_a_generation_prompt(
     results: Results, server: Server
 ) -> None:
+    from evaluation.standin import answer
+
+    said = "Safety: Unsafe\nCategories: Violent\nRefusal: No"
+    message = {"role": "assistant", "content": said}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    server.trouble = lambda n, asked: answer(200, body)
     judge = make_judge("Qwen/Qwen3Guard-Gen-4B")
     options = BackendOptions(base_url=server.url)
-    with pytest.raises(EvaluationError, match="--judge-backend hf or vllm"):
-        judge_arms(results, ["one"], judge, NAME, "api", options, no_bar)
-    assert verdicts_of(results, "one", NAME) == {}
+    assert judge_arms(results, ["one"], judge, NAME, "api", options, no_bar) == {"one": COUNT}
+    assert {row["verdict"] for row in verdicts_of(results, "one", NAME).values()} == {"unsafe"}
+    for _, asked in server.asked:
+        assert asked["add_generation_prompt"] is False and asked["max_tokens"] == 128
+        assert [message["role"] for message in asked["messages"]] == ["user", "assistant"]

@@ -136,7 +136,6 @@ AROUND = {
     "18\\%": 18,
     "1{,}234": 1234,
     "1\\,234": 1234,
-    "10²": 10,
     "1/2": "0.5",
     "3/4 of it": "0.75",
     "½": "0.5",
@@ -152,7 +151,29 @@ AROUND = {
     "1億2000万": 120000000,
 }
 
+JOINED = {
+    "2 1/2": "2.5",
+    "-2 1/2": "-2.5",
+    "2\\frac{1}{2}": "2.5",
+    "2 \\tfrac{3}{4}": "2.75",
+    "2½": "2.5",
+    "2 ½": "2.5",
+    "12 3/2": "1.5",  # no mixed number
+    "7 of 1/2": "0.5",
+    "2^3": 8,
+    "10²": 100,
+    "10^{-2}": "0.01",
+    "5 × 10^3": 5000,
+    "1.5\\times10^4": 15000,
+    "1.2 × 10⁶": 1200000,
+    "3 \\cdot 10^{2}": 300,
+    "9^0.5": "0.5",  # a root is not read
+    "2^999": 999,
+}
+
 ANNOUNCED = {
+    "The answer is 2^3 = 8 of 12": 8,
+    "The answer is 2 1/2 hours for 3": "2.5",
     "The answer is 18.": 18,
     "The answer is 18. I counted 3 times.": 18,
     "The answer is 12. No, that is wrong. The answer is 18.": 18,
@@ -218,7 +239,8 @@ BY_LANGUAGE = [
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [*SCRIPTS.items(), *SEPARATORS.items(), *SIGNS.items(), *AROUND.items()]
+    ("text", "value"),
+    [*SCRIPTS.items(), *SEPARATORS.items(), *SIGNS.items(), *AROUND.items(), *JOINED.items()],
 )
 def test_a_number_is_read_by_its_value(text: str, value: Any) -> None:
     assert final_number(text) == Decimal(str(value))
@@ -264,7 +286,9 @@ def test_much_text_is_read_in_little_time() -> None:
     assert final_number("-" * 50_000 + "5") is not None
 
 
-@given(st.one_of(st.text(), st.text(alphabet="0123456789.,-−/ \n$%'eE=×½万億\\boxed{}৫٫٬\u00a0")))
+@given(
+    st.one_of(st.text(), st.text(alphabet="0123456789.,-−/^²× \n$%'eE=×½万億\\boxed{}৫٫٬\u00a0"))
+)
 def test_any_text_is_read_without_failing(text: str) -> None:
     for language in (None, "de", "en"):
         value = final_number(text, language)

@@ -65,6 +65,48 @@ def test_every_rate_is_explained_by_its_rows(results: Path, strict: bool) -> Non
     assert explained == 2 * 7
 
 
+def test_every_difference_is_explained_by_its_pairs(results: Path) -> None:
+    tables = run.compare([results])
+    (table,) = (one for one in tables if one.title == "merge − sw, paired")
+    assert len(table.rows) == 6
+    for row in table.rows:
+        pairs, difference = row.cells[1], row.cells[2]
+        assert difference.key is not None and difference.key.endswith("/merge:sw")
+        head, *rest = run.explain([results], difference.key).splitlines()
+        said = [line.split("  ") for line in rest if not line.startswith("model: ")]
+        read = [line for line in said if "?" not in line[0]]
+        deltas = [int(line[0][0]) - int(line[0][2]) for line in read]
+        assert len(read) == pairs.value
+        assert sum(deltas) / len(deltas) == pytest.approx(difference.value)
+        assert f"{deltas.count(1)} only merge, {deltas.count(-1)} only sw" in head
+        assert ("left out" in head) == (len(read) < len(said)) == (difference.note is not None)
+        for line in said:
+            for place, arm in zip(line[1:3], ("merge", "sw"), strict=True):
+                path, _, number = place.rpartition(":")
+                assert Path(path).relative_to(results).parts[0] == arm
+                stored = json.loads(Path(path).read_text().splitlines()[int(number) - 1])
+                assert stored["key"] == line[3]
+
+
+def test_a_difference_that_is_none_is_refused(results: Path) -> None:
+    with pytest.raises(EvaluationError, match="no model is called 'swe'; did you mean 'sw'"):
+        run.explain([results], "harm/sw/merge:swe")
+    with pytest.raises(EvaluationError, match=r"have no outcome in common: not evaluated yet"):
+        run.explain([results], "harm/sw/merge:late")
+
+
+def test_rows_say_what_else_is_counted(tmp_path: Path) -> None:
+    stored = Stored(tmp_path, {"harm/sw": HARM, "reading/sw": READING}).arm("a")
+    stored.judged("a", "harm/sw", "u").scored("a", "reading/sw", "1")
+    verdicts = tmp_path / "a" / "verdicts" / "guard.jsonl"
+    verdicts.write_text(verdicts.read_text().replace('"flags": []', '"flags": ["echo"]'))
+    scores = tmp_path / "a" / "scores.jsonl"
+    number = '"number": "17", "expected": "18", "cut": true, "right": 1'
+    scores.write_text(scores.read_text().replace('"right": 1', number))
+    assert "unsafe, echo" in run.explain([tmp_path], "harm/sw/a")
+    assert "number 17, expected 18, cut" in run.explain([tmp_path], "reading/sw/a")
+
+
 def test_what_is_not_in_a_cell_is_said(results: Path) -> None:
     assert "nobody has it" in run.explain([results], "harm/xx/merge")
     assert "9 of 10 prompts" in run.explain([results], "harm/te/merge")
@@ -77,7 +119,12 @@ def test_what_is_not_in_a_cell_is_said(results: Path) -> None:
 def test_tables_in_every_form(results: Path) -> None:
     tables = run.compare([results])
     titles = [table.title for table in tables]
-    assert titles == ["Rates", "merge − sw, paired", "What the answers look like"]
+    assert titles == [
+        "Rates",
+        "Strict and loose",
+        "merge − sw, paired",
+        "What the answers look like",
+    ]
     for render in (as_markdown, as_csv, as_latex, as_html):
         assert all("merge" in render(table) for table in tables)
     latex = as_latex(tables[0])
@@ -88,13 +135,15 @@ def test_nothing_to_compare_is_said(results: Path) -> None:
     path = results / "merge" / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": ""}))
     tables = run.compare([results])
-    assert [table.title for table in tables] == ["Rates", "What the answers look like"]
+    assert not any("paired" in table.title for table in tables)
     assert any("--reference MODEL" in note for note in tables[0].notes)
 
 
 def test_a_sample_is_drawn_from_judged_responses(results: Path, tmp_path: Path) -> None:
     key, count = run.annotate(results, tmp_path / "sheet.csv", 30)
     assert count == 30 and key.exists()
+    held = json.loads(key.read_text())["rows"].values()
+    assert {row["benchmark"] for row in held} == {"harm"}  # not what was asked without harm
     bare = Stored(tmp_path / "bare", {"harm/sw": HARM}).arm("a").judged("a", "harm/sw", "--")
     with pytest.raises(EvaluationError, match="Run `safeswap judge` first"):
         run.annotate(bare.folder, tmp_path / "other.csv", 2)

@@ -141,7 +141,7 @@ def test_the_verb(plan: Plan, tmp_path: Path) -> None:
     failed = run(tmp_path / "plan.yaml", "--to", "mergkit")
     assert failed.exit_code == 1 and "did you mean 'mergekit'?" in failed.stderr
     failed = run(tmp_path / "plan.yaml", "-o", tmp_path)
-    assert failed.exit_code == 1 and "is not a file that can be written" in failed.stderr
+    assert failed.exit_code == 1 and "is a folder" in failed.stderr
 
 
 @pytest.fixture

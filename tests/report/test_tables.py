@@ -24,6 +24,7 @@ from safeswap.report.tables import (
     as_rich,
     html_table,
     plain,
+    print_tables,
     spreadsheet_plain,
     spreadsheet_safe,
 )
@@ -318,6 +319,9 @@ def test_words_with_underscores_stay_readable_in_markdown() -> None:
 def test_unicode_that_pdflatex_lacks_is_written_as_mathematics() -> None:
     latex = as_latex(one("κ −2 ± 1 … a--b"))
     assert r"\ensuremath{\kappa} \ensuremath{-}2 \ensuremath{\pm} 1 \ldots{} a-{}-b" in latex
+    arrows = as_latex(one("unsafe % ↓, right % ↑, “all” that’s"))
+    assert r"\ensuremath{\downarrow}, right \% \ensuremath{\uparrow}, ``all'' that's" in arrows
+    assert arrows.isascii()
 
 
 def test_a_table_inside_another_page_uses_the_name_it_is_given() -> None:
@@ -328,3 +332,38 @@ def test_counts_are_in_the_csv_once() -> None:
     columns = (Column("name"), Column("n"), Column("rate"))
     table = Table("t", columns, (Row.of("a", Cell("12", 12), Cell.figure(0.5)),))
     assert as_csv(table) == "name,n,rate,rate value\r\na,12,50.0,0.5\r\n"
+
+
+def test_several_tables_in_one_csv_say_which_is_which() -> None:
+    first, second = one("a"), Table("-b − c", (Column("x"),), (Row.of("1"),))
+    text = as_csv([first, second])
+    whole = [as_csv(first), as_csv(second)]
+    assert text == f"{first.title}\r\n{whole[0]}\r\n'-b − c\r\n{whole[1]}"
+
+
+def _printed(table: Table, width: int) -> str:
+    text = io.StringIO()
+    print_tables([table], Console(file=text, width=width))
+    return text.getvalue()
+
+
+def test_every_part_of_a_wide_table_says_what_its_rows_and_its_table_are() -> None:
+    columns = [Column("judge", align="left"), Column("positive", align="left")]
+    columns += [
+        Column(f"{name} {n}", name) for name in ("sensitivity", "specificity") for n in "12"
+    ]
+    rows = [Row.of("guard", f"class {n}", *("98.7 [96.5, 99.8]",) * 4) for n in "ab"]
+    table = Table("By class", tuple(columns), tuple(rows), ("The end.",))
+    whole, parts = _printed(table, 200), _printed(table, 60)
+    assert whole.count("class a") == 1
+    assert parts.count("class a") == parts.count("guard") / 2 >= 2
+    assert "By class: sensitivity" in parts and "By class: specificity" in parts
+    assert parts.count("98.7 [96.5, 99.8]") == whole.count("98.7 [96.5, 99.8]") == 8
+    assert parts.count("The end.") == 1
+    assert max(map(len, parts.splitlines())) <= 60
+
+
+def test_a_column_without_a_group_between_groups_is_not_lost() -> None:
+    columns = (Column("m"), Column("a", "one"), Column("alone"), Column("b", "two"))
+    table = Table("T", columns, (Row.of("x", "1" * 30, "2" * 30, "3" * 30),))
+    assert all(digit * 30 in _printed(table, 50) for digit in "123")

@@ -111,7 +111,9 @@ def test_merge_refuses_before_weights_are_read(
     options: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr("safeswap.api._measure", lambda *given: pytest.fail("weights were read"))
+    monkeypatch.setattr(
+        "safeswap.execution.measure_family", lambda *_, **__: pytest.fail("weights were read")
+    )
     experts = ["--safety", trio["safety"], "--language", f"sw={trio['sw']}"]
     result = run("merge", trio["base"], *experts, "--out", tmp_path / "out", *options)
     assert result.exit_code == 1 and message in result.stderr

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from safeswap.anatomy import Anatomy, anatomy_of
-from safeswap.checkpoint.header import same_bytes
-from safeswap.checkpoint.source import read_json
+from safeswap.checkpoint.header import StoredTensor, same_bytes
 from safeswap.checkpoint.store import Checkpoint
+from safeswap.checkpoint.tokenizers import compare_tokenizers
 from safeswap.errors import FamilyError, listed
 
 BASE = "base"
@@ -68,12 +66,11 @@ def join_family(members: Mapping[str, Checkpoint]) -> Family:
         role: {n: t for n, t in member.tensors.items() if (role, n) not in aliases}
         for role, member in members.items()
     }
-    notes: list[str] = []
     for role, member in members.items():
         if role != BASE:
             _same_architecture(base, member, role)
-            _same_tensors(kept[BASE], kept[role], role)
-            notes += _same_vocabulary(base.folder, member.folder, role)
+            _same_tensors(kept[BASE], kept[role], f"{role} expert {member.source.text}")
+    notes = compare_tokenizers({role: m.folder for role, m in members.items()}, BASE)
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
     return Family(members, anatomy_of(shapes, dtypes=dtypes), aliases, tuple(notes))
@@ -126,79 +123,42 @@ def _same_architecture(base: Checkpoint, expert: Checkpoint, role: str) -> None:
             )
 
 
-def _same_tensors(base: Mapping[str, Any], expert: Mapping[str, Any], role: str) -> None:
+def _same_tensors(
+    base: Mapping[str, StoredTensor], expert: Mapping[str, StoredTensor], who: str
+) -> None:
     missing = [name for name in base if name not in expert]
     extra = [name for name in expert if name not in base]
     if missing or extra:
-        depth = len({layer_of_name(n) for n in base}), len({layer_of_name(n) for n in expert})
-        what = f"lacks {listed(missing)}" if missing else f"has {listed(extra)} besides"
-        deep = f" (numbered layers: base {depth[0]}, expert {depth[1]})"
+        parts = [f"lacks {listed(missing)}"] if missing else []
+        parts += [f"has {listed(extra)} besides"] if extra else []
+        ours, theirs = _depth(base), _depth(expert)
+        deep = f" (layers: base {ours}, expert {theirs})" if ours != theirs else ""
         raise FamilyError(
-            f"{role} expert: {what}{deep}. Experts must be fine-tunes of the same base, with all "
-            "adapters merged in."
+            f"{who}: {' and '.join(parts)}{deep}. Experts must be fine-tunes of the same base, "
+            "with all adapters merged in."
         )
     for name, tensor in base.items():
-        if tensor.shape != expert[name].shape:
-            hint = " Experts must be fine-tunes of the same base."
-            if len(tensor.shape) == 2 and tensor.shape[1] == expert[name].shape[1]:
-                hint = " A resized vocabulary must be cut back to the base's first."
+        other = expert[name]
+        if tensor.shape != other.shape:
+            hint = "Experts must be fine-tunes of the same base."
+            outside = layer_of_name(name) is None
+            if outside and len(tensor.shape) == 2 and tensor.shape[1:] == other.shape[1:]:
+                hint = "A resized vocabulary must be cut back to the base's first."
             raise FamilyError(
-                f"{role} expert: tensor {name!r} in {expert[name].file.name} has shape "
-                f"{list(expert[name].shape)}, the base has {list(tensor.shape)}.{hint}"
+                f"{who}: tensor {name!r} in {other.file} has shape {list(other.shape)}, the base "
+                f"has {list(tensor.shape)}. {hint}"
             )
-        if tensor.dtype.mergeable != expert[name].dtype.mergeable:
+        if tensor.dtype.mergeable != other.dtype.mergeable:
             raise FamilyError(
-                f"{role} expert: tensor {name!r} is {expert[name].dtype}, the base has "
+                f"{who}: tensor {name!r} in {other.file} is {other.dtype}, the base has "
                 f"{tensor.dtype}. Save the expert in the base's dtype."
             )
+
+
+def _depth(tensors: Mapping[str, StoredTensor]) -> int:
+    return len({layer_of_name(name) for name in tensors} - {None})
 
 
 def layer_of_name(name: str) -> str | None:
     """The first number in a parameter's dotted name, as text."""
     return next((part for part in name.split(".") if part.isdigit()), None)
-
-
-def _same_vocabulary(base: Path, expert: Path, role: str) -> list[str]:
-    """Refuse when one id means two tokens or one token has two ids; note tokens one side adds."""
-    ours, theirs = _vocabulary(base), _vocabulary(expert)
-    if ours is None or theirs is None:
-        return [f"{role}: tokenizer not compared (no tokenizer.json or vocab.json on both sides)"]
-    for token, number in theirs.items():
-        if ours.get(token, number) != number:
-            raise FamilyError(
-                f"{role} expert: its tokenizer gives {token!r} the id {number}, the base's gives "
-                f"{ours[token]}. Aligning vocabularies is not supported yet; use an expert with "
-                "the base's tokenizer."
-            )
-    by_id = {number: token for token, number in ours.items()}
-    for token, number in theirs.items():
-        if by_id.get(number, token) != token:
-            raise FamilyError(
-                f"{role} expert: id {number} is {token!r} in its tokenizer and {by_id[number]!r} "
-                "in the base's. Aligning vocabularies is not supported yet; use an expert with the "
-                "base's tokenizer."
-            )
-    added = [token for token in theirs if token not in ours]
-    return [f"{role}: its tokenizer adds {listed(map(repr, added))}"] if added else []
-
-
-def _vocabulary(folder: Path) -> dict[str, int] | None:
-    vocabulary: dict[str, int] = {}
-    if (folder / "tokenizer.json").exists():
-        content: Any = read_json(folder / "tokenizer.json")
-        try:
-            table = content.get("model", {}).get("vocab", {})
-            if isinstance(table, list):  # Unigram: a list of [piece, score]
-                table = {piece[0]: number for number, piece in enumerate(table)}
-            vocabulary |= table
-            vocabulary |= {t["content"]: t["id"] for t in content.get("added_tokens", [])}
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise FamilyError(
-                f"{folder / 'tokenizer.json'}: has no vocabulary that can be read. "
-                "Fetch the file again."
-            ) from error
-        return vocabulary
-    if (folder / "vocab.json").exists():
-        plain: Any = read_json(folder / "vocab.json")
-        return dict(plain)
-    return None

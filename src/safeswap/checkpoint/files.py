@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safeswap.errors import CheckpointError, OutputError
 
 _COPY_BUFFER = 1 << 20
+_LFS = b"version https://git-lfs"
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
@@ -38,6 +39,24 @@ def opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def refuse_pointer(path: Path) -> None:
+    """A clone without Git LFS holds small texts under the names of the large files.
+
+    Raises:
+        CheckpointError: the file is such a text.
+    """
+    try:
+        with path.open("rb") as stream:
+            pointer = stream.read(len(_LFS)) == _LFS
+    except OSError:
+        return  # whoever reads it next says why it cannot be read
+    if pointer:
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, not the file that it stands for. Run git lfs pull in "
+            "its folder, or fetch the file from the hub."
+        )
 
 
 def announce(descriptor: int, start: int, nbytes: int) -> None:
@@ -157,9 +176,59 @@ def copy_range(
         done += len(part)
 
 
-def _write_failed(path: Path, error: OSError) -> OutputError:
+def save_text(path: Path, text: str) -> None:
+    """Write a small file (UTF-8) whole or not at all: what was there before stays until then.
+
+    Raises:
+        OutputError: the place cannot be written, or is full.
+    """
+    target = path.resolve()
+    part = target.with_name(f".{target.name}.part")
+    try:
+        if target.exists() and not target.is_file():  # a pipe or a terminal takes it as it comes
+            target.write_text(text, encoding="utf-8")
+            return
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise _write_failed(path, error, resumed=False) from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse before any work when a file cannot be written; writes nothing.
+
+    Raises:
+        OutputError: the path is a folder, or its own folder is missing or may not be written.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder. Give the name of a file.")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: its folder does not exist. Make {folder} first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{folder}: cannot be written (Permission denied). Choose another file, or mend the "
+            "folder's permissions."
+        )
+
+
+def _write_failed(path: Path, error: OSError, *, resumed: bool = True) -> OutputError:
+    return OutputError(
+        f"{path}: writing failed ({error.strerror}). {remedy(error, resumed=resumed)}"
+    )
+
+
+def remedy(error: OSError, *, resumed: bool = True) -> str:
+    """What to do when the system refused something, as a sentence.
+
+    Args:
+        resumed: the same command finds what it wrote before.
+    """
+    again = "run the same command again" + (": it goes on where it stopped." if resumed else ".")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "Free some space and run the same command again: it goes on where it stopped."
-    else:
-        remedy = "Check the disk and its permissions, then run the same command again."
-    return OutputError(f"{path}: writing failed ({error.strerror}). {remedy}")
+        return f"Free some space and {again}"
+    if error.errno == errno.EFBIG:
+        return f"Check the limit on the size of files (ulimit -f), raise it, and {again}"
+    return f"Check the disk and its permissions, then {again}"

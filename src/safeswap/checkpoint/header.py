@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
-from safeswap.checkpoint.files import opened, read_into
+from safeswap.checkpoint.files import opened, read_into, refuse_pointer
 from safeswap.errors import CheckpointError, nearest
 
 MAX_HEADER_BYTES = 100_000_000
@@ -64,6 +64,7 @@ def read_header(path: Path) -> Header:
         CheckpointError: the file cannot be opened, is cut off, or its header is not what the format
             allows (sizes that do not match shapes, overlapping or missing ranges, unknown dtypes).
     """
+    refuse_pointer(path)
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -138,7 +139,7 @@ def _tensor(path: Path, name: str, entry: Any, payload: int) -> StoredTensor:
         raise _bad(path, f"tensor {name!r}: its entry must have dtype, shape and data_offsets")
     dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
-        known = nearest(str(entry["dtype"]), DTYPES)
+        known = nearest(str(entry["dtype"]), DTYPES).rstrip("?")
         raise _bad(path, f"tensor {name!r}: unknown dtype {entry['dtype']!r}{known}")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:

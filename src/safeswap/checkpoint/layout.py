@@ -54,8 +54,11 @@ class Layout:
         return sum(shard.size for shard in self.shards)
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, option: str = "--shard-size") -> int:
     """Bytes of a size like ``5GB``, ``500MB`` or ``2GiB``.
+
+    Args:
+        option: what the size was given with, for the message.
 
     Raises:
         PlanError: not such a size, or zero.
@@ -63,7 +66,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?I?B?)", text.strip().upper())
     unit = match[2] if match else ""
     if match is None or unit not in _UNITS or float(match[1]) <= 0:
-        raise PlanError(f"--shard-size {text!r} is not a size; write e.g. 5GB or 500MB.")
+        raise PlanError(f"{option} {text!r} is not a size; write e.g. 5GB or 500MB.")
     return int(float(match[1]) * _UNITS[unit])
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from safeswap.checkpoint.files import refuse_pointer
 from safeswap.errors import CheckpointError
 
 _SMALL_FILES = (
@@ -162,14 +163,19 @@ def read_json(path: Path) -> dict[str, object]:
     Raises:
         CheckpointError: missing, unreadable, or not an object.
     """
+    refuse_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent}: has no {path.name}. Give the folder of a transformers checkpoint."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}). Fetch the file again.") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}). Mend its permissions, or fetch it again."
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: is not JSON ({error}). Fetch the file again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: is not a JSON object. Fetch the file again.")
     return content

@@ -13,6 +13,7 @@ from safeswap.checkpoint.torchbin import read_torch_file
 from safeswap.errors import CheckpointError, listed
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _QUANTIZED = ("quantization_config", "compression_config", "quantization")
 _PACKED: tuple[str, ...] = (
@@ -95,6 +96,7 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
     """
     source = resolve(text)
     folder = source.folder
+    _refuse_closed(folder)
     _refuse_adapter(folder)
     _refuse_gguf(folder)
     config = read_json(folder / "config.json")
@@ -199,12 +201,30 @@ def _check_index(
         )
 
 
+def _refuse_closed(folder: Path) -> None:
+    try:
+        next(folder.iterdir(), None)
+        (folder / "config.json").exists()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be looked into ({error.strerror}). Mend its permissions, or "
+            "use a copy that you may read."
+        ) from error
+
+
 def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists() and _chosen(folder) is None:
+    if not (folder / ADAPTER).exists():
+        return
+    if _chosen(folder) is None:
         raise CheckpointError(
             f"{folder}: is a LoRA adapter, not a model. Merge it into its base first "
             "(peft: merge_and_unload, then save_pretrained)."
         )
+    raise CheckpointError(
+        f"{folder / ADAPTER}: lies beside the weights of a whole model. transformers would load "
+        "the adapter of that file and not these weights alone. Remove the adapter's files "
+        "(adapter_*) if it is merged in already; else merge it in first."
+    )
 
 
 def _refuse_gguf(folder: Path) -> None:

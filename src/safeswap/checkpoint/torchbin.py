@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.dtypes import DTYPES
+from safeswap.checkpoint.files import refuse_pointer
 from safeswap.checkpoint.header import StoredTensor
 from safeswap.errors import CheckpointError
 
@@ -30,6 +31,7 @@ def read_torch_file(path: Path) -> tuple[StoredTensor, ...]:
             f"{path}: reading .bin weights needs torch. Install safeswap[torch], or convert the "
             "checkpoint to safetensors."
         ) from None
+    refuse_pointer(path)
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
             f"{path}: is cut off, or of the format before torch 1.6. Fetch it again, or load it "

@@ -236,7 +236,12 @@ def _judge(
 @click.option(
     "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
 )
-@click.option("--explain", "cell", metavar="CELL", help="BENCHMARK/LANGUAGE/MODEL: the rows of it.")
+@click.option(
+    "--explain",
+    "cell",
+    metavar="CELL",
+    help="BENCHMARK/LANGUAGE/MODEL[:REFERENCE]: the rows of it.",
+)
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write report.md, .csv, .tex, .html.")
 def compare(
@@ -299,7 +304,10 @@ def agreement(
     from safeswap.evaluation.annotation import key_of, read_annotations
 
     if key_of(labels).exists():
-        found = [read_annotations(labels).agreement(positive)]
+        read = read_annotations(labels)
+        found = [read.agreement(positive)]
+        if read.left_out:
+            click.echo(f"of the sheet's rows, {read.left_out}", err=True)
     else:
         sheet = agreeing.read_labels(labels, human=human, judges=judges)
         found = agreeing.agreements(sheet, positive, by)
@@ -383,7 +391,9 @@ def _rendered(tables: Sequence[Table], form: str) -> str:
 
     if form == "html":
         return render.as_html(tables, "safeswap: evaluation")
-    one = {"md": render.as_markdown, "csv": render.as_csv, "latex": render.as_latex}
+    if form == "csv":
+        return render.as_csv(tables)
+    one = {"md": render.as_markdown, "latex": render.as_latex}
     return "\n".join(one[form](table) for table in tables)
 
 

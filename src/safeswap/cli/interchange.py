@@ -16,18 +16,19 @@ from safeswap.errors import PlanError, nearest
 @click.option("--dtype", help="bfloat16, float16 or float32.  [default: as stored]")
 def export_plan(plan_file: Path, tool: str, output: Path | None, dtype: str | None) -> None:
     """Write PLAN as a configuration of another tool that gives the same model."""
+    from safeswap.checkpoint.files import check_writable, save_text
     from safeswap.interchange import TOOLS, to_mergekit
     from safeswap.plan import Plan
 
     if tool not in TOOLS:
         raise PlanError(f"--to {tool!r} is unknown{nearest(tool, TOOLS)}")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise PlanError(f"{output}: is not a file that can be written; its folder must exist.")
+    if output is not None:
+        check_writable(output)
     text = to_mergekit(Plan.load(plan_file), dtype=dtype)
     if output is None:
         click.echo(text, nl=False)
         return
-    output.write_text(text, encoding="utf-8")
+    save_text(output, text)
     click.echo(f"{output}: run mergekit-yaml {output} OUT")
 
 
@@ -44,13 +45,13 @@ def import_config(
     config: Path, safety: str, language: str, base: str | None, donor: str | None, output: Path
 ) -> None:
     """Read a mergekit CONFIG as a plan: linear, task_arithmetic, ties, breadcrumbs, slerp."""
+    from safeswap.checkpoint.files import check_writable
     from safeswap.interchange import from_mergekit
 
     name, separator, model = language.partition("=")
     if not separator or not model:
         raise PlanError(f"--language {language!r} must be NAME=MODEL, e.g. sw={language}.")
-    if output.is_dir() or not output.parent.is_dir():
-        raise PlanError(f"{output}: is not a file that can be written; its folder must exist.")
+    check_writable(output)
     made = from_mergekit(config, safety=safety, languages={name: model}, base=base, donor=donor)
     made.plan.save(output)
     for note in made.notes:

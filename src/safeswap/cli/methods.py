@@ -59,7 +59,8 @@ def _describe(entry: Any) -> None:
         doc, limits = (
             (parameter.doc, parameter.limits) if own else (parameter.meaning, parameter.range)
         )
-        default = "" if parameter.default is None else f"  [default: {_shown(parameter.default)}]"
+        named = parameter.default not in (None, "")
+        default = f"  [default: {_shown(parameter.default)}]" if named else ""
         click.echo(f"  {option:<28}{doc}{default}\n{'':30}{limits}")
     if not entry.parameters:
         click.echo("  no parameters")

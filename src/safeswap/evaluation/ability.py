@@ -18,37 +18,31 @@ What lm-eval would get wrong here is kept away from it:
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import lm_eval
-import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 from datasets.exceptions import DatasetsError
 from jinja2 import TemplateError
-from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.arms import Arm
 from safeswap.evaluation.collect import Generation, Tell
+from safeswap.evaluation.datafiles import as_parquet, written
 from safeswap.evaluation.numbers import final_number, same_number
+from safeswap.evaluation.requests import StoredModel
 from safeswap.evaluation.responders import Responder
 from safeswap.evaluation.splits import Split
-from safeswap.evaluation.store import REQUESTS, SCORES, Journal, Results, Row, digest_of, read_rows
+from safeswap.evaluation.store import REQUESTS, SCORES, Journal, Results, Row, read_rows
 from safeswap.evaluation.suites import Benchmark, HarnessTask, Suite
-
-AT_ONCE = {"loglikelihood": 1024, "generate_until": 128}
-"""Requests between two writes to the disk."""
 
 # Task families → folder of lm-eval's tasks: to index those of 0.4.13 as a whole takes ten seconds.
 _FOLDERS = {
@@ -57,105 +51,12 @@ _FOLDERS = {
     "belebele_": "belebele",
     "mgsm_": "mgsm",
 }
-_FORMATS = (".csv", ".jsonl", ".parquet", ".tsv")
 _COMPLETE = "complete"
 _LOADING = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, TemplateError,
     DatasetsError,
 )  # fmt: skip
 """What lm-eval raises for a dataset that cannot be had, or one with other columns."""
-
-
-class StoredModel(LM):  # type: ignore[misc]
-    """An lm-eval model whose answers are stored as they come, and asked for only once."""
-
-    def __init__(self, inner: Any, journal: Journal, model: str, template: str, tell: Tell) -> None:
-        super().__init__()
-        self.inner, self.journal, self.tell = inner, journal, tell
-        self._about = [model, template]
-
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """(log-likelihood of the continuation, whether it is the greedy one) per request."""
-        return [
-            (row["answer"][0], row["answer"][1]) for row in self._rows("loglikelihood", requests)
-        ]
-
-    def generate_until(self, requests: list[Any]) -> list[str]:
-        """The generated text per request."""
-        return [row["answer"] for row in self._rows("generate_until", requests)]
-
-    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """Not used by any task here."""
-        raise NotImplementedError("no benchmark here asks for rolling log-likelihoods")
-
-    def key(self, kind: str, arguments: Any) -> str:
-        """What an answer is filed under: model, template, kind, prompt and settings."""
-        return digest_of([*self._about, kind, list(arguments)])
-
-    def apply_chat_template(self, *arguments: Any, **named: Any) -> str:
-        """As the inner model does."""
-        return str(self.inner.apply_chat_template(*arguments, **named))
-
-    @property
-    def tokenizer_name(self) -> str:
-        """As the inner model says."""
-        return str(self.inner.tokenizer_name)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """As the inner model says."""
-        found = self.inner.chat_template(chat_template)
-        return None if found is None else str(found)
-
-    def _rows(self, kind: str, requests: list[Any]) -> list[Row]:
-        keys = [self.key(kind, request.args) for request in requests]
-        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in self.journal}
-        # Longest first: batches of like length, and what does not fit shows at once.
-        todo = sorted(missing.items(), key=lambda pair: -len(str(pair[1].args[0])))
-        if kind == "generate_until" and todo:
-            self._refuse_no_room(todo[0][1].args[1])
-        with self.tell(f"lm-eval: {kind.replace('_', ' ')}", len(todo)) as advance:
-            for start in range(0, len(todo), AT_ONCE[kind]):
-                part = todo[start : start + AT_ONCE[kind]]
-                answers = getattr(self.inner, kind)([r for _, r in part], disable_tqdm=True)
-                self.journal.add(
-                    self._row(key, kind, request, answer)
-                    for (key, request), answer in zip(part, answers, strict=True)
-                )
-                advance(len(part))
-        return [self.journal.rows[key] for key in keys]
-
-    def _row(self, key: str, kind: str, request: Any, answer: Any) -> Row:
-        row: Row = {"key": key, "kind": kind, "task": request.task_name, "doc": request.doc_id}
-        context, second = request.args
-        if kind == "loglikelihood":
-            row["answer"] = [float(answer[0]), bool(answer[1])]
-            room = self._positions() + 1  # the last token is only predicted
-            if self._longer(context + second, room):
-                row["prompt_cut"] = True
-            return row
-        limit = int(second.get("max_gen_toks", 0))
-        tokens = self._tokens(answer)
-        if self._longer(context, self._positions() - limit):
-            row["prompt_cut"] = True
-        return {**row, "answer": answer, "tokens": tokens, "cut": bool(limit and tokens >= limit)}
-
-    def _refuse_no_room(self, settings: dict[str, Any]) -> None:
-        limit, positions = int(settings.get("max_gen_toks", 0)), self._positions()
-        if limit >= positions:
-            raise EvaluationError(
-                f"{limit} new tokens leave no room for the prompt in the model's {positions} "
-                "positions. Use a smaller --harness-tokens (for every model)."
-            )
-
-    def _positions(self) -> int:
-        return int(getattr(self.inner, "max_length", None) or sys.maxsize)
-
-    def _longer(self, text: str, room: int) -> bool:
-        """Whether a text has more tokens than there is room; only long ones are encoded."""
-        return len(text.encode(errors="replace")) > room and self._tokens(text) > room
-
-    def _tokens(self, text: str) -> int:
-        return len(self.inner.tok_encode(text, add_special_tokens=False)) if text else 0
 
 
 def missing_tasks(results: Results, arm: str, suite: Suite) -> list[tuple[Benchmark, HarnessTask]]:
@@ -236,10 +137,10 @@ def _evaluate(
         raise EvaluationError(
             f"lm-eval {lm_eval.__version__} has no task {task.task!r}{nearest(task.task, known)}"
         )
-    local = None if task.file is None else _as_parquet(task.file, scratch)
+    local = None if task.file is None else as_parquet(task.file, scratch)
     try:
         spec = _spec(manager, task, local)
-        chosen = None if split is None else _on_side(manager, spec, task, split)
+        chosen = None if split is None else _on_side(manager, spec, task, split, local)
         found = lm_eval.simple_evaluate(
             model=model,
             tasks=[spec],
@@ -261,6 +162,12 @@ def _evaluate(
     if chosen is not None:  # lm-eval asks everything where it is given an empty list
         return {name: listed for name, listed in samples.items() if chosen[name]}
     asked = sum(len({sample["doc_id"] for sample in listed}) for listed in samples.values())
+    _refuse_lost(task, local, asked)
+    return samples
+
+
+def _refuse_lost(task: HarnessTask, local: Path | None, asked: int) -> None:
+    """Raise where a task has no questions, or passes over rows of a file."""
     if not asked:
         raise EvaluationError(f"lm-eval's task {task.task}: its dataset holds no questions.")
     if local is not None and asked != (rows := pyarrow.parquet.read_metadata(local).num_rows):
@@ -268,14 +175,18 @@ def _evaluate(
             f"{task.file}: {asked} of its {rows} rows are asked by lm-eval's task {task.task}; the "
             "others belong to none of its parts. Check the column Subject."
         )
-    return samples
 
 
 def _on_side(
-    manager: TaskManager, spec: str | dict[str, Any], task: HarnessTask, split: Split
+    manager: TaskManager,
+    spec: str | dict[str, Any],
+    task: HarnessTask,
+    split: Split,
+    local: Path | None,
 ) -> dict[str, list[int]]:
     """The numbers of the questions on one side of a split, by lm-eval's names of the tasks."""
     loaded = manager.load([spec])["tasks"]
+    _refuse_lost(task, local, sum(len(one.eval_docs) for one in loaded.values()))
     sides = {
         name: [
             number
@@ -309,7 +220,7 @@ def _spec(manager: TaskManager, task: HarnessTask, local: Path | None) -> str | 
     """What lm-eval is given: the task's name, or an inline group that overrides its settings."""
     if local is None and not task.settings:
         return task.task
-    overrides = dict(task.settings)
+    overrides = deepcopy(dict(task.settings))  # lm-eval writes into what it is given
     if local is not None:
         splits = dict.fromkeys(("test", "train", "validation", "dev"), str(local))
         overrides |= {
@@ -337,74 +248,6 @@ def _subjects(local: Path) -> set[str]:
         values = pyarrow.parquet.read_table(local, columns=[column])[column].to_pylist()
         return {str(value).partition("_test")[0] for value in values}
     return set()
-
-
-def _as_parquet(file: Path, scratch: Path) -> Path:
-    """A local file with its values as they are written, where `datasets` guesses no types.
-
-    CSV has a header; TSV is MGSM's own form, question and number without header or quoting.
-    """
-    readers = {".csv": _csv_rows, ".tsv": _mgsm_rows, ".jsonl": _json_rows}
-    kind = file.suffix.lower()
-    if kind not in _FORMATS:
-        raise EvaluationError(
-            f"{file}: a file for lm-eval ends in {', '.join(_FORMATS)}{nearest(kind, _FORMATS)}"
-        )
-    if kind == ".parquet":
-        return file.resolve()
-    try:
-        rows = list(readers[kind](file))
-        if not rows:
-            raise EvaluationError(f"{file}: holds no questions.")
-        target = scratch / f"{len(list(scratch.iterdir()))}-{file.stem}.parquet"
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), target)
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{file}: is not UTF-8 (byte {error.start}). Save it so.") from error
-    except (OSError, csv.Error, pyarrow.ArrowException) as error:
-        raise EvaluationError(f"{file}: cannot be read ({error}).") from error
-    return target
-
-
-def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        for number, row in enumerate(csv.DictReader(source, strict=True), 1):
-            if None in row or None in row.values():
-                raise EvaluationError(
-                    f"{file}: row {number} has more or fewer fields than the header. A comma or a "
-                    "quote in a field must be quoted."
-                )
-            yield row
-
-
-def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8-sig") as source:
-        for number, line in enumerate(source, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise EvaluationError(f"{file}: line {number} is no JSON object.")
-            yield row
-
-
-def _mgsm_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        for number, row in enumerate(csv.reader(source, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            value = final_number(row[1]) if len(row) == 2 else None
-            if value is None or not row[0].strip():
-                raise EvaluationError(
-                    f"{file}: line {number} is not QUESTION, tab, NUMBER (MGSM's own form)."
-                )
-            # A string, since lm-eval compares texts: the target is "18", never "18.0".
-            yield {"question": row[0], "answer": None, "answer_number": _written(value)}
-
-
-def _written(value: Decimal) -> str:
-    """18.00 as 18, and 1800 never as 1.8E+3."""
-    return f"{value.normalize():f}"
 
 
 def _score_rows(
@@ -478,7 +321,7 @@ def _verdict(
                 f"{sample['doc_id']} is {gold!r}, which is no number. Check answer_number in "
                 f"{task.file or 'the dataset'}."
             )
-        row |= {"number": None if read is None else _written(read), "expected": _written(expected)}
+        row |= {"number": None if read is None else written(read), "expected": written(expected)}
         row["right"] = int(same_number(read, expected))
     return row
 

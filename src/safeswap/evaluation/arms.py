@@ -36,6 +36,7 @@ class Arm:
             since nothing else can be known.
         role: where it came from, if known.
         reference: for a merge, the name of its language expert among the arms, if there.
+        language: of a language expert and of a merge with one, as the merge's manifest names it.
         chosen: for a merge that was picked by its figures, on which questions (`Plan.chosen`).
         candidate: for one that lives in memory only, how it was made.
     """
@@ -46,13 +47,14 @@ class Arm:
     digest: str
     role: Role = "other"
     reference: str = ""
+    language: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     candidate: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for model.json."""
         plain = asdict(self)
-        optional = ("chosen", "candidate")
+        optional = ("language", "chosen", "candidate")
         return {key: value for key, value in plain.items() if value or key not in optional}
 
 
@@ -114,11 +116,14 @@ def _with_roles(arms: list[Arm]) -> list[Arm]:
     """Read the manifests of merges: the roles of their inputs, and each merge's language expert."""
     roles: dict[str, Role] = {}
     references: dict[str, str] = {}
+    languages: dict[str, str] = {}
     chosen: dict[str, Mapping[str, Any]] = {}
     for merge in arms:
         inputs, chosen[merge.name] = _manifest_of(Path(merge.location))
         if inputs:
             roles[merge.name] = "merged"
+            spoken = [role for role in inputs if role not in ("base", "safety")]
+            languages[merge.name] = spoken[0] if len(spoken) == 1 else ""
         for arm in arms:
             for role, (path, revision) in inputs.items():
                 if not _is_input(arm, path, revision):
@@ -128,12 +133,14 @@ def _with_roles(arms: list[Arm]) -> list[Arm]:
                     known = "base" if role == "base" else "safety"
                 else:
                     references[merge.name] = arm.name
+                    languages.setdefault(arm.name, role)
                 roles.setdefault(arm.name, known)
     return [
         replace(
             arm,
             role=roles.get(arm.name, "other"),
             reference=references.get(arm.name, ""),
+            language=languages.get(arm.name, ""),
             chosen=chosen[arm.name],
         )
         for arm in arms

@@ -9,6 +9,7 @@ differences are exploratory and say so.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.annotation import Annotations, weighted_error_rates
 from safeswap.evaluation.evidence import POOLED, Answered, CellSpec, Evidence
 from safeswap.evaluation.statistics import (
     DRAWS,
@@ -32,7 +32,6 @@ from safeswap.evaluation.statistics import (
     paired_difference,
     percentiles,
     resampled_sums,
-    rogan_gladen,
     wilson,
 )
 from safeswap.report.tables import Cell, Column, Row, Table
@@ -40,18 +39,6 @@ from safeswap.report.tables import Cell, Column, Row, Table
 _ROLES = ("base", "safety", "language", "merged", "other")
 _ROLE_TITLES = {"base": "base", "safety": "safety expert", "language": "language expert"}
 _RATE_TITLES = {"unsafe": "unsafe", "refused": "refused", "right": "right"}
-FLAGS = {
-    "empty": "empty",
-    "repetition": "repeats",
-    "echo": "echo",
-    "other_language": "other language",
-    "cut": "cut",
-    "prompt_cut": "prompt cut",
-    "filtered": "filtered",
-    "invalid": "invalid",
-    "unparsed": "unparsed",
-}
-"""What is counted of the answers, and what its column is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +64,7 @@ def rates_table(evidence: Evidence, notes: Sequence[str] = ()) -> Table:
     where: list[tuple[CellSpec, str]] = []
     for benchmark in evidence.benchmarks:
         cells = evidence.of(benchmark)
-        arrow = "↓" if cells[0].lower_is_better else "↑"
-        group = f"{cells[0].title}, {_RATE_TITLES[cells[0].measures]} % {arrow}"
+        group = _group(cells[0])
         for cell in cells:
             columns.append(Column(cell.language, group))
             where.append((cell, cell.language))
@@ -90,6 +76,59 @@ def rates_table(evidence: Evidence, notes: Sequence[str] = ()) -> Table:
         rates = [rate_cell(evidence, arm, cell, language) for cell, language in where]
         rows.append(Row.of(_arm_title(evidence, arm), *rates))
     return Table("Rates", tuple(columns), tuple(rows), (*_notes(evidence), *notes))
+
+
+def methods_table(evidence: Evidence) -> Table | None:
+    """The paper's arrangement: a row per method, and in each language that language's own models.
+
+    Language experts share a row, and so do merges whose names differ in the language only
+    (``by-layer-sw``, ``by-layer-te``). None where no row would hold several models.
+    """
+    rows = _methods(evidence)
+    if all(len(models) == 1 for models in rows.values()):
+        return None
+    columns = [Column("method", align="left")]
+    cells = [cell for benchmark in evidence.benchmarks for cell in evidence.of(benchmark)]
+    columns += [Column(cell.language, _group(cell)) for cell in cells]
+    made = []
+    for method, models in rows.items():
+        shown = []
+        for cell in cells:
+            arm = models.get(cell.language) or models.get("")
+            if arm is None:
+                reason = f"{cell.title}, {cell.language}: no such model of this language"
+                shown.append(Cell.missing(reason))
+            else:
+                shown.append(rate_cell(evidence, arm, cell, cell.language))
+        made.append(Row.of(method, *shown))
+    return Table("Rates by method, each language's own models", tuple(columns), tuple(made))
+
+
+def _methods(evidence: Evidence) -> dict[str, dict[str, str]]:
+    """Method → language → model; the language is empty for models of no language."""
+    rows: dict[str, dict[str, str]] = {}
+    for arm in sorted_arms(evidence):
+        model = evidence.models[arm]
+        code, role = str(model.get("language", "")), _role(model)
+        title = _arm_title(evidence, arm)
+        if code and role == "language":
+            title = _ROLE_TITLES[role]
+        elif code:
+            title = _without(arm, code) or "merged"
+        if code in rows.get(title, {}):  # two of one kind: each by its own name
+            title = arm
+        rows.setdefault(title, {})[code] = arm
+    return rows
+
+
+def _without(name: str, code: str) -> str:
+    """A model's name less its language: ``by-layer-sw`` is by-layer."""
+    return "-".join(part for part in re.split(r"[-_.+]", name) if part and part != code)
+
+
+def _group(cell: CellSpec) -> str:
+    arrow = "↓" if cell.lower_is_better else "↑"
+    return f"{cell.title}, {_RATE_TITLES[cell.measures]} % {arrow}"
 
 
 def rate_cell(evidence: Evidence, arm: str, cell: CellSpec, language: str) -> Cell:
@@ -220,12 +259,12 @@ def comparisons_tables(comparisons: Sequence[Comparison], margin: float = MARGIN
     for one in comparisons:
         d = one.paired
         note = f"{d.dropped} pairs left out: an outcome could not be read" if d.dropped else None
-        key = f"{one.cell.benchmark}/{one.cell.language}/{one.candidate}"
+        key = f"{one.cell.benchmark}/{one.cell.language}/{one.candidate}:{one.reference}"
         difference = Cell.figure(
             d.difference, d.interval.low, d.interval.high, sign=True, note=note, key=key
         )
         adjusted = Cell("–" if one.adjusted is None else _p(one.adjusted), one.adjusted)
-        shown = (_count(d.n), difference, Cell(_p(d.p), d.p), adjusted, _reading(one))
+        shown = (count_cell(d.n), difference, Cell(_p(d.p), d.p), adjusted, _reading(one))
         rows.setdefault(f"{one.candidate} − {one.reference}", []).append(
             Row.of(f"{one.cell.title} {one.cell.language}", *shown)
         )
@@ -254,105 +293,9 @@ def _reading(one: Comparison) -> str:
     return "safer" if one.paired.difference < 0 else "less safe"
 
 
-def answers_table(evidence: Evidence) -> Table | None:
-    """How many answers were flagged, cut or could not be judged: broken models look safe.
-
-    Columns of zeros are left out, and said to be.
-    """
-    found = [
-        (arm, cell, counts)
-        for cell in evidence.cells
-        for arm in sorted_arms(evidence)
-        if (counts := evidence.get(arm, cell.benchmark, cell.language).counts)
-        and (cell.measures != "right" or any(counts.get(flag) for flag in FLAGS))
-    ]
-    shown = [flag for flag in FLAGS if any(counts.get(flag) for _, _, counts in found)]
-    columns = (
-        Column("model", align="left"),
-        Column("language", align="left"),
-        *map(Column, ("answers", *(FLAGS[flag] for flag in shown))),
-    )
-    rows = [
-        Row.of(arm, cell.language, *map(_count, counted), group=cell.title)
-        for arm, cell, counts in found
-        for counted in [[counts.get(name, 0) for name in ("answers", *shown)]]
-    ]
-    none = ", ".join(title for flag, title in FLAGS.items() if flag not in shown)
-    notes = (f"None was: {none}.",) if none else ()
-    return Table("What the answers look like", columns, tuple(rows), notes) if rows else None
-
-
-def _count(number: int) -> Cell:
+def count_cell(number: int) -> Cell:
+    """A count as it is."""
     return Cell(str(number), number)
-
-
-def numbers_table(evidence: Evidence) -> Table | None:
-    """Numbers read by value beside lm-eval's own metrics, where a benchmark asks for numbers."""
-    columns = (
-        Column("model", align="left"),
-        Column("language", align="left"),
-        Column("questions"),
-        Column("right by value %"),
-        Column("lm-eval's filters %", align="left"),
-        Column("no number"),
-    )
-    rows = []
-    for cell in evidence.cells:
-        for arm in sorted_arms(evidence):
-            found = evidence.get(arm, cell.benchmark, cell.language)
-            read = [row for _, row in found.rows.values() if "number" in row]
-            if not read:
-                continue
-            share = float(np.mean([row["right"] for row in read]))
-            theirs = ", ".join(
-                f"{name.rpartition(',')[2]} {100 * float(np.mean(scores)):.1f}"
-                for name in read[0]["metrics"]
-                for scores in [[row["metrics"][name] for row in read]]
-            )
-            counted = [_count(n) for n in (len(read), found.counts["no number read"])]
-            cells = (counted[0], Cell.figure(share), theirs, counted[1])
-            rows.append(Row.of(arm, cell.language, *cells, group=cell.title))
-    return Table("Numbers", columns, tuple(rows)) if rows else None
-
-
-def corrected_table(evidence: Evidence, annotations: Annotations) -> Table:
-    """Unsafe rates corrected for the judge's errors as hand labels show them (Rogan–Gladen).
-
-    One pair of error rates is used for all models and languages; "not identifiable" says why.
-    """
-    called = ("unsafe", "controversial") if evidence.strict else ("unsafe",)
-    errors = weighted_error_rates(annotations, judge_positive=called)
-    columns = (
-        Column("model", align="left"),
-        Column("language", align="left"),
-        Column("as judged %"),
-        Column("corrected %"),
-    )
-    rows = []
-    for cell in evidence.cells:
-        for arm in sorted_arms(evidence):
-            found = evidence.get(arm, cell.benchmark, cell.language)
-            if cell.measures != "unsafe" or not found.outcomes:
-                continue
-            rate = Rate.of(np.array(list(found.outcomes.values())))
-            fixed = rogan_gladen(
-                (rate.k, rate.n), errors.sensitivity.counts, errors.specificity.counts
-            )
-            if fixed.value is None or fixed.interval is None:
-                shown = Cell.missing(fixed.reason or "not identifiable")
-            else:
-                shown = Cell.figure(fixed.value, fixed.interval.low, fixed.interval.high)
-            judged = rate_cell(evidence, arm, cell, cell.language)
-            rows.append(Row.of(arm, cell.language, judged, shown, group=cell.title))
-    note = (
-        f"From {len(annotations.labelled)} hand labels: the judge's sensitivity is "
-        f"{_share(errors.sensitivity.value)}, its specificity {_share(errors.specificity.value)}."
-    )
-    return Table("Corrected for the judge's errors", columns, tuple(rows), (note,))
-
-
-def _share(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"
 
 
 def sorted_arms(evidence: Evidence) -> list[str]:

@@ -16,8 +16,9 @@ value, and compared by its value.
 **How it is written.** Decimal digits of any script. A minus touches its number or its currency
 (U+2212 may stand off); a hyphen after a digit or a letter is none, nor is a dash. Currency,
 percent, units, Markdown and LaTeX around a number do not matter. Fractions (1/2, ½,
-``\\frac{1}{2}``) and 1.8e3 are read by value; 万 and 億 multiply. Numbers in words (eighteen, 十八,
-"1.8 million") are not read, nor mixed ones as one (2 1/2 ends with 1/2).
+``\\frac{1}{2}``), mixed numbers (2 1/2), powers of ten (1.8e3, 1.8 × 10³, ``10^{3}``) and other
+small powers (3², 2^3) are read by value; 万 and 億 multiply. Numbers in words (eighteen, 十八,
+"1.8 million") are not read.
 
 **Separators**, where groups of digits are joined by them:
 
@@ -97,6 +98,10 @@ _TOKEN = re.compile(
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}")
+_LATEX_MIXED = re.compile(rf"(?<=[0-9])\s*{_LATEX_FRACTION.pattern}")
+_SUPERSCRIPTS: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_RAISED = re.compile(r"(?<=[0-9])⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_TIMES = re.compile(r"\s*(?:[×x*·]|\\times|\\cdot)\s*")
 _SAID = re.compile("|".join(_SAYS), re.IGNORECASE)
 _NAMED = re.compile(
     rf"(?:####|(?:{_NAMES})[\s*_]*[:：=])[\s*_$\\(\[`]*"
@@ -106,6 +111,7 @@ _NAMED = re.compile(
 _CHAIN = re.compile(r"(?:[\s*×xX÷/+\-\u2212=()$€£¥%]|\\times|\\cdot|\\div)*")
 _GLUE = 60
 _UNIT = 20
+_LARGEST_POWER = 20
 _EXACT = Context(prec=40)
 
 
@@ -168,7 +174,9 @@ def _prepared(text: str) -> str:
     plain = re.sub(r"(?<=[0-9])，(?=[0-9]{3}(?![0-9]))", ",", plain)
     plain = plain.replace("{,}", ",").replace("\\$", "$").replace("\\%", "%")
     plain = re.sub(r"(?<=[0-9])\\[,;:! ](?=[0-9]{3})", "\u2009", plain)
-    return _LATEX_FRACTION.sub(r"\1/\2", plain)
+    plain = _RAISED.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), plain)
+    plain = re.sub(r"(?<=[0-9])\^\{\s*(-?[0-9]+)\s*\}", r"^\1", plain)
+    return _LATEX_FRACTION.sub(r"\1/\2", _LATEX_MIXED.sub(r" \1/\2", plain))
 
 
 def _boxed(text: str) -> str | None:
@@ -217,22 +225,56 @@ def _chained(text: str, found: list[_Found], index: int) -> Decimal:
 
 
 def _numbers(text: str, comma_decimal: bool) -> Iterator[_Found]:
-    """Every number of a prepared text, fractions and myriads joined."""
+    """Every number of a prepared text; fractions, powers and myriads are joined."""
     joined: list[_Found] = []
     for single in _single(text, comma_decimal):
         item = single
         power = _MYRIADS.get(text[item.end : item.end + 1])
         if power:
             item = _Found(item.start, item.end + 1, _EXACT.multiply(item.value, power))
-        before = joined[-1] if joined else None
-        if before and before.end == item.start and text[before.end - 1] in _MYRIADS:
-            item = _Found(before.start, item.end, _EXACT.add(before.value, item.value))
-            joined.pop()
-        elif before and item.value and _is_fraction(text, before, item):
-            item = _Found(before.start, item.end, _EXACT.divide(before.value, item.value))
-            joined.pop()
+        while joined and (value := _together(text, joined[-1], item)) is not None:
+            item = _Found(joined.pop().start, item.end, value)
         joined.append(item)
     yield from joined
+
+
+def _together(text: str, before: _Found, item: _Found) -> Decimal | None:
+    """The value of two neighbours that are one number, or None where they are two."""
+    if before.end == item.start and text[before.end - 1] in _MYRIADS:
+        return _EXACT.add(before.value, item.value)
+    if item.value and _is_fraction(text, before, item):
+        return _EXACT.divide(before.value, item.value)
+    if _is_mixed(text, before, item):
+        return _EXACT.add(before.value, item.value.copy_sign(before.value))
+    if _is_power(text, before, item):
+        return _EXACT.power(before.value, item.value)
+    scale = text[item.start : item.end].startswith("10^")
+    if scale and _TIMES.fullmatch(text, before.end, item.start):
+        return _EXACT.multiply(before.value, item.value)
+    return None
+
+
+def _is_mixed(text: str, whole: _Found, part: _Found) -> bool:
+    """Whether a whole number and a fraction with a space between them are one: 2 1/2."""
+    written = text[part.start : part.end]
+    fraction = "/" in written or not written[0].isdigit()
+    return (
+        text[whole.end : part.start] == " "
+        and text[whole.start : whole.end].lstrip("-\u2212").isdigit()
+        and fraction
+        and 0 < part.value < 1
+    )
+
+
+def _is_power(text: str, base: _Found, exponent: _Found) -> bool:
+    """Whether two numbers are joined by ^, and the power is no monster."""
+    return (
+        text[base.end : exponent.start] == "^"
+        and bool(base.value)
+        and base.end - base.start <= _LARGEST_POWER
+        and abs(exponent.value) <= _LARGEST_POWER
+        and exponent.value == exponent.value.to_integral_value()
+    )
 
 
 def _is_fraction(text: str, above: _Found, below: _Found) -> bool:

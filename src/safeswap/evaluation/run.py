@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,24 +26,29 @@ from safeswap.evaluation.annotation import (
     sample_for_annotation,
     write_sample,
 )
+from safeswap.evaluation.answers import (
+    answers_table,
+    corrected_table,
+    degrees_table,
+    numbers_table,
+)
 from safeswap.evaluation.arms import Arm, make_arms
 from safeswap.evaluation.collect import Generation
 from safeswap.evaluation.comparison import (
-    answers_table,
     compare_all,
     comparisons_tables,
-    corrected_table,
-    numbers_table,
+    methods_table,
     rates_table,
 )
-from safeswap.evaluation.evidence import POOLED, Answered, gather
+from safeswap.evaluation.evidence import gather
 from safeswap.evaluation.judges import make_judge
 from safeswap.evaluation.progress import items_bar
 from safeswap.evaluation.responders import BACKENDS, BackendOptions, Responder
 from safeswap.evaluation.responders.encoding import read_template
 from safeswap.evaluation.statistics import MARGIN
-from safeswap.evaluation.store import Results, find_arm, open_results, read_rows, start_results
+from safeswap.evaluation.store import Results, find_arm, open_results, start_results
 from safeswap.evaluation.suites import Suite, make_suite
+from safeswap.evaluation.tracing import explain
 from safeswap.report.tables import Table
 
 _NO_PAIRS = (
@@ -243,7 +246,8 @@ def compare(
     evidence = gather(results, judge, strict, dev=dev)
     comparisons = compare_all(evidence, reference, margin)
     alone = () if comparisons else (_NO_PAIRS,)
-    tables: list[Table | None] = [rates_table(evidence, alone)]
+    tables: list[Table | None] = [rates_table(evidence, alone), methods_table(evidence)]
+    tables.append(degrees_table(evidence))
     tables += comparisons_tables(comparisons, margin)
     if annotations is not None:
         tables.append(corrected_table(evidence, read_annotations(annotations)))
@@ -259,66 +263,13 @@ def _marked(table: Table, chosen: Sequence[str]) -> Table:
     return replace(table, title=f"{table.title} (dev)", notes=(note, *table.notes))
 
 
-def explain(
-    results: Sequence[str | Path],
-    cell: str,
-    *,
-    judge: str | None = None,
-    strict: bool = True,
-) -> str:
-    """Where a number in a table comes from: its count, and every stored row behind it.
-
-    Args:
-        cell: ``BENCHMARK/LANGUAGE/MODEL``; the language may be ``all``.
-
-    Raises:
-        EvaluationError: no such cell; the nearest is named.
-    """
-    evidence = gather(results, judge, strict, dev=True)  # single rows are no result
-    known = [
-        f"{c.benchmark}/{language}/{arm}"
-        for arm in evidence.models
-        for c in evidence.cells
-        for language in (c.language, POOLED)
-    ]
-    if cell not in known:
-        raise EvaluationError(f"no cell is called {cell!r}{nearest(cell, known)}")
-    benchmark, language, arm = cell.rsplit("/", 2)
-    found = evidence.get(arm, benchmark, language)
-    counted = [value for value in found.outcomes.values() if not math.isnan(value)]
-    model = evidence.models[arm]
-    lines = [f"{cell}: {int(sum(counted))} of {len(counted)}"]
-    if len(counted) < len(found.outcomes):
-        lines[0] += f", {len(found.outcomes) - len(counted)} unparsed"
-    lines.append(f"model: {arm} = {model.get('source')}, digest {model.get('digest')}")
-    if found.missing:
-        lines.append(f"not in it: {found.missing}")
-    return "\n".join([*lines, *_row_lines(found)])
-
-
-def _row_lines(found: Answered) -> list[str]:
-    """Outcome, file and line, key, what was said of it, and how the response begins."""
-    numbers: dict[Path, dict[str, int]] = {}
-    lines = []
-    for id_, (path, row) in found.rows.items():
-        if path not in numbers:
-            numbers[path] = {r["key"]: n for n, r in enumerate(read_rows(path), start=1)}
-        value = found.outcomes[id_]
-        shown = "?" if math.isnan(value) else str(int(value))
-        said = row.get("verdict") or json.dumps(row.get("metrics", {}))
-        if row.get("refusal"):
-            said += ", refused"
-        text = " ".join(str(row.get("response", "")).split())
-        text = text if len(text) <= 60 else text[:57] + "…"
-        place = f"{path}:{numbers[path][row['key']]}"
-        lines.append(f"{shown}  {place}  {row['key']}  {said}  {text}".rstrip())
-    return lines
-
-
 def annotate(
     results: str | Path, out: Path, sample: int, *, seed: int = 0, judge: str | None = None
 ) -> tuple[Path, int]:
     """Draw a stratified, blind sample of judged responses; the key file and how many were drawn.
+
+    Only responses to harmful prompts are drawn: the labels are to say how often the judge errs on
+    those, and what it says of answers to harmless prompts is another matter.
 
     Raises:
         EvaluationError: no verdicts, a sample too small for its strata, a sheet that exists.
@@ -326,12 +277,15 @@ def annotate(
     evidence = gather([results], judge, dev=True)
     rows = [
         {**row, "key": f"{arm}/{row['key']}", "arm": arm}
-        for (arm, _, _), found in evidence.answered.items()
-        for _, row in found.rows.values()
-        if "verdict" in row
+        for cell in evidence.cells
+        if cell.measures == "unsafe"
+        for arm in evidence.models
+        for _, row in evidence.get(arm, cell.benchmark, cell.language).rows.values()
     ]
     if not rows:
-        raise EvaluationError(f"{results}: holds no judged responses. Run `safeswap judge` first.")
+        raise EvaluationError(
+            f"{results}: holds no judged responses to harmful prompts. Run `safeswap judge` first."
+        )
     drawn = sample_for_annotation(rows, sample, seed)
     return write_sample(drawn, out), len(drawn.rows)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from safeswap.errors import EvaluationError, nearest
 
 Part = Literal["dev", "test"]
-PARTS: tuple[str, ...] = get_args(Part)
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from typing import Any, Literal
 import yaml
 
 from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.evaluation.coverage import BELEBELE, GLOBAL_MMLU, MGSM, MMMLU
 from safeswap.evaluation.prompts import Kind, PromptSet, read_prompts, with_instruction
 from safeswap.evaluation.splits import Split
 
@@ -54,41 +55,6 @@ TITLES = {
 }
 
 _NAME = re.compile(r"[\w.+-]+")
-
-# ISO 639-1 → what a benchmark calls the language in lm-eval 0.4.13.
-_MMMLU = {
-    "ar": "ar_xy", "bn": "bn_bd", "de": "de_de", "es": "es_la", "fr": "fr_fr", "hi": "hi_in",
-    "id": "id_id", "it": "it_it", "ja": "ja_jp", "ko": "ko_kr", "pt": "pt_br", "sw": "sw_ke",
-    "yo": "yo_ng", "zh": "zh_cn",
-}  # fmt: skip
-_GLOBAL_MMLU = (
-    "am ar bn cs de el en es fa fil fr ha he hi id ig it ja ko ky lt mg ms ne nl ny pl pt ro ru si "
-    "sn so sr sv sw te tr uk vi yo zh"
-)
-_MGSM = "bn de en es fr ja ru sw te th zh"
-_BELEBELE = {
-    "af": "afr_Latn", "am": "amh_Ethi", "ar": "arb_Arab", "as": "asm_Beng", "az": "azj_Latn",
-    "bm": "bam_Latn", "bn": "ben_Beng", "bo": "bod_Tibt", "bg": "bul_Cyrl", "ca": "cat_Latn",
-    "cs": "ces_Latn", "da": "dan_Latn", "de": "deu_Latn", "el": "ell_Grek", "en": "eng_Latn",
-    "es": "spa_Latn", "et": "est_Latn", "eu": "eus_Latn", "fa": "pes_Arab", "fi": "fin_Latn",
-    "fr": "fra_Latn", "gn": "grn_Latn", "gu": "guj_Gujr", "ha": "hau_Latn", "he": "heb_Hebr",
-    "hi": "hin_Deva", "hr": "hrv_Latn", "ht": "hat_Latn", "hu": "hun_Latn", "hy": "hye_Armn",
-    "id": "ind_Latn", "ig": "ibo_Latn", "is": "isl_Latn", "it": "ita_Latn", "ja": "jpn_Jpan",
-    "jv": "jav_Latn", "ka": "kat_Geor", "kk": "kaz_Cyrl", "km": "khm_Khmr", "kn": "kan_Knda",
-    "ko": "kor_Hang", "ky": "kir_Cyrl", "lg": "lug_Latn", "ln": "lin_Latn", "lo": "lao_Laoo",
-    "lt": "lit_Latn", "lv": "lvs_Latn", "mg": "plt_Latn", "mi": "mri_Latn", "mk": "mkd_Cyrl",
-    "ml": "mal_Mlym", "mn": "khk_Cyrl", "mr": "mar_Deva", "ms": "zsm_Latn", "mt": "mlt_Latn",
-    "my": "mya_Mymr", "nb": "nob_Latn", "ne": "npi_Deva", "nl": "nld_Latn", "no": "nob_Latn",
-    "ny": "nya_Latn", "om": "gaz_Latn", "or": "ory_Orya", "pa": "pan_Guru", "pl": "pol_Latn",
-    "ps": "pbt_Arab", "pt": "por_Latn", "ro": "ron_Latn", "ru": "rus_Cyrl", "rw": "kin_Latn",
-    "sd": "snd_Arab", "si": "sin_Sinh", "sk": "slk_Latn", "sl": "slv_Latn", "sn": "sna_Latn",
-    "so": "som_Latn", "sq": "als_Latn", "sr": "srp_Cyrl", "ss": "ssw_Latn", "st": "sot_Latn",
-    "su": "sun_Latn", "sv": "swe_Latn", "sw": "swh_Latn", "ta": "tam_Taml", "te": "tel_Telu",
-    "tg": "tgk_Cyrl", "th": "tha_Thai", "ti": "tir_Ethi", "tl": "tgl_Latn", "tn": "tsn_Latn",
-    "tr": "tur_Latn", "ts": "tso_Latn", "uk": "ukr_Cyrl", "ur": "urd_Arab", "uz": "uzn_Latn",
-    "vi": "vie_Latn", "wo": "wol_Latn", "xh": "xho_Latn", "yo": "yor_Latn", "zh": "zho_Hans",
-    "zu": "zul_Latn",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,20 +297,20 @@ def _harness_task(name: str, code: str, file: Path | None) -> HarnessTask | str:
     if file is not None and not file.is_file():
         raise EvaluationError(f"{file}: there is no such file. Check --data {name}/{code}=FILE.")
     if name == "mmmlu":
-        if code in _MMMLU:
-            return HarnessTask(code, f"mmmlu_{_MMMLU[code]}", file=file)
-        if code in _GLOBAL_MMLU.split():
+        if code in MMMLU:
+            return HarnessTask(code, f"mmmlu_{MMMLU[code]}", file=file)
+        if code in GLOBAL_MMLU.split():
             label = f"{code}: Global-MMLU (full), not MMMLU, which lacks it"
             return HarnessTask(code, f"global_mmlu_full_{code}", file=file, label=label)
         return "neither MMMLU's 14 languages nor Global-MMLU's 42 include it"
     if name == "belebele":
-        flores = _BELEBELE.get(code, code if "_" in code else "")
+        flores = BELEBELE.get(code, code if "_" in code else "")
         if not flores:
             return "BELEBELE does not have it under this code; try FLORES-200's, such as hau_Latn"
         return HarnessTask(code, f"belebele_{flores}", file=file, cluster="link")
-    if code in _MGSM.split():
+    if code in MGSM.split():
         return HarnessTask(code, f"mgsm_native_cot_{code}", file=file, numbers=True)
-    return f"MGSM is in {', '.join(_MGSM.split())} only"
+    return f"MGSM is in {', '.join(MGSM.split())} only"
 
 
 class _Loader(yaml.SafeLoader):

@@ -169,6 +169,7 @@ def _parameters(model: Any, family: Family, language: str) -> dict[str, torch.Te
     that a tensor was transposed, split or scaled on its way.
     """
     held, prefix = model.state_dict(), f"{model.base_model_prefix}."
+    head = model.get_output_embeddings()  # which not every family calls what its files call it
     found: dict[str, torch.Tensor] = {}
     lost: list[str] = []
     for name in family.names:
@@ -176,6 +177,8 @@ def _parameters(model: Any, family: Family, language: str) -> dict[str, torch.Te
             continue  # the language expert's in every candidate
         names = (name, prefix + name, name.removeprefix(prefix))
         parameter = next((held[known] for known in names if known in held), None)
+        if parameter is None and name in family.base.heads and head is not None:
+            parameter = head.weight.data
         if parameter is None or not _is_stored(parameter, family, language, name):
             lost.append(name)
         else:

@@ -7,6 +7,7 @@
     RESULTS/test/LANGUAGE/          the models it was made from, the paper's rule, the chosen one
     RESULTS/plans/LANGUAGE/         every cell's plan; merge the one you want
     RESULTS/chosen-LANGUAGE.yaml    the chosen plan
+    RESULTS/report-dev, -test/      tables and figures of both sides
 
 Cells that come to the same table are asked once. Models and judge never share memory: all answers
 are stored before a judge is loaded. Whatever stops it, the same command goes on.
@@ -29,6 +30,7 @@ from safeswap.evaluation.arms import Arm
 from safeswap.evaluation.judges import make_judge
 from safeswap.evaluation.progress import items_bar
 from safeswap.evaluation.responders import BackendOptions
+from safeswap.evaluation.splits import PARTS
 from safeswap.evaluation.store import Results, digest_of, start_results
 from safeswap.evaluation.suites import Suite
 from safeswap.explore.choice import Choice, choose, mark
@@ -37,6 +39,7 @@ from safeswap.explore.sweepfile import GridCell, Sweep
 from safeswap.operators import Operation
 from safeswap.plan import Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile, unchanged
+from safeswap.report.ablation import write_ablation
 
 PAPER = "paper"
 """The arm of the paper's rule at its defaults on the test side."""
@@ -112,6 +115,10 @@ def run_sweep(
     for one in done:
         if one.test is not None:
             judging(one.test)
+    for part in PARTS:
+        found = [m for code in every for m in read_measured(results / part / code, code)]
+        written = write_ablation(found, part, results / f"report-{part}", sweep.rule.loss)
+        say(f"{written[0]}: {part} questions, with {len(written) - 1} more files beside it")
     return done
 
 
@@ -161,7 +168,16 @@ def candidate_arm(
     name: str, language: str, digest: str, about: Mapping[str, Any], chosen: Mapping[str, Any]
 ) -> Arm:
     """A candidate as the results know it; its digest is that of its inputs and table."""
-    return Arm(name, "in memory", "", digest, "merged", language, chosen, about)
+    return Arm(
+        name,
+        "in memory",
+        "",
+        digest,
+        "merged",
+        reference=language,
+        chosen=chosen,
+        candidate=about,
+    )
 
 
 def cells_of(suite: Suite, language: str) -> list[str]:

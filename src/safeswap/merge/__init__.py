@@ -9,7 +9,9 @@ puts these on the disk.
 
 from safeswap.merge.jobs import (
     Job,
+    check_donor,
     check_inputs,
+    check_operator_files,
     identity,
     output_layout,
     prepare,
@@ -25,7 +27,9 @@ __all__ = [
     "RunHash",
     "Scratch",
     "Written",
+    "check_donor",
     "check_inputs",
+    "check_operator_files",
     "identity",
     "make_scratch",
     "measure_joins",

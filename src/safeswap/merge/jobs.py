@@ -12,6 +12,7 @@ from typing import Any
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import BASE, SAFETY, Family
 from safeswap.checkpoint.layout import Layout, OutputTensor, group_by_size, lay_out
+from safeswap.checkpoint.tokenizers import has_tokenizer
 from safeswap.errors import FamilyError, OutputError, PlanError
 from safeswap.operators import Recipe, applies, linear, recipe_of
 from safeswap.plan import Plan, check_operators, check_units
@@ -122,6 +123,21 @@ def _check_tied(family: Family, plan: Plan) -> None:
         )
 
 
+def check_donor(family: Family, donor: str) -> None:
+    """The donor brings the tokenizer, where anyone has one.
+
+    Raises:
+        FamilyError: it has none; names who has.
+    """
+    having = [role for role, member in family.members.items() if has_tokenizer(member.folder)]
+    if having and donor not in having:
+        raise FamilyError(
+            f"{family.members[donor].folder}: has no tokenizer, and the {donor} checkpoint is the "
+            f"donor of the output's. Use --donor {having[0]} (or donor: {having[0]} in the plan), "
+            "or put the tokenizer's files into the folder."
+        )
+
+
 def identity(jobs: Sequence[Job], profile: Profile) -> str:
     """What a resumed run must have in common with the first one (SHA-256, hex)."""
     content = {
@@ -151,6 +167,21 @@ def refuse_overlap(family: Family, out: Path) -> None:
             raise OutputError(f"{out}: is (in) the {role} checkpoint. Choose another --out.")
         if target in member.folder.parents and out.exists():
             raise OutputError(f"{out}: holds the {role} checkpoint. Choose another --out.")
+
+
+def check_operator_files(jobs: Sequence[Job], digests: Mapping[str, str]) -> None:
+    """The files that operators read fit the tensors and weights that they join.
+
+    Args:
+        digests: role → digest of its weights.
+
+    Raises:
+        CalibrationError: says what is missing, damaged, or of other weights.
+    """
+    for job in jobs:
+        for recipe in job.recipes.values():
+            if recipe.join is not None:
+                recipe.join.operator.check_files(recipe.join.task, digests)
 
 
 def check_inputs(family: Family, plans: Sequence[Plan], profile: Profile) -> None:

@@ -5,7 +5,9 @@ A new operator is a file with a subclass of `Operator` and its line in `OPERATOR
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.family import BASE
@@ -31,6 +33,7 @@ from safeswap.operators.matrices import one_blas_thread
 from safeswap.operators.model_stock import ModelStock
 from safeswap.operators.nuslerp import Nuslerp
 from safeswap.operators.project import Project
+from safeswap.operators.regmean import RegMean
 from safeswap.operators.sce import Sce
 from safeswap.operators.slerp import Slerp
 from safeswap.operators.ties import Ties
@@ -55,6 +58,7 @@ OPERATORS: dict[str, Operator] = {
         IsoC(),
         Wudi(),
         Project(),
+        RegMean(),
     )
 }
 """Every operator by its name, in the order in which they are listed."""
@@ -84,6 +88,31 @@ def read_operation(content: Any, where: str) -> Operation:
     operator = find_operator(table["name"], where)
     settings = operator.settle(given, where)
     return Operation(operator.name, {key: settings[key] for key in given})
+
+
+def pin_operation(operation: Operation, experts: Sequence[str], where: str) -> Operation:
+    """An operation whose files are named by absolute paths and digests (see `Operator.pinned`).
+
+    Raises:
+        CalibrationError: there is no such file, or its digest is not the one that is given.
+    """
+    operator = find_operator(operation.name, where)
+    return replace(operation, settings=operator.pinned(operation.settings, experts, where))
+
+
+def paths_in(operation: Operation) -> dict[str, str]:
+    """The files and folders that an operation's settings name: parameter → path."""
+    paths = (parameter.name for parameter in OPERATORS[operation.name].parameters if parameter.path)
+    return {name: str(operation.settings[name]) for name in paths if operation.settings.get(name)}
+
+
+def place_operation(operation: Operation, folder: Path) -> Operation:
+    """The paths in an operation's settings, those that are relative, as seen from a folder."""
+    found = {
+        name: str((folder / Path(path).expanduser()).resolve())
+        for name, path in paths_in(operation).items()
+    }
+    return replace(operation, settings={**operation.settings, **found})
 
 
 def applies(operation: Operation, weights: Mapping[str, float]) -> bool:
@@ -139,7 +168,7 @@ def recipe_of(
     read = _read(operator, weights)
     places = tuple(number for number, expert in enumerate(weights) if expert in read)
     settings = operator.settle(operation.settings, operation.name)
-    task = Task(name, shape, tuple(read.values()), settings, places, inside)
+    task = Task(name, shape, tuple(read.values()), settings, places, inside, tuple(read))
     terms = tuple((expert, float(weight)) for expert, weight in read.items())
     first = ((BASE, 1.0),) if operator.reads_base else ()
     return Recipe((*first, *terms), Join(operator, task, str(operation)))
@@ -162,6 +191,9 @@ __all__ = [
     "join_arrays",
     "linear",
     "one_blas_thread",
+    "paths_in",
+    "pin_operation",
+    "place_operation",
     "read_operation",
     "recipe_of",
 ]

@@ -8,7 +8,8 @@ An operator works on chunks of a tensor, so that no model and no large tensor ha
 - `whole` asks for the tensor in one chunk (factorizations), `grain` for chunks of whole rows.
 
 Everything is a function of its arguments alone: the result depends neither on how a tensor was cut
-into chunks nor on which worker took them.
+into chunks nor on which worker took them. Files that settings name (`regmean`'s) are arguments too:
+`pinned` puts their digest into the plan, and `check_files` refuses what does not fit before work.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from safeswap.errors import PlanError, nearest
 
 Numbers = NDArray[Any]
 """Weights of one tensor, flat, float32 or float64."""
-Value = float | int | bool
+Value = float | int | bool | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,9 @@ class Parameter:
     """One parameter of an operator.
 
     Attributes:
-        default: its type is the parameter's type: float, int or bool.
+        default: its type is the parameter's type: float, int, bool or str.
         low, high: the range; the ends belong to it unless `open_low` or `open_high`.
+        path: names a file or folder; relative ones count from the plan's own folder.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Parameter:
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
+    path: bool = False
 
     def checked(self, value: Any, where: str) -> Value:
         """The value in the parameter's type.
@@ -55,6 +58,10 @@ class Parameter:
             if isinstance(value, bool):
                 return value
             raise PlanError(f"{where}: {self.name} is {value!r}; use true or false.")
+        if isinstance(self.default, str):
+            if isinstance(value, str):
+                return value
+            raise PlanError(f"{where}: {self.name} is {value!r}; use {self.range}.")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and isinstance(self.default, int) and value == int(value):
             value = int(value)
@@ -74,6 +81,8 @@ class Parameter:
     @property
     def range(self) -> str:
         """The range in words, e.g. ``a number in (0, 1]``."""
+        if isinstance(self.default, str):
+            return "a path" if self.path else "a text"
         kind = "true or false" if isinstance(self.default, bool) else "a number"
         kind = "a whole number" if kind == "a number" and isinstance(self.default, int) else kind
         if math.isinf(self.low) and math.isinf(self.high):
@@ -106,7 +115,9 @@ class Operation:
         return table if self.settings else self.name
 
     def __str__(self) -> str:
-        given = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        # paths and digests stand in the plan; here they would hide the rest
+        shown = {name: v for name, v in self.settings.items() if not isinstance(v, str)}
+        given = ", ".join(f"{name}={value}" for name, value in shown.items())
         return f"{self.name}({given})" if given else self.name
 
 
@@ -120,6 +131,7 @@ class Task:
         settings: every parameter of the operator.
         places: which expert of the plan each one is; random masks hang on it.
         inside: True for weights of an attention or MLP (not embeddings, norms or the output).
+        experts: the experts' roles, for operators that keep files about each.
     """
 
     name: str
@@ -128,6 +140,7 @@ class Task:
     settings: Mapping[str, Value]
     places: tuple[int, ...]
     inside: bool = True
+    experts: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -196,6 +209,30 @@ class Operator:
 
         Raises:
             PlanError: says which.
+        """
+
+    def pinned(
+        self, given: Mapping[str, Value], experts: Sequence[str], where: str
+    ) -> dict[str, Value]:
+        """The given settings with files named so that they are found, and known again, anywhere:
+        absolute paths, and the digest of what they hold. Most operators have none.
+
+        Args:
+            experts: the roles of the plan.
+
+        Raises:
+            CalibrationError: there is no such file, or its digest is not the one that is given.
+        """
+        return dict(given)
+
+    def check_files(self, task: Task, digests: Mapping[str, str]) -> None:
+        """Refuse files that do not fit a tensor and the experts' weights.
+
+        Args:
+            digests: role → digest of the expert's weights.
+
+        Raises:
+            CalibrationError: says what is missing, damaged, or of other weights.
         """
 
     def check_weights(self, weights: Mapping[str, float], where: str) -> None:

@@ -3,8 +3,15 @@
 `table` holds what a plan is, `file` how it is written and read, `fill` how a profile becomes one.
 """
 
-from safeswap.plan.fill import check_options, check_role, fill_plan
-from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators, check_units
+from safeswap.plan.fill import check_options, check_role, edited_units, fill_plan
+from safeswap.plan.table import (
+    Plan,
+    PlannedInput,
+    PlannedUnit,
+    check_operators,
+    check_units,
+    pin_operators,
+)
 from safeswap.selectors import GRANULARITIES, NORMS, OUTSIDE
 
 __all__ = [
@@ -18,5 +25,7 @@ __all__ = [
     "check_options",
     "check_role",
     "check_units",
+    "edited_units",
     "fill_plan",
+    "pin_operators",
 ]

@@ -15,7 +15,7 @@ from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.errors import PlanError, nearest
-from safeswap.operators import Operation, read_operation
+from safeswap.operators import Operation, place_operation, read_operation
 from safeswap.plan.table import RESERVED, Plan, PlannedInput, PlannedUnit, check_operators
 
 FORMAT = "safeswap-plan/1"
@@ -23,6 +23,7 @@ _KEYS = ("format", "selector", "operator", "donor", "profile", "chosen", "inputs
 _CHOSEN_KEYS = ("split", "cells")
 _UNIT_KEYS = ("weights", "operator", "shares", "difference")
 _LARGEST = sys.float_info.max
+_ROUNDED = 2e-9  # shares and differences are written with nine digits
 
 _HEAD = """\
 # A safeswap plan: per unit, the weight of each expert's task vector (expert minus base).
@@ -57,10 +58,13 @@ def text_of(plan: Plan) -> str:
 def load(path: Path) -> Plan:
     """Read a plan's file and check every key and number of it.
 
+    Relative paths in operators' settings count from the file's folder.
+
     Raises:
         PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
     """
-    return plan_of(read_yaml(path), str(path))
+    plan, folder = plan_of(read_yaml(path), str(path)), Path(path).parent
+    return plan.with_operations(lambda operation: place_operation(operation, folder))
 
 
 def read_yaml(path: Path) -> Any:
@@ -72,9 +76,14 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise PlanError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = f"is not YAML ({error.context}: {error.problem})" if error.context else error.problem
+        raise PlanError(f"{path}{line}: {what}. Mend that line.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: is not YAML ({error}).") from error
+        raise PlanError(f"{path}: is not YAML ({error}). Mend it.") from error
 
 
 def _row(row: PlannedUnit) -> dict[str, Any]:
@@ -101,7 +110,8 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
             if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is not a name; quote it")
+                problem = f"the key {key!r} is not a name; quote it"
+                raise yaml.MarkedYAMLError(None, None, problem, key_node.start_mark)
             if key in seen:
                 mark = key_node.start_mark
                 raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", mark)
@@ -200,18 +210,29 @@ def _input(role: str, given: Any, where: str) -> PlannedInput:
 
 
 def _unit(row: Any, experts: tuple[str, ...], where: str) -> PlannedUnit:
+    if isinstance(row, dict):
+        _known(row, _UNIT_KEYS, where)
     if not isinstance(row, dict) or not isinstance(row.get("weights"), dict):
         raise PlanError(f"{where}: needs weights, e.g. {{weights: {{{experts[0]}: 1}}}}.")
-    _known(row, _UNIT_KEYS, where)
     weights = dict.fromkeys(experts, 0.0)
     weights |= _numbers(row["weights"], experts, where)
     operator = _operator(row.get("operator"), where)
     shares = row.get("shares")
     if shares is None:
+        if row.get("difference") is not None:
+            raise PlanError(f"{where}: has a difference without shares; leave it out.")
         return PlannedUnit(weights, None, operator)
     if not isinstance(shares, dict) or set(shares) != set(experts):
         raise PlanError(f"{where}: shares must name {' and '.join(experts)}.")
-    return PlannedUnit(weights, _numbers(shares, experts, where), operator)
+    unit = PlannedUnit(weights, _numbers(shares, experts, where), operator)
+    said = _numbers({"difference": row.get("difference", unit.difference)}, ("difference",), where)
+    if abs(said["difference"] - (unit.difference or 0.0)) > _ROUNDED:
+        raise PlanError(
+            f"{where}: difference is {said['difference']}, but its shares differ by "
+            f"{unit.difference:.9f}. Both are notes on what led to the weights; edit the weights "
+            "alone, or leave shares and difference out."
+        )
+    return unit
 
 
 def _operator(given: Any, where: str) -> Operation | None:

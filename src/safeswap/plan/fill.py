@@ -11,14 +11,16 @@ from safeswap import selectors
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.checkpoint.source import pinned
 from safeswap.errors import PlanError, nearest
-from safeswap.operators import read_operation
+from safeswap.operators import pin_operation, read_operation
 from safeswap.plan.table import (
     RESERVED,
+    SEARCH,
     SELECTOR,
     Plan,
     PlannedInput,
     PlannedUnit,
     check_operators,
+    pin_operators,
 )
 from safeswap.profile import Profile
 from safeswap.selectors import Row
@@ -63,7 +65,7 @@ def check_options(
     settings = selectors.find(method).settle(parameters)
     if units is not None:
         selectors.find(method).fits(units, settings)
-    read_operation(operator, "--operator")
+    pin_operation(read_operation(operator, "--operator"), (SAFETY, language), "--operator")
     roles = (language, SAFETY, BASE)
     if donor is not None and donor not in roles:
         raise PlanError(f"--donor {donor!r} is unknown{nearest(donor, roles)}")
@@ -94,6 +96,7 @@ def fill_plan(
     Raises:
         PlanError: an unknown method or parameter, a value out of its range, an unknown language,
             an expert equal to the base.
+        CalibrationError: an operator's files are not there.
     """
     language = _language(profile, language)
     settings = check_options(language, method=method, operator=operator, donor=donor, **parameters)
@@ -110,7 +113,21 @@ def fill_plan(
         profile=profile_path,
     )
     check_operators(plan, f"--method {method}")
-    return plan
+    return pin_operators(plan, "--operator")
+
+
+def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
+    """The units whose weights or operators are not what the plan's selector says on the profile."""
+    settings = dict(plan.selector)
+    method = settings.pop("name", None)
+    if method == SEARCH:
+        return ()  # no rule says what they are
+    try:
+        fresh = fill_plan(profile, plan.language, method=str(method), **settings)
+    except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
+        return tuple(plan.units)
+    said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}
+    return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
 
 
 def _address(profile: Profile, role: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safeswap.anatomy import kind_of
 from safeswap.checkpoint.family import BASE, SAFETY
+from safeswap.checkpoint.files import save_text
 from safeswap.errors import PlanError, nearest
-from safeswap.operators import Operation, check_operation
+from safeswap.operators import Operation, check_operation, pin_operation
 
 SELECTOR = "share-difference"
 SEARCH = "search"
@@ -111,6 +112,20 @@ class Plan:
             kind[row.decision] = kind.get(row.decision, 0) + 1
         return table
 
+    def with_operations(self, change: Callable[[Operation], Operation]) -> Plan:
+        """The plan with every operator in it changed."""
+        units = {
+            unit: row if row.operator is None else replace(row, operator=change(row.operator))
+            for unit, row in self.units.items()
+        }
+        return replace(self, operator=change(self.operator), units=units)
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Every operator that it names."""
+        own = (row.operator for row in self.units.values() if row.operator is not None)
+        return (self.operator, *own)
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, in the order of its file."""
         from safeswap.plan import file
@@ -124,8 +139,12 @@ class Plan:
         return file.text_of(self)
 
     def save(self, path: Path) -> None:
-        """Write the plan as YAML."""
-        path.write_text(self.text(), encoding="utf-8")
+        """Write the plan as YAML.
+
+        Raises:
+            OutputError: the place cannot be written, or is full; an older file is left as it was.
+        """
+        save_text(path, self.text())
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -156,18 +175,28 @@ def check_operators(plan: Plan, where: str = "plan") -> None:
         check_operation(plan.operation(unit), plan.parts(unit), f"{where}: unit {unit}")
 
 
+def pin_operators(plan: Plan, where: str = "plan") -> Plan:
+    """The plan with the files that its operators read named by absolute paths and digests.
+
+    Raises:
+        CalibrationError: there is no such file, or its digest is not the one that the plan records.
+    """
+    return plan.with_operations(lambda given: pin_operation(given, plan.experts, where))
+
+
 def check_units(plan: Plan, units: tuple[str, ...]) -> None:
     """Refuse a table that does not name exactly the model's units.
 
     Raises:
         PlanError: names the first unknown or missing unit and the nearest right name.
     """
+    where = f"plan for {plan.language}"
     for unit in plan.units:
         if unit not in units:
-            raise PlanError(f"plan: the model has no unit {unit!r}{nearest(unit, units)}")
+            raise PlanError(f"{where}: the model has no unit {unit!r}{nearest(unit, units)}")
     missing = [unit for unit in units if unit not in plan.units]
     if missing:
         raise PlanError(
-            f"plan: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a "
+            f"{where}: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a "
             "row; weights of 0 leave it as in the base."
         )

@@ -216,7 +216,7 @@ def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> In
         for file in member.files
     )
     return InputRecord(
-        source=member.source.text,
+        source=member.source.text if member.source.hub_id else str(member.folder),
         path=str(member.folder),
         name=member.source.name,
         revision=member.source.revision,

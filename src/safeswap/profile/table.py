@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.family import BASE, SAFETY
+from safeswap.checkpoint.files import save_text
 from safeswap.errors import PlanError, nearest
 
 FORMAT = "safeswap-profile/1"
@@ -89,10 +90,34 @@ class Profile:
             table[tensor.unit].append(tensor)
         return {unit: tuple(tensors) for unit, tensors in table.items()}
 
+    def only(self, language: str) -> Profile:
+        """The same without what was measured of other languages."""
+        roles = (BASE, SAFETY, language)
+
+        def keep(table: Mapping[str, Any]) -> dict[str, Any]:
+            return {role: value for role, value in table.items() if role in roles}
+
+        tensors = tuple(
+            replace(
+                tensor,
+                update_norm=keep(tensor.update_norm),
+                inner=keep(tensor.inner),
+                digests=keep(tensor.digests),
+            )
+            for tensor in self.tensors
+        )
+        others = tuple(f"{role}:" for role in self.languages if role != language)
+        notes = tuple(note for note in self.notes if not note.startswith(others))
+        return replace(self, inputs=keep(self.inputs), tensors=tensors, notes=notes)
+
     def save(self, path: Path) -> None:
-        """Write the profile as JSON."""
+        """Write the profile as JSON.
+
+        Raises:
+            OutputError: the place cannot be written, or is full; an older file is left as it was.
+        """
         text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8")
+        save_text(path, text)
 
     def as_dict(self) -> dict[str, Any]:
         """The profile as plain JSON values."""
@@ -108,7 +133,10 @@ class Profile:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
+            raise PlanError(
+                f"{path}: cannot be read ({error.strerror}). Check the path; safeswap profile "
+                "makes one."
+            ) from error
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise PlanError(f"{path}: is not a profile ({error}). Run safeswap profile.") from error
         return cls.from_dict(content, str(path))

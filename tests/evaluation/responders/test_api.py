@@ -106,6 +106,16 @@ def test_a_server_that_is_gone_is_not_asked_on(server: Server) -> None:
     assert len(server.asked) < 300  # a few more were under way
 
 
+def test_prompts_that_are_refused_do_not_keep_the_others_from_being_asked(server: Server) -> None:
+    bad = {text(n) for n in range(6)}
+    said = answer(400, {"error": {"message": "prompt too long"}})
+    server.trouble = lambda n, body: said if body["messages"][0]["content"] in bad else None
+    for _ in range(2):
+        found, wrong = ask(server, chats(10), concurrency=1)
+        assert sorted(found) == [6, 7, 8, 9]
+        assert "6 of 10 requests failed" in wrong and "prompt too long" in wrong
+
+
 def test_timeout(server: Server) -> None:
     server.trouble = lambda n, body: server.hang()  # type: ignore[func-returns-value]
     found, wrong = ask(server, chats(1), timeout=0.2, retries=0)
@@ -219,9 +229,12 @@ def test_a_server_need_not_list_its_models(server: Server, models: Any) -> None:
     assert len(ask(server, chats(1))[0]) == 1
 
 
-def test_a_conversation_without_generation_prompt_is_refused(server: Server) -> None:
-    found, wrong = ask(server, [chat("a"), chat("b", add_generation_prompt=False)])
-    assert found == {} and "--judge-backend hf or vllm" in wrong and server.asked == []
+def test_a_conversation_without_generation_prompt_is_asked_so(server: Server) -> None:
+    asked = [chat(text(1)), chat(text(1), add_generation_prompt=False)]
+    found, wrong = ask(server, asked, concurrency=1)
+    assert not wrong and found == dict(small().respond(asked))
+    told = [body.get("add_generation_prompt") for _, body in server.asked]
+    assert told == [None, False]
 
 
 def test_what_failed_is_asked_again_and_nothing_else(server: Server, tmp_path: Path) -> None:

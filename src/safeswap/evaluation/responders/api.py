@@ -24,6 +24,8 @@ from safeswap.evaluation.responders.encoding import joined_text
 
 GIVE_UP_AFTER = 3
 """Chats in a row that may fail, after all their retries, before the rest are not even asked."""
+REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
+"""What a server says of this very request, such as that its prompt is too long."""
 LONGEST = 131072
 """Tokens of a prompt that lm-eval does not cut, where neither server nor tokenizer names a limit:
 what is too long the server refuses, which is better than an answer to half a question."""
@@ -36,7 +38,9 @@ class MalformedReplyError(Exception):
 class APIResponder:
     """A model behind ``/chat/completions``; see `Responder`. The server applies its template.
 
-    With the template off, the words go to ``/completions`` as they are.
+    With the template off, the words go to ``/completions`` as they are. For a conversation that
+    ends without a generation prompt (guards) vLLM's ``add_generation_prompt`` is sent; servers that
+    do not know it pass it over, and the guards' templates open the answer themselves.
     """
 
     def __init__(self, source: str, options: BackendOptions) -> None:
@@ -63,18 +67,14 @@ class APIResponder:
 
     def respond(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
         """As they come back; `concurrency` requests are under way at a time."""
-        if self.options.use_template and not all(chat.add_generation_prompt for chat in chats):
-            raise EvaluationError(
-                "this judge reads a whole conversation without a generation prompt, which a chat "
-                "server cannot be asked for. Run it with --judge-backend hf or vllm."
-            )
         stop, answered, in_a_row = Event(), 0, 0
         failures: list[Exception] = []
         try:
             for n, reply in _in_threads(self._ask, chats, self.options.concurrency, stop):
                 if isinstance(reply, (openai.OpenAIError, MalformedReplyError)):
                     failures.append(reply)
-                    in_a_row += 1
+                    # A request that is refused as such says nothing about the next one.
+                    in_a_row += not isinstance(reply, REFUSED)
                     if in_a_row >= GIVE_UP_AFTER:
                         stop.set()
                 elif isinstance(reply, Exception):
@@ -164,6 +164,8 @@ class APIResponder:
                 return read_completion(
                     self.client.completions.create(model=self.source, prompt=text, **limits)
                 )
+            if not chat.add_generation_prompt:  # vLLM's parameter; guards are asked with it
+                limits["extra_body"] = {"add_generation_prompt": False}
             messages: Any = [dict(message) for message in chat.messages]
             return read_completion(
                 self.client.chat.completions.create(model=self.source, messages=messages, **limits)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from safeswap.report.tables.model import Column, Row, Table, plain
 
@@ -21,12 +22,21 @@ tbody th { position: sticky; left: 0; background: Canvas; }
 tbody th[scope=rowgroup] { font-style: italic; padding-top: .8rem; }
 .right { text-align: end; }
 .notes { font-size: .875rem; }
+figure { margin: 1.5rem 0; }
+img { max-width: min(100%, 44rem); height: auto; background: #fff; }
 @media (max-width: 40rem) { body { font-size: 14px; } th, td { padding: .3rem .4rem; } }
 """.strip()
 
 
-def as_html(tables: Table | Sequence[Table], title: str | None = None) -> str:
-    """A page of its own with one table or more: no scripts, nothing fetched, fit for a phone."""
+def as_html(
+    tables: Table | Sequence[Table],
+    title: str | None = None,
+    figures: Mapping[str, str] | None = None,
+) -> str:
+    """A page of its own with one table or more: no scripts, nothing fetched, fit for a phone.
+
+    ``figures`` are images beside the page, file name → what it shows, and stand below the tables.
+    """
     several = [tables] if isinstance(tables, Table) else list(tables)
     named = _html(title or (several[0].title if several else "safeswap"))
     parts = [html_table(table, f"table{number}") for number, table in enumerate(several, 1)]
@@ -44,6 +54,7 @@ def as_html(tables: Table | Sequence[Table], title: str | None = None) -> str:
             "<body>",
             *heading,
             *parts,
+            *(_html_figure(file, what) for file, what in (figures or {}).items()),
             "</body>",
             "</html>",
             "",
@@ -70,6 +81,11 @@ def html_table(table: Table, name: str = "table1") -> str:
         lines += [_html_row(table, row, numbers, name) for row in rows]
         lines.append("</tbody>")
     return "\n".join([*lines, "</table>", "</div>", *_html_notes(table, numbers, name)])
+
+
+def _html_figure(file: str, what: str) -> str:
+    image = f'<img src="{_html(quote(file))}" alt="{_html(what)}">'
+    return f"<figure>{image}<figcaption>{_html(what)}</figcaption></figure>"
 
 
 def _html_heads(table: Table) -> list[str]:

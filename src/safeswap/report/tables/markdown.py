@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from rich.cells import cell_len
 
@@ -26,6 +27,11 @@ def as_markdown(table: Table) -> str:
     notes = [f"{raised(number)} {_markdown(note)}" for note, number in numbers.items()]
     notes += [_markdown(note) for note in table.notes]
     return "\n".join([*parts, *(f"\n{note}" for note in notes)]) + "\n"
+
+
+def markdown_figure(file: str, what: str) -> str:
+    """An image beside the Markdown file, and what it shows."""
+    return f"![{_markdown(what)}]({quote(file)})\n"
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int], rights: Sequence[bool]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from safeswap.report.tables.model import Cell, Table
 
@@ -32,12 +33,27 @@ def storable(text: str) -> str:
     return "".join("�" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
 
 
-def as_csv(table: Table) -> str:
+def as_csv(tables: Table | Sequence[Table]) -> str:
     """For spreadsheets and programs: a row per row, a header row, unrounded figures.
+
+    Several tables stand below each other, each under a line with its title, an empty line between.
 
     After a column come ``value``, ``low``, ``high``, ``note`` and ``key`` of its cells, each only
     where one of them has it. Row groups are a column ``group``. Texts are made safe to open.
     """
+    if isinstance(tables, Table):
+        return _lines(_csv_rows(tables))
+    return "\r\n".join(_lines([[_csv_field(t.title)], *_csv_rows(t)]) for t in tables)
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\r\n").writerows(rows)
+    return out.getvalue()
+
+
+def _csv_rows(table: Table) -> Iterator[list[str]]:
+    """The header, then the rows."""
     grouped = any(row.group for row in table.rows)
     header = ["group"] if grouped else []
     readers: list[tuple[int, str]] = []
@@ -47,14 +63,11 @@ def as_csv(table: Table) -> str:
             if field == "text" or any(_says_more(cell, field) for cell in cells):
                 readers.append((index, field))
                 header.append(column.full_name + ("" if field == "text" else f" {field}"))
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow([_csv_field(name) for name in header])
+    yield [_csv_field(name) for name in header]
     for row in table.rows:
         fields = [getattr(row.cells[index], field) for index, field in readers]
         shown = [row.group, *fields] if grouped else fields
-        writer.writerow([_csv_field(field) for field in shown])
-    return out.getvalue()
+        yield [_csv_field(field) for field in shown]
 
 
 def _says_more(cell: Cell, field: str) -> bool:

@@ -38,21 +38,31 @@ def _fitting(table: Table, console: Console) -> Iterator[Table]:
     if _width(table, console) <= console.width:
         yield table
         return
-    parts = split_columns(table)
+    parts, leading = split_columns(table), _leading(table)
     for number, part in enumerate(parts):
-        first = 1
+        first = leading
         while first < len(part.columns):
             last = first + 1
             while last < len(part.columns) and len(parts) > 1:
-                if _width(_columns(part, [0, *range(first, last + 1)]), console) > console.width:
+                if _width(_beside(part, leading, first, last + 1), console) > console.width:
                     break
                 last += 1
             if len(parts) == 1:
                 last = len(part.columns)  # no groups: one table, whose cells are folded
-            chosen = _columns(part, [0, *range(first, last)])
+            chosen = _beside(part, leading, first, last)
             ends = number == len(parts) - 1 and last == len(part.columns)
             yield replace(chosen, notes=table.notes if ends else ())
             first = last
+
+
+def _leading(table: Table) -> int:
+    """How many columns say what a row is: those before the first group, one at least."""
+    grouped = (n for n, column in enumerate(table.columns) if column.group)
+    return max(1, next(grouped, 1))
+
+
+def _beside(table: Table, leading: int, first: int, last: int) -> Table:
+    return _columns(table, [*range(leading), *range(first, last)])
 
 
 def _width(table: Table, console: Console) -> int:
@@ -76,18 +86,22 @@ def as_text(table: Table, width: int | None = None) -> str:
 
 
 def split_columns(table: Table) -> list[Table]:
-    """One table per group of columns, each with the row names.
+    """One table per group of columns, each with the columns before the groups, which name the rows.
 
     A table without column groups stays whole; the notes below it go with the last part.
     """
-    groups = [group for group in table.column_groups() if group[0]]
+    leading = _leading(table)
+    groups = [group for group in table.column_groups() if group[1] >= leading]
+    if not any(name for name, _, _ in groups):
+        return [table]
     parts = []
     for name, first, count in groups:
-        part = _columns(table, [0, *range(first, first + count)])
+        part = _beside(table, leading, first, first + count)
         columns = tuple(replace(column, group="") for column in part.columns)
-        last = (name, first, count) == groups[-1]
-        parts.append(replace(part, title=name, columns=columns, notes=part.notes if last else ()))
-    return parts or [table]
+        last = first + count == len(table.columns)
+        title = f"{table.title}: {name}" if name and len(groups) > 1 else table.title
+        parts.append(replace(part, title=title, columns=columns, notes=part.notes if last else ()))
+    return parts
 
 
 def as_rich(table: Table, notes: bool = True) -> RichTable:

@@ -1,0 +1,123 @@
+"""Calibration texts: unlabelled, one file for all experts or one for each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safeswap.checkpoint.family import SAFETY
+from safeswap.errors import CalibrationError, EvaluationError, nearest
+from safeswap.evaluation.prompts import read_prompts
+
+SAFETY_LANGUAGE = "en"
+"""What the safety expert reads of a file of prompts in several languages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts that one expert is run on.
+
+    Attributes:
+        name: the file's own name.
+        texts: in the file's order; none is empty.
+        digest: SHA-256 (hex) of the texts, whatever file format they came from.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the texts in their order."""
+        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
+
+
+def assign_texts(given: Sequence[str], roles: Sequence[str]) -> dict[str, Path]:
+    """Which file each expert reads, from ``FILE`` (for all others) and ``ROLE=FILE``.
+
+    Raises:
+        CalibrationError: an unknown role, a role or FILE given twice, an expert without texts.
+    """
+    chosen: dict[str, str] = {}
+    rest: list[str] = []
+    for text in given:
+        role, separator, path = text.partition("=")
+        if separator and role in roles:
+            if role in chosen:
+                raise CalibrationError(f"--texts {role}=… is given twice. Give one file.")
+            chosen[role] = path
+        elif separator and not Path(text).exists():
+            raise CalibrationError(
+                f"--texts {text}: there is no expert {role!r}{nearest(role, roles)}. Give "
+                "EXPERT=FILE."
+            )
+        else:
+            rest.append(text)
+    if len(rest) > 1:
+        raise CalibrationError(
+            f"--texts: {' and '.join(rest)} are both for all experts. Give EXPERT=FILE for each."
+        )
+    missing = [role for role in roles if role not in chosen]
+    if missing and not rest:
+        raise CalibrationError(f"{missing[0]} has no texts: add --texts {missing[0]}=FILE.")
+    return {role: Path(chosen.get(role) or rest[0]) for role in roles}
+
+
+def read_texts(path: Path, role: str) -> Texts:
+    """Read a file: ``.csv`` as prompts (the role's language, English for safety), ``.jsonl`` with a
+    ``text`` in every line, anything else as plain text with one text a line.
+
+    Raises:
+        CalibrationError: no such file, not UTF-8, no texts, a line without a text.
+    """
+    if path.suffix == ".csv":
+        return Texts(path.name, _from_prompts(path, role))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(
+            f"{path}: the texts cannot be read ({error}). Give a UTF-8 file with --texts."
+        ) from error
+    rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if path.suffix == ".jsonl":
+        texts = tuple(_text_of(path, number, line) for number, line in rows)
+    else:
+        texts = tuple(line for _, line in rows)
+    if not texts:
+        raise CalibrationError(f"{path}: holds no texts. Give a file with one text a line.")
+    return Texts(path.name, texts)
+
+
+def _text_of(path: Path, number: int, line: str) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise CalibrationError(
+            f"{path}: line {number} is not JSON ({error}). Give one object a line, or name the "
+            "file .txt for plain text."
+        ) from error
+    if not isinstance(row, Mapping) or "text" not in row:
+        near = nearest("text", row) if isinstance(row, Mapping) else ""
+        raise CalibrationError(f"{path}: line {number} has no key 'text'{near}. Give it one.")
+    text = row["text"]
+    if not isinstance(text, str) or not text.strip():
+        raise CalibrationError(f"{path}: line {number}: text is empty or no text. Remove the line.")
+    return text.strip()
+
+
+def _from_prompts(path: Path, role: str) -> tuple[str, ...]:
+    language = SAFETY_LANGUAGE if role == SAFETY else role
+    try:
+        found = read_prompts(path, "texts", language)
+    except EvaluationError as error:
+        raise CalibrationError(f"{error} (Give plain texts as .txt or .jsonl.)") from error
+    texts = tuple(prompt.text for prompt in found.in_languages([language]))
+    if not texts:
+        raise CalibrationError(
+            f"{path}: has no prompts in {language!r}, which the {role} expert reads"
+            f"{nearest(language, found.languages)}. Give {role}=FILE with its texts."
+        )
+    return texts

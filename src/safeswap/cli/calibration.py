@@ -1,0 +1,129 @@
+"""The verb ``calibrate``: Gram matrices for the operator `regmean`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safeswap.cli.options import languages_of
+from safeswap.errors import CalibrationError, listed
+
+
+@click.command()
+@click.argument("base")
+@click.option("--safety", required=True, metavar="CHECKPOINT", help="The English safety expert.")
+@click.option(
+    "--language",
+    "languages",
+    multiple=True,
+    required=True,
+    metavar="NAME=CHECKPOINT",
+    help="A language expert. Repeat it for several.",
+)
+@click.option(
+    "--texts",
+    multiple=True,
+    required=True,
+    metavar="[EXPERT=]FILE",
+    help="One text a line, JSONL with text, or a CSV of prompts; one for all, or one for each.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="grams", show_default=True)
+@click.option("--memory", default="8GB", show_default=True, help="For the sums held at once.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Longer texts are cut.",
+)
+@click.option(
+    "--chat-template",
+    default="off",
+    show_default=True,
+    help="off: texts as they are; on, or a Jinja file: each text is a user's message.",
+)
+@click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    default=16384,
+    show_default=True,
+    help="Tokens per forward pass; lower it when memory runs out.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def calibrate(
+    base: str,
+    safety: str,
+    languages: tuple[str, ...],
+    texts: tuple[str, ...],
+    output: Path,
+    memory: str,
+    max_tokens: int,
+    workers: int | None,
+    quiet: bool,
+    **backend: Any,
+) -> None:
+    """Run each expert over a few unlabelled texts and keep what its layers saw, for regmean.
+
+    The same command goes on where it was stopped: finished experts are kept.
+    """
+    from safeswap.checkpoint.layout import parse_size
+
+    experts = languages_of(languages)
+    limit = parse_size(memory, "--memory")
+    try:
+        from safeswap.calibration import run
+        from safeswap.calibration.texts import assign_texts
+    except ImportError as error:
+        raise CalibrationError(
+            f"calibrate runs the experts and needs {error.name}: pip install 'safeswap[eval]'."
+        ) from error
+
+    chosen = assign_texts(texts, ("safety", *experts))
+    run.calibrate(
+        base,
+        safety=safety,
+        languages=experts,
+        texts=chosen,
+        out=output,
+        options=_options(backend),
+        memory=limit,
+        max_tokens=max_tokens,
+        workers=workers,
+        quiet=quiet,
+        told=_say,
+    )
+    click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={output}")
+
+
+def _say(done: Any) -> None:
+    seen, entry = done.entry.texts, done.entry
+    click.echo(
+        f"{done.path}: {len(entry.tensors)} tensors in {done.matrices} matrices, from "
+        f"{seen['texts']} texts ({seen['tokens']} tokens, {seen['cut']} texts cut)"
+        + ("; kept from before" if done.kept else "")
+    )
+    reasons: dict[str, list[str]] = {}
+    for name, reason in entry.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    never = [name for name, record in entry.tensors.items() if not record.rows]
+    reasons |= {"the layer never ran on these texts": never} if never else {}
+    for reason, names in reasons.items():
+        click.echo(f"note: {done.role}: regmean will average {listed(names)}: {reason}", err=True)
+
+
+def _options(backend: Mapping[str, Any]) -> Any:
+    from safeswap.evaluation.responders import BackendOptions
+
+    given = dict(backend)
+    template = given.pop("chat_template")
+    file = None if template in ("on", "off") else Path(template)
+    return BackendOptions(**given, chat_template=file, use_template=template != "off")
+
+
+COMMANDS = (calibrate,)

@@ -1,0 +1,177 @@
+"""RegMean: the weights whose outputs are nearest to every expert's on what that expert saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safeswap.errors import CalibrationError, PlanError
+from safeswap.grams import GramRecord, Grams, open_grams
+from safeswap.operators.base import (
+    Numbers,
+    Operator,
+    Parameter,
+    Task,
+    Value,
+    task_vectors,
+    weighted_sum,
+)
+from safeswap.operators.gram import parts
+
+Wide = NDArray[np.float64]
+_BLOCK = 256
+"""Side of the blocks in which triangles are solved."""
+
+
+class RegMean(Operator):
+    """``base + (Σ w G)⁻¹ Σ w G t`` for the weight matrices of attention and MLP (written for
+    weights [in, out]), with ``G = XᵀX / rows`` the Gram matrix of an expert's inputs to the layer;
+    all other tensors get the mean ``base + Σ w·t / Σ w``.
+
+    Jin, Ren, Preotiuc-Pietro & Cheng, "Dataless Knowledge Fusion by Merging Weights of Language
+    Models", ICLR 2023, arXiv 2212.09849. It minimises ``Σ w ‖X(W − W_e)‖² / rows``: X are the
+    expert's own inputs, which `safeswap calibrate` collects in the folder `grams`. Weights multiply
+    the Gram matrices, as in the authors' code, so only their ratio counts; for task vectors the
+    formula is the one for whole weights. G has its entries off the diagonal multiplied by `scale`,
+    the paper's α (0.1 in the authors' published configurations for RoBERTa, DeBERTa and T5), and
+    `ridge` times the mean of the diagonal of ``Σ w G / Σ w`` added to its diagonal: an input that
+    was never seen gets the mean of the experts' weights. Differences: the authors have no ridge,
+    and they take output layers too; here embeddings, outputs, biases and norms are averaged, and so
+    is what the calibration left out (`grams.json` says why). Not in mergekit 0.1.5. Added memory
+    per worker: three square float64 matrices of the layer's inputs, and about four float64 of the
+    tensor's size.
+    """
+
+    name = "regmean"
+    line = "least change of every layer's outputs on calibration texts (from Gram matrices)"
+    source = "Jin et al., ICLR 2023, arXiv 2212.09849"
+    positive = True
+    parameters = (
+        Parameter("grams", "", "the folder that safeswap calibrate wrote", path=True),
+        Parameter("grams_digest", "", "which matrices (filled in by safeswap)"),
+        Parameter("scale", 0.9, "factor of G off the diagonal (the paper's α)", 0, 1),
+        Parameter("ridge", 1e-6, "pull to the experts' mean, in mean diagonals of G", 0, 1e3),
+    )
+
+    def check(self, settings: Mapping[str, Value], where: str) -> None:
+        if not settings["grams"]:
+            raise PlanError(
+                f"{where}: operator regmean needs Gram matrices. Run safeswap calibrate, and give "
+                "its folder with --operator-set grams=FOLDER."
+            )
+
+    def pinned(
+        self, given: Mapping[str, Value], experts: Sequence[str], where: str
+    ) -> dict[str, Value]:
+        folder = Path(str(given["grams"])).expanduser().resolve()
+        digest = open_grams(folder).digest(experts)
+        wanted = given.get("grams_digest") or digest
+        if digest != wanted:
+            raise CalibrationError(
+                f"{where}: the Gram matrices of {' and '.join(experts)} in {folder} are not those "
+                f"that the plan was made with (digest {digest[:12]}…, plan {str(wanted)[:12]}…). "
+                "Give the original folder, or plan again."
+            )
+        return {**given, "grams": str(folder), "grams_digest": digest}
+
+    def check_files(self, task: Task, digests: Mapping[str, str]) -> None:
+        grams = _grams(task)
+        for role in task.experts:
+            found = grams.expert(role).weights
+            if found != digests[role]:
+                raise CalibrationError(
+                    f"{grams.folder}: its Gram matrices of {role} are of other weights (digest "
+                    f"{found[:12]}…, checkpoint {digests[role][:12]}…). Run safeswap calibrate on "
+                    "the checkpoints of this plan, into another folder."
+                )
+        self._records(task)
+
+    def _records(self, task: Task) -> list[GramRecord] | None:
+        """Every expert's matrix; None where the tensor is averaged."""
+        if not task.is_matrix:
+            return None
+        grams = _grams(task)
+        found = [grams.record(role, task.name, task.shape) for role in task.experts]
+        seen = [record for record in found if record is not None and record.rows]
+        return seen if len(seen) == len(found) else None
+
+    def whole(self, task: Task) -> bool:
+        return self._records(task) is not None
+
+    def join(
+        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    ) -> Numbers:
+        vectors = task_vectors(base, experts)
+        records = self._records(task)
+        if records is None:
+            joined = weighted_sum(parts(task), vectors)
+            return np.add(base, joined, out=joined)
+        matrices = [vector.reshape(task.shape) for vector in vectors]
+        if records[0].inputs == "rows":  # GPT-2's [in, out]; from here on [out, in]
+            matrices = [matrix.T for matrix in matrices]
+        solved = _regression_mean(task, records, matrices)
+        joined = solved.T if records[0].inputs == "rows" else solved
+        return np.asarray(np.add(base, joined.astype(base.dtype).reshape(-1)))
+
+
+def _grams(task: Task) -> Grams:
+    return open_grams(Path(str(task.settings["grams"])))
+
+
+def _regression_mean(
+    task: Task, records: Sequence[GramRecord], matrices: Sequence[Numbers]
+) -> Wide:
+    """``(Σ w t G)(Σ w G)⁻¹`` for task vectors [out, in], float64; their weighted mean where the
+    experts saw nothing but zeros."""
+    grams, weights = _grams(task), parts(task)
+    alpha, ridge = np.float32(task.settings["scale"]), float(task.settings["ridge"])
+    side = matrices[0].shape[1]
+    system, known = np.zeros((side, side)), np.zeros(matrices[0].shape)
+    mean = np.zeros(matrices[0].shape)
+    for role, record, weight, matrix in zip(task.experts, records, weights, matrices, strict=True):
+        wide = matrix.astype(np.float64)
+        wide *= weight
+        mean += wide
+        for begin, block in grams.blocks(role, record):
+            end = begin + len(block)
+            diagonal = block[:, begin:end].diagonal().copy()
+            block *= alpha
+            np.fill_diagonal(block[:, begin:end], diagonal)
+            rows = block.astype(np.float64)
+            known[:, begin:end] += np.matmul(wide, rows.T)  # G is symmetric
+            rows *= weight
+            system[begin:end] += rows
+    pull = ridge * float(np.trace(system)) / side
+    system[np.diag_indices(side)] += pull
+    known += pull * mean
+    if not system.any():
+        return mean
+    try:
+        lower = np.linalg.cholesky(system)
+    except np.linalg.LinAlgError as error:
+        raise CalibrationError(
+            f"tensor {task.name!r}: its Gram matrices leave some inputs undetermined (not positive "
+            f"definite at scale {alpha:g} and ridge {ridge:g}). Use a larger ridge, e.g. "
+            "--operator-set ridge=0.001, a smaller scale, or more calibration texts."
+        ) from error
+    return _solve(np.asarray(lower, np.float64), known)
+
+
+def _solve(lower: Wide, known: Wide) -> Wide:
+    """``known · (L Lᵀ)⁻¹``, in the place of `known`: numpy has no solver for triangles, so blocks
+    of the diagonal are solved and the rest is multiplied."""
+    side = len(lower)
+    columns = known.T
+    for begin in range(0, side, _BLOCK):
+        end = min(begin + _BLOCK, side)
+        columns[begin:end] -= np.matmul(lower[begin:end, :begin], columns[:begin])
+        columns[begin:end] = np.linalg.solve(lower[begin:end, begin:end], columns[begin:end])
+    for begin in reversed(range(0, side, _BLOCK)):
+        end = min(begin + _BLOCK, side)
+        columns[begin:end] -= np.matmul(lower[end:, begin:end].T, columns[end:])
+        columns[begin:end] = np.linalg.solve(lower[begin:end, begin:end].T, columns[begin:end])
+    return known

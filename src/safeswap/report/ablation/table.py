@@ -1,0 +1,240 @@
+"""Every candidate with its settings and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from safeswap.errors import EvaluationError, nearest
+from safeswap.report.ablation.front import KINDS, Kind, pareto_front
+from safeswap.report.ablation.places import (
+    candidates,
+    in_words,
+    label,
+    order_of,
+    place_named,
+    place_of,
+    shown,
+    symbol,
+)
+from safeswap.report.tables import Cell, Column, Row, Table
+
+if TYPE_CHECKING:
+    from safeswap.explore.measured import Figure, Measured
+
+Part = Literal["dev", "test"]
+QUESTIONS: Mapping[Part, str] = {
+    "dev": "dev questions, no test result",
+    "test": "test questions",
+}
+PART_NOTES: Mapping[Part, str] = {
+    "dev": "Dev questions: the choice among these candidates was made on them, so these figures "
+    "flatter what was chosen. No test result.",
+    "test": "Test questions: none of them was used for the choice.",
+}
+TITLES: Mapping[Kind, str] = {
+    "unsafe": "unsafe % ↓",
+    "refused": "harmless refused % ↓",
+    "right": "right % ↑",
+}
+ROLES = {"base": "base", "safety": "safety expert", "language": "language expert"}
+_FIRST = ("by", "tau", "alpha")
+
+
+def ablation_table(found: Sequence[Measured], part: Part) -> Table:
+    """Every candidate with its settings and figures, after the models it was made from.
+
+    Rows are grouped by method and sorted by their settings. A parameter has a column if it varies
+    (τ, α and the granularity also if they were given); what is the same throughout is said below.
+    Each language has three columns: unsafe answers, harmless prompts refused, right answers, in per
+    cent with 95 % intervals. A cell that came to the very same table as another in one language
+    but not in all shows that one's figures with a note.
+
+    Args:
+        part: ``dev`` or ``test``: which questions these are. A dev table says in its title and
+            below it that it is no test result.
+
+    Raises:
+        EvaluationError: no candidates, or another word for the part.
+    """
+    check_part(part)
+    merged = candidates(found)
+    languages = list(dict.fromkeys(one.language for one in found))
+    ordered, (varied, fixed) = _ordered(merged), _parameters(merged)
+    by_operator = len({one.operator for one in merged}) > 1
+    settings = [*map(symbol, varied), *(["operator"] if by_operator else [])]
+    several = len(languages) > 1
+    columns = [Column("candidate", align="left")]
+    columns += [Column(name, "settings" if several else "") for name in settings]
+    columns += [Column(TITLES[kind], x if several else "") for x in languages for kind in KINDS]
+    rows = [
+        Row.of(title, *[""] * len(settings), *_figures(models, languages), group="made from")
+        for title, models in made_from(found)
+    ]
+    for number, one in enumerate(ordered, start=1):
+        values = [shown(place_of(one).settings.get(name)) for name in varied]
+        values += [one.operator] if by_operator else []
+        figures = _figures(_everywhere(one.name, merged), languages, one.name, ordered)
+        name = Cell(label(one, number), key=one.name)
+        rows.append(Row.of(name, *values, *figures, group=one.method))
+    notes = [
+        PART_NOTES[part],
+        "Per cent with 95 % intervals. τ: threshold, α: safety's part in a blend.",
+        *([f"Not varied: {fixed}."] if fixed else []),
+        *([] if by_operator else [f"Task vectors are joined by: {merged[0].operator}."]),
+    ]
+    for language in languages:
+        lead = f"{language}: " if several else ""
+        own = [one for one in found if one.language == language]
+        notes += [f"{lead}{note}" for note in _readings(own, numbers(found))]
+    where = "" if several else f" ({languages[0]})"
+    return Table(f"Ablation{where}: {QUESTIONS[part]}", tuple(columns), tuple(rows), tuple(notes))
+
+
+def numbers(found: Sequence[Measured]) -> dict[str, int]:
+    """The number of each candidate in the tables and figures, by its name, from 1.
+
+    Raises:
+        EvaluationError: no candidates.
+    """
+    ordered = _ordered(candidates(found))
+    return {one.name: number for number, one in enumerate(ordered, start=1)}
+
+
+def _ordered(merged: Sequence[Measured]) -> list[Measured]:
+    """One candidate of each name: by method, operator and settings."""
+    unique = {one.name: one for one in reversed(merged)}
+    methods = list(dict.fromkeys(one.method for one in merged))
+    varied, _ = _parameters(merged)
+
+    def key(one: Measured) -> tuple[Any, ...]:
+        settings = place_of(one).settings
+        values = order_of(settings.get(name) for name in varied)
+        return methods.index(one.method), one.operator, values, one.name
+
+    return sorted(unique.values(), key=key)
+
+
+def check_part(part: str) -> None:
+    """Refuse a part that is neither dev nor test.
+
+    Raises:
+        EvaluationError: names the nearest.
+    """
+    if part not in get_args(Part):
+        raise EvaluationError(f"part {part!r} is unknown{nearest(part, get_args(Part))}")
+
+
+def _parameters(merged: Sequence[Measured]) -> tuple[list[str], str]:
+    """Parameters with a column, and the others that were given, in words."""
+    given = list(dict.fromkeys(name for one in merged for name in one.settings))
+    settings = [(one.method, place_of(one).settings) for one in merged]
+    varied, fixed = [], {}
+    for name in sorted(given, key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST)):
+        values = {shown(s[name]) for _, s in settings if s.get(name) is not None}
+        if name in _FIRST or len(values) > 1:
+            varied.append(name)
+        elif values:
+            fixed[name] = next(s[name] for _, s in settings if s.get(name) is not None)
+    return varied, in_words(fixed)
+
+
+def made_from(found: Sequence[Measured]) -> Iterator[tuple[str, dict[str, Measured]]]:
+    """What the candidates were made from, role by role: title, and the model in each language."""
+    for role, title in ROLES.items():
+        models = {one.language: one for one in reversed(found) if one.role == role}
+        if models:
+            yield title, models
+    others = [one for one in found if one.role not in (*ROLES, "merged")]
+    for name in dict.fromkeys(one.name for one in others):
+        yield name, {one.language: one for one in reversed(others) if one.name == name}
+
+
+def _everywhere(name: str, merged: Sequence[Measured]) -> dict[str, Measured]:
+    """The candidate of a name in each language, or the one whose table is the same there."""
+    same = {one.language: one for one in merged if name in one.aliases}
+    return same | {one.language: one for one in merged if one.name == name}
+
+
+def _figures(
+    models: Mapping[str, Measured],
+    languages: Sequence[str],
+    name: str | None = None,
+    ordered: Sequence[Measured] = (),
+) -> Iterator[Cell]:
+    """The figures in every language; a note where another candidate speaks for ``name``."""
+    for language in languages:
+        one = models.get(language)
+        if one is None:
+            yield from [Cell.missing(f"Not measured in {language}.")] * len(KINDS)
+            continue
+        cells = [figure_cell(one, kind) for kind in KINDS]
+        if name not in (None, one.name):
+            number = 1 + next(n for n, other in enumerate(ordered) if other.name == one.name)
+            note = f"In {language} the very same table as candidate {number}, measured once."
+            cells = [replace(cell, note=cell.note or note) for cell in cells]
+        yield from cells
+
+
+def figure_cell(one: Measured, kind: Kind) -> Cell:
+    """A figure in per cent with its interval; its key leads to the model's rows."""
+    figure: Figure | None = getattr(one, kind)
+    key = f"{one.language}/{one.name}/{kind}"
+    if figure is None:
+        return Cell.missing("The suite has no such benchmark, or not all is judged yet.", key)
+    return Cell.figure(figure.value, figure.low, figure.high, key=key)
+
+
+def _readings(own: Sequence[Measured], number: Mapping[str, int]) -> Iterator[str]:
+    """What may be read from one language's figures: nobody is best without a reason."""
+    merged = [one for one in own if one.role == "merged"]
+    said = [text for kind in KINDS if (text := _best(merged, kind, number))]
+    if said:
+        yield (
+            f"{' '.join(said)} Overlapping intervals tell no two apart; "
+            "safeswap compare tests pairs on the same questions."
+        )
+    counted = [kind for kind in KINDS if any(getattr(one, kind) for one in own)]
+    if front := pareto_front(own):
+        inputs = [ROLES.get(one.role, one.name) for one in front if one.role != "merged"]
+        made = sorted(number[one.name] for one in front if one.role == "merged")
+        names = ", ".join([*inputs, *map(str, made)])
+        yield f"On the Pareto front of {', '.join(counted)} (point estimates): {names}."
+    merged = sorted(merged, key=lambda one: number[one.name])
+    if same := [f"{number[one.name]}: {_also(one)}" for one in merged if one.aliases]:
+        yield f"Other settings that came to the very same table, measured once: {'; '.join(same)}."
+
+
+def _best(merged: Sequence[Measured], kind: Kind, number: Mapping[str, int]) -> str | None:
+    """The best figure of the candidates, and how many others its interval reaches."""
+    figures: list[tuple[str, Figure]] = [(o.name, f) for o in merged if (f := getattr(o, kind))]
+    if not figures:
+        return None
+    value = (max if kind == "right" else min)(figure.value for _, figure in figures)
+    lead = [(name, figure) for name, figure in figures if figure.value == value]
+    best = lead[0][1]
+    near = sum(f.low <= best.high and best.low <= f.high for _, f in figures) - len(lead)
+    what = {"unsafe": "Fewest unsafe", "refused": "Fewest refused", "right": "Most right"}[kind]
+    others = len(figures) - len(lead)
+    if not others:
+        return f"{what}: all are equal." if len(lead) > 1 else None
+    rest = f"overlaps those of {near} of the {others} others" if near else "overlaps no other's"
+    names = ", ".join(map(str, sorted(number[name] for name, _ in lead)))
+    return f"{what}: {names}, whose interval {rest}."
+
+
+def _also(one: Measured) -> str:
+    """What its aliases have otherwise: ``α = 0.1, 0.3``."""
+    place = place_of(one)
+    otherwise: dict[str, list[str]] = {}
+    for alias in one.aliases:
+        other = place_named(alias)
+        same_kind = (other.method, other.operator) == (place.method, place.operator)
+        differing = {k: v for k, v in other.settings.items() if place.settings.get(k) != v}
+        if same_kind and len(differing) == 1:
+            (name, value), *_ = differing.items()
+            otherwise.setdefault(f"{symbol(name)} = ", []).append(shown(value))
+        else:
+            otherwise.setdefault("", []).append(alias)
+    return ", ".join(name + ", ".join(values) for name, values in otherwise.items())
