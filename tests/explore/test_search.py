@@ -28,6 +28,7 @@ from evaluation.standin import FLOAT32, NAME, Commands, alive, answer, lines, se
 from safeswap.errors import EvaluationError, PlanError
 from safeswap.evaluation import run
 from safeswap.evaluation.store import read_json
+from safeswap.explore import optuna_study
 from safeswap.explore.measured import Measured, read_measured
 from safeswap.explore.optuna_study import SearchStudy, Seeded, working
 from safeswap.explore.search import Searched, read_search, run_search
@@ -188,7 +189,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Commands
 
 def test_killed_and_then_two_at_once(place: Path, tmp_path: Path, commands: list[Commands]) -> None:
     results = tmp_path / "r"
-    line = ["search", place / "search.yaml", "--results", results, "--trials", 8]
+    path = write(place, "short.yaml", start=[{"method": "gated"}])
+    line = ["search", path, "--results", results, "--trials", 6]
     line += ["--group", "layer", "--dtype", "float32", "--device", "cpu"]
     process = commands[0].start(*line)
     while not list(results.glob("dev/qac/table-*")) and alive(process):
@@ -204,7 +206,7 @@ def test_killed_and_then_two_at_once(place: Path, tmp_path: Path, commands: list
 
     trials = trials_of(results)
     states = Counter(trial.state.name for trial in trials)
-    assert states["COMPLETE"] == 8 and set(states) <= {"COMPLETE", "FAIL"}
+    assert states["COMPLETE"] == 6 and set(states) <= {"COMPLETE", "FAIL"}
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     done = [trial.params for trial in complete]
     lost = [trial.params for trial in trials if trial.state.name == "FAIL"]
@@ -228,11 +230,12 @@ def values(trial: Any) -> list[float]:
 RANGES = {"a": 20, "b": 20}
 
 
-@pytest.mark.parametrize(("kind", "count"), [("tpe", 14), ("nsga2", 24)])
+@pytest.mark.parametrize(("kind", "count"), [("tpe", 12), ("nsga2", 10)])
 def test_a_search_that_was_stopped_proposes_what_it_would_have(
-    tmp_path: Path, kind: str, count: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, count: int
 ) -> None:
     """Also past the point from which proposals follow from what was measured."""
+    monkeypatch.setattr(optuna_study, "POPULATION", 4)
     whole = study(tmp_path, "w1", kind, "whole")
     for _ in range(count):
         whole.run_one(values, RANGES, count)
@@ -334,7 +337,9 @@ def test_a_judge_on_a_server(place: Path, tmp_path: Path) -> None:
     """It reads each table's answers before the next is proposed; one objective is enough."""
     benchmarks = yaml.safe_load((place / "suite.yaml").read_text())["benchmarks"]
     (place / "harm.yaml").write_text(yaml.safe_dump({"benchmarks": {"harm": benchmarks["harm"]}}))
-    path = write(place, "served.yaml", judge=NAME, judge_kind="threeway", suite="harm.yaml")
+    path = write(
+        place, "served.yaml", judge=NAME, judge_kind="threeway", suite="harm.yaml", start=[]
+    )
     message = {"role": "assistant", "content": "safe"}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     said = {
