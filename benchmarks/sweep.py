@@ -3,11 +3,11 @@
     python benchmarks/sweep.py [--work FOLDER] [--layers 16] [--cells 12]
 
 Makes a synthetic trio in the shape of Llama-3.2-1B (see synthetic.py; --layers makes it smaller)
-and takes the same neighbouring cells of a τ × α grid to a model that is ready to answer, two ways in
-turns: exchanged in place (`InPlace`, what `safeswap sweep` does), and written by the merge and
-loaded by transformers (`Reloaded`, what it would be without). Answering is left out: it is the same
-for both. Both models must hold the same weights after every cell. The page cache is warm; the first
-load of `InPlace` is counted, spread over the cells.
+and takes the same neighbouring cells of a τ × α grid to a model that is ready to answer, in two
+ways in turns: exchanged in place (`InPlace`, what `safeswap sweep` does), and written by the merge
+and loaded by transformers (`Reloaded`, what it would be without). Answering is left out: it is the
+same for both. Both models must hold the same weights after every cell. The page cache is warm; the
+first load of `InPlace` is counted, spread over the cells.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def test_other_settings_do_not_resume(
     trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("safeswap.provenance.write_card", _interrupted)
+        patch.setattr("safeswap.card.write_card", _interrupted)
         plan = plan_of(trio, Operation("ties", {"density": 0.2}))
         safeswap.merge_plans([plan], tmp_path / "out", figure=False)
     other = plan_of(trio, Operation("ties", {"density": 0.3}))

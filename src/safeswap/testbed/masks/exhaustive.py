@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from safeswap.testbed.documents import Question
-from safeswap.testbed.forward import Module, Network, Shape, State, modules_of, pack
-from safeswap.testbed.verdicts import Bools
+from safeswap.testbed.masks.forward import Module, Network, Shape, State, modules_of, pack
+from safeswap.testbed.masks.verdicts import Bools
 from safeswap.testbed.world import World
 
 

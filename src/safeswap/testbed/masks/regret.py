@@ -24,7 +24,7 @@ from safeswap.evaluation.statistics import holm, sign_flip_exact
 from safeswap.profile import Profile
 from safeswap.selectors.common import unit_cosines
 from safeswap.selectors.share_difference import decide, statistics
-from safeswap.testbed.verdicts import Counts, Floats
+from safeswap.testbed.masks.verdicts import Counts, Floats
 
 REFERENCE = "share-difference by module"
 LANGUAGE_EXPERT = "language expert"

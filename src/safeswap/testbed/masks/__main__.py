@@ -28,14 +28,14 @@ import numpy as np
 
 from safeswap.anatomy import kind_of
 from safeswap.checkpoint.family import BASE, SAFETY
-from safeswap.testbed import regret
-from safeswap.testbed.candidates import all_candidates
-from safeswap.testbed.collect import Kind, Trio, collect
 from safeswap.testbed.documents import exam
-from safeswap.testbed.mask_figure import draw
-from safeswap.testbed.mask_tables import as_markdown
-from safeswap.testbed.regret import Case, unit_scores
-from safeswap.testbed.verdicts import Counts, Verdicts, dev_half
+from safeswap.testbed.masks import regret
+from safeswap.testbed.masks.candidates import all_candidates
+from safeswap.testbed.masks.collect import Kind, Trio, collect
+from safeswap.testbed.masks.figure import draw
+from safeswap.testbed.masks.regret import Case, unit_scores
+from safeswap.testbed.masks.tables import as_markdown
+from safeswap.testbed.masks.verdicts import Counts, Verdicts, dev_half
 from safeswap.testbed.world import LANGUAGES, SMALL_LANGUAGES, default_world
 
 SHOWN_BY_LANGUAGE = (

@@ -24,11 +24,11 @@ from safeswap.api import make_profile, open_family
 from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.plan import fill_plan
 from safeswap.profile import Profile
-from safeswap.testbed.candidates import Candidate, all_candidates, merged_state
 from safeswap.testbed.documents import exam
-from safeswap.testbed.exhaustive import every_mask
-from safeswap.testbed.forward import Network, Shape, answer, modules_of, pack, read_state
-from safeswap.testbed.verdicts import Verdicts
+from safeswap.testbed.masks.candidates import Candidate, all_candidates, merged_state
+from safeswap.testbed.masks.exhaustive import every_mask
+from safeswap.testbed.masks.forward import Network, Shape, answer, modules_of, pack, read_state
+from safeswap.testbed.masks.verdicts import Verdicts
 from safeswap.testbed.world import LANGUAGES, LEAD_LANGUAGE, SMALL_LANGUAGES, default_world
 
 Kind = Literal["candidates", "masks", "gates"]

@@ -13,10 +13,10 @@ pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from safeswap.testbed import SMALL_LANGUAGES, default_world, exam, models_folder
-from safeswap.testbed import masks as program
-from safeswap.testbed.candidates import all_candidates
-from safeswap.testbed.collect import Trio, names_of
-from safeswap.testbed.regret import (
+from safeswap.testbed.masks import __main__ as program
+from safeswap.testbed.masks.candidates import all_candidates
+from safeswap.testbed.masks.collect import Trio, names_of
+from safeswap.testbed.masks.regret import (
     PRIMARY,
     Case,
     bits,
@@ -28,7 +28,7 @@ from safeswap.testbed.regret import (
     ranked,
     spearman,
 )
-from safeswap.testbed.verdicts import Counts, Verdicts, dev_half
+from safeswap.testbed.masks.verdicts import Counts, Verdicts, dev_half
 from safeswap.testbed.world import LANGUAGES
 
 WORLD = default_world()

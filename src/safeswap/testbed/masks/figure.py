@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safeswap.testbed.regret import Case
+from safeswap.testbed.masks.regret import Case
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

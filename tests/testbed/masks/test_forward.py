@@ -15,10 +15,10 @@ transformers = pytest.importorskip("transformers")
 
 from safeswap.api import make_profile, merge_plans, open_family  # noqa: E402
 from safeswap.testbed import default_world, exam, generate, judge, models_folder  # noqa: E402
-from safeswap.testbed.candidates import Candidate, all_candidates, merged_state  # noqa: E402
-from safeswap.testbed.collect import shape_of  # noqa: E402
-from safeswap.testbed.exhaustive import every_mask  # noqa: E402
-from safeswap.testbed.forward import (  # noqa: E402
+from safeswap.testbed.masks.candidates import Candidate, all_candidates, merged_state  # noqa: E402
+from safeswap.testbed.masks.collect import shape_of  # noqa: E402
+from safeswap.testbed.masks.exhaustive import every_mask  # noqa: E402
+from safeswap.testbed.masks.forward import (  # noqa: E402
     Network,
     Packed,
     Shape,
