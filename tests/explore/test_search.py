@@ -32,7 +32,7 @@ from safeswap.explore import optuna_study
 from safeswap.explore.measured import Measured, read_measured
 from safeswap.explore.optuna_study import SearchStudy, Seeded, working
 from safeswap.explore.search import Searched, read_search, run_search
-from safeswap.explore.sweep import table_digest
+from safeswap.explore.tables import table_digest
 from safeswap.plan import Plan
 from safeswap.testbed import models_folder
 from safeswap.testbed.suite import write_suite

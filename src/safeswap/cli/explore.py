@@ -7,18 +7,32 @@ from typing import Any
 
 import click
 
-from safeswap.cli.evaluation import backend_options, options_of, print_tables
+from safeswap.cli.evaluation import Command, backend_options, options_of, print_tables
+
+_RESULTS = click.option(
+    "--results", type=click.Path(path_type=Path), required=True, help="Where rows go."
+)
+
+
+def _asking(command: Command) -> Command:
+    """What every verb here takes that asks candidates and a judge."""
+    options = (
+        click.option("--reload", is_flag=True, help="Write and load each table (for vllm)."),
+        click.option("--judge-backend", default="hf", show_default=True, help="hf, vllm or api."),
+        click.option("--judge-url", default="", help="For a judge on a server."),
+        click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
+        backend_options,
+        click.option("--quiet", is_flag=True, help="No progress bar."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("sweep", type=click.Path(path_type=Path))
-@click.option("--results", type=click.Path(path_type=Path), required=True, help="Where rows go.")
-@click.option("--reload", is_flag=True, help="Write and load each candidate (needed for vllm).")
-@click.option("--judge-backend", default="hf", show_default=True, help="hf, vllm or api.")
-@click.option("--judge-url", default="", help="For a judge on a server.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
-@backend_options
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@_RESULTS
+@_asking
 def sweep(
     sweep: Path,
     results: Path,
@@ -57,7 +71,7 @@ def sweep(
 
 @click.command()
 @click.argument("search", type=click.Path(path_type=Path))
-@click.option("--results", type=click.Path(path_type=Path), required=True, help="Where rows go.")
+@_RESULTS
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -75,14 +89,7 @@ def sweep(
 @click.option("--language", "languages", multiple=True, help="Only this one. Repeat it.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--sampler", default="tpe", show_default=True, help="tpe or nsga2.")
-@click.option("--reload", is_flag=True, help="Write and load each candidate (needed for vllm).")
-@click.option(
-    "--judge-backend", default="hf", show_default=True, help="api, where the judge is a model."
-)
-@click.option("--judge-url", default="", help="For a judge on a server.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
-@backend_options
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@_asking
 def search(
     search: Path,
     results: Path,

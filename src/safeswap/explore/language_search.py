@@ -13,25 +13,23 @@ from safeswap.errors import EvaluationError, PlanError, listed
 from safeswap.evaluation.progress import items_bar
 from safeswap.evaluation.store import digest_of, one_at_a_time
 from safeswap.evaluation.suites import Measures, Suite
+from safeswap.explore.asking import Asking
 from safeswap.explore.choice import Choice, choose, mark
 from safeswap.explore.measured import Figure, Measured
 from safeswap.explore.measuring import Judging, Measuring
 from safeswap.explore.pareto import OBJECTIVES, losses, pareto_set, pareto_table, write_pareto
 from safeswap.explore.searchfile import Search
 from safeswap.explore.space import template_of
-from safeswap.explore.sweep import (
-    Asking,
+from safeswap.explore.sweep import Say, Swept, report_on_test
+from safeswap.explore.sweepfile import GridCell
+from safeswap.explore.tables import (
     Candidate,
-    Say,
-    Swept,
     candidate_arm,
     cells_of,
     describe,
     grid_candidates,
-    report_on_test,
     table_digest,
 )
-from safeswap.explore.sweepfile import GridCell
 from safeswap.plan import Plan
 from safeswap.profile import Profile
 from safeswap.report.tables import Table

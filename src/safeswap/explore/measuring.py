@@ -16,8 +16,9 @@ from safeswap.evaluation.arms import make_arms
 from safeswap.evaluation.judges import make_judge
 from safeswap.evaluation.responders import BackendOptions
 from safeswap.evaluation.store import one_at_a_time, start_results
+from safeswap.explore.asking import Asking, untold
 from safeswap.explore.measured import Measured, read_measured
-from safeswap.explore.sweep import Asking, Candidate, untold
+from safeswap.explore.tables import Candidate
 
 
 @dataclass(frozen=True, slots=True)

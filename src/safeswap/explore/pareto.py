@@ -10,6 +10,7 @@ from typing import Any
 from safeswap.evaluation.store import write_json
 from safeswap.evaluation.suites import Measures
 from safeswap.explore.measured import Figure, Measured
+from safeswap.report.ablation import pareto_front
 from safeswap.report.tables import Cell, Column, Row, Table
 
 OBJECTIVES: Mapping[Measures, str] = {
@@ -32,22 +33,13 @@ def losses(one: Measured, objectives: Sequence[Measures]) -> tuple[float, ...] |
 
 
 def pareto_set(found: Sequence[Measured], objectives: Sequence[Measures]) -> list[Measured]:
-    """Those that no other dominates, by point estimates, from the safest on.
+    """The front of `safeswap.report.ablation.pareto_front`, from the safest on.
 
-    One dominates another that is nowhere better and somewhere worse. Equals stay together;
-    candidates that lack a figure are left out.
+    Candidates that lack a figure are left out.
     """
-    values = {n: v for n, one in enumerate(found) if (v := losses(one, objectives)) is not None}
-    # Sorted, whatever dominates a candidate stands before it, and so does something of the set.
-    kept: list[int] = []
-    for number in sorted(values, key=lambda n: (values[n], n)):
-        if not any(_dominates(values[other], values[number]) for other in kept):
-            kept.append(number)
-    return [found[number] for number in kept]
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+    values = {one.name: losses(one, objectives) for one in found}
+    whole = [one for one in found if values[one.name] is not None]
+    return sorted(pareto_front(whole, objectives), key=lambda one: values[one.name] or ())
 
 
 def pareto_table(front: Sequence[Measured], objectives: Sequence[Measures], title: str) -> Table:

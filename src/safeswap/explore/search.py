@@ -32,10 +32,11 @@ from safeswap.api import open_family
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.responders import BackendOptions
 from safeswap.evaluation.store import one_at_a_time
+from safeswap.explore.asking import Asking, load_profile
 from safeswap.explore.language_search import LanguageSearch, Searched
 from safeswap.explore.measuring import Judging
 from safeswap.explore.searchfile import Search, read_search
-from safeswap.explore.sweep import Asking, Say, load_profile
+from safeswap.explore.sweep import Say
 
 if TYPE_CHECKING:
     from safeswap.explore.optuna_study import SearchStudy

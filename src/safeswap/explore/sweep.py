@@ -15,43 +15,36 @@ are stored before a judge is loaded. Whatever stops it, the same command goes on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from safeswap.api import make_profile, open_family
-from safeswap.checkpoint.family import BASE, SAFETY, Family
+from safeswap.api import open_family
 from safeswap.errors import EvaluationError
-from safeswap.evaluation import collect, run
-from safeswap.evaluation.arms import Arm
+from safeswap.evaluation import run
 from safeswap.evaluation.judges import make_judge
-from safeswap.evaluation.progress import items_bar
 from safeswap.evaluation.responders import BackendOptions
 from safeswap.evaluation.splits import PARTS
-from safeswap.evaluation.store import Results, digest_of, start_results
-from safeswap.evaluation.suites import Suite
+from safeswap.explore.asking import Asking, load_profile
 from safeswap.explore.choice import Choice, choose, mark
 from safeswap.explore.measured import read_measured
-from safeswap.explore.sweepfile import GridCell, Sweep
-from safeswap.operators import Operation
-from safeswap.plan import Plan, PlannedUnit, fill_plan
-from safeswap.profile import Profile, unchanged
+from safeswap.explore.sweepfile import Sweep
+from safeswap.explore.tables import (
+    Candidate,
+    candidate_arm,
+    cells_of,
+    describe,
+    grid_candidates,
+    table_digest,
+)
+from safeswap.plan import fill_plan
+from safeswap.profile import Profile
 from safeswap.report.ablation import write_ablation
 
 PAPER = "paper"
 """The arm of the paper's rule at its defaults on the test side."""
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A table of weights that is to be measured, under its first cell's name."""
-
-    arm: Arm
-    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,196 +115,6 @@ def run_sweep(
     return done
 
 
-def load_profile(
-    family: Family, sweep: Sweep, results: Path, workers: int | None, quiet: bool
-) -> Profile:
-    """The profile of an earlier run where the checkpoints are the same, else a new one."""
-    path = results / "profile.json"
-    if path.exists():
-        known = Profile.load(path)
-        roles = set(family.members) == set(known.inputs)
-        if roles and all(unchanged(known.inputs[role], family, role) for role in family.members):
-            return known
-    profile = make_profile(
-        sweep.base, safety=sweep.safety, languages=sweep.languages, workers=workers, quiet=quiet
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    profile.save(path)
-    return profile
-
-
-def grid_candidates(sweep: Sweep, profile: Profile, language: str) -> list[Candidate]:
-    """The models that it is all made from, and every different table of the grid."""
-    found = origins(profile, language)
-    tables: dict[str, list[GridCell]] = {}
-    plans: dict[str, Plan] = {}
-    for cell in sweep.cells:
-        plan = cell.plan(profile, language)
-        digest = table_digest(plan)
-        tables.setdefault(digest, []).append(cell)
-        plans.setdefault(digest, plan)
-    record = {"split": sweep.dev.as_dict(), "cells": cells_of(sweep.suites[language], language)}
-    for digest, cells in tables.items():
-        about = describe(cells[0].method, cells[0].settings, plans[digest].operator)
-        about |= {"aliases": [cell.name for cell in cells[1:]]}
-        arm = candidate_arm(cells[0].name, language, digest, about, record)
-        found.append(Candidate(arm, plans[digest]))
-    return in_order(found)
-
-
-def describe(method: str, settings: Mapping[str, Any], operator: Operation) -> dict[str, Any]:
-    """How a candidate was made, for its model.json."""
-    return {"method": method, "settings": dict(settings), "operator": str(operator)}
-
-
-def candidate_arm(
-    name: str, language: str, digest: str, about: Mapping[str, Any], chosen: Mapping[str, Any]
-) -> Arm:
-    """A candidate as the results know it; its digest is that of its inputs and table."""
-    return Arm(
-        name,
-        "in memory",
-        "",
-        digest,
-        "merged",
-        reference=language,
-        chosen=chosen,
-        candidate=about,
-    )
-
-
-def cells_of(suite: Suite, language: str) -> list[str]:
-    """``BENCHMARK/LANGUAGE`` of all that a suite asks in a language."""
-    return [f"{b.name}/{language}" for b in suite.benchmarks if language not in b.absent]
-
-
-def table_digest(plan: Plan) -> str:
-    """What decides a candidate's answers: the weights of its inputs, and its effective table."""
-    units = {unit: [plan.parts(unit), plan.operation(unit).plain] for unit in plan.units}
-    inputs = {role: given.digest for role, given in plan.inputs.items()}
-    return digest_of(["candidate", inputs, plan.donor, units])
-
-
-def origins(profile: Profile, language: str) -> list[Candidate]:
-    """Base and experts as tables: all weights 0, or 1 for one expert."""
-    whole = fill_plan(profile, language, method="uniform", alpha=0.5)
-    found = []
-    for role in (BASE, SAFETY, language):
-        weights = {SAFETY: float(role == SAFETY), language: float(role == language)}
-        units = dict.fromkeys(whole.units, PlannedUnit(weights))
-        plan = replace(whole, units=units, selector={})
-        kind: Any = role if role in (BASE, SAFETY) else "language"
-        found.append(Candidate(Arm(role, "in memory", "", table_digest(plan), kind), plan))
-    return found
-
-
-def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Neighbours alike, so that few units change between them: always the nearest of the rest.
-
-    The distance of two tables is the number of units with other weights or another operator.
-    """
-    rest = list(candidates)
-    ordered = [rest.pop(0)]
-    while rest:
-        last = ordered[-1].plan
-        nearest = min(range(len(rest)), key=lambda n: _distance(last, rest[n].plan))
-        ordered.append(rest.pop(nearest))
-    return ordered
-
-
-def _distance(one: Plan, other: Plan) -> int:
-    return sum(
-        one.units[unit].weights != other.units[unit].weights
-        or one.operation(unit) != other.operation(unit)
-        for unit in one.units
-    )
-
-
-class Asking:
-    """Lets candidates answer one side of a suite, and stores what they say."""
-
-    def __init__(
-        self,
-        family: Family,
-        sweep: Sweep,
-        backend: str,
-        options: BackendOptions,
-        reload: bool,
-        workers: int | None,
-        quiet: bool,
-    ) -> None:
-        self.family, self.sweep, self.quiet = family, sweep, quiet
-        template = sweep.chat_template
-        self.options = replace(
-            options,
-            chat_template=None if template in ("on", "off") else Path(template),
-            use_template=template != "off",
-        )
-        self.generation = run.with_template(sweep.generation, self.options)
-        self.backend, self.reload, self.workers = backend, reload, workers
-
-    def answer(
-        self, language: str, part: Any, candidates: Sequence[Candidate], folder: Path
-    ) -> None:
-        """Ask the candidates what they have not answered yet.
-
-        Raises:
-            EvaluationError: the folder holds results of other settings or models.
-        """
-        suite = self.sweep.suites[language].on(self.sweep.dev.of(part))
-        donor = self.family.members[language].folder
-        arms = [replace(one.arm, location=str(donor)) for one in candidates]
-        collect.templates_agree(arms[:1], self.backend, self.options)
-        settings = collect.settings_of(suite, self.generation)
-        store = start_results(folder, settings, [arm.name for arm in arms])
-        for arm in arms:
-            collect.refuse_other_model(store, arm)
-        todo = [
-            (arm, one.plan)
-            for arm, one in zip(arms, candidates, strict=True)
-            if run.is_missing(store, arm, suite)
-        ]
-        if todo:
-            self._ask(language, f"{language}: {part}", todo, suite, store)
-
-    def _ask(
-        self,
-        language: str,
-        title: str,
-        todo: Sequence[tuple[Arm, Plan]],
-        suite: Suite,
-        store: Results,
-    ) -> None:
-        candidates = self.candidates(language)
-        try:
-            with items_bar(title, len(todo), self.quiet) as advance:
-                for arm, plan in todo:
-                    with candidates.answering(plan) as responder:
-                        collect.introduce(store, arm, responder)
-                        run.answer(store, arm, suite, responder, self.generation, untold)
-                    advance(1)
-        finally:
-            candidates.close()
-
-    def candidates(self, language: str) -> Any:
-        """What makes plans of a language answer; it holds a model until it is closed."""
-        try:
-            from safeswap.explore.candidates import InPlace, Reloaded
-        except ImportError as error:
-            raise EvaluationError(
-                f"candidates need {error.name}: pip install 'safeswap[eval]'."
-            ) from error
-        if self.reload:
-            return Reloaded(self.backend, self.options)
-        return InPlace(self.family, language, self.options, self.workers)
-
-
-@contextmanager
-def untold(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Candidates are counted, not their questions."""
-    yield lambda count: None
-
-
 def _judge(
     sweep: Sweep, backend: str, options: BackendOptions, folder: Path, *, quiet: bool
 ) -> None:
@@ -362,4 +165,4 @@ def report_on_test(
     return replace(one, test=folder)
 
 
-__all__ = ["PAPER", "Candidate", "Swept", "run_sweep"]
+__all__ = ["PAPER", "Swept", "report_on_test", "run_sweep"]

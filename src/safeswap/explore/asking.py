@@ -1,0 +1,126 @@
+"""Asking candidates: one model in memory answers for table after table; rows are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safeswap.api import make_profile
+from safeswap.checkpoint.family import Family
+from safeswap.errors import EvaluationError
+from safeswap.evaluation import collect, run
+from safeswap.evaluation.arms import Arm
+from safeswap.evaluation.progress import items_bar
+from safeswap.evaluation.responders import BackendOptions
+from safeswap.evaluation.store import Results, start_results
+from safeswap.evaluation.suites import Suite
+from safeswap.explore.sweepfile import Sweep
+from safeswap.explore.tables import Candidate
+from safeswap.plan import Plan
+from safeswap.profile import Profile, unchanged
+
+
+def load_profile(
+    family: Family, sweep: Sweep, results: Path, workers: int | None, quiet: bool
+) -> Profile:
+    """The profile of an earlier run where the checkpoints are the same, else a new one."""
+    path = results / "profile.json"
+    if path.exists():
+        known = Profile.load(path)
+        roles = set(family.members) == set(known.inputs)
+        if roles and all(unchanged(known.inputs[role], family, role) for role in family.members):
+            return known
+    profile = make_profile(
+        sweep.base, safety=sweep.safety, languages=sweep.languages, workers=workers, quiet=quiet
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile.save(path)
+    return profile
+
+
+class Asking:
+    """Lets candidates answer one side of a suite, and stores what they say."""
+
+    def __init__(
+        self,
+        family: Family,
+        sweep: Sweep,
+        backend: str,
+        options: BackendOptions,
+        reload: bool,
+        workers: int | None,
+        quiet: bool,
+    ) -> None:
+        self.family, self.sweep, self.quiet = family, sweep, quiet
+        template = sweep.chat_template
+        self.options = replace(
+            options,
+            chat_template=None if template in ("on", "off") else Path(template),
+            use_template=template != "off",
+        )
+        self.generation = run.with_template(sweep.generation, self.options)
+        self.backend, self.reload, self.workers = backend, reload, workers
+
+    def answer(
+        self, language: str, part: Any, candidates: Sequence[Candidate], folder: Path
+    ) -> None:
+        """Ask the candidates what they have not answered yet.
+
+        Raises:
+            EvaluationError: the folder holds results of other settings or models.
+        """
+        suite = self.sweep.suites[language].on(self.sweep.dev.of(part))
+        donor = self.family.members[language].folder
+        arms = [replace(one.arm, location=str(donor)) for one in candidates]
+        collect.templates_agree(arms[:1], self.backend, self.options)
+        settings = collect.settings_of(suite, self.generation)
+        store = start_results(folder, settings, [arm.name for arm in arms])
+        for arm in arms:
+            collect.refuse_other_model(store, arm)
+        todo = [
+            (arm, one.plan)
+            for arm, one in zip(arms, candidates, strict=True)
+            if run.is_missing(store, arm, suite)
+        ]
+        if todo:
+            self._ask(language, f"{language}: {part}", todo, suite, store)
+
+    def _ask(
+        self,
+        language: str,
+        title: str,
+        todo: Sequence[tuple[Arm, Plan]],
+        suite: Suite,
+        store: Results,
+    ) -> None:
+        candidates = self.candidates(language)
+        try:
+            with items_bar(title, len(todo), self.quiet) as advance:
+                for arm, plan in todo:
+                    with candidates.answering(plan) as responder:
+                        collect.introduce(store, arm, responder)
+                        run.answer(store, arm, suite, responder, self.generation, untold)
+                    advance(1)
+        finally:
+            candidates.close()
+
+    def candidates(self, language: str) -> Any:
+        """What makes plans of a language answer; it holds a model until it is closed."""
+        try:
+            from safeswap.explore.candidates import InPlace, Reloaded
+        except ImportError as error:
+            raise EvaluationError(
+                f"candidates need {error.name}: pip install 'safeswap[eval]'."
+            ) from error
+        if self.reload:
+            return Reloaded(self.backend, self.options)
+        return InPlace(self.family, language, self.options, self.workers)
+
+
+@contextmanager
+def untold(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Candidates are counted, not their questions."""
+    yield lambda count: None
