@@ -9,19 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safeswap.api import make_plan, make_profile, merge_plans, verify_merge
 from safeswap.checkpoint.staging import refuse_existing
 from safeswap.evaluation import run
 from safeswap.evaluation.collect import Generation
 from safeswap.evaluation.responders import BackendOptions
-from safeswap.plan import GRANULARITIES
 from safeswap.report.tables import Table, as_text, write_reports
 from safeswap.testbed import SMALL_LANGUAGES, models_folder
 from safeswap.testbed.measure import MAX_NEW_TOKENS
 from safeswap.testbed.suite import RULES, write_suite
 
 Say = Callable[[str], None]
+METHODS: dict[str, dict[str, Any]] = {
+    "by-layer": {"by": "layer"},
+    "by-module": {"by": "module"},
+    "chat-vector": {"method": "uniform", "form": "chat-vector"},
+}
+"""The paper's rule both ways, and what did better in this world (docs/small-world.md)."""
 
 
 def run_demo(out: Path, say: Say) -> None:
@@ -41,11 +47,11 @@ def run_demo(out: Path, say: Say) -> None:
     say(f"profile: base, safety expert and {len(languages)} language experts, in one pass")
     profile = make_profile(models / "base", safety=models / "safety", languages=languages)
     profile.save(out / "profile.json")
-    for by in GRANULARITIES:
-        plans = [make_plan(profile, code, by=by) for code in languages]
-        merged = merge_plans(plans, out / f"by-{by}", profile=profile)
+    for name, method in METHODS.items():
+        plans = [make_plan(profile, code, **method) for code in languages]
+        merged = merge_plans(plans, out / name, profile=profile)
         for one in merged:
-            one.plan.save(out / f"plan-{by}-{one.plan.language}.yaml")
+            one.plan.save(out / f"plan-{name}-{one.plan.language}.yaml")
             counts = one.plan.counts()
             decided = ", ".join(
                 f"{kind} " + "/".join(f"{n} {what}" for what, n in counts[kind].items())
@@ -53,12 +59,12 @@ def run_demo(out: Path, say: Say) -> None:
             )
             verified = verify_merge(one.folder)
             checked = f"{verified.tensors} tensors verified"
-            say(f"merge by {by}, {one.plan.language}: {decided}; {checked}")
+            say(f"merge {name}, {one.plan.language}: {decided}; {checked}")
     say("evaluate: base, experts and merges answer the world's benchmarks; a rule judges")
     for code in languages:
         _evaluate(code, models, out, say)
     say("per cent, with Wilson 95 % intervals; all tables, with paired tests: report-*/report.md")
-    say(f"files: {out}/profile.json, plan-*.yaml, by-module/, by-layer/, results-*/, report-*/")
+    say(f"files: {out}/profile.json, plan-*.yaml, {'/, '.join(METHODS)}/, results-*/, report-*/")
 
 
 def _evaluate(code: str, models: Path, out: Path, say: Say) -> None:
@@ -66,7 +72,7 @@ def _evaluate(code: str, models: Path, out: Path, say: Say) -> None:
     suite = run.make_suite(str(write_suite(out / "suite")), [code])
     results = out / f"results-{code}"
     arms = {"base": models / "base", "safety": models / "safety", code: models / code}
-    arms |= {f"by-{by}": out / f"by-{by}" / code for by in GRANULARITIES}
+    arms |= {name: out / name / code for name in METHODS}
     run.evaluate(
         [f"{name}={folder}" for name, folder in arms.items()],
         suite,
