@@ -131,6 +131,8 @@ def test_names_that_verdicts_are_filed_under() -> None:
     assert judge_name(asked, "/judges/x/") == "x"
     assert judge_name(asked, "llama3:8b") == "llama3-8b"
     assert judge_name(rules(), "x/refusals.yaml") == "rule-refusals"
+    of_prompts = make_judge("Qwen/Qwen3Guard-Gen-4B", kind="qwen3guard-prompt")
+    assert judge_name(of_prompts, "Qwen/Qwen3Guard-Gen-4B") == "Qwen3Guard-Gen-4B-prompt"
 
 
 # Judges that ask a model --------------------------------------------------------------------------

@@ -171,7 +171,11 @@ def evaluate(
 @click.command()
 @_results
 @click.option("--judge", "spec", required=True, help="A hub id, a folder, or rule:FILE.yaml.")
-@click.option("--kind", help="qwen3guard, llamaguard, threeway or rule, if the name does not tell.")
+@click.option(
+    "--kind",
+    help="qwen3guard, llamaguard, threeway or rule, if the name does not tell; or "
+    "qwen3guard-prompt: of the prompts alone.",
+)
 @click.option("--models", default="", help="Only these, joined by commas.")
 @backend_options
 @_quiet

@@ -77,7 +77,9 @@ def judge_arms(
 def judge_name(judge: Judge, source: str) -> str:
     """What a judge's verdicts are filed under: its model's name, or that of its file of rules."""
     if judge.asks_model:
-        return file_name(re.split(r"[/\\]", source.rstrip("/\\"))[-1])
+        model = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
+        # verdicts on prompts are no verdicts on responses: they have a file of their own
+        return file_name(f"{model}-prompt" if judge.name.endswith("-prompt") else model)
     return file_name(f"{judge.name}-{Path(source.removeprefix('rule:')).stem}")
 
 

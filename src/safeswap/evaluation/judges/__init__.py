@@ -40,7 +40,7 @@ __all__ = [
     "make_judge",
 ]
 
-KINDS: Final = ("qwen3guard", "llamaguard", "threeway", "rule")
+KINDS: Final = ("qwen3guard", "qwen3guard-prompt", "llamaguard", "threeway", "rule")
 _RULE: Final = "rule:"
 _QWEN = re.compile(r"qwen-?3-?guard(?P<variant>.*)")
 _LLAMA = re.compile(r"llama-?guard(?:-?(?P<generation>\d))?(?!\d)(?P<size>.*)")
@@ -74,8 +74,8 @@ def make_judge(spec: str, *, kind: str | None = None, rules: Path | None = None)
         raise EvaluationError(f"the rules {rules} are for kind 'rule', not for judge {spec!r}")
     if kind == "threeway":
         return ThreeWayJudge()
-    if kind == "qwen3guard":
-        return Qwen3GuardJudge()
+    if kind in ("qwen3guard", "qwen3guard-prompt"):
+        return Qwen3GuardJudge(of_prompt=kind == "qwen3guard-prompt")
     if kind == "llamaguard":
         return _llamaguard(spec)
     return _by_name(spec)
