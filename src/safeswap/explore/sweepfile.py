@@ -32,8 +32,8 @@ from safeswap.evaluation.collect import Generation
 from safeswap.evaluation.splits import Split
 from safeswap.evaluation.suites import Suite, make_suite
 from safeswap.plan import Plan, check_options, check_role, fill_plan
-from safeswap.plan.file import read_yaml
 from safeswap.profile import Profile
+from safeswap.strictyaml import read_yaml
 
 _NEEDED = ("base", "safety", "languages", "suite", "grid")
 _SUITE_KEYS = ("prompts", "data", "instruction")

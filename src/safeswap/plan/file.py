@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import Operation, place_operation, read_operation
 from safeswap.plan.table import RESERVED, Plan, PlannedInput, PlannedUnit, check_operators
+from safeswap.strictyaml import read_yaml
 
 FORMAT = "safeswap-plan/1"
 _KEYS = ("format", "selector", "operator", "donor", "profile", "chosen", "inputs", "units")
@@ -67,25 +67,6 @@ def load(path: Path) -> Plan:
     return plan.with_operations(lambda operation: place_operation(operation, folder))
 
 
-def read_yaml(path: Path) -> Any:
-    """Plain values from strict YAML: no key twice, ``no`` is a language, 1e-3 is a number.
-
-    Raises:
-        PlanError: it cannot be read, or is not YAML.
-    """
-    try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = f"is not YAML ({error.context}: {error.problem})" if error.context else error.problem
-        raise PlanError(f"{path}{line}: {what}. Mend that line.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: is not YAML ({error}). Mend it.") from error
-
-
 def _row(row: PlannedUnit) -> dict[str, Any]:
     content: dict[str, Any] = {"weights": dict(row.weights)}
     content |= {"operator": row.operator.plain} if row.operator else {}
@@ -100,33 +81,6 @@ def _row(row: PlannedUnit) -> dict[str, Any]:
 def _inline(row: Mapping[str, Any]) -> str:
     text: str = yaml.safe_dump(dict(row), default_flow_style=True, sort_keys=False, width=10_000)
     return text.strip()
-
-
-class _Loader(yaml.SafeLoader):
-    """Strict YAML: no duplicate keys, ``no`` is the language and not False, 1e-3 is a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if not isinstance(key, str):
-                problem = f"the key {key!r} is not a name; quote it"
-                raise yaml.MarkedYAMLError(None, None, problem, key_node.start_mark)
-            if key in seen:
-                mark = key_node.start_mark
-                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool"]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), list("tf"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def plan_of(content: Any, where: str) -> Plan:
