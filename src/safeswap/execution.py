@@ -103,7 +103,7 @@ def carry_out(
         target,
         sum(job.layout.nbytes + provenance.rest_bytes(family, job.plan.donor) for job in jobs),
     )
-    if profile is None or not _current(profile, family):
+    if profile is None or not is_current(profile, family):
         profile = measure(family, workers, quiet)
     check_inputs(family, plans, profile)
     check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
@@ -152,7 +152,8 @@ def carry_out(
     ]
 
 
-def _current(profile: Profile, family: Family) -> bool:
+def is_current(profile: Profile, family: Family) -> bool:
+    """Whether a profile is of these very checkpoints, as far as their files tell."""
     known = set(family.members) <= set(profile.inputs)
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
 

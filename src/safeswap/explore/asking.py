@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safeswap.api import make_profile
 from safeswap.checkpoint.family import Family
 from safeswap.errors import EvaluationError
 from safeswap.evaluation import collect, run
@@ -17,25 +16,37 @@ from safeswap.evaluation.progress import items_bar
 from safeswap.evaluation.responders import BackendOptions
 from safeswap.evaluation.store import Results, start_results
 from safeswap.evaluation.suites import Suite
+from safeswap.execution import is_current, measure
 from safeswap.explore.sweepfile import Sweep
 from safeswap.explore.tables import Candidate
 from safeswap.plan import Plan
-from safeswap.profile import Profile, unchanged
+from safeswap.profile import Profile
+
+if TYPE_CHECKING:  # which loads torch
+    from safeswap.explore.candidates import Candidates
 
 
-def load_profile(
-    family: Family, sweep: Sweep, results: Path, workers: int | None, quiet: bool
-) -> Profile:
+def check_backend(backend: str, reload: bool) -> None:
+    """Refuse backends that cannot hold candidates.
+
+    Raises:
+        EvaluationError: says which can.
+    """
+    if backend != "hf" and not (reload and backend == "vllm"):
+        raise EvaluationError(
+            f"--backend {backend}: candidates live in a model of transformers (hf); vllm needs "
+            "--reload, which writes and loads each of them."
+        )
+
+
+def load_profile(family: Family, results: Path, workers: int | None, quiet: bool) -> Profile:
     """The profile of an earlier run where the checkpoints are the same, else a new one."""
     path = results / "profile.json"
     if path.exists():
         known = Profile.load(path)
-        roles = set(family.members) == set(known.inputs)
-        if roles and all(unchanged(known.inputs[role], family, role) for role in family.members):
+        if set(known.inputs) == set(family.members) and is_current(known, family):
             return known
-    profile = make_profile(
-        sweep.base, safety=sweep.safety, languages=sweep.languages, workers=workers, quiet=quiet
-    )
+    profile = measure(family, workers, quiet)
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.save(path)
     return profile
@@ -107,7 +118,7 @@ class Asking:
         finally:
             candidates.close()
 
-    def candidates(self, language: str) -> Any:
+    def candidates(self, language: str) -> Candidates:
         """What makes plans of a language answer; it holds a model until it is closed."""
         try:
             from safeswap.explore.candidates import InPlace, Reloaded

@@ -70,7 +70,6 @@ class InPlace:
         self.responder = HFResponder(str(family.members[language].folder), options)
         self._parameters = _parameters(self.responder.model, family, language)
         self._now: dict[str, Recipe] = dict.fromkeys(self._parameters, linear({language: 1.0}))
-        self.touched_bytes = 0
 
     @contextmanager
     def answering(self, plan: Plan) -> Iterator[Responder]:
@@ -92,9 +91,7 @@ class InPlace:
             self._now.pop(name, None)
         self._exchange(job)
         self._now |= changed
-        touched: int = sum(self._parameters[name].nbytes for name in changed)
-        self.touched_bytes += touched
-        return touched
+        return sum(int(self._parameters[name].nbytes) for name in changed)
 
     def close(self) -> None:
         """Free the model's memory."""

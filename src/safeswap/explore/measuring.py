@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation import collect, judging, run
-from safeswap.evaluation.arms import make_arms
+from safeswap.evaluation.arms import Arm, make_arms
 from safeswap.evaluation.judges import make_judge
 from safeswap.evaluation.responders import BackendOptions
 from safeswap.evaluation.store import one_at_a_time, start_results
 from safeswap.explore.asking import Asking, untold
 from safeswap.explore.measured import Measured, read_measured
 from safeswap.explore.tables import Candidate
+
+if TYPE_CHECKING:  # which loads torch
+    from safeswap.explore.candidates import Candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Measuring:
         self.ask, self.language, self.folder, self.judges = ask, language, folder, judges
         self.suite = ask.sweep.suites[language].on(ask.sweep.dev)
         self.settings = collect.settings_of(self.suite, ask.generation)
-        self._candidates: Any = None
+        self._candidates: Candidates | None = None
 
     def prepare(self, candidates: list[Candidate]) -> None:
         """Start the folder with these first; what cannot be is refused before a model is loaded."""
@@ -130,11 +133,11 @@ class Measuring:
             self._candidates.close()
             self._candidates = None
 
-    def _loaded(self) -> Any:
+    def _loaded(self) -> Candidates:
         if self._candidates is None:
             self._candidates = self.ask.candidates(self.language)
         return self._candidates
 
-    def _located(self, one: Candidate) -> Any:
+    def _located(self, one: Candidate) -> Arm:
         donor = self.ask.family.members[self.language].folder
         return replace(one.arm, location=str(donor))

@@ -32,7 +32,7 @@ from safeswap.api import open_family
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.responders import BackendOptions
 from safeswap.evaluation.store import one_at_a_time
-from safeswap.explore.asking import Asking, load_profile
+from safeswap.explore.asking import Asking, check_backend, load_profile
 from safeswap.explore.language_search import LanguageSearch, Searched
 from safeswap.explore.measuring import Judging
 from safeswap.explore.searchfile import Search, read_search
@@ -81,11 +81,7 @@ def run_search(
     """
     study = _optuna()
     study.check_sampler(sampler)
-    if backend != "hf" and not (reload and backend == "vllm"):
-        raise EvaluationError(
-            f"--backend {backend}: candidates live in a model of transformers (hf); vllm needs "
-            "--reload, which writes and loads each of them."
-        )
+    check_backend(backend, reload)
     if trials < 1:
         raise EvaluationError(f"--trials {trials}: at least one.")
     sweep = search.sweep
@@ -98,7 +94,7 @@ def run_search(
     results.mkdir(parents=True, exist_ok=True)
     with study.working(results / "workers") as worker:
         with one_at_a_time(results):
-            profile = load_profile(family, sweep, results, workers, quiet)
+            profile = load_profile(family, results, workers, quiet)
         url = storage or f"sqlite:///{results / 'search.db'}"
         chosen = study.Seeded(sampler, seed)
 

@@ -21,12 +21,11 @@ from functools import partial
 from pathlib import Path
 
 from safeswap.api import open_family
-from safeswap.errors import EvaluationError
 from safeswap.evaluation import run
 from safeswap.evaluation.judges import make_judge
 from safeswap.evaluation.responders import BackendOptions
 from safeswap.evaluation.splits import PARTS
-from safeswap.explore.asking import Asking, load_profile
+from safeswap.explore.asking import Asking, check_backend, load_profile
 from safeswap.explore.choice import Choice, choose, mark
 from safeswap.explore.measured import read_measured
 from safeswap.explore.sweepfile import Sweep
@@ -82,21 +81,17 @@ def run_sweep(
     Raises:
         SafeswapError: what is wrong, before a model is loaded where it can be known before.
     """
-    if backend != "hf" and not (reload and backend == "vllm"):
-        raise EvaluationError(
-            f"--backend {backend}: candidates live in a model of transformers (hf); vllm needs "
-            "--reload, which writes and loads each of them."
-        )
+    check_backend(backend, reload)
     options = options or BackendOptions()
     if sweep.judge:
         make_judge(sweep.judge, kind=sweep.judge_kind)  # a wrong name shows now, not in hours
     family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
-    profile = load_profile(family, sweep, results, workers, quiet)
+    profile = load_profile(family, results, workers, quiet)
     ask = Asking(family, sweep, backend, options, reload, workers, quiet)
     judging = partial(_judge, sweep, judge_backend, judge_options or BackendOptions(), quiet=quiet)
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}
     for code, candidates in every.items():
-        _save_plans(candidates, sweep, profile, results / "plans" / code)
+        _save_plans(candidates, results / "plans" / code)
         say(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
         ask.answer(code, "dev", candidates, results / "dev" / code)
     for code in every:
@@ -129,9 +124,7 @@ def _judge(
         )
 
 
-def _save_plans(
-    candidates: Sequence[Candidate], sweep: Sweep, profile: Profile, folder: Path
-) -> None:
+def _save_plans(candidates: Sequence[Candidate], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in candidates:
         if one.arm.role == "merged":
