@@ -60,9 +60,7 @@ def run_demo(out: Path, say: Say) -> None:
             verified = verify_merge(one.folder)
             checked = f"{verified.tensors} tensors verified"
             say(f"merge {name}, {one.plan.language}: {decided}; {checked}")
-    say(
-        "(modules from one expert; blend: parts of both that sum to 1; mix: both task vectors added)"
-    )
+    say("(of one expert alone; blend: parts of both that sum to 1; mix: both task vectors added)")
     say("evaluate: base, experts and merges answer the world's benchmarks; a rule judges")
     for code in languages:
         _evaluate(code, models, out, say)
