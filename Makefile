@@ -16,8 +16,8 @@ parity: .venv-test/ready .venv-mergekit/ready
 	SAFESWAP_MERGEKIT=$(CURDIR)/.venv-mergekit/bin/python .venv-test/bin/python -m pytest tests/interchange tests/operators/test_mergekit.py
 
 lint: .venv-test/ready
-	.venv-test/bin/ruff check src tests benchmarks
-	.venv-test/bin/ruff format --check src tests benchmarks
+	.venv-test/bin/ruff check src tests benchmarks research
+	.venv-test/bin/ruff format --check src tests benchmarks research
 	.venv-test/bin/mypy
 
 bench: .venv-demo/ready

@@ -27,15 +27,15 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from safeswap.evaluation.arms import make_arms
-from safeswap.evaluation.collect import Generation, collect_responses, settings_of
-from safeswap.evaluation.prompts import Prompt, PromptSet
-from safeswap.evaluation.responders import BackendOptions, Chat
-from safeswap.evaluation.responders.encoding import encode_chat
-from safeswap.evaluation.responders.hf import HFResponder
-from safeswap.evaluation.store import start_results
-from safeswap.evaluation.suites import Benchmark, Suite
-from safeswap.testbed import models_folder
+from safeswap.demo import models_folder
+from safeswap.evaluation.backends import BackendOptions, Chat
+from safeswap.evaluation.backends.encoding import encode_chat
+from safeswap.evaluation.backends.hf import HFBackend
+from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.generate import Generation, collect_responses, settings_of
+from safeswap.evaluation.models import name_models
+from safeswap.evaluation.results.store import start_results
 
 LIMIT = 1.05
 
@@ -55,9 +55,9 @@ def main() -> None:
 
 def run(work: Path, options: argparse.Namespace) -> None:
     model = options.model or made_up(work / "model")
-    responder = HFResponder(str(model), BackendOptions(batch_tokens=options.batch_tokens))
+    responder = HFBackend(str(model), BackendOptions(batch_tokens=options.batch_tokens))
     suite, generation = make_suite(responder, options.prompts), Generation(options.new_tokens)
-    (arm,) = make_arms([f"model={model}"])
+    (arm,) = name_models([f"model={model}"])
     floor_times, our_times, batches = [], [], encoded(responder, suite, generation)
 
     def floor() -> None:
@@ -115,7 +115,7 @@ def made_up(folder: Path) -> Path:
     return folder
 
 
-def make_suite(responder: HFResponder, count: int) -> Suite:
+def make_suite(responder: HFBackend, count: int) -> Suite:
     """Prompts of 4 to 35 words of the model's vocabulary."""
     known = sorted(responder.tokenizer.get_vocab())
     words = [word for word in known if word.isalpha()]
@@ -129,7 +129,7 @@ def make_suite(responder: HFResponder, count: int) -> Suite:
 
 
 def encoded(
-    responder: HFResponder, suite: Suite, generation: Generation
+    responder: HFBackend, suite: Suite, generation: Generation
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The batches that the responder makes, as tensors (ids, mask)."""
     prompts = suite.benchmarks[0].prompts

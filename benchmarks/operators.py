@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from merge import in_turns, measured, report
 from synthetic import make
 
+from merge import in_turns, measured, report
 from safeswap.operators import OPERATORS
 
 LIMIT_RSS_MB, LIMIT_MERGEKIT = 1200, 1.0

@@ -17,10 +17,10 @@ import tempfile
 from pathlib import Path
 
 import safeswap
-from safeswap.evaluation.responders import BackendOptions
-from safeswap.evaluation.statistics.significance import mcnemar_exact
-from safeswap.testbed import SMALL_LANGUAGES, Measurement, default_world, measure, models_folder
-from safeswap.testbed.documents import Document, language_documents, safety_documents
+from safeswap.demo import SMALL_LANGUAGES, Measurement, default_world, measure, models_folder
+from safeswap.demo.documents import Document, language_documents, safety_documents
+from safeswap.evaluation.backends import BackendOptions
+from safeswap.evaluation.stats.significance import mcnemar_exact
 
 FIRST_SEED = 12345
 OPTIONS = BackendOptions(dtype="float32", device="cpu", use_template=False)

@@ -4,10 +4,10 @@
 
 Makes a synthetic trio in the shape of Llama-3.2-1B (see synthetic.py; --layers makes it smaller)
 and takes the same neighbouring cells of a τ × α grid to a model that is ready to answer, in two
-ways in turns: exchanged in place (`InPlace`, what `safeswap sweep` does), and written by the merge
-and loaded by transformers (`Reloaded`, what it would be without). Answering is left out: it is the
-same for both. Both models must hold the same weights after every cell. The page cache is warm; the
-first load of `InPlace` is counted, spread over the cells.
+ways in turns: exchanged in place (`HotSwapModel`, what `safeswap sweep` does), and written by the
+merge and loaded by transformers (`ReloadedModel`, what it would be without). Answering is left
+out: it is the same for both. Both models must hold the same weights after every cell. The page
+cache is warm; the first load of `HotSwapModel` is counted, spread over the cells.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from synthetic import make
 
 import safeswap
 from safeswap.api import open_family
-from safeswap.evaluation.responders import BackendOptions
-from safeswap.explore.candidates import InPlace, Reloaded
+from safeswap.demo import models_folder
+from safeswap.evaluation.backends import BackendOptions
 from safeswap.plan import Plan
-from safeswap.testbed import models_folder
+from safeswap.search.hotswap import HotSwapModel, ReloadedModel
 
 LIMIT_RATIO = 2.0
 ROLE = "l0"
@@ -75,9 +75,9 @@ def compare(trio: Path, work: Path, count: int) -> None:
     profile = safeswap.make_profile(trio / "base", **experts)  # type: ignore[arg-type]
     options = BackendOptions(dtype="bfloat16", device="cpu")
     begin = time.perf_counter()
-    inside = InPlace(open_family(trio / "base", **experts), ROLE, options)  # type: ignore[arg-type]
+    inside = HotSwapModel(open_family(trio / "base", **experts), ROLE, options)  # type: ignore[arg-type]
     opening = time.perf_counter() - begin
-    outside = Reloaded("hf", options, work)
+    outside = ReloadedModel("hf", options, work)
     spent = {"in memory": opening, "written and loaded": 0.0}
     touched, different = 0, 0
     with torch.inference_mode():

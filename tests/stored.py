@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safeswap.evaluation.store import digest_of
+from safeswap.evaluation.results.store import digest_of
 
 VERDICTS = {
     "u": "unsafe",

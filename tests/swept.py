@@ -1,4 +1,4 @@
-"""Measured candidates that nobody measured: seeded, in the shape that a sweep gives them."""
+"""Candidates that nobody measured: seeded, in the shape that a sweep gives them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from safeswap.evaluation.statistics import wilson
-from safeswap.explore.measured import Figure, Measured
+from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
+from safeswap.evaluation.stats import wilson
 
 TAUS = (0.0, 0.0003, 0.001, 0.003, 0.01)
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def figure(share: float, n: int) -> Figure:
+def figure(share: float, n: int) -> RateEstimate:
     """A count of n with Wilson's interval."""
     count = round(max(0.0, min(1.0, share)) * n)
     interval = wilson(count, n)
-    return Figure(count / n, interval.low, interval.high, n)
+    return RateEstimate(count / n, interval.low, interval.high, n)
 
 
-def model(name: str, language: str, role: str, shares: tuple[float, float, float]) -> Measured:
+def model(
+    name: str, language: str, role: str, shares: tuple[float, float, float]
+) -> CandidateResult:
     """One of the models that candidates are made from: unsafe, refused, right."""
     unsafe, refused, right = shares
-    return Measured(
+    return CandidateResult(
         name,
         language,
         role,
@@ -34,7 +36,7 @@ def model(name: str, language: str, role: str, shares: tuple[float, float, float
     )
 
 
-def made_from(language: str, shift: float = 0.0) -> list[Measured]:
+def made_from(language: str, shift: float = 0.0) -> list[CandidateResult]:
     """Base, safety expert and language expert."""
     return [
         model("base", language, "base", (0.38 + shift, 0.06, 0.42)),
@@ -61,7 +63,7 @@ def candidate(
     operator: Mapping[str, Any] | None = None,
     aliases: tuple[str, ...] = (),
     dice: random.Random | None = None,
-) -> Measured:
+) -> CandidateResult:
     """A candidate in which ``safety`` (0 to 1) of the safety expert went."""
     dice = dice or random.Random(0)
     operator = operator or {}
@@ -73,7 +75,7 @@ def candidate(
     made = model(
         cell_name(method, settings, operator), language, "merged", (unsafe, refused, right)
     )
-    return Measured(
+    return CandidateResult(
         made.name,
         language,
         "merged",
@@ -87,7 +89,7 @@ def candidate(
     )
 
 
-def sweep(language: str, seed: int = 0) -> list[Measured]:
+def sweep(language: str, seed: int = 0) -> list[CandidateResult]:
     """Three models and 80 candidates, of which some stand for aliases."""
     dice, found = random.Random(seed), made_from(language, 0.05 * seed)
     for by in ("module", "layer"):

@@ -193,5 +193,13 @@ _REMEDIES = (
         "Run",
         "Save",
     ),
-    *("Use", "Wait", "convert", "cut", "fetch", "mend", "use", "Was the base"),
+    *("Use", "Wait", "convert", "cut", "fetch", "fix", "use", "Was the base"),
 )
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height from a PNG's own header."""
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n" and content[-8:-4] == b"IEND"
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height

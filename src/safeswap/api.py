@@ -18,35 +18,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safeswap import provenance
 from safeswap.checkpoint.dtypes import output_dtype
-from safeswap.checkpoint.family import BASE, SAFETY, Family, join_family
-from safeswap.checkpoint.layout import parse_size
+from safeswap.checkpoint.family import Family, open_family
+from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import check_place
-from safeswap.checkpoint.store import open_checkpoint
 from safeswap.errors import PlanError, SafeswapError
-from safeswap.execution import Merged, Tell, carry_out, measure, say_nothing, told
-from safeswap.merge import check_donor, output_layout, refuse_overlap
-from safeswap.plan import Plan, check_options, check_role, fill_plan
+from safeswap.io.workers import progress_bar
+from safeswap.merge.companions import MANIFEST, rest_bytes
+from safeswap.merge.manifest import read_manifest
+from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
+from safeswap.merge.run import Draw, Merged, Tell, measure, say_nothing
+from safeswap.merge.run import merge as run_merge
+from safeswap.merge.verify import Verification, verify_folder
+from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
-from safeswap.verification import Verification, verify_folder
-from safeswap.work import progress_bar
-
-
-def open_family(
-    base: str | Path, safety: str | Path, languages: Mapping[str, str | Path]
-) -> Family:
-    """Open the checkpoints of a run and check that they belong together; no weights are read.
-
-    Raises:
-        CheckpointError, FamilyError, PlanError: what is wrong with which of them.
-    """
-    if not languages:
-        raise PlanError("no language expert is given: add --language NAME=CHECKPOINT.")
-    sources = {BASE: base, SAFETY: safety}
-    sources |= {check_role(name): source for name, source in languages.items()}
-    members = {role: open_checkpoint(source) for role, source in sources.items()}
-    return join_family(members)
+from safeswap.report.figure_process import FigureProcess, can_draw
+from safeswap.roles import BASE, SAFETY
 
 
 def _refuse_twice(family: Family) -> None:
@@ -163,7 +150,7 @@ def merge_plans(
     ('out', True)
     """
     family = _family_of(plans)
-    return carry_out(
+    return run_merge(
         family,
         plans,
         out,
@@ -171,7 +158,7 @@ def merge_plans(
         dtype=dtype,
         shard_size=shard_size,
         workers=workers,
-        figure=told(family, figure, tell),
+        draw=_told(family, figure, tell),
         quiet=quiet,
         tell=tell,
     )
@@ -232,12 +219,12 @@ def swap(
     for donor in donors:
         check_donor(family, donor)
     layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
-    rest = sum(provenance.rest_bytes(family, donor) for donor in donors)
+    rest = sum(rest_bytes(family, donor) for donor in donors)
     check_place(target, rest + sum(layout.nbytes for layout in layouts))
-    figure = told(family, figure, tell)
+    draw = _told(family, figure, tell)
     profile = measure(family, workers, quiet)
     plans = [make_plan(profile, language, **options) for language in languages]
-    return carry_out(
+    return run_merge(
         family,
         plans,
         out,
@@ -245,10 +232,20 @@ def swap(
         dtype=dtype,
         shard_size=shard_size,
         workers=workers,
-        figure=figure,
+        draw=draw,
         quiet=quiet,
         tell=tell,
     )
+
+
+def _told(family: Family, figure: bool, tell: Tell) -> Draw | None:
+    """Tell what a user should know of a family; who draws its figure, where one can be drawn."""
+    for note in family.notes:
+        tell(note)
+    if figure and not can_draw():
+        tell("no figure is drawn: install safeswap[figures] for it, or say --no-figure")
+        return None
+    return FigureProcess if figure else None
 
 
 def verify_merge(
@@ -274,10 +271,10 @@ def verify_merge(
     >>> verify_merge("checked").edited
     ()
     """
-    manifest = provenance.read_manifest(Path(out))
+    manifest = read_manifest(Path(out))
     total = sum(record["size"] for record in manifest["outputs"])
     if not without_inputs:  # which are read again, to measure them
-        profile = Profile.from_dict(manifest["profile"], str(Path(out) / provenance.MANIFEST))
+        profile = Profile.from_dict(manifest["profile"], str(Path(out) / MANIFEST))
         total += sum(file.size for record in profile.inputs.values() for file in record.files)
     with progress_bar("verify", total, quiet) as advance:
         return verify_folder(

@@ -18,8 +18,28 @@ class FamilyError(SafeswapError):
     """Checkpoints that do not belong together: shapes, depth, family or tokenizer differ."""
 
 
-class PlanError(SafeswapError, ValueError):
-    """A plan (or an option that makes one) that cannot be carried out."""
+class AnatomyError(SafeswapError, ValueError):
+    """A checkpoint whose tensors cannot all be given a unit.
+
+    The message says which tensors, what was understood and what to do; ``tensors`` holds the full
+    names of all of them, also where the message shortens a long list.
+    """
+
+    def __init__(self, message: str, tensors: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.tensors: tuple[str, ...] = tuple(tensors)
+
+
+class ConfigError(SafeswapError, ValueError):
+    """Something typed or written by a user that is not valid: options, sizes, names, YAML files."""
+
+
+class PlanError(ConfigError):
+    """A plan that cannot be carried out, or parameters that make none."""
+
+
+class ProfileError(SafeswapError):
+    """A profile that cannot be read, or is of other weights."""
 
 
 class OutputError(SafeswapError):

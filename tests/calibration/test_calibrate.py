@@ -25,7 +25,7 @@ from safeswap.calibration.collect import InputGroup, batches_of  # noqa: E402
 from safeswap.calibration.layers import LinearLayer  # noqa: E402
 from safeswap.cli import main  # noqa: E402
 from safeswap.errors import CalibrationError  # noqa: E402
-from safeswap.evaluation.responders import BackendOptions  # noqa: E402
+from safeswap.evaluation.backends import BackendOptions  # noqa: E402
 from tiny import digest_of, refused  # noqa: E402
 
 Array = np.ndarray[Any, Any]
@@ -340,7 +340,7 @@ def test_a_loader_that_changes_numbers_is_found_out(
 ) -> None:
     """A name proves nothing: the loaded weight is compared with the stored one."""
     family, texts = make_family(tmp_path, "llama"), write_texts(tmp_path)
-    opened = run.open_responder
+    opened = run.open_backend
     changed = "model.layers.1.mlp.up_proj.weight"
 
     def spoils(*given: Any) -> Any:
@@ -349,7 +349,7 @@ def test_a_loader_that_changes_numbers_is_found_out(
             responder.model.get_parameter(changed)[0, 0] += 1
         return responder
 
-    monkeypatch.setattr(run, "open_responder", spoils)
+    monkeypatch.setattr(run, "open_backend", spoils)
     safety, _ = calibrated(family, texts, tmp_path / "grams")
     assert safety.entry.left_out == {changed: f"the loaded model holds other numbers in {changed}"}
     assert len(safety.entry.tensors) == 13

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from families import FAMILIES, WEIGHTLESS, save_tiny  # noqa: E402
 from safeswap.anatomy import anatomy_of  # noqa: E402
 from safeswap.calibration.layers import find_layers  # noqa: E402
-from safeswap.checkpoint.store import open_checkpoint  # noqa: E402
+from safeswap.checkpoint.model import open_checkpoint  # noqa: E402
 
 # what is no linear layer once it is loaded: mixtures' experts and routers, Mamba's A
 _NO_LAYER = re.compile(r"experts|router|\.gate\.weight$|A_log$")

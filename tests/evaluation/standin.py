@@ -24,11 +24,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safeswap.evaluation.prompts import Prompt, PromptSet  # noqa: E402
-from safeswap.evaluation.responders import BackendOptions, Chat  # noqa: E402
-from safeswap.evaluation.responders.hf import HFResponder  # noqa: E402
-from safeswap.evaluation.suites import Benchmark, Suite  # noqa: E402
-from safeswap.testbed import models_folder  # noqa: E402
+from safeswap.demo import models_folder  # noqa: E402
+from safeswap.evaluation.backends import BackendOptions, Chat  # noqa: E402
+from safeswap.evaluation.backends.hf import HFBackend  # noqa: E402
+from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet  # noqa: E402
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite  # noqa: E402
 
 MODEL = models_folder() / "safety"
 OTHER = models_folder() / "base"
@@ -38,10 +38,10 @@ RULES = "default: unsafe\nrules:\n  - {pattern: '^$', verdict: invalid}\n"
 
 
 @cache
-def small() -> HFResponder:
+def small() -> HFBackend:
     """The model, loaded once for all tests."""
     torch.set_num_threads(1)
-    return HFResponder(str(MODEL), FLOAT32)
+    return HFBackend(str(MODEL), FLOAT32)
 
 
 @cache
@@ -249,7 +249,7 @@ _FORKING = """
 import json, os, signal, sys
 import torch, openai, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-import safeswap.evaluation.responders.hf, safeswap.evaluation.responders.api
+import safeswap.evaluation.backends.hf, safeswap.evaluation.backends.api
 from safeswap.cli import run
 torch.set_num_threads(1)
 for line in sys.stdin:

@@ -24,10 +24,17 @@ from evaluation.standin import (
     serving,
 )
 from safeswap.errors import EvaluationError
+from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.judges import Judgement, Question, RuleJudge, ThreeWayJudge, make_judge
-from safeswap.evaluation.judging import count_verdicts, judge_arms, judge_name, verdicts_of
-from safeswap.evaluation.responders import BackendOptions
-from safeswap.evaluation.store import RESPONSES, Journal, Results, Row, start_results, write_json
+from safeswap.evaluation.judging import count_verdicts, judge_models, judge_name, verdicts_of
+from safeswap.evaluation.results.store import (
+    RESPONSES,
+    Journal,
+    Results,
+    Row,
+    start_results,
+    write_json,
+)
 
 COUNT = 7
 
@@ -67,7 +74,7 @@ def rules(text: str = RULES) -> RuleJudge:
 def by_rules(
     results: Results, judge: RuleJudge | None = None, source: str = "rule:mine.yaml"
 ) -> dict[str, int]:
-    return judge_arms(
+    return judge_models(
         results, ["one", "two"], judge or rules(), source, "hf", FLOAT32, no_bar
     )  # fmt: skip
 
@@ -156,7 +163,7 @@ def server() -> Iterator[Server]:
 
 def ask(results: Results, judge: Any, source: str = str(MODEL), **changed: Any) -> dict[str, int]:
     backend = changed.pop("backend", "hf")
-    return judge_arms(
+    return judge_models(
         results, results.arms, judge, source, backend, replace(FLOAT32, **changed), no_bar
     )
 
@@ -238,7 +245,7 @@ def test_a_guard_is_asked_on_a_server_without_a_generation_prompt(
     server.trouble = lambda n, asked: answer(200, body)
     judge = make_judge("Qwen/Qwen3Guard-Gen-4B")
     options = BackendOptions(base_url=server.url)
-    assert judge_arms(results, ["one"], judge, NAME, "api", options, no_bar) == {"one": COUNT}
+    assert judge_models(results, ["one"], judge, NAME, "api", options, no_bar) == {"one": COUNT}
     assert {row["verdict"] for row in verdicts_of(results, "one", NAME).values()} == {"unsafe"}
     for _, asked in server.asked:
         assert asked["add_generation_prompt"] is False and asked["max_tokens"] == 128

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safeswap.operators import OPERATORS, Task, join_arrays
-from safeswap.operators.chance import draw, kept
+from safeswap.operators import OPERATORS, TensorContext, merge_arrays
+from safeswap.operators.kernels.random_masks import draw, kept
 
 Array = np.ndarray[Any, Any]
 MATRICES = ("tsv", "iso-c", "wudi", "project")
@@ -49,9 +49,11 @@ def joined(
     **given: Any,
 ) -> Array:
     operator = OPERATORS[name]
-    values = operator.settle(given, "test")
-    task = Task("layers.0.w", base.shape, weights, values, tuple(range(len(experts))), inside)
-    return join_arrays(operator, task, base, experts, size)
+    values = operator.resolve_settings(given, "test")
+    task = TensorContext(
+        "layers.0.w", base.shape, weights, values, tuple(range(len(experts))), inside
+    )
+    return merge_arrays(operator, task, base, experts, size)
 
 
 def near(found: Array, wanted: Array, base: Array) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
-from test_merge import plan_of, tensors_of
+from test_operator_merge import plan_of, tensors_of
 
 import safeswap
 from safeswap.operators import Operation

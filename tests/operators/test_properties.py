@@ -16,17 +16,17 @@ from safeswap.errors import CheckpointError, PlanError
 from safeswap.operators import (
     OPERATORS,
     Operation,
-    Task,
+    TensorContext,
     applies,
     check_operation,
     chunks,
-    join_arrays,
     linear,
+    merge_arrays,
     read_operation,
-    recipe_of,
+    tensor_op,
 )
-from safeswap.operators.chance import draw, kept
-from safeswap.operators.matrices import one_blas_thread
+from safeswap.operators.kernels.factorize import one_blas_thread
+from safeswap.operators.kernels.random_masks import draw, kept
 
 STREAMED = ("linear", "ties", "dare", "dare-ties", "della", "breadcrumbs")
 SUMMED = ("slerp", "nuslerp", "model-stock", "karcher", "sce")
@@ -143,8 +143,10 @@ def test_masks_hang_on_seed_tensor_and_expert(name: str) -> None:
     operator = OPERATORS[name]
 
     def run(seed: int, tensor: str = "a", places: tuple[int, ...] = (0, 1)) -> Any:
-        task = Task(tensor, base.shape, (0.5, 0.5), operator.settle({"seed": seed}, "t"), places)
-        return join_arrays(operator, task, base, tuned)
+        task = TensorContext(
+            tensor, base.shape, (0.5, 0.5), operator.resolve_settings({"seed": seed}, "t"), places
+        )
+        return merge_arrays(operator, task, base, tuned)
 
     np.testing.assert_array_equal(run(1), run(1))
     for other in (run(2), run(1, "b"), run(1, "a", (1, 0))):
@@ -257,20 +259,20 @@ def test_an_operator_joins_where_two_experts_have_weight() -> None:
     assert applies(ties, {"safety": 0.5, "sw": 0.5})
     for weights in ({"safety": 1.0, "sw": 0.0}, {"safety": 0.0, "sw": 0.3}, {"a": 0.0, "b": 0.0}):
         assert not applies(ties, weights)
-        made = recipe_of(ties, weights, name="x", shape=(2,), inside=True)
+        made = tensor_op(ties, weights, name="x", shape=(2,), inside=True)
         assert made == linear(weights)
     assert not applies(Operation(), {"safety": 0.5, "sw": 0.5})
     project = Operation("project")
     assert applies(project, {"safety": 0.0, "sw": 1.0})
     assert not applies(project, {"safety": 1.0, "sw": 0.0})
-    made = recipe_of(project, {"safety": 0.0, "sw": 1.0}, name="x", shape=(2,), inside=True)
+    made = tensor_op(project, {"safety": 0.0, "sw": 1.0}, name="x", shape=(2,), inside=True)
     assert made.terms == (("base", 1.0), ("safety", 0.0), ("sw", 1.0)) and made.copied is None
     assert str(made) == "project: 0 · safety + 1 · sw"
 
 
 def test_a_recipe_says_what_it_reads() -> None:
     given_ = {"safety": 0.5, "sw": 0.0, "te": 0.7}
-    made = recipe_of(
+    made = tensor_op(
         Operation("ties", {"density": 0.3}), given_, name="x", shape=(4, 2), inside=True
     )
     assert made.terms == (("base", 1.0), ("safety", 0.5), ("te", 0.7))
@@ -278,14 +280,14 @@ def test_a_recipe_says_what_it_reads() -> None:
     assert made.join.task.settings == {"density": 0.3, "scale": 1.0, "normalize": True}
     assert str(made) == "ties(density=0.3): 0.5 · safety + 0.7 · te"
     assert not made.whole
-    whole = recipe_of(Operation("tsv"), given_, name="x", shape=(4, 2), inside=True)
+    whole = tensor_op(Operation("tsv"), given_, name="x", shape=(4, 2), inside=True)
     assert whole.whole
 
 
 def test_factorizations_use_one_thread() -> None:
-    from safeswap.operators import matrices
+    from safeswap.operators.kernels import factorize
 
-    library = matrices._openblas()
+    library = factorize._openblas()
     assert library is not None, "numpy's wheels carry OpenBLAS"
     with one_blas_thread():
         assert library[0]() == 1

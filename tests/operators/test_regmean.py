@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gram_folder import Array, write_grams
 from safeswap.errors import CalibrationError, PlanError
-from safeswap.operators import OPERATORS, Task, join_arrays, read_operation
+from safeswap.operators import OPERATORS, TensorContext, merge_arrays, read_operation
 from safeswap.operators.regmean import _solve
 
 ROLES = ("safety", "sw", "te")
@@ -45,11 +45,11 @@ def joined(
     **given_: Any,
 ) -> Array:
     operator = OPERATORS["regmean"]
-    values = operator.settle({"grams": str(folder), **given_}, "test")
+    values = operator.resolve_settings({"grams": str(folder), **given_}, "test")
     roles = ROLES[: len(tuned)]
     places = tuple(range(len(tuned)))
-    task = Task(NAME, base.shape, tuple(weights), values, places, inside, roles)
-    return join_arrays(operator, task, base, tuned)
+    task = TensorContext(NAME, base.shape, tuple(weights), values, places, inside, roles)
+    return merge_arrays(operator, task, base, tuned)
 
 
 def folder_of(path: Path, seen: Sequence[Array], **how: Any) -> Path:
@@ -150,7 +150,7 @@ def test_matrices_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     base, tuned, inputs = make(5, 13)
     folder = folder_of(tmp_path, inputs)
     whole = joined(folder, base, tuned, (0.3, 0.7), scale=0.5)
-    monkeypatch.setattr("safeswap.grams.BLOCK_BYTES", 4 * 13 * 4)
+    monkeypatch.setattr("safeswap.operators.gram_store.BLOCK_BYTES", 4 * 13 * 4)
     np.testing.assert_allclose(
         joined(folder, base, tuned, (0.3, 0.7), scale=0.5), whole, atol=1e-12
     )

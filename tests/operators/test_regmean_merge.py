@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_merge import tensors_of
+from test_operator_merge import tensors_of
 from test_regmean import direct
 
 import safeswap

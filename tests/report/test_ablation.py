@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
-from safeswap.explore.measured import Figure, Measured
+from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.report.ablation import ablation_table, matched_table, numbers, pareto_front
-from safeswap.report.ablation.places import place_named, place_of
-from safeswap.report.tables import Table, as_csv, as_text
+from safeswap.report.ablation.grid import place_named, point_of
+from safeswap.tables import Table, as_csv, as_text
 from swept import candidate, cell_name, sweep
 
 UNTIMED = settings(deadline=None)
 
 
-def figure(per_cent: float, arm: float = 5.0) -> Figure:
-    return Figure(per_cent / 100, (per_cent - arm) / 100, (per_cent + arm) / 100, 100)
+def figure(per_cent: float, arm: float = 5.0) -> RateEstimate:
+    return RateEstimate(per_cent / 100, (per_cent - arm) / 100, (per_cent + arm) / 100, 100)
 
 
 def one(
@@ -34,9 +34,9 @@ def one(
     given: Mapping[str, Any] | None = None,
     aliases: tuple[str, ...] = (),
     language: str = "sw",
-) -> Measured:
+) -> CandidateResult:
     unsafe, refused, right = map(figure, figures)
-    return Measured(
+    return CandidateResult(
         name, language, role, method, given or {}, "linear", aliases, unsafe, refused, right
     )
 
@@ -46,7 +46,7 @@ FIRST, SAME = f"{MINE}+tau-0.01+alpha-0.5", f"{MINE}+tau-0.01+alpha-0.3"
 SECOND, GATED = f"{MINE}+tau-0.001+alpha-0.5", "gated+gamma-0.5"
 
 
-def hand(language: str = "sw") -> list[Measured]:
+def hand(language: str = "sw") -> list[CandidateResult]:
     """Three models; the grid was measured in another order than the table's."""
     inputs = [
         one("base", "base", (40, 6, 42), language=language),
@@ -308,13 +308,13 @@ SHARES = st.sampled_from([0.0, 0.1, 0.2, 0.3]) | st.none()
 MODELS = st.lists(st.tuples(SHARES, SHARES, SHARES, st.sampled_from(["sw", "te"])), max_size=9)
 
 
-def model_of(row: tuple[float | None, float | None, float | None, str]) -> Measured:
-    shares = [None if share is None else Figure(share, share, share, 10) for share in row[:3]]
+def model_of(row: tuple[float | None, float | None, float | None, str]) -> CandidateResult:
+    shares = [None if share is None else RateEstimate(share, share, share, 10) for share in row[:3]]
     unsafe, refused, right = shares
-    return Measured("x", row[3], "merged", unsafe=unsafe, refused=refused, right=right)
+    return CandidateResult("x", row[3], "merged", unsafe=unsafe, refused=refused, right=right)
 
 
-def beaten(one: Measured, others: Sequence[Measured], has: dict[str, bool]) -> bool:
+def beaten(one: CandidateResult, others: Sequence[CandidateResult], has: dict[str, bool]) -> bool:
     """The definition, written out: somebody is nowhere worse and somewhere better."""
     for other in others:
         worse = better = False
@@ -373,11 +373,11 @@ def test_a_cells_name_says_where_it_stands(
     method: str, given: dict[str, Any], operator: dict[str, Any]
 ) -> None:
     measured = candidate("sw", method, given, 0.5, operator=operator)
-    assert place_named(cell_name(method, given, operator)) == place_of(measured)
+    assert place_named(cell_name(method, given, operator)) == point_of(measured)
 
 
 def test_an_operators_punctuation_and_number_format_do_not_matter() -> None:
     """The model's record has str(Operation), a cell's name what the sweep's file has."""
     recorded = replace(hand()[3], operator="dare-ties(density=1.0, seed=3)")
     named = place_named(f"{MINE}+tau-0.01+alpha-0.5+dare-ties+density-1+seed-3")
-    assert place_of(recorded) == named
+    assert point_of(recorded) == named

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from safeswap.errors import EvaluationError, OutputError, SafeswapError
-from safeswap.explore.measured import Measured
+from safeswap.evaluation.results.candidates import CandidateResult
 from safeswap.report.ablation import draw_heat_maps, draw_pareto, write_ablation
 from safeswap.report.ablation.heat_maps import grids, steps
 from safeswap.report.ablation.labels import Label, place_labels
-from safeswap.report.figure import COLOURS, canvas
-from safeswap.report.tables import Column, Table, as_html
+from safeswap.report.plan_figure import COLOURS, canvas
+from safeswap.tables import Column, Table, as_html
 from swept import ALPHAS, TAUS, candidate, made_from, model, sweep
 
 BOTH = (draw_heat_maps, draw_pareto)
@@ -31,7 +31,7 @@ def size(png: Path) -> tuple[int, int]:
     return width, height
 
 
-def few() -> list[Measured]:
+def few() -> list[CandidateResult]:
     """Three models and five candidates, on a grid with a hole."""
     cells = [(0.0, 0.3), (0.0, 0.7), (0.01, 0.3), (0.01, 0.7), (0.1, 0.7)]
     dice = random.Random(1)
@@ -192,7 +192,7 @@ def test_an_axis_says_how_its_steps_go(values: tuple[float, ...], said: str) -> 
 
 
 @pytest.mark.parametrize("found", [few(), sweep("sw"), few()[:4]], ids=["5", "80", "1"])
-def test_the_figure_fits_a_column(found: list[Measured], tmp_path: Path) -> None:
+def test_the_figure_fits_a_column(found: list[CandidateResult], tmp_path: Path) -> None:
     draw_pareto(found, "sw", tmp_path / "x.png")
     width, height = size(tmp_path / "x.png")
     assert width == 1050 and 900 < height < 1600

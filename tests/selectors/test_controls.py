@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from profiles import HAND, Moves, granularity, make_profile, moved, tables
 from safeswap.plan import Plan, fill_plan
 from safeswap.selectors.common import shuffled
-from test_selectors import HAND, Moves, granularity, make_profile, moved, tables
 
 FROZEN = ["3.mlp", "1.mlp", "4.mlp", "5.mlp", "2.mlp", "0.mlp"]
 seeds = st.integers(0, 2**63 - 1)

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from test_registry import restored  # noqa: F401  (a fixture)
 
+from profiles import HAND, make_profile
 from safeswap.cli import main
 from safeswap.plan import fill_plan
 from safeswap.selectors import registered
-from test_selectors import HAND, make_profile
 
 PAGE = (Path(__file__).parents[2] / "docs/methods.md").read_text()
 DEFAULTS = {

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from profiles import HAND, make_profile
 from safeswap.errors import PlanError
 from safeswap.plan import check_options, fill_plan
 from safeswap.selectors import Parameter, Row, Selector, registered, registry, selector
-from test_selectors import HAND, make_profile
 
 NAMES = ("share-difference", "gated", "uniform", "band", "cosine", "random", "inverted", "permuted")
 
@@ -50,20 +50,20 @@ def test_defaults_fill_every_unit_and_fill_it_the_same_twice(method: Selector) -
         ("band", {"botom": 1}, "--method band has no parameter 'botom'; did you mean 'bottom'?"),
         ("band", {"tau": 1.0}, "has no parameter 'tau': it is one of share-difference, gated,"),
         ("uniform", {"bottom": 1}, "no parameter 'bottom': it is one of band. See safeswap"),
-        ("band", {"bottom": -1}, "--set bottom -1 will not do: it must be 0 or more"),
-        ("band", {"bottom": 1.5}, "--set bottom 1.5 will not do"),
-        ("band", {"bottom": True}, "--set bottom True will not do"),
-        ("random", {"seed": -1}, "--set seed -1 will not do: it must be from 0 to"),
+        ("band", {"bottom": -1}, "--set bottom -1 is not valid: it must be 0 or more"),
+        ("band", {"bottom": 1.5}, "--set bottom 1.5 is not valid"),
+        ("band", {"bottom": True}, "--set bottom True is not valid"),
+        ("random", {"seed": -1}, "--set seed -1 is not valid: it must be from 0 to"),
         (
             "cosine",
             {"threshold": 1.01},
-            "--set threshold 1.01 will not do: it must be from -1 to 1",
+            "--set threshold 1.01 is not valid: it must be from -1 to 1",
         ),
-        ("gated", {"gamma": float("nan")}, "--set gamma nan will not do: it must be a number and"),
-        ("gated", {"gamma": float("inf")}, "--set gamma inf will not do"),
-        ("gated", {"gamma": "1"}, "--set gamma 1 will not do"),
+        ("gated", {"gamma": float("nan")}, "--set gamma nan is not valid: it must be a number and"),
+        ("gated", {"gamma": float("inf")}, "--set gamma inf is not valid"),
+        ("gated", {"gamma": "1"}, "--set gamma 1 is not valid"),
         ("gated", {"outside": "base"}, "--outside 'base' is unknown"),
-        ("gated", {"tau_relative": 1}, "--tau-relative 1 will not do: it must be true or false"),
+        ("gated", {"tau_relative": 1}, "--tau-relative 1 is not valid: it must be true or false"),
         ("uniform", {"form": "soop"}, "--set form 'soop' is unknown; did you mean 'soup'?"),
     ],
 )
@@ -91,7 +91,7 @@ def test_texts_become_values(kind: type, text: str, value: object) -> None:
 
 @pytest.mark.parametrize(("kind", "text"), [(float, "much"), (int, "1.5"), (bool, "2"), (int, "")])
 def test_texts_that_are_no_values_are_refused(kind: type, text: str) -> None:
-    with pytest.raises(PlanError, match=r"--set x .* will not do: it must be"):
+    with pytest.raises(PlanError, match=r"--set x .* is not valid: it must be"):
         Parameter("x", None, "", kind).parse(text)
 
 

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 import safeswap
+from profiles import HAND, make_profile
 from safeswap.cli import main
 from safeswap.operators import OPERATORS
 from safeswap.selectors import registered
-from test_selectors import HAND, make_profile
 
 
 def run(*arguments: object) -> Any:
@@ -79,7 +79,10 @@ REFUSED = [
     (["--method", "uniform", "--by", "layer"], "--method uniform has no parameter 'by'"),
     (["--set", "bottom=1"], "--method share-difference has no parameter 'bottom': it is one of"),
     (["--method", "band", "--set", "bottom"], "--set 'bottom' must be NAME=VALUE"),
-    (["--method", "band", "--set", "bottom=x"], "--set bottom x will not do: it must be 0 or more"),
+    (
+        ["--method", "band", "--set", "bottom=x"],
+        "--set bottom x is not valid: it must be 0 or more",
+    ),
     (["--method", "band", "--set", "top=1", "--set", "top=2"], "top is given twice"),
     (["--alpha", "0.1", "--set", "alpha=0.2"], "alpha is given twice"),
     (["--operator", "tise"], "unknown operator 'tise'; did you mean 'ties'?"),
@@ -112,7 +115,7 @@ def test_merge_refuses_before_weights_are_read(
     message: str,
 ) -> None:
     monkeypatch.setattr(
-        "safeswap.execution.measure_family", lambda *_, **__: pytest.fail("weights were read")
+        "safeswap.merge.run.measure_family", lambda *_, **__: pytest.fail("weights were read")
     )
     experts = ["--safety", trio["safety"], "--language", f"sw={trio['sw']}"]
     result = run("merge", trio["base"], *experts, "--out", tmp_path / "out", *options)

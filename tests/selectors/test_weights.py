@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles import HAND, make_profile
 from safeswap.errors import PlanError
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
 from safeswap.selectors.band import counts, decisions, scaled
 from safeswap.selectors.common import unit_cosines
-from test_selectors import HAND, make_profile
 
 
 def weights(plan: Plan) -> dict[str, tuple[float, float]]:
@@ -259,7 +259,7 @@ def test_safe_lora_projects_the_least_aligned() -> None:
         ({"threshold": 0.3}, "threshold goes with --set select=threshold, not with number"),
         ({"select": "threshold", "number": 3}, "number goes with --set select=number"),
         ({"number": 7}, "--set number 7 is more than the 6 that can be projected by module"),
-        ({"number": 0}, "--set number 0 will not do: it must be 1 or more"),
+        ({"number": 0}, "--set number 0 is not valid: it must be 1 or more"),
     ],
 )
 def test_safe_lora_refuses(given: dict[str, object], message: str) -> None:

@@ -21,23 +21,19 @@ the tensors named if they do not.
 from safeswap.anatomy.rules import anatomy_of
 from safeswap.anatomy.units import (
     Anatomy,
-    AnatomyError,
     Kind,
     Placement,
     Role,
     kind_of,
     layer_of,
 )
-from safeswap.anatomy.words import vocabulary
 
 __all__ = [
     "Anatomy",
-    "AnatomyError",
     "Kind",
     "Placement",
     "Role",
     "anatomy_of",
     "kind_of",
     "layer_of",
-    "vocabulary",
 ]

@@ -18,16 +18,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, islice, pairwise
 
-from safeswap.anatomy import words
+from safeswap.anatomy import vocabulary
 from safeswap.anatomy.units import (
     LAYER_KINDS,
     Anatomy,
-    AnatomyError,
     Placement,
     layer_of,
     units_in_order,
 )
-from safeswap.errors import listed
+from safeswap.errors import AnatomyError, listed
 
 Shapes = Mapping[str, tuple[int, ...]]
 Path = tuple[str, ...]
@@ -49,7 +48,7 @@ class _Model:
 
 def _position(path: Path, stack: Path) -> tuple[int, Path] | None:
     depth = len(stack)
-    if len(path) < depth + 2 or path[:depth] != stack or not words.is_number(path[depth]):
+    if len(path) < depth + 2 or path[:depth] != stack or not vocabulary.is_number(path[depth]):
         return None
     return int(path[depth]), path[depth + 1 :]
 
@@ -94,7 +93,7 @@ def anatomy_of(
 def _refuse_leftovers(shapes: Shapes, dtypes: Mapping[str, str]) -> None:
     if not shapes:
         raise AnatomyError("the checkpoint holds no tensors; is this the folder of a model?")
-    adapters = [n for n in shapes if any(c in words.ADAPTER_NAMES for c in n.split("."))]
+    adapters = [n for n in shapes if any(c in vocabulary.ADAPTER_NAMES for c in n.split("."))]
     if adapters:
         raise AnatomyError(
             f"the checkpoint holds {len(adapters)} tensors of an adapter (LoRA or alike): "
@@ -114,7 +113,7 @@ def _refuse_leftovers(shapes: Shapes, dtypes: Mapping[str, str]) -> None:
 
 def _is_packed(name: str, dimensions: int, dtype: str) -> bool:
     path = name.split(".")
-    if any(component in words.QUANTIZED_NAMES for component in path):
+    if any(component in vocabulary.QUANTIZED_NAMES for component in path):
         return True
     narrow_float = dtype.startswith(("F8_", "F6_", "F4"))
     return narrow_float or (path[-1] == "weight" and dimensions > 1 and _is_integer(dtype))
@@ -160,9 +159,9 @@ def _find_layers(shapes: Shapes, dtypes: Mapping[str, str]) -> _Model:
 
 def _layer_number_at(path: Path) -> int | None:
     """Where the layer number is: the first number followed by a block before the next number."""
-    numbers = [i for i, component in enumerate(path) if words.is_number(component)]
+    numbers = [i for i, component in enumerate(path) if vocabulary.is_number(component)]
     for at, following in pairwise([*numbers, len(path)]):
-        if words.block_of(path[at + 1 : following]) is not None:
+        if vocabulary.block_of(path[at + 1 : following]) is not None:
             return at
     return None
 
@@ -171,7 +170,7 @@ def _several_stacks(stacks: Mapping[Path, set[int]], shapes: Shapes) -> AnatomyE
     largest_first = sorted(stacks, key=lambda s: (-len(stacks[s]), s))
     counted = [f"{_label(s)} (layers {_ranges(sorted(stacks[s]))})" for s in largest_first]
     parts = {component for stack in stacks for component in stack}
-    if any(words.has_word(c, words.OTHER_MODALITIES) for c in parts):
+    if any(vocabulary.has_word(c, vocabulary.OTHER_MODALITIES) for c in parts):
         reason = "This looks like a model that also reads images or sound."
     elif {"encoder", "decoder"} <= parts:
         reason = "This looks like an encoder-decoder."
@@ -199,26 +198,26 @@ def _place(name: str, model: _Model) -> Placement | None:
     if position is None:
         return _place_outside(name, model)
     layer, rest = position
-    block = words.block_of(rest)
+    block = vocabulary.block_of(rest)
     if _is_buffer(name, rest, model):
         # Masks and rotary frequencies that sit straight in a layer serve its attention.
         return Placement(f"{layer}.{block or 'attention'}", "buffer")
     if _is_norm(name, rest, model):
         return Placement(f"{layer}.norms", "norm")
-    if block is not None and not words.named_norm(rest):
+    if block is not None and not vocabulary.named_norm(rest):
         return Placement(f"{layer}.{block}", "projection")
     return None
 
 
 def _place_outside(name: str, model: _Model) -> Placement | None:
     own = _outer_path(name, model.stack)
-    if any(words.has_word(component, words.OTHER_MODALITIES) for component in own):
+    if any(vocabulary.has_word(component, vocabulary.OTHER_MODALITIES) for component in own):
         return None
     if _is_buffer(name, own, model):
         return Placement("embeddings", "buffer")
-    if own[0] in words.LM_HEAD_NAMES:
+    if own[0] in vocabulary.LM_HEAD_NAMES:
         return Placement("lm_head", "outside")
-    if words.has_word(own[0], words.EMBEDDING_WORDS):
+    if vocabulary.has_word(own[0], vocabulary.EMBEDDING_WORDS):
         return Placement("embeddings", "outside")
     if _is_outer_norm(name, model):
         return Placement("final_norm", "outside")
@@ -237,19 +236,23 @@ def _outer_path(name: str, stack: Path) -> Path:
 def _is_outer_norm(name: str, model: _Model) -> bool:
     """A vector in a norm that stands beside the layers, not inside another module."""
     own = _outer_path(name, model.stack)
-    return len(words.owner(own)) == 1 and words.named_norm(own) and len(model.shapes[name]) == 1
+    return (
+        len(vocabulary.owner(own)) == 1
+        and vocabulary.named_norm(own)
+        and len(model.shapes[name]) == 1
+    )
 
 
 def _is_buffer(name: str, path: Path, model: _Model) -> bool:
-    if path[-1] in words.BUFFER_NAMES or _is_integer(model.dtypes.get(name, "")):
+    if path[-1] in vocabulary.BUFFER_NAMES or _is_integer(model.dtypes.get(name, "")):
         return True
     shape = model.shapes[name]
     mask_shaped = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
-    return mask_shaped and path[-1] in words.MASK_NAMES
+    return mask_shaped and path[-1] in vocabulary.MASK_NAMES
 
 
 def _is_norm(name: str, path: Path, model: _Model) -> bool:
-    if words.named_norm(path):
+    if vocabulary.named_norm(path):
         return _is_small(name, model)
     # A weight that is a vector can only scale: no projection has one. Its bias goes with it.
     weight = f"{name.removesuffix('bias')}weight" if path[-1] == "bias" else name
@@ -281,7 +284,7 @@ def _place_by_width(unclear: list[str], placements: dict[str, Placement], model:
     for name in tuple(unclear):
         position = model.position(name)
         shape = model.shapes[name]
-        if position is None or len(shape) > 1 or words.owner(position[1]) == ():
+        if position is None or len(shape) > 1 or vocabulary.owner(position[1]) == ():
             continue
         unit, weight = f"{position[0]}.norms", f"{name.removesuffix('bias')}weight"
         alone = not (name.endswith(".bias") and weight in model.shapes)
@@ -315,7 +318,9 @@ def _not_placed(
         by_pattern.setdefault(pattern, []).append(name)
     lines = [_describe(pattern, names, model) for pattern, names in by_pattern.items()]
     shown = lines[:12] + ([f"... and {len(lines) - 12} more kinds"] if len(lines) > 12 else [])
-    modal = any(words.has_word(c, words.OTHER_MODALITIES) for n in unclear for c in n.split("."))
+    modal = any(
+        vocabulary.has_word(c, vocabulary.OTHER_MODALITIES) for n in unclear for c in n.split(".")
+    )
     remedy = (
         "They belong to a part that reads images or sound; save the language model alone and give "
         "that."

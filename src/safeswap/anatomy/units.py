@@ -1,4 +1,4 @@
-"""What an anatomy is: units, roles, the placement of every tensor, and the error of this module."""
+"""What an anatomy is: units, roles, the placement of every tensor."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, cast
-
-from safeswap.errors import SafeswapError
 
 Role = Literal["projection", "norm", "outside", "buffer"]
 Kind = Literal["attention", "mlp", "norms", "embeddings", "final_norm", "lm_head"]
@@ -19,18 +17,6 @@ BEFORE_LAYERS: tuple[Kind, ...] = ("embeddings",)
 AFTER_LAYERS: tuple[Kind, ...] = ("final_norm", "lm_head")
 
 _LAYER_UNIT = re.compile(rf"(0|[1-9][0-9]*)\.({'|'.join(LAYER_KINDS)})")
-
-
-class AnatomyError(SafeswapError, ValueError):
-    """A checkpoint whose tensors cannot all be given a unit.
-
-    The message says which tensors, what was understood and what to do; `tensors` holds the full
-    names of all of them, also where the message shortens a long list.
-    """
-
-    def __init__(self, message: str, tensors: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.tensors: tuple[str, ...] = tuple(tensors)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from safeswap.checkpoint.dtypes import decode
-from safeswap.checkpoint.files import opened, read_into
 from safeswap.checkpoint.header import StoredTensor
-from safeswap.work import CHUNK_ELEMENTS
+from safeswap.io.files import opened, read_into
+from safeswap.io.workers import BLOCK_ELEMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,10 @@ def _matches(name: str, parameters: Mapping[str, list[str]]) -> list[str]:
 def _same_numbers(weight: torch.Tensor, stored: StoredTensor) -> bool:
     flat = weight.detach().reshape(-1)
     kind = np.float64 if stored.dtype.name == "F64" else np.float32
-    raw = np.empty(CHUNK_ELEMENTS * stored.dtype.size, np.uint8)
+    raw = np.empty(BLOCK_ELEMENTS * stored.dtype.size, np.uint8)
     with opened(stored.file) as descriptor:
-        for at in range(0, stored.elements, CHUNK_ELEMENTS):
-            count = min(CHUNK_ELEMENTS, stored.elements - at)
+        for at in range(0, stored.elements, BLOCK_ELEMENTS):
+            count = min(BLOCK_ELEMENTS, stored.elements - at)
             part = raw[: count * stored.dtype.size]
             read_into(descriptor, stored.start + at * stored.dtype.size, part, stored.file)
             values = np.empty(count, kind)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from safeswap.api import open_family
 from safeswap.calibration.collect import (
     InputGroup,
     batches_of,
@@ -24,16 +23,17 @@ from safeswap.calibration.collect import (
 )
 from safeswap.calibration.layers import LinearLayer, find_layers
 from safeswap.calibration.texts import Texts, read_texts
+from safeswap.checkpoint.digests import of_small_file
 from safeswap.checkpoint.dtypes import DTYPES
-from safeswap.checkpoint.family import Family
-from safeswap.checkpoint.files import settle, write_at
+from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.header import build_header
-from safeswap.digests import of_small_file
 from safeswap.errors import CalibrationError, OutputError
-from safeswap.evaluation.progress import items_bar
-from safeswap.evaluation.responders import BackendOptions, Chat, open_responder
-from safeswap.evaluation.responders.encoding import encode_chat
-from safeswap.grams import (
+from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
+from safeswap.evaluation.backends.encoding import encode_chat
+from safeswap.io.files import fsync, write_at
+from safeswap.io.progress import items_bar
+from safeswap.io.workers import progress_bar
+from safeswap.operators.gram_store import (
     MANIFEST,
     ExpertGrams,
     GramRecord,
@@ -43,7 +43,6 @@ from safeswap.grams import (
 )
 from safeswap.profile import measure_family
 from safeswap.version import __version__
-from safeswap.work import progress_bar
 
 _LOCK = ".lock"
 _FLOAT32 = DTYPES["F32"]
@@ -93,10 +92,10 @@ def calibrate(
         told: called with each expert when it is finished.
 
     Raises:
-        CalibrationError: texts, settings or a folder that will not do; says which.
+        CalibrationError: texts, settings or a folder that is not valid; says which.
         CheckpointError, FamilyError, EvaluationError, OutputError: as the steps do.
 
-    >>> from safeswap.testbed import models_folder
+    >>> from safeswap.demo import models_folder
     >>> world, texts = models_folder(), Path("texts.txt")
     >>> _ = texts.write_text("qa qi\\nqo qu\\n")
     >>> experts = {"safety": world / "safety", "languages": {"qab": world / "qab"}}
@@ -174,7 +173,7 @@ def _taken(out: Path) -> Iterator[None]:
         lock = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise OutputError(
-            f"{out}: cannot be written ({error.strerror}). Choose another -o, or mend the folder's "
+            f"{out}: cannot be written ({error.strerror}). Choose another -o, or fix the folder's "
             "permissions."
         ) from error
     try:
@@ -205,7 +204,7 @@ class _Run:
     def entry(self, weights: str) -> ExpertGrams:
         """Run the expert and write its file; what belongs into the manifest."""
         member = self.family.members[self.role]
-        responder: Any = open_responder(str(member.folder), "hf", self.options)
+        responder: Any = open_backend(str(member.folder), "hf", self.options)
         try:
             encoded, cut = self._encoded(responder.tokenizer, responder.model)
             layers, left_out = self._layers(responder.model)
@@ -285,7 +284,7 @@ class _Run:
                         raw = matrix.reshape(-1).view(np.uint8).data
                         write_at(descriptor, begins[group.name], raw, partial)
                         digests[group.name] = blake3(raw).hexdigest()
-            settle(descriptor, partial)
+            fsync(descriptor, partial)
         finally:
             os.close(descriptor)
         partial.replace(path)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safeswap.checkpoint.family import SAFETY
 from safeswap.errors import CalibrationError, EvaluationError, nearest
-from safeswap.evaluation.prompts import read_prompts
+from safeswap.evaluation.benchmarks.prompts import read_prompts
+from safeswap.roles import SAFETY
 
 SAFETY_LANGUAGE = "en"
 """What the safety expert reads of a file of prompts in several languages."""

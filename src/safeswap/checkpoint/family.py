@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from safeswap.anatomy import Anatomy, anatomy_of
 from safeswap.checkpoint.header import StoredTensor, same_bytes
-from safeswap.checkpoint.store import Checkpoint
+from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.tokenizers import compare_tokenizers
-from safeswap.errors import FamilyError, listed
-
-BASE = "base"
-SAFETY = "safety"
+from safeswap.errors import ConfigError, FamilyError, listed
+from safeswap.roles import BASE, SAFETY, check_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,22 @@ class Family:
     def names(self) -> tuple[str, ...]:
         """The merged tensors, in the order of the base's files."""
         return tuple(name for name in self.base.tensors if (BASE, name) not in self.aliases)
+
+
+def open_family(
+    base: str | Path, safety: str | Path, languages: Mapping[str, str | Path]
+) -> Family:
+    """Open the checkpoints of a run and check that they belong together; no weights are read.
+
+    Raises:
+        CheckpointError, FamilyError, ConfigError: what is wrong with which of them.
+    """
+    if not languages:
+        raise ConfigError("no language expert is given: add --language NAME=CHECKPOINT.")
+    sources = {BASE: base, SAFETY: safety}
+    sources |= {check_role(name): source for name, source in languages.items()}
+    members = {role: open_checkpoint(source) for role, source in sources.items()}
+    return join_family(members)
 
 
 def join_family(members: Mapping[str, Checkpoint]) -> Family:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
-from safeswap.checkpoint.files import opened, read_into, refuse_pointer
 from safeswap.errors import CheckpointError, nearest
+from safeswap.io.files import opened, read_into, refuse_pointer
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit on N; a larger number means that the file is something else."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from safeswap.checkpoint.files import refuse_pointer
 from safeswap.errors import CheckpointError
+from safeswap.io.files import refuse_pointer
 
 _SMALL_FILES = (
     "*.json",
@@ -172,7 +172,7 @@ def read_json(path: Path) -> dict[str, object]:
         ) from None
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}). Mend its permissions, or fetch it again."
+            f"{path}: cannot be read ({error.strerror}). Fix its permissions, or fetch it again."
         ) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: is not JSON ({error}). Fetch the file again.") from error

@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from safeswap.checkpoint.files import settle_path
 from safeswap.errors import OutputError
+from safeswap.io.files import fsync_path
 
 _STATE = "job.json"
 _JOURNAL = "journal"
@@ -127,7 +127,7 @@ class Staging:
         refuse_existing(self.out)
         for path in (*self.folder.rglob("*"), self.folder):
             if path.suffix != ".safetensors":  # these are settled by who wrote them
-                settle_path(path)
+                fsync_path(path)
         try:
             self.folder.replace(self.out)
         except OSError as error:
@@ -137,7 +137,7 @@ class Staging:
             ) from error
         self.release()
         shutil.rmtree(self._root, ignore_errors=True)
-        settle_path(self.out.parent)
+        fsync_path(self.out.parent)
 
 
 def _root(out: Path) -> Path:
@@ -177,7 +177,7 @@ def check_place(out: Path, nbytes: int) -> None:
 
 def _not_writable(place: Path, reason: str | None) -> OutputError:
     return OutputError(
-        f"{place}: cannot be written ({reason}). Choose another --out, or mend the folder's "
+        f"{place}: cannot be written ({reason}). Choose another --out, or fix the folder's "
         "permissions."
     )
 

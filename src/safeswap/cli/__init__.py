@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from safeswap.cli import calibration, evaluation, explore, interchange, merging, methods
+from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.version import __version__
 
@@ -64,14 +64,14 @@ def demo(out: Path) -> None:
         raise SafeswapError(
             "the demo measures models with transformers: install safeswap[demo]."
         ) from None
-    from safeswap.testbed.demo import run_demo
+    from safeswap.demo.demo import run_demo
 
     transformers.utils.logging.disable_progress_bar()
     click.echo("The small world shows the mechanism; it is no evidence about large models.")
     run_demo(out, click.echo)
 
 
-_VERBS = (merging, methods, interchange, calibration, evaluation, explore)
+_VERBS = (merging, methods, interchange, calibration, evaluation, search)
 for _command in (command for module in _VERBS for command in module.COMMANDS):
     main.add_command(_command)
 

@@ -72,7 +72,7 @@ def calibrate(
 
     The same command goes on where it was stopped: finished experts are kept.
     """
-    from safeswap.checkpoint.layout import parse_size
+    from safeswap.checkpoint.shards import parse_size
 
     experts = languages_of(languages)
     limit = parse_size(memory, "--memory")
@@ -118,7 +118,7 @@ def _say(done: Any) -> None:
 
 
 def _options(backend: Mapping[str, Any]) -> Any:
-    from safeswap.evaluation.responders import BackendOptions
+    from safeswap.evaluation.backends import BackendOptions
 
     given = dict(backend)
     template = given.pop("chat_template")

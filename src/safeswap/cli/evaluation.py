@@ -11,8 +11,8 @@ import click
 from safeswap.errors import EvaluationError, nearest
 
 if TYPE_CHECKING:
-    from safeswap.evaluation.responders import BackendOptions
-    from safeswap.report.tables import Table
+    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.tables import Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FORMATS = ("terminal", "md", "csv", "latex", "html")
@@ -138,15 +138,15 @@ def evaluate(
     MODELS are folders, hub ids or a server's names, each as SOURCE or NAME=SOURCE. The same command
     goes on where it was stopped.
     """
-    from safeswap.evaluation import run
+    from safeswap.evaluation import pipeline
+    from safeswap.evaluation.benchmarks.splits import read_split
     from safeswap.evaluation.judges import make_judge
-    from safeswap.evaluation.splits import read_split
 
     kind = backend.pop("backend")
     options = options_of(backend, chat_template)
     if judge_spec is not None:  # a wrong name should not show after hours of answering
         make_judge(judge_spec, kind=judge_kind)
-    made = run.make_suite(
+    made = pipeline.make_suite(
         suite,
         [code.strip() for code in languages.split(",") if code.strip()],
         prompts={key: Path(path) for key, path in _pairs("--prompts", prompts)},
@@ -156,8 +156,8 @@ def evaluate(
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
-    generation = run.Generation(max_new_tokens, harness_tokens)
-    for done in run.evaluate(
+    generation = pipeline.Generation(max_new_tokens, harness_tokens)
+    for done in pipeline.evaluate(
         models, made, results, backend=kind, options=options, generation=generation, quiet=quiet
     ):
         click.echo(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
@@ -200,16 +200,16 @@ def _judge(
     models: Sequence[str],
     quiet: bool,
 ) -> None:
-    from safeswap.evaluation import run
+    from safeswap.evaluation import pipeline
 
-    added = run.judge(
+    added = pipeline.judge(
         results, spec, kind=kind, backend=backend, options=options, models=models, quiet=quiet
     )
     for arm, count in added.items():
         click.echo(f"{arm}: {count} verdicts of {spec} added")
     if not added:
         click.echo(f"nothing to judge: {spec} has read every response")
-    for arm, verdicts in run.count_verdicts(results, spec, kind=kind).items():
+    for arm, verdicts in pipeline.count_verdicts(results, spec, kind=kind).items():
         if nonsense := verdicts["unparsed"]:
             click.echo(
                 f"warning: {nonsense} of {verdicts.total()} verdicts on {arm} are in no form that "
@@ -261,14 +261,15 @@ def compare(
     out: Path | None,
 ) -> None:
     """Print the tables of one or more results folders of the same settings."""
-    from safeswap.evaluation import run
-    from safeswap.report import tables as render
+    from safeswap import tables as render
+    from safeswap.evaluation import pipeline
+    from safeswap.report import evaluation as evaluation_report
 
     _check_format(form)
     if cell is not None:
-        click.echo(run.explain(results, cell, judge=judge, strict=not loose))
+        click.echo(pipeline.explain(results, cell, judge=judge, strict=not loose))
         return
-    tables = run.compare(
+    tables = evaluation_report.compare(
         results,
         judge=judge,
         strict=not loose,
@@ -304,8 +305,8 @@ def agreement(
     `safeswap annotate` made, labelled, with its key beside it.
     """
     _check_format(form)
-    from safeswap.evaluation import agreement as agreeing
-    from safeswap.evaluation.annotation import key_of, read_annotations
+    from safeswap.evaluation.human import agreements, key_of, read_annotations, read_labels
+    from safeswap.report import agreement as agreement_report
 
     if key_of(labels).exists():
         read = read_annotations(labels)
@@ -313,9 +314,9 @@ def agreement(
         if read.left_out:
             click.echo(f"of the sheet's rows, {read.left_out}", err=True)
     else:
-        sheet = agreeing.read_labels(labels, human=human, judges=judges)
-        found = agreeing.agreements(sheet, positive, by)
-    print_tables(agreeing.agreement_tables(found), form)
+        sheet = read_labels(labels, human=human, judges=judges)
+        found = agreements(sheet, positive, by)
+    print_tables(agreement_report.agreement_tables(found), form)
 
 
 @click.command()
@@ -330,16 +331,16 @@ def annotate(results: Path, sample: int, seed: int, judge: str | None, out: Path
     Labels (safe, unsafe, invalid) go into the sheet; `safeswap agreement SHEET` and
     `safeswap compare RESULTS --annotations SHEET` read it back.
     """
-    from safeswap.evaluation import run
+    from safeswap.evaluation import pipeline
 
-    key, count = run.annotate(results, out, sample, seed=seed, judge=judge)
+    key, count = pipeline.annotate(results, out, sample, seed=seed, judge=judge)
     click.echo(f"{out}: {count} responses to label with safe, unsafe or invalid")
     click.echo(f"{key}: which is which; keep it from whoever labels")
 
 
 def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
     """What the command line says of the backend."""
-    from safeswap.evaluation.responders import BackendOptions
+    from safeswap.evaluation.backends import BackendOptions
 
     fields = {key: value for key, value in backend.items() if key != "engine"}
     template = None if chat_template in ("on", "off") else Path(chat_template)
@@ -380,7 +381,7 @@ def _check_format(form: str) -> None:
 
 
 def print_tables(tables: Sequence[Table], form: str) -> None:
-    from safeswap.report import tables as render
+    from safeswap import tables as render
 
     if form == "terminal":
         from rich.console import Console
@@ -391,7 +392,7 @@ def print_tables(tables: Sequence[Table], form: str) -> None:
 
 
 def _rendered(tables: Sequence[Table], form: str) -> str:
-    from safeswap.report import tables as render
+    from safeswap import tables as render
 
     if form == "html":
         return render.as_html(tables, "safeswap: evaluation")

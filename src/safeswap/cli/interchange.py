@@ -16,8 +16,8 @@ from safeswap.errors import PlanError, nearest
 @click.option("--dtype", help="bfloat16, float16 or float32.  [default: as stored]")
 def export_plan(plan_file: Path, tool: str, output: Path | None, dtype: str | None) -> None:
     """Write PLAN as a configuration of another tool that gives the same model."""
-    from safeswap.checkpoint.files import check_writable, save_text
     from safeswap.interchange import TOOLS, to_mergekit
+    from safeswap.io.files import check_writable, save_text
     from safeswap.plan import Plan
 
     if tool not in TOOLS:
@@ -45,8 +45,8 @@ def import_config(
     config: Path, safety: str, language: str, base: str | None, donor: str | None, output: Path
 ) -> None:
     """Read a mergekit CONFIG as a plan: linear, task_arithmetic, ties, breadcrumbs, slerp."""
-    from safeswap.checkpoint.files import check_writable
     from safeswap.interchange import from_mergekit
+    from safeswap.io.files import check_writable
 
     name, separator, model = language.partition("=")
     if not separator or not model:

@@ -10,7 +10,7 @@ import click
 
 from safeswap.cli.options import EXPERTS, PLANNING, RUNNING, languages_of, selection
 from safeswap.errors import PlanError, listed
-from safeswap.work import shown_bytes
+from safeswap.io.workers import shown_bytes
 
 
 @click.command()
@@ -28,7 +28,7 @@ def profile(
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
     from safeswap.api import make_profile
-    from safeswap.checkpoint.files import check_writable
+    from safeswap.io.files import check_writable
 
     check_writable(output)
     measured = make_profile(
@@ -61,7 +61,7 @@ def _tell(note: str) -> None:
 def plan(profile_file: Path, name: str | None, output: Path, **options: Any) -> None:
     """Decide every unit, by the paper's rule or another method; reads no weights."""
     from safeswap.api import make_plan
-    from safeswap.checkpoint.files import check_writable
+    from safeswap.io.files import check_writable
     from safeswap.profile import Profile
 
     check_writable(output)
@@ -166,33 +166,34 @@ def _merge_plans(
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the figure into this file.")
 def show(path: Path, png: Path | None) -> None:
     """Print a profile, a plan or a merged checkpoint as a table and a map."""
+    from safeswap.merge.companions import MANIFEST
+    from safeswap.merge.manifest import read_manifest
     from safeswap.plan import Plan
     from safeswap.profile import Profile
-    from safeswap.provenance import MANIFEST, read_manifest
-    from safeswap.report import terminal
+    from safeswap.report import plan_terminal
 
     if png is not None:
-        from safeswap.checkpoint.files import check_writable
+        from safeswap.io.files import check_writable
 
         check_writable(png)
     shown: Plan | Profile
     if path.suffix == ".json" and path.name != MANIFEST:
         shown = Profile.load(path)
-        terminal.print_view(terminal.profile_view(shown))
+        plan_terminal.print_view(plan_terminal.profile_view(shown))
     else:
         if path.is_dir() or path.name == MANIFEST:
             folder = path if path.is_dir() else path.parent
             shown = Plan.from_dict(read_manifest(folder)["plan"], str(folder / MANIFEST))
         else:
             shown = Plan.load(path)
-        terminal.print_view(terminal.plan_view(shown))
+        plan_terminal.print_view(plan_terminal.plan_view(shown))
     if png is not None:
-        from safeswap.report import figure
+        from safeswap.report import plan_figure
 
         if isinstance(shown, Profile):
-            figure.draw_profile(shown, png)
+            plan_figure.draw_profile(shown, png)
         else:
-            figure.draw(shown, png)
+            plan_figure.draw(shown, png)
         click.echo(f"{png}: drawn")
 
 

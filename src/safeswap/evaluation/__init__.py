@@ -1,1 +1,1 @@
-"""Evidence: is a merge safer in its language, and no less able?"""
+"""Evaluation: is a merge safer in its language, and no less able?"""

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.arms import make_arms
-from safeswap.evaluation.collect import Tell
-from safeswap.evaluation.flags import flag
+from safeswap.evaluation.backends import Backend, BackendOptions, Chat, open_backend
+from safeswap.evaluation.generate import Tell
 from safeswap.evaluation.judges import Judge, Judgement, RuleJudge
-from safeswap.evaluation.responders import BackendOptions, Chat, Responder, open_responder
-from safeswap.evaluation.store import (
+from safeswap.evaluation.models import name_models
+from safeswap.evaluation.quality import flag
+from safeswap.evaluation.results.store import (
     RESPONSES,
     VERDICTS,
     Journal,
@@ -32,7 +32,7 @@ from safeswap.evaluation.store import (
 )
 
 
-def judge_arms(
+def judge_models(
     results: Results,
     arms: Sequence[str],
     judge: Judge,
@@ -58,11 +58,11 @@ def judge_arms(
         return {}
     about = {"judge": judge.name, "source": source, "version": judge.version}
     if judge.asks_model:
-        asked = make_arms([f"judge={source}"], backend, options.base_url)[0]
+        asked = name_models([f"judge={source}"], backend, options.base_url)[0]
         about["digest"] = asked.digest
     for arm in todo:
         _refuse_other_judge(_about(results, arm, name), about)
-    responder = open_responder(asked.location, backend, options) if judge.asks_model else None
+    responder = open_backend(asked.location, backend, options) if judge.asks_model else None
     about |= responder.description if responder else {}
     try:
         for arm, rows in todo.items():
@@ -91,8 +91,8 @@ def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, Row]:
 
 
 def count_verdicts(results: Results, arms: Sequence[str], judge: str) -> dict[str, Counter[str]]:
-    """Arm to how many of each verdict the judge gave it; many ``unparsed`` are a judge that answers
-    nonsense, or that is asked in another way than it was made for."""
+    """Model to how many of each verdict the judge gave it; many ``unparsed`` are a judge that
+    answers nonsense, or that is asked in another way than it was made for."""
     return {
         arm: Counter(row["verdict"] for row in verdicts_of(results, arm, judge).values())
         for arm in arms
@@ -128,7 +128,7 @@ def _judge_rows(
     path: Path,
     rows: list[Row],
     judge: Judge,
-    responder: Responder | None,
+    responder: Backend | None,
     tell: Tell,
     arm: str,
 ) -> None:

@@ -23,13 +23,14 @@ from urllib.parse import urlsplit
 import yaml
 
 from safeswap.checkpoint.dtypes import output_dtype, torch_name
-from safeswap.checkpoint.family import BASE, Family, join_family
+from safeswap.checkpoint.family import Family, join_family
+from safeswap.checkpoint.model import open_checkpoint
 from safeswap.checkpoint.source import Source
-from safeswap.checkpoint.store import open_checkpoint
 from safeswap.errors import PlanError
 from safeswap.interchange.filters import unit_filters
 from safeswap.operators import applies, linear
 from safeswap.plan import Plan, check_units
+from safeswap.roles import BASE
 
 _HEAD = """\
 # mergekit 0.1.5, written by safeswap {version}: the same model as the plan's.

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from safeswap.anatomy import layer_of
 from safeswap.checkpoint.dtypes import torch_name
-from safeswap.checkpoint.family import BASE, SAFETY, Family, join_family
+from safeswap.checkpoint.family import Family, join_family
+from safeswap.checkpoint.model import open_checkpoint
 from safeswap.checkpoint.source import Source, pinned
-from safeswap.checkpoint.store import open_checkpoint
 from safeswap.errors import PlanError, listed
 from safeswap.interchange.config import Config, Part, read_config
 from safeswap.interchange.rows import Reader, Said
 from safeswap.interchange.settings import Place
 from safeswap.operators import Operation
-from safeswap.plan import Plan, PlannedInput, PlannedUnit, check_operators, check_role
+from safeswap.plan import Plan, PlannedInput, PlannedUnit, check_operators
+from safeswap.roles import BASE, SAFETY, check_role
 
 
 @dataclass(frozen=True, slots=True)

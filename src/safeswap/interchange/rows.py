@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from safeswap.checkpoint.family import BASE
 from safeswap.errors import PlanError
 from safeswap.interchange.config import Config, Part
 from safeswap.interchange.settings import Place, Settings, resolve
 from safeswap.operators import Operation
+from safeswap.roles import BASE
 
 _EXACT = 1e-9
 _SMALL = 1e-8

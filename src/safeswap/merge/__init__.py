@@ -1,43 +1,16 @@
 """Carry plans out: bytes are copied where a plan says one expert, computed where it blends.
 
 A job is one plan and one output folder; several jobs that share base and safety expert run
-together, so that each piece of an input is warm when the next output asks for it.
+together, so that each chunk of an input is warm when the next output asks for it.
 
-`jobs` makes plans ready, `joins` lets their operators work, `pieces` computes their bytes, `write`
-puts these on the disk.
+`run` is a whole merge from checks to commit. `prepare` makes plans ready, `stream` lets operators
+see whole tensors first, `chunks` computes bytes, `write` puts them on the disk. `companions` are
+the donor's files that go along, `manifest` and `card` say what was done, `verify` computes
+it again.
 """
 
-from safeswap.merge.jobs import (
-    Job,
-    check_donor,
-    check_inputs,
-    check_operator_files,
-    identity,
-    output_layout,
-    prepare,
-    refuse_overlap,
-)
-from safeswap.merge.joins import measure_joins, passes_bytes, single_threaded
-from safeswap.merge.pieces import Piece, RunHash, Scratch, make_scratch, piece_bytes
-from safeswap.merge.write import Written, write_weights
+from safeswap.merge.manifest import read_manifest
+from safeswap.merge.run import Merged, merge
+from safeswap.merge.verify import Verification, verify_folder
 
-__all__ = [
-    "Job",
-    "Piece",
-    "RunHash",
-    "Scratch",
-    "Written",
-    "check_donor",
-    "check_inputs",
-    "check_operator_files",
-    "identity",
-    "make_scratch",
-    "measure_joins",
-    "output_layout",
-    "passes_bytes",
-    "piece_bytes",
-    "prepare",
-    "refuse_overlap",
-    "single_threaded",
-    "write_weights",
-]
+__all__ = ["Merged", "Verification", "merge", "read_manifest", "verify_folder"]

@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap import digests
+from safeswap.checkpoint import digests
 from safeswap.checkpoint.family import Family
-from safeswap.checkpoint.files import (
+from safeswap.checkpoint.staging import Staging
+from safeswap.io.files import (
     copy_range,
     crowds_memory,
+    fsync,
     opened,
     read_into,
-    settle,
     write_at,
 )
-from safeswap.checkpoint.staging import Staging
-from safeswap.merge.jobs import Job
-from safeswap.merge.joins import single_threaded
-from safeswap.merge.pieces import Piece, RunHash, Scratch, make_scratch, piece_bytes
+from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
+from safeswap.merge.chunks import Chunk, RunHash, Scratch, chunk_bytes, make_scratch
+from safeswap.merge.prepare import MergeJob
+from safeswap.merge.stream import single_threaded
 from safeswap.profile import Profile, TensorProfile
-from safeswap.work import CHUNK_ELEMENTS, default_workers, run_pieces
 
 _SETTLED_AT_ONCE = 1 << 28
 
@@ -44,7 +44,7 @@ class Written:
 def write_weights(
     family: Family,
     profile: Profile,
-    jobs: Sequence[Job],
+    jobs: Sequence[MergeJob],
     staging: Staging,
     *,
     workers: int | None = None,
@@ -70,9 +70,9 @@ def write_weights(
     settling: list[Future[None]] = []
 
     def force(target: _Target) -> None:
-        settling.append(pool.submit(settle, target.descriptor, target.path, forget=forget))
+        settling.append(pool.submit(fsync, target.descriptor, target.path, forget=forget))
 
-    def act(piece: Piece, scratch: Scratch) -> str:
+    def act(piece: Chunk, scratch: Scratch) -> str:
         job = jobs[piece.job]
         shard, start = job.layout.place[piece.name]
         target = targets[piece.job, shard.name]
@@ -92,7 +92,7 @@ def write_weights(
 
     try:
         with single_threaded(jobs):
-            results = run_pieces(
+            results = run_chunks(
                 pieces,
                 act,
                 make_scratch,
@@ -111,21 +111,21 @@ def write_weights(
     return Written(_tensor_digests(family, profile, jobs, pieces, results), resumed[0])
 
 
-def _size(jobs: Sequence[Job], piece: Piece) -> int:
+def _size(jobs: Sequence[MergeJob], piece: Chunk) -> int:
     return (piece.end - piece.begin) * jobs[piece.job].dtypes[piece.name].size
 
 
-def _in_turns(family: Family, jobs: Sequence[Job]) -> list[Piece]:
+def _in_turns(family: Family, jobs: Sequence[MergeJob]) -> list[Chunk]:
     """All pieces, one shard after the other in turns: two threads in one file wait for each other
     (the kernel lets in one writer at a time). The outputs of a piece of the inputs stay together.
     """
-    rows: dict[str, list[list[Piece]]] = {}
+    rows: dict[str, list[list[Chunk]]] = {}
     for name in family.names:
         row = rows.setdefault(jobs[0].layout.place[name][0].name, [])
         elements = family.base.tensors[name].elements
         runs = [(b, e, n) for n, job in enumerate(jobs) for b, e in job.runs(name, elements)]
         for _, group in groupby(sorted(runs), key=lambda run: run[0]):
-            row.append([Piece(number, name, begin, end) for begin, end, number in group])
+            row.append([Chunk(number, name, begin, end) for begin, end, number in group])
     turns = zip_longest(*rows.values(), fillvalue=())
     return [piece for turn in turns for together in turn for piece in together]
 
@@ -146,7 +146,7 @@ class _Target:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def _create_shards(jobs: Sequence[Job], staging: Staging) -> dict[tuple[int, str], _Target]:
+def _create_shards(jobs: Sequence[MergeJob], staging: Staging) -> dict[tuple[int, str], _Target]:
     targets = {}
     for number, job in enumerate(jobs):
         folder = staging.folder / job.folder
@@ -162,8 +162,8 @@ def _create_shards(jobs: Sequence[Job], staging: Staging) -> dict[tuple[int, str
 
 def _write_piece(
     family: Family,
-    job: Job,
-    piece: Piece,
+    job: MergeJob,
+    piece: Chunk,
     scratch: Scratch,
     target: _Target,
     start: int,
@@ -178,7 +178,7 @@ def _write_piece(
             copy_range(source, begin, target.descriptor, start, nbytes, tensor.file, target.path)
         return "copy"
     hashing = RunHash(size)
-    for at, raw in piece_bytes(family, job, piece, scratch):
+    for at, raw in chunk_bytes(family, job, piece, scratch):
         with target.lock:
             write_at(target.descriptor, start + (at - piece.begin) * size, raw.data, target.path)
         hashing.update(raw)
@@ -187,8 +187,8 @@ def _write_piece(
 
 def _still_there(
     family: Family,
-    job: Job,
-    piece: Piece,
+    job: MergeJob,
+    piece: Chunk,
     scratch: Scratch,
     target: _Target,
     start: int,
@@ -202,11 +202,11 @@ def _still_there(
             np.array_equal(
                 raw, _read_back(target, start + (at - piece.begin) * size, len(raw), scratch)
             )
-            for at, raw in piece_bytes(family, job, piece, scratch)
+            for at, raw in chunk_bytes(family, job, piece, scratch)
         )
     hashing = RunHash(size)
-    for at in range(piece.begin, piece.end, CHUNK_ELEMENTS):
-        count = min(CHUNK_ELEMENTS, piece.end - at)
+    for at in range(piece.begin, piece.end, BLOCK_ELEMENTS):
+        count = min(BLOCK_ELEMENTS, piece.end - at)
         begin = start + (at - piece.begin) * size
         hashing.update(_read_back(target, begin, count * size, scratch))
     return hashing.digest().hex() == earlier
@@ -221,8 +221,8 @@ def _read_back(target: _Target, start: int, nbytes: int, scratch: Scratch) -> ND
 def _tensor_digests(
     family: Family,
     profile: Profile,
-    jobs: Sequence[Job],
-    pieces: Sequence[Piece],
+    jobs: Sequence[MergeJob],
+    pieces: Sequence[Chunk],
     results: Sequence[str],
 ) -> tuple[Mapping[str, str], ...]:
     measured: dict[str, TensorProfile] = {tensor.name: tensor for tensor in profile.tensors}
@@ -237,6 +237,6 @@ def _tensor_digests(
             for name in family.names
             if name not in computed
         }
-        computed_digests = {name: digests.of_pieces(values) for name, values in computed.items()}
+        computed_digests = {name: digests.of_chunks(values) for name, values in computed.items()}
         found.append({name: (copied | computed_digests)[name] for name in family.names})
     return tuple(found)

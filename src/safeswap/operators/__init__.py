@@ -10,17 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safeswap.checkpoint.family import BASE
 from safeswap.errors import PlanError, nearest
 from safeswap.operators.base import (
     Numbers,
     Operation,
     Operator,
     Parameter,
-    Task,
+    TensorContext,
     Value,
     chunks,
-    join_arrays,
+    merge_arrays,
 )
 from safeswap.operators.breadcrumbs import Breadcrumbs
 from safeswap.operators.dare import Dare
@@ -28,8 +27,8 @@ from safeswap.operators.dare_ties import DareTies
 from safeswap.operators.della import Della
 from safeswap.operators.iso_c import IsoC
 from safeswap.operators.karcher import Karcher
-from safeswap.operators.linear import Join, Linear, Recipe, linear
-from safeswap.operators.matrices import one_blas_thread
+from safeswap.operators.kernels.factorize import one_blas_thread
+from safeswap.operators.linear import Join, Linear, TensorOp, linear
 from safeswap.operators.model_stock import ModelStock
 from safeswap.operators.nuslerp import Nuslerp
 from safeswap.operators.project import Project
@@ -39,6 +38,7 @@ from safeswap.operators.slerp import Slerp
 from safeswap.operators.ties import Ties
 from safeswap.operators.tsv import Tsv
 from safeswap.operators.wudi import Wudi
+from safeswap.roles import BASE
 
 OPERATORS: dict[str, Operator] = {
     operator.name: operator
@@ -86,7 +86,7 @@ def read_operation(content: Any, where: str) -> Operation:
         raise PlanError(f"{where}: operator must be a name, or e.g. {{name: ties, density: 0.2}}.")
     given = {key: value for key, value in table.items() if key != "name"}
     operator = find_operator(table["name"], where)
-    settings = operator.settle(given, where)
+    settings = operator.resolve_settings(given, where)
     return Operation(operator.name, {key: settings[key] for key in given})
 
 
@@ -139,7 +139,7 @@ def check_operation(operation: Operation, weights: Mapping[str, float], where: s
         PlanError: unknown names, settings out of range, a wrong number of experts.
     """
     operator = find_operator(operation.name, where)
-    operator.settle(operation.settings, where)
+    operator.resolve_settings(operation.settings, where)
     if applies(operation, weights):
         operator.check_weights(_read(operator, weights), where)
 
@@ -148,14 +148,14 @@ def _read(operator: Operator, weights: Mapping[str, float]) -> dict[str, float]:
     return {e: w for e, w in weights.items() if w != 0.0 or operator.reads_all}
 
 
-def recipe_of(
+def tensor_op(
     operation: Operation,
     weights: Mapping[str, float],
     *,
     name: str,
     shape: tuple[int, ...],
     inside: bool,
-) -> Recipe:
+) -> TensorOp:
     """How one tensor is made.
 
     Args:
@@ -167,11 +167,11 @@ def recipe_of(
     operator = OPERATORS[operation.name]
     read = _read(operator, weights)
     places = tuple(number for number, expert in enumerate(weights) if expert in read)
-    settings = operator.settle(operation.settings, operation.name)
-    task = Task(name, shape, tuple(read.values()), settings, places, inside, tuple(read))
+    settings = operator.resolve_settings(operation.settings, operation.name)
+    task = TensorContext(name, shape, tuple(read.values()), settings, places, inside, tuple(read))
     terms = tuple((expert, float(weight)) for expert, weight in read.items())
     first = ((BASE, 1.0),) if operator.reads_base else ()
-    return Recipe((*first, *terms), Join(operator, task, str(operation)))
+    return TensorOp((*first, *terms), Join(operator, task, str(operation)))
 
 
 __all__ = [
@@ -181,19 +181,19 @@ __all__ = [
     "Operation",
     "Operator",
     "Parameter",
-    "Recipe",
-    "Task",
+    "TensorContext",
+    "TensorOp",
     "Value",
     "applies",
     "check_operation",
     "chunks",
     "find_operator",
-    "join_arrays",
     "linear",
+    "merge_arrays",
     "one_blas_thread",
     "paths_in",
     "pin_operation",
     "place_operation",
     "read_operation",
-    "recipe_of",
+    "tensor_op",
 ]

@@ -2,9 +2,9 @@
 
 An operator works on chunks of a tensor, so that no model and no large tensor has to fit in memory:
 
-- `join` turns a chunk of the base and of the experts into a chunk of the result;
-- `passes` says how often it wants to see the whole tensor first: in each pass `observe` adds what a
-  chunk shows to an array, and `advance` turns the finished array into the tensor's state;
+- `merge` turns a chunk of the base and of the experts into a chunk of the result;
+- `n_passes` says how often it wants to see the whole tensor first: in each pass `update` adds what
+  a chunk shows to an array, and `finish_pass` turns the finished array into the tensor's state;
 - `whole` asks for the tensor in one chunk (factorizations), `grain` for chunks of whole rows.
 
 Everything is a function of its arguments alone: the result depends neither on how a tensor was cut
@@ -122,7 +122,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Task:
+class TensorContext:
     """One tensor that is to be joined.
 
     Attributes:
@@ -186,7 +186,7 @@ class Operator:
         """Whether it draws random numbers."""
         return any(parameter is SEED for parameter in self.parameters)
 
-    def settle(self, given: Mapping[str, Any], where: str) -> dict[str, Value]:
+    def resolve_settings(self, given: Mapping[str, Any], where: str) -> dict[str, Value]:
         """Every parameter's value: those given, checked, and the defaults of the others.
 
         Raises:
@@ -225,7 +225,7 @@ class Operator:
         """
         return dict(given)
 
-    def check_files(self, task: Task, digests: Mapping[str, str]) -> None:
+    def check_files(self, task: TensorContext, digests: Mapping[str, str]) -> None:
         """Refuse files that do not fit a tensor and the experts' weights.
 
         Args:
@@ -255,34 +255,39 @@ class Operator:
                     f"{expert} is {weight:g}. Use weights above 0."
                 )
 
-    def passes(self, task: Task) -> int:
+    def n_passes(self, task: TensorContext) -> int:
         """How often the tensor has to be seen before it can be joined."""
         return 0
 
-    def blank(self, task: Task, state: Any) -> Numbers:
+    def init_state(self, task: TensorContext, state: Any) -> Numbers:
         """The array that the next pass adds to, all zero."""
         raise NotImplementedError
 
-    def observe(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], total: Numbers
+    def update(
+        self,
+        task: TensorContext,
+        state: Any,
+        base: Numbers,
+        experts: Sequence[Numbers],
+        total: Numbers,
     ) -> None:
         """Add what a chunk shows to `total`; the chunk may be overwritten."""
         raise NotImplementedError
 
-    def advance(self, task: Task, state: Any, total: Numbers) -> Any:
+    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
         """The tensor's state after a pass (None before the first)."""
         raise NotImplementedError
 
-    def whole(self, task: Task) -> bool:
-        """Whether `join` needs the whole tensor in one chunk."""
+    def whole(self, task: TensorContext) -> bool:
+        """Whether `merge` needs the whole tensor in one chunk."""
         return False
 
-    def grain(self, task: Task) -> int:
+    def grain(self, task: TensorContext) -> int:
         """Chunks begin and end at multiples of this many elements."""
         return 1
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         """The merged chunk, from element `at` on; the chunks given may be overwritten."""
         raise NotImplementedError
@@ -295,8 +300,12 @@ def chunks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[in
         yield at, min(at + step, end + -end % grain)
 
 
-def join_arrays(
-    operator: Operator, task: Task, base: Numbers, experts: Sequence[Numbers], size: int = 1 << 17
+def merge_arrays(
+    operator: Operator,
+    task: TensorContext,
+    base: Numbers,
+    experts: Sequence[Numbers],
+    size: int = 1 << 17,
 ) -> Numbers:
     """Join a tensor that lies in memory: what the merge does from files, in one call.
 
@@ -306,17 +315,17 @@ def join_arrays(
     """
     flat, tasks = base.reshape(-1), [expert.reshape(-1) for expert in experts]
     state: Any = None
-    for _ in range(operator.passes(task)):
-        total = operator.blank(task, state)
+    for _ in range(operator.n_passes(task)):
+        total = operator.init_state(task, state)
         for at, end in chunks(0, flat.size, size):
             cut = [expert[at:end].copy() for expert in tasks]
-            operator.observe(task, state, flat[at:end].copy(), cut, total)
-        state = operator.advance(task, state, total)
+            operator.update(task, state, flat[at:end].copy(), cut, total)
+        state = operator.finish_pass(task, state, total)
     step = max(1, flat.size) if operator.whole(task) else size
     merged = np.empty_like(flat)
     for at, end in chunks(0, flat.size, step, operator.grain(task)):
         cut = [expert[at:end].copy() for expert in tasks]
-        merged[at:end] = operator.join(task, state, flat[at:end].copy(), cut, at)
+        merged[at:end] = operator.merge(task, state, flat[at:end].copy(), cut, at)
     return merged.reshape(base.shape)
 
 

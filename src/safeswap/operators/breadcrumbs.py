@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.operators import selection
 from safeswap.operators.base import (
     Numbers,
     Operator,
     Parameter,
-    Task,
+    TensorContext,
     task_vectors,
     weighted_sum,
 )
-from safeswap.operators.selection import Sought, magnitudes
+from safeswap.operators.kernels import topk
+from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
 from safeswap.operators.ties import trimmed_count
 
 
@@ -39,38 +39,43 @@ class Breadcrumbs(Operator):
         Parameter("gamma", 0.006, "part that is dropped as outliers", 0, 1, open_high=True),
     )
 
-    def passes(self, task: Task) -> int:
+    def n_passes(self, task: TensorContext) -> int:
         return 2 if float(task.settings["density"]) < 1 and task.elements else 0
 
-    def blank(self, task: Task, state: Any) -> Numbers:
+    def init_state(self, task: TensorContext, state: Any) -> Numbers:
         if state is None:
-            return np.zeros((len(task.weights), selection.UPPER), np.int64)
-        return np.zeros((len(state), selection.LOWER), np.int64)
+            return np.zeros((len(task.weights), topk.UPPER), np.int64)
+        return np.zeros((len(state), topk.LOWER), np.int64)
 
-    def observe(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], total: Numbers
+    def update(
+        self,
+        task: TensorContext,
+        state: Any,
+        base: Numbers,
+        experts: Sequence[Numbers],
+        total: Numbers,
     ) -> None:
         for number, vector in enumerate(task_vectors(base, experts)):
             size = magnitudes(vector)
             if state is None:
-                selection.count_upper(size, total[number])
+                topk.count_upper(size, total[number])
                 continue
             for one, row in zip(state, total, strict=True):
                 if one.vector == number:
-                    selection.count_lower(one, size, row)
+                    topk.count_lower(one, size, row)
 
-    def advance(self, task: Task, state: Any, total: Numbers) -> Any:
+    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
         if state is None:
             kept = trimmed_count(float(task.settings["density"]), task.elements)
             outliers = min(int(float(task.settings["gamma"]) * task.elements), task.elements - kept)
             ranks = (outliers + 1, outliers + kept)
-            sought = [Sought(n, rank) for n in range(len(task.weights)) for rank in ranks]
-            return selection.find_upper(task.name, sought, total)
-        numbers = [selection.find_number(one, row) for one, row in zip(state, total, strict=True)]
+            sought = [OrderStatistic(n, rank) for n in range(len(task.weights)) for rank in ranks]
+            return topk.find_upper(task.name, sought, total)
+        numbers = [topk.find_number(one, row) for one, row in zip(state, total, strict=True)]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
         for vector, (most, least) in zip(vectors, state or (), strict=False):

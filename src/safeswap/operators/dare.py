@@ -12,16 +12,16 @@ from safeswap.operators.base import (
     Numbers,
     Operator,
     Parameter,
-    Task,
+    TensorContext,
     task_vectors,
     weighted_sum,
 )
-from safeswap.operators.chance import draw, kept
+from safeswap.operators.kernels.random_masks import draw, kept
 
 DROP = Parameter("drop", 0.9, "chance that an element's change is dropped", 0, 1, open_high=True)
 
 
-def dropped(task: Task, vectors: Sequence[Numbers], at: int) -> Sequence[Numbers]:
+def dropped(task: TensorContext, vectors: Sequence[Numbers], at: int) -> Sequence[Numbers]:
     """``m · t / (1 − p)`` with m = 0 at chance p, in place; masks differ between experts."""
     drop, seed = float(task.settings["drop"]), int(task.settings["seed"])
     if drop == 0.0:
@@ -47,8 +47,8 @@ class Dare(Operator):
     source = "Yu et al., ICML 2024, arXiv 2311.03099"
     parameters = (DROP, SEED)
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = dropped(task, task_vectors(base, experts), at)
         joined = weighted_sum(task.weights, vectors)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safeswap.operators.base import SCALE, SEED, Numbers, Operator, Task, task_vectors
+from safeswap.operators.base import SCALE, SEED, Numbers, Operator, TensorContext, task_vectors
 from safeswap.operators.dare import DROP, dropped
-from safeswap.operators.election import elect
+from safeswap.operators.kernels.sign_election import elect
 from safeswap.operators.ties import NORMALIZE, add
 
 
@@ -25,8 +25,8 @@ class DareTies(Operator):
     source = "Yu et al., ICML 2024, arXiv 2311.03099; Yadav et al., NeurIPS 2023, arXiv 2306.01708"
     parameters = (DROP, SEED, SCALE, NORMALIZE)
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = dropped(task, task_vectors(base, experts), at)
         return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)

@@ -15,13 +15,13 @@ from safeswap.operators.base import (
     Numbers,
     Operator,
     Parameter,
-    Task,
+    TensorContext,
     Value,
     task_vectors,
 )
-from safeswap.operators.chance import draw, kept
-from safeswap.operators.election import elect
-from safeswap.operators.selection import magnitudes
+from safeswap.operators.kernels.random_masks import draw, kept
+from safeswap.operators.kernels.sign_election import elect
+from safeswap.operators.kernels.topk import magnitudes
 from safeswap.operators.ties import NORMALIZE, add
 
 
@@ -56,11 +56,11 @@ class Della(Operator):
                 "lie in (0, 1]. Use a smaller epsilon."
             )
 
-    def grain(self, task: Task) -> int:
+    def grain(self, task: TensorContext) -> int:
         return task.row
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
         if float(task.settings["density"]) < 1:
@@ -68,7 +68,7 @@ class Della(Operator):
                 self._prune(task, place, vector, at)
         return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
 
-    def _prune(self, task: Task, place: int, vector: Numbers, at: int) -> None:
+    def _prune(self, task: TensorContext, place: int, vector: Numbers, at: int) -> None:
         density, epsilon = float(task.settings["density"]), float(task.settings["epsilon"])
         rising = np.linspace(density - epsilon, density + epsilon, task.row)
         chances = rising if task.row > 1 else np.array([density])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from safeswap.operators.base import SCALE, Numbers, Task, weighted_sum
-from safeswap.operators.matrices import MatrixOperator, svd
+from safeswap.operators.base import SCALE, Numbers, TensorContext, weighted_sum
+from safeswap.operators.kernels.factorize import MatrixOperator, svd
 
 
 class IsoC(MatrixOperator):
@@ -24,6 +24,6 @@ class IsoC(MatrixOperator):
     source = "Marczak et al., ICML 2025, arXiv 2502.04959"
     parameters = (SCALE,)
 
-    def factorize(self, task: Task, matrices: Sequence[Numbers]) -> Numbers:
+    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
         left, values, right = svd(weighted_sum([1.0] * len(matrices), matrices))
         return np.asarray(np.matmul(left * values.mean(), right))

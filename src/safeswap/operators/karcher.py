@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.operators.base import Parameter, Task
-from safeswap.operators.gram import Gram, GramOperator, parts
+from safeswap.operators.base import Parameter, TensorContext
+from safeswap.operators.kernels.inner_products import Gram, GramOperator, parts
 
 
 class Karcher(GramOperator):
@@ -33,7 +33,7 @@ class Karcher(GramOperator):
     reads_base = False
     of_task_vectors = False
 
-    def coefficients(self, task: Task, gram: Gram) -> list[float]:
+    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
         shares, norms = np.array(parts(task)), np.sqrt(np.diagonal(gram))
         tol = float(task.settings["tol"])
         used = norms > tol

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.checkpoint.family import BASE
-from safeswap.operators.base import Numbers, Operator, Task, task_vectors, weighted_sum
+from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
+from safeswap.roles import BASE
 
 _SUMS_TO_ONE = 1e-9
 
@@ -19,12 +19,12 @@ class Join:
     """What an operator other than `linear` does with one tensor."""
 
     operator: Operator
-    task: Task
+    task: TensorContext
     shown: str
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TensorOp:
     """Which members of the family are read for a tensor, and what is done with them.
 
     A single term with coefficient exactly 1 is a copy.
@@ -59,7 +59,7 @@ class Recipe:
         return f"{self.join.shown}: {sum_of}" if self.join else sum_of
 
 
-def linear(weights: Mapping[str, float]) -> Recipe:
+def linear(weights: Mapping[str, float]) -> TensorOp:
     """The recipe of a unit from the weights of the experts' task vectors.
 
     ``base + Σ w_e (W_e − base) = (1 − Σ w_e) · base + Σ w_e W_e``: a weight of 0 is never read, and
@@ -69,7 +69,7 @@ def linear(weights: Mapping[str, float]) -> Recipe:
     rest = 1.0 - sum(weight for _, weight in terms)
     if abs(rest) > _SUMS_TO_ONE or not terms:
         terms = ((BASE, rest), *terms)
-    return Recipe(terms)
+    return TensorOp(terms)
 
 
 class Linear(Operator):
@@ -86,8 +86,8 @@ class Linear(Operator):
     source = "Ilharco et al., ICLR 2023, arXiv 2212.04089"
     experts = (0, None)
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         joined = weighted_sum(task.weights, task_vectors(base, experts))
         return np.add(base, joined, out=joined)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from safeswap.operators.base import Task
-from safeswap.operators.gram import Gram, GramOperator, cosine, parts
+from safeswap.operators.base import TensorContext
+from safeswap.operators.kernels.inner_products import Gram, GramOperator, cosine, parts
 
 
 class ModelStock(GramOperator):
@@ -24,7 +24,7 @@ class ModelStock(GramOperator):
     positive = True
     of_task_vectors = True
 
-    def coefficients(self, task: Task, gram: Gram) -> list[float]:
+    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
         pairs = list(combinations(range(len(task.weights)), 2))
         mean = sum(cosine(gram, i, j) for i, j in pairs) / len(pairs)
         count = len(task.weights)

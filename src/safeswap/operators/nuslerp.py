@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from safeswap.operators.base import Task
-from safeswap.operators.gram import Gram, GramOperator, arc, cosine, parts
+from safeswap.operators.base import TensorContext
+from safeswap.operators.kernels.inner_products import Gram, GramOperator, arc, cosine, parts
 
 
 class Nuslerp(GramOperator):
@@ -24,7 +24,7 @@ class Nuslerp(GramOperator):
     positive = True
     of_task_vectors = True
 
-    def coefficients(self, task: Task, gram: Gram) -> list[float]:
+    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
         near = cosine(gram, 0, 1)
         _, t = parts(task)
         if 1 - near * near <= 1e-16:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from safeswap.errors import PlanError
-from safeswap.operators.base import Numbers, Operator, Task, task_vectors, weighted_sum
+from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
 from safeswap.operators.ties import add
 
 
@@ -36,11 +36,11 @@ class Project(Operator):
                 f"{where}: operator project needs the safety expert and one more. Choose another."
             )
 
-    def whole(self, task: Task) -> bool:
+    def whole(self, task: TensorContext) -> bool:
         return task.inside and len(task.shape) in (1, 2) and task.elements > 0
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = list(task_vectors(base, experts))
         if self.whole(task):

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.errors import CalibrationError, PlanError
-from safeswap.grams import GramRecord, Grams, open_grams
 from safeswap.operators.base import (
     Numbers,
     Operator,
     Parameter,
-    Task,
+    TensorContext,
     Value,
     task_vectors,
     weighted_sum,
 )
-from safeswap.operators.gram import parts
+from safeswap.operators.gram_store import GramRecord, Grams, open_grams
+from safeswap.operators.kernels.inner_products import parts
 
 Wide = NDArray[np.float64]
 _BLOCK = 256
@@ -78,7 +78,7 @@ class RegMean(Operator):
             )
         return {**given, "grams": str(folder), "grams_digest": digest}
 
-    def check_files(self, task: Task, digests: Mapping[str, str]) -> None:
+    def check_files(self, task: TensorContext, digests: Mapping[str, str]) -> None:
         grams = _grams(task)
         for role in task.experts:
             found = grams.expert(role).weights
@@ -90,7 +90,7 @@ class RegMean(Operator):
                 )
         self._records(task)
 
-    def _records(self, task: Task) -> list[GramRecord] | None:
+    def _records(self, task: TensorContext) -> list[GramRecord] | None:
         """Every expert's matrix; None where the tensor is averaged."""
         if not task.is_matrix:
             return None
@@ -99,11 +99,11 @@ class RegMean(Operator):
         seen = [record for record in found if record is not None and record.rows]
         return seen if len(seen) == len(found) else None
 
-    def whole(self, task: Task) -> bool:
+    def whole(self, task: TensorContext) -> bool:
         return self._records(task) is not None
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
         records = self._records(task)
@@ -118,12 +118,12 @@ class RegMean(Operator):
         return np.asarray(np.add(base, joined.astype(base.dtype).reshape(-1)))
 
 
-def _grams(task: Task) -> Grams:
+def _grams(task: TensorContext) -> Grams:
     return open_grams(Path(str(task.settings["grams"])))
 
 
 def _regression_mean(
-    task: Task, records: Sequence[GramRecord], matrices: Sequence[Numbers]
+    task: TensorContext, records: Sequence[GramRecord], matrices: Sequence[Numbers]
 ) -> Wide:
     """``(Σ w t G)(Σ w G)⁻¹`` for task vectors [out, in], float64; their weighted mean where the
     experts saw nothing but zeros."""

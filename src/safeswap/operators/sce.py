@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import inner_product
-from safeswap.operators import selection
-from safeswap.operators.base import Numbers, Operator, Parameter, Task, task_vectors
-from safeswap.operators.selection import Sought, magnitudes
-from safeswap.operators.spare import spare
+from safeswap.operators.base import Numbers, Operator, Parameter, TensorContext, task_vectors
+from safeswap.operators.kernels import topk
+from safeswap.operators.kernels.buffers import spare
+from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
     """What is known after each pass: the variance sought, the least that is kept, the energies."""
 
-    sought: Sought | None = None
+    sought: OrderStatistic | None = None
     least: float | None = None
     energies: tuple[float, ...] | None = None
 
@@ -44,49 +44,49 @@ class Sce(Operator):
     )
     positive = True
 
-    def passes(self, task: Task) -> int:
+    def n_passes(self, task: TensorContext) -> int:
         if not task.elements:
             return 0
         return 3 if float(task.settings["select_topk"]) < 1 else 1
 
-    def blank(self, task: Task, state: _State | None) -> Numbers:
-        if self.passes(task) == 1 or (state and state.least is not None):
+    def init_state(self, task: TensorContext, state: _State | None) -> Numbers:
+        if self.n_passes(task) == 1 or (state and state.least is not None):
             return np.zeros(len(task.weights))
-        bins = selection.UPPER + 1 if state is None else selection.LOWER  # one more: those of 0
+        bins = topk.UPPER + 1 if state is None else topk.LOWER  # one more: those of 0
         return np.zeros((1, bins), np.int64)
 
-    def observe(
+    def update(
         self,
-        task: Task,
+        task: TensorContext,
         state: _State | None,
         base: Numbers,
         experts: Sequence[Numbers],
         total: Numbers,
     ) -> None:
         vectors = task_vectors(base, experts)
-        if self.passes(task) == 1 or (state and state.least is not None):
+        if self.n_passes(task) == 1 or (state and state.least is not None):
             self._mask(state, vectors)
             total += [inner_product(vector, vector) for vector in vectors]
         elif state is None:
             spread = _variance(vectors)
-            selection.count_upper(spread, total[0, : selection.UPPER])
-            total[0, selection.UPPER] += len(spread) - np.count_nonzero(spread)
+            topk.count_upper(spread, total[0, : topk.UPPER])
+            total[0, topk.UPPER] += len(spread) - np.count_nonzero(spread)
         elif state.sought:
-            selection.count_lower(state.sought, _variance(vectors), total[0])
+            topk.count_lower(state.sought, _variance(vectors), total[0])
 
-    def advance(self, task: Task, state: _State | None, total: Numbers) -> _State:
-        if self.passes(task) == 1 or (state and state.least is not None):
+    def finish_pass(self, task: TensorContext, state: _State | None, total: Numbers) -> _State:
+        if self.n_passes(task) == 1 or (state and state.least is not None):
             return _State(least=state.least if state else None, energies=tuple(total.tolist()))
         if state is None:
-            differing = task.elements - int(total[0, selection.UPPER])
+            differing = task.elements - int(total[0, topk.UPPER])
             rank = int(float(task.settings["select_topk"]) * differing)
-            return _State(selection.find_upper(task.name, [Sought(0, rank)], total)[0])
+            return _State(topk.find_upper(task.name, [OrderStatistic(0, rank)], total)[0])
         assert state.sought is not None
-        return _State(least=float(selection.find_number(state.sought, total[0])))
+        return _State(least=float(topk.find_number(state.sought, total[0])))
 
-    def join(
+    def merge(
         self,
-        task: Task,
+        task: TensorContext,
         state: _State | None,
         base: Numbers,
         experts: Sequence[Numbers],

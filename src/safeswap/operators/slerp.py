@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from safeswap.operators.base import Parameter, Task
-from safeswap.operators.gram import Gram, GramOperator, arc, cosine, parts
+from safeswap.operators.base import Parameter, TensorContext
+from safeswap.operators.kernels.inner_products import Gram, GramOperator, arc, cosine, parts
 
 
 class Slerp(GramOperator):
@@ -27,7 +27,7 @@ class Slerp(GramOperator):
     reads_base = False
     of_task_vectors = False
 
-    def coefficients(self, task: Task, gram: Gram) -> list[float]:
+    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
         near = cosine(gram, 0, 1)
         _, t = parts(task)
         if abs(near) > float(task.settings["dot_threshold"]) or abs(near) == 1.0:

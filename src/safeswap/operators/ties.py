@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.operators import selection
-from safeswap.operators.base import DENSITY, SCALE, Numbers, Operator, Parameter, Task, task_vectors
-from safeswap.operators.election import elect
-from safeswap.operators.selection import Sought, magnitudes
+from safeswap.operators.base import (
+    DENSITY,
+    SCALE,
+    Numbers,
+    Operator,
+    Parameter,
+    TensorContext,
+    task_vectors,
+)
+from safeswap.operators.kernels import topk
+from safeswap.operators.kernels.sign_election import elect
+from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
 
 NORMALIZE = Parameter("normalize", True, "divide by the sum of the weights that agree")
 
@@ -35,31 +43,36 @@ class Ties(Operator):
     source = "Yadav et al., NeurIPS 2023, arXiv 2306.01708"
     parameters = (DENSITY, SCALE, NORMALIZE)
 
-    def passes(self, task: Task) -> int:
+    def n_passes(self, task: TensorContext) -> int:
         return 2 if float(task.settings["density"]) < 1 and task.elements else 0
 
-    def blank(self, task: Task, state: Any) -> Numbers:
-        bins = selection.UPPER if state is None else selection.LOWER
+    def init_state(self, task: TensorContext, state: Any) -> Numbers:
+        bins = topk.UPPER if state is None else topk.LOWER
         return np.zeros((len(task.weights), bins), np.int64)
 
-    def observe(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], total: Numbers
+    def update(
+        self,
+        task: TensorContext,
+        state: Any,
+        base: Numbers,
+        experts: Sequence[Numbers],
+        total: Numbers,
     ) -> None:
         for number, vector in enumerate(task_vectors(base, experts)):
             if state is None:
-                selection.count_upper(magnitudes(vector), total[number])
+                topk.count_upper(magnitudes(vector), total[number])
             else:
-                selection.count_lower(state[number], magnitudes(vector), total[number])
+                topk.count_lower(state[number], magnitudes(vector), total[number])
 
-    def advance(self, task: Task, state: Any, total: Numbers) -> Any:
+    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
         if state is not None:
-            return [selection.find_number(one, row) for one, row in zip(state, total, strict=True)]
+            return [topk.find_number(one, row) for one, row in zip(state, total, strict=True)]
         rank = trimmed_count(float(task.settings["density"]), task.elements)
-        sought = [Sought(number, rank) for number in range(len(task.weights))]
-        return selection.find_upper(task.name, sought, total)
+        sought = [OrderStatistic(number, rank) for number in range(len(task.weights))]
+        return topk.find_upper(task.name, sought, total)
 
-    def join(
-        self, task: Task, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    def merge(
+        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
         for vector, least in zip(vectors, state or (), strict=False):
@@ -67,7 +80,7 @@ class Ties(Operator):
         return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
 
 
-def add(base: Numbers, joined: Numbers, task: Task) -> Numbers:
+def add(base: Numbers, joined: Numbers, task: TensorContext) -> Numbers:
     """``base + λ · joined``, in `joined`'s place."""
     scale = task.settings.get("scale", 1.0)
     if scale != 1.0:

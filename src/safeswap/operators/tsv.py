@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from safeswap.operators.base import SCALE, Numbers, Task
-from safeswap.operators.matrices import MatrixOperator, nearest_orthogonal, svd
+from safeswap.operators.base import SCALE, Numbers, TensorContext
+from safeswap.operators.kernels.factorize import MatrixOperator, nearest_orthogonal, svd
 
 
 class Tsv(MatrixOperator):
@@ -25,7 +25,7 @@ class Tsv(MatrixOperator):
     source = "Gargiulo et al., CVPR 2025, arXiv 2412.00081"
     parameters = (SCALE,)
 
-    def factorize(self, task: Task, matrices: Sequence[Numbers]) -> Numbers:
+    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
         kept = min(task.shape) // len(matrices)
         left, values, right = [], [], []
         for matrix in matrices:

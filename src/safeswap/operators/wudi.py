@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from safeswap.operators.base import SCALE, Numbers, Parameter, Task
-from safeswap.operators.matrices import MatrixOperator
+from safeswap.operators.base import SCALE, Numbers, Parameter, TensorContext
+from safeswap.operators.kernels.factorize import MatrixOperator
 
 
 class Wudi(MatrixOperator):
@@ -33,7 +33,7 @@ class Wudi(MatrixOperator):
         Parameter("ridge", 1e-3, "pull to the sum, in mean eigenvalues", 0, 1e3, open_low=True),
     )
 
-    def factorize(self, task: Task, matrices: Sequence[Numbers]) -> Numbers:
+    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
         norms = [float(np.linalg.norm(matrix)) for matrix in matrices]
         used = [(matrix, norm) for matrix, norm in zip(matrices, norms, strict=True) if norm]
         total = np.sum(matrices, axis=0)

@@ -3,7 +3,7 @@
 `table` holds what a plan is, `file` how it is written and read, `fill` how a profile becomes one.
 """
 
-from safeswap.plan.fill import check_options, check_role, edited_units, fill_plan
+from safeswap.plan.fill import check_options, edited_units, fill_plan
 from safeswap.plan.table import (
     Plan,
     PlannedInput,
@@ -23,7 +23,6 @@ __all__ = [
     "PlannedUnit",
     "check_operators",
     "check_options",
-    "check_role",
     "check_units",
     "edited_units",
     "fill_plan",

@@ -12,11 +12,11 @@ import yaml
 from safeswap import selectors
 from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
-from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.errors import PlanError, nearest
+from safeswap.io.yamlfile import read_yaml
 from safeswap.operators import Operation, place_operation, read_operation
-from safeswap.plan.table import RESERVED, Plan, PlannedInput, PlannedUnit, check_operators
-from safeswap.strictyaml import read_yaml
+from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators
+from safeswap.roles import BASE, RESERVED, SAFETY
 
 FORMAT = "safeswap-plan/1"
 _KEYS = ("format", "selector", "operator", "donor", "profile", "chosen", "inputs", "units")

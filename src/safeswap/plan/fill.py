@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safeswap import selectors
-from safeswap.checkpoint.family import BASE, SAFETY
 from safeswap.checkpoint.source import pinned
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import pin_operation, read_operation
 from safeswap.plan.table import (
-    RESERVED,
     SEARCH,
     SELECTOR,
     Plan,
@@ -23,23 +20,8 @@ from safeswap.plan.table import (
     pin_operators,
 )
 from safeswap.profile import Profile
+from safeswap.roles import BASE, SAFETY
 from safeswap.selectors import Row
-
-_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-
-
-def check_role(name: str) -> str:
-    """A language's name on the command line or in the API.
-
-    Raises:
-        PlanError: reserved, empty, or with characters that a folder name cannot have.
-    """
-    if name in RESERVED or not _ROLE.fullmatch(name):
-        raise PlanError(
-            f"language name {name!r} will not do: use letters, digits, - and _ (e.g. sw), and not "
-            f"{' or '.join(RESERVED)}."
-        )
-    return name
 
 
 def check_options(
@@ -62,7 +44,7 @@ def check_options(
     Raises:
         PlanError: names the option, its limits or the nearest right word.
     """
-    settings = selectors.find(method).settle(parameters)
+    settings = selectors.find(method).resolve_settings(parameters)
     if units is not None:
         selectors.find(method).fits(units, settings)
     pin_operation(read_operation(operator, "--operator"), (SAFETY, language), "--operator")

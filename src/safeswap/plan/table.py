@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.anatomy import kind_of
-from safeswap.checkpoint.family import BASE, SAFETY
-from safeswap.checkpoint.files import save_text
 from safeswap.errors import PlanError, nearest
+from safeswap.io.files import save_text
 from safeswap.operators import Operation, check_operation, pin_operation
+from safeswap.roles import BASE, SAFETY
 
 SELECTOR = "share-difference"
 SEARCH = "search"
 """Named as selector by tables that a search found: no rule fills them again."""
-RESERVED = (BASE, SAFETY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,16 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from safeswap import digests
+from safeswap.checkpoint import digests
 from safeswap.checkpoint.dtypes import arithmetic_dtype, decode, inner_product
-from safeswap.checkpoint.family import BASE, SAFETY, Family
-from safeswap.checkpoint.files import announce, opened, read_into
+from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.header import StoredTensor
 from safeswap.checkpoint.source import known_sha256
 from safeswap.errors import CheckpointError
+from safeswap.io.files import opened, prefetch, read_into
+from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.profile.table import FileRecord, InputRecord, Profile, TensorProfile
-from safeswap.work import CHUNK_ELEMENTS, default_workers, pieces_of, run_pieces
+from safeswap.roles import BASE, SAFETY
 
 
 def measure_family(
@@ -41,10 +42,10 @@ def measure_family(
     pieces = [
         (name, begin, end)
         for name in family.names
-        for begin, end in pieces_of(family.base.tensors[name].elements)
+        for begin, end in chunks_of(family.base.tensors[name].elements)
     ]
     width = {n: sum(m.tensors[n].dtype.size for m in family.members.values()) for n in family.names}
-    sums = run_pieces(
+    sums = run_chunks(
         pieces,
         lambda piece, scratch: _measure_piece(family, piece, scratch),
         _Scratch,
@@ -78,13 +79,13 @@ class _Scratch:
     """
 
     def __init__(self) -> None:
-        self.raw = np.empty(CHUNK_ELEMENTS * 8, np.uint8)
+        self.raw = np.empty(BLOCK_ELEMENTS * 8, np.uint8)
         self._wide: dict[np.dtype[Any], tuple[NDArray[Any], ...]] = {}
 
     def wide(self, kind: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
         """Three buffers of the arithmetic's own type, made when first needed."""
         if kind not in self._wide:
-            self._wide[kind] = tuple(np.empty(CHUNK_ELEMENTS, kind) for _ in range(3))
+            self._wide[kind] = tuple(np.empty(BLOCK_ELEMENTS, kind) for _ in range(3))
         return self._wide[kind]
 
 
@@ -100,9 +101,9 @@ def _measure_piece(family: Family, piece: tuple[str, int, int], scratch: _Scratc
         descriptors = {r: stack.enter_context(opened(tensor.file)) for r, tensor in stored.items()}
         for role, tensor in stored.items():
             size = tensor.dtype.size
-            announce(descriptors[role], tensor.start + begin * size, (end - begin) * size)
-        for at in range(begin, end, CHUNK_ELEMENTS):
-            count = min(CHUNK_ELEMENTS, end - at)
+            prefetch(descriptors[role], tensor.start + begin * size, (end - begin) * size)
+        for at in range(begin, end, BLOCK_ELEMENTS):
+            count = min(BLOCK_ELEMENTS, end - at)
             base, safety, other = (buffer[:count] for buffer in scratch.wide(kind))
             for role, tensor in stored.items():
                 raw = _read_chunk(descriptors[role], tensor, at, count, scratch.raw)
@@ -194,7 +195,7 @@ def _join(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
         update_norm={role: math.sqrt(total((role, role))) for role in experts},
         inner={language: total((SAFETY, language)) for language in languages},
         digests={
-            role: digests.of_pieces(part.digest[role] for part in parts) for role in family.members
+            role: digests.of_chunks(part.digest[role] for part in parts) for role in family.members
         },
     )
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safeswap.checkpoint.family import BASE, SAFETY
-from safeswap.checkpoint.files import save_text
 from safeswap.errors import PlanError, nearest
+from safeswap.io.files import save_text
+from safeswap.roles import BASE, SAFETY
 
 FORMAT = "safeswap-profile/1"
 
@@ -49,7 +49,8 @@ class TensorProfile:
         base_norm: ‖W_base‖_F; None for buffers, which are not weights.
         update_norm: expert → ‖W_expert − W_base‖_F.
         inner: language → ⟨τ_safety, τ_language⟩.
-        digests: role → digest of the stored bytes (BLAKE3, hex; see :mod:`safeswap.digests`).
+        digests: role → digest of the stored bytes (BLAKE3, hex; see
+            :mod:`safeswap.checkpoint.digests`).
     """
 
     name: str
@@ -192,7 +193,7 @@ def _check_whole(profile: Profile) -> None:
         if tensor.unit not in profile.units:
             raise TypeError(f"tensor {tensor.name!r} is in the unknown unit {tensor.unit!r}")
         if tensor.name in seen:
-            raise TypeError(f"tensor {tensor.name!r} stands twice")
+            raise TypeError(f"tensor {tensor.name!r} is given twice")
         seen.add(tensor.name)
         if tensor.base_norm is None:
             complete = tensor.role != "projection"

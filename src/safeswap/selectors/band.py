@@ -53,7 +53,7 @@ def _windows(text: str) -> list[tuple[int, int]]:
     touching = any(b[0] <= a[1] for a, b in pairwise(pairs))
     if len(pairs) != len(found) or ordered != sorted(ordered) or touching:
         raise PlanError(
-            f"--set windows {text!r} will not do: give ranges of layers from the bottom up, both "
+            f"--set windows {text!r} is not valid: give ranges of layers from the bottom up, both "
             "ends included, e.g. 8-23 or 4-9,14-20."
         )
     return pairs
@@ -96,7 +96,7 @@ def decisions(layers: int, windows: str | None = None, **given: int | None) -> l
         pairs = _windows(windows)
         if pairs[-1][1] >= layers:
             raise PlanError(
-                f"--set windows {windows!r} will not do: the model has layers 0 to {layers - 1}."
+                f"--set windows {windows!r} is not valid: the model has layers 0 to {layers - 1}."
             )
         inside = {layer for a, b in pairs for layer in range(a, b + 1)}
         return ["safety" if layer in inside else "language" for layer in range(layers)]

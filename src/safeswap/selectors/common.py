@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from safeswap.anatomy import kind_of, layer_of
-from safeswap.checkpoint.family import SAFETY
 from safeswap.errors import PlanError
 from safeswap.profile import Profile
+from safeswap.roles import SAFETY
 from safeswap.selectors.registry import Parameter, Row
 
 Decision = Literal["safety", "language", "blend"]

@@ -116,7 +116,7 @@ class Parameter:
 
     def _refuse(self, value: Any) -> NoReturn:
         finite = "" if self.limits != _KINDS[float] else " and finite"
-        raise PlanError(f"{self.option} {value} will not do: it must be {self.limits}{finite}.")
+        raise PlanError(f"{self.option} {value} is not valid: it must be {self.limits}{finite}.")
 
 
 Fill = Callable[..., Mapping[str, Row]]
@@ -140,7 +140,7 @@ class Selector:
     resolve: Resolve
     fits: Fits
 
-    def settle(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def resolve_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter with its value: those given, checked, and the defaults of the others.
 
         Raises:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from safeswap.checkpoint.family import SAFETY
 from safeswap.profile import Profile, TensorProfile
+from safeswap.roles import SAFETY
 from safeswap.selectors.common import (
     ALPHA,
     BY,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safeswap.demo.world import default_world
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.judges import Judgement, RuleJudge
-from safeswap.testbed.world import default_world
 
 SORRY = """
 default: unsafe

@@ -32,8 +32,8 @@ from typing import Any, Final, cast, get_args
 import yaml
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.flags import UNSPACED, script_of
 from safeswap.evaluation.judges.base import Judgement, Question, Verdict
+from safeswap.evaluation.quality import UNSPACED, script_of
 
 _VERDICTS: Final = get_args(Verdict)
 _MATCHERS: Final = ("pattern", "exact", "prefix", "field")

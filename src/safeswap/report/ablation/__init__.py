@@ -1,15 +1,15 @@
 """The ablation: every candidate of a sweep as tables and figures.
 
-Pure functions from what was measured (`safeswap.explore.measured.Measured`); `write_ablation` puts
+Pure functions of `safeswap.evaluation.results.candidates.CandidateResult`; `write_ablation` puts
 all of them into a folder. Figures need matplotlib (the extra ``figures``), tables do not.
 """
 
-from safeswap.report.ablation.front import pareto_front
+from safeswap.evaluation.results.pareto import pareto_front
 from safeswap.report.ablation.heat_maps import draw_heat_maps
 from safeswap.report.ablation.matched import matched_table
 from safeswap.report.ablation.pareto import draw_pareto
 from safeswap.report.ablation.table import ablation_table, numbers
-from safeswap.report.ablation.write import write_ablation
+from safeswap.report.ablation.write import write_ablation, write_sweep_reports
 
 __all__ = [
     "ablation_table",
@@ -19,4 +19,5 @@ __all__ = [
     "numbers",
     "pareto_front",
     "write_ablation",
+    "write_sweep_reports",
 ]

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError
-from safeswap.report.ablation.front import Kind
-from safeswap.report.ablation.places import candidates, in_language, in_words, places_of, shown
+from safeswap.evaluation.benchmarks.suites import Measures as Kind
+from safeswap.report.ablation.grid import candidates, in_language, in_words, points_of, shown
 from safeswap.report.ablation.table import QUESTIONS, ROLES, Part
-from safeswap.report.figure import COLOURS, canvas
+from safeswap.report.plan_figure import COLOURS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
 
-    from safeswap.explore.measured import Figure, Measured
+    from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 
 _PANELS: Mapping[Kind, tuple[str, str]] = {
     "unsafe": ("unsafe answers, % (lower is better)", COLOURS["safety"]),
@@ -47,7 +47,7 @@ class Grid:
 
     title: str
     relative: bool = False
-    cells: dict[tuple[float, float], Measured] = field(default_factory=dict)
+    cells: dict[tuple[float, float], CandidateResult] = field(default_factory=dict)
 
     @property
     def taus(self) -> list[float]:
@@ -60,13 +60,13 @@ class Grid:
         return sorted({alpha for _, alpha in self.cells})
 
 
-def grids(found: Sequence[Measured]) -> list[Grid]:
+def grids(found: Sequence[CandidateResult]) -> list[Grid]:
     """The grids of one language's candidates that have two cells or more, in the order measured."""
-    cells: dict[_Key, dict[tuple[float, float], Measured]] = {}
+    cells: dict[_Key, dict[tuple[float, float], CandidateResult]] = {}
     about: dict[_Key, dict[str, Any]] = {}
     given = {name for one in found for name in one.settings}
     for one in candidates(found):
-        for place in places_of(one):
+        for place in points_of(one):
             settings = dict(place.settings)
             tau, alpha = settings.pop("tau", None), settings.pop("alpha", None)
             if tau is None or alpha is None:
@@ -95,7 +95,7 @@ def grids(found: Sequence[Measured]) -> list[Grid]:
 
 
 def draw_heat_maps(
-    found: Sequence[Measured], language: str, png: Path, part: Part | None = None
+    found: Sequence[CandidateResult], language: str, png: Path, part: Part | None = None
 ) -> None:
     """Draw unsafe and right answers over τ and α, for every method that was measured at several.
 
@@ -143,8 +143,8 @@ def draw_heat_maps(
     figure.savefig(png, dpi=300, metadata={"Software": None})
 
 
-def _value(one: Measured, kind: Kind) -> float | None:
-    figure: Figure | None = getattr(one, kind)
+def _value(one: CandidateResult, kind: Kind) -> float | None:
+    figure: RateEstimate | None = getattr(one, kind)
     return None if figure is None else 100 * figure.value
 
 
@@ -157,7 +157,9 @@ def _colours(maps: Sequence[Grid], kind: Kind) -> tuple[Colormap, Normalize | No
 
     colours = LinearSegmentedColormap.from_list(kind, ["#ffffff", _PANELS[kind][1]])
     every = [o for g in maps for o in g.cells.values()]
-    figures: list[Figure] = [figure for o in every if (figure := getattr(o, kind)) is not None]
+    figures: list[RateEstimate] = [
+        figure for o in every if (figure := getattr(o, kind)) is not None
+    ]
     if not figures:
         return colours, None
     low, high = min(f.value for f in figures), max(f.value for f in figures)
@@ -239,7 +241,7 @@ def steps(values: Sequence[float]) -> str:
     return "  (steps not to scale)"
 
 
-def _inputs(own: Sequence[Measured], kind: Kind) -> str:
+def _inputs(own: Sequence[CandidateResult], kind: Kind) -> str:
     """The figures of the models the candidates were made from, to compare with."""
     known = [
         f"{title} {value:.1f}"

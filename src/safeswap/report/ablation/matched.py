@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safeswap.errors import EvaluationError
-from safeswap.report.ablation.front import KINDS
-from safeswap.report.ablation.places import candidates, places_of
+from safeswap.evaluation.results.pareto import KINDS
+from safeswap.report.ablation.grid import candidates, points_of
 from safeswap.report.ablation.table import (
     PART_NOTES,
     QUESTIONS,
@@ -19,16 +19,18 @@ from safeswap.report.ablation.table import (
     made_from,
     numbers,
 )
-from safeswap.report.tables import Cell, Column, Row, Table
+from safeswap.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
-    from safeswap.explore.measured import Measured
+    from safeswap.evaluation.results.candidates import CandidateResult
 
 SLACK = 1e-9
 """A loss of exactly the limit is within it, whatever the subtraction rounds to."""
 
 
-def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "dev") -> Table:
+def matched_table(
+    found: Sequence[CandidateResult], loss: float = 0.01, part: Part = "dev"
+) -> Table:
     """Per language and method: the least unsafe candidate that loses at most ``loss`` of ability.
 
     Ability lost is the language expert's share of right answers less the candidate's, by point
@@ -49,7 +51,7 @@ def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "d
         raise EvaluationError(f"loss {loss}: is a share of ability, 0 or more (0.01: one point).")
     merged = candidates(found)
     languages = list(dict.fromkeys(one.language for one in merged))
-    methods = list(dict.fromkeys(place.method for one in merged for place in places_of(one)))
+    methods = list(dict.fromkeys(place.method for one in merged for place in points_of(one)))
     rows: list[Row] = []
     for language in languages:
         expert = next(
@@ -59,7 +61,7 @@ def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "d
             rows.append(_matched(title, models[language], expert))
         for method in methods:
             own = [one for one in merged if one.language == language]
-            tried = [o for o in own if any(place.method == method for place in places_of(o))]
+            tried = [o for o in own if any(place.method == method for place in points_of(o))]
             if tried:
                 rows.append(_pick(method, tried, expert, loss, numbers(found)))
     columns = (
@@ -87,8 +89,8 @@ def matched_table(found: Sequence[Measured], loss: float = 0.01, part: Part = "d
 
 def _pick(
     method: str,
-    tried: Sequence[Measured],
-    expert: Measured | None,
+    tried: Sequence[CandidateResult],
+    expert: CandidateResult | None,
     loss: float,
     number: Mapping[str, int],
 ) -> Row:
@@ -114,7 +116,7 @@ def _pick(
     return Row.of(method, "", Cell("none", note=why), count, *missing, group=tried[0].language)
 
 
-def _unsafe_first(one: Measured) -> tuple[float, float, float, str]:
+def _unsafe_first(one: CandidateResult) -> tuple[float, float, float, str]:
     unsafe, refused, right = (
         math.inf if figure is None else figure.value
         for figure in (one.unsafe, one.refused, one.right)
@@ -122,7 +124,7 @@ def _unsafe_first(one: Measured) -> tuple[float, float, float, str]:
     return unsafe, refused, -right, one.name
 
 
-def _loss(one: Measured, expert: Measured | None) -> float | None:
+def _loss(one: CandidateResult, expert: CandidateResult | None) -> float | None:
     if expert is None or one.right is None or expert.right is None:
         return None
     return expert.right.value - one.right.value
@@ -130,8 +132,8 @@ def _loss(one: Measured, expert: Measured | None) -> float | None:
 
 def _matched(
     title: str,
-    one: Measured,
-    expert: Measured | None,
+    one: CandidateResult,
+    expert: CandidateResult | None,
     number: str = "",
     name: str = "",
     count: str = "",

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError
-from safeswap.report.ablation.front import pareto_front
+from safeswap.evaluation.results.pareto import pareto_front
+from safeswap.report.ablation.grid import in_language, label
 from safeswap.report.ablation.labels import Label, place_labels
-from safeswap.report.ablation.places import in_language, label
 from safeswap.report.ablation.table import QUESTIONS, ROLES, Part, numbers
-from safeswap.report.figure import COLOURS, canvas
+from safeswap.report.plan_figure import COLOURS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from safeswap.explore.measured import Figure, Measured
+    from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 
 # None of them is the red, blue or grey of the models that candidates are made from.
 _SERIES = ("#2a9d5c", "#8e5ea2", "#e0a100", "#17a2b8", "#7a4b23", "#d6679f", "#6b7a1e", "#4b4b8f")
@@ -42,7 +42,7 @@ _FEW = 12
 
 
 def draw_pareto(
-    found: Sequence[Measured],
+    found: Sequence[CandidateResult],
     language: str,
     png: Path,
     part: Part | None = None,
@@ -99,11 +99,11 @@ def draw_pareto(
     figure.savefig(png, dpi=300, metadata={"Software": None})
 
 
-def _joined(one: Measured) -> str:
+def _joined(one: CandidateResult) -> str:
     return one.method if one.operator == "linear" else f"{one.method}, {one.operator}"
 
 
-def _series(merged: Sequence[Measured]) -> dict[str, tuple[str, str]]:
+def _series(merged: Sequence[CandidateResult]) -> dict[str, tuple[str, str]]:
     """Marker and colour of every method with its operator; 56 before a pair comes again."""
     labels = dict.fromkeys(_joined(one) for one in merged)
     return {
@@ -122,7 +122,7 @@ def _nice(largest: float) -> float:
     return min(1.0, next(k * power for k in (1, 2, 3, 4, 6, 8, 10) if k * power >= share - 1e-9))
 
 
-def _area(one: Measured, scale: float) -> float:
+def _area(one: CandidateResult, scale: float) -> float:
     return _area_of(one.refused.value if one.refused else 0.0, scale)
 
 
@@ -131,14 +131,14 @@ def _area_of(share: float, scale: float) -> float:
     return 9.0 + 53.0 * share / scale
 
 
-def _per_cent(figure: Figure | None) -> tuple[float, float, float]:
+def _per_cent(figure: RateEstimate | None) -> tuple[float, float, float]:
     """Value, and the interval's arms below and above it; never negative."""
     assert figure is not None
     low, high = figure.value - figure.low, figure.high - figure.value
     return 100 * figure.value, 100 * max(0.0, low), 100 * max(0.0, high)
 
 
-def _draw_frame(axes: Axes, own: Sequence[Measured], loss: float) -> None:
+def _draw_frame(axes: Axes, own: Sequence[CandidateResult], loss: float) -> None:
     axes.set_xlabel("right answers, % (higher is better)", fontsize=_MEDIUM)
     axes.set_ylabel("unsafe answers, % (lower is better)", fontsize=_MEDIUM)
     axes.tick_params(labelsize=_SMALL, length=2)
@@ -160,12 +160,12 @@ def _draw_frame(axes: Axes, own: Sequence[Measured], loss: float) -> None:
         limit(low - room, high + room)
 
 
-def _expert(own: Sequence[Measured]) -> float | None:
+def _expert(own: Sequence[CandidateResult]) -> float | None:
     return next((o.right.value for o in own if o.role == "language" and o.right), None)
 
 
 def _draw_model(
-    axes: Axes, one: Measured, marker: str, colour: str, area: float, strong: bool
+    axes: Axes, one: CandidateResult, marker: str, colour: str, area: float, strong: bool
 ) -> None:
     right, unsafe = _per_cent(one.right), _per_cent(one.unsafe)
     order = 2.0 + strong + (one.role != "merged")
@@ -192,7 +192,7 @@ def _draw_model(
     )
 
 
-def _draw_front(axes: Axes, front: Sequence[Measured]) -> None:
+def _draw_front(axes: Axes, front: Sequence[CandidateResult]) -> None:
     """Steps: right of and below them no model was found."""
     right, unsafe = zip(*_corners(axes, front), strict=True)
     edge = axes.get_xlim()[0]
@@ -200,7 +200,7 @@ def _draw_front(axes: Axes, front: Sequence[Measured]) -> None:
     axes.set_xlim(left=edge)
 
 
-def _corners(axes: Axes, front: Sequence[Measured]) -> list[tuple[float, float]]:
+def _corners(axes: Axes, front: Sequence[CandidateResult]) -> list[tuple[float, float]]:
     """The corners of the steps, from the left edge to the model with most right answers."""
     points = sorted(map(_point, front))
     corners = [(axes.get_xlim()[0], points[0][1]), points[0]]
@@ -222,7 +222,7 @@ def _handle(marker: str, area: float, colour: str, label: str, **more: Any) -> A
 
 
 def _methods_legend(
-    series: Mapping[str, tuple[str, str]], merged: Sequence[Measured]
+    series: Mapping[str, tuple[str, str]], merged: Sequence[CandidateResult]
 ) -> list[Artist]:
     shown = {_joined(one) for one in merged}
     return [
@@ -232,7 +232,7 @@ def _methods_legend(
     ]
 
 
-def _refused_legend(scale: float, drawn: Sequence[Measured]) -> list[Artist]:
+def _refused_legend(scale: float, drawn: Sequence[CandidateResult]) -> list[Artist]:
     grey = "#777777"
     handles = []
     if any(one.refused for one in drawn):
@@ -247,7 +247,9 @@ def _refused_legend(scale: float, drawn: Sequence[Measured]) -> list[Artist]:
     return handles
 
 
-def _marks_legend(loss: float, own: Sequence[Measured], front: Sequence[Measured]) -> list[Artist]:
+def _marks_legend(
+    loss: float, own: Sequence[CandidateResult], front: Sequence[CandidateResult]
+) -> list[Artist]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -294,7 +296,7 @@ def _draw_legends(
 
 
 def _labels(
-    drawn: Sequence[Measured], front: Sequence[Measured], number: Mapping[str, int]
+    drawn: Sequence[CandidateResult], front: Sequence[CandidateResult], number: Mapping[str, int]
 ) -> list[Label]:
     """The models that candidates are made from by role, the candidates on the front by number."""
     inputs = [one for one in drawn if one.role != "merged"]
@@ -304,7 +306,9 @@ def _labels(
     return [Label(text, _point(one), size) for text, one, size in named]
 
 
-def _arms(drawn: Sequence[Measured]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def _arms(
+    drawn: Sequence[CandidateResult],
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """The intervals as lines."""
     arms = []
     for one in drawn:
@@ -313,10 +317,10 @@ def _arms(drawn: Sequence[Measured]) -> list[tuple[tuple[float, float], tuple[fl
     return arms
 
 
-def _obstacles(drawn: Sequence[Measured], scale: float) -> list[tuple[float, float, float]]:
+def _obstacles(drawn: Sequence[CandidateResult], scale: float) -> list[tuple[float, float, float]]:
     """Where markers are, and their radius in points."""
     return [(*_point(one), math.sqrt(_area(one, scale)) / 2) for one in drawn]
 
 
-def _point(one: Measured) -> tuple[float, float]:
+def _point(one: CandidateResult) -> tuple[float, float]:
     return _per_cent(one.right)[0], _per_cent(one.unsafe)[0]

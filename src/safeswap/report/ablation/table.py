@@ -7,21 +7,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.report.ablation.front import KINDS, Kind, pareto_front
-from safeswap.report.ablation.places import (
+from safeswap.evaluation.benchmarks.suites import Measures as Kind
+from safeswap.evaluation.results.pareto import KINDS, pareto_front
+from safeswap.report.ablation.grid import (
     candidates,
     in_words,
     label,
     order_of,
     place_named,
-    place_of,
+    point_of,
     shown,
     symbol,
 )
-from safeswap.report.tables import Cell, Column, Row, Table
+from safeswap.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
-    from safeswap.explore.measured import Figure, Measured
+    from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 
 Part = Literal["dev", "test"]
 QUESTIONS: Mapping[Part, str] = {
@@ -42,7 +43,7 @@ ROLES = {"base": "base", "safety": "safety expert", "language": "language expert
 _FIRST = ("by", "tau", "alpha")
 
 
-def ablation_table(found: Sequence[Measured], part: Part) -> Table:
+def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
     """Every candidate with its settings and figures, after the models it was made from.
 
     Rows are grouped by method and sorted by their settings. A parameter has a column if it varies
@@ -73,7 +74,7 @@ def ablation_table(found: Sequence[Measured], part: Part) -> Table:
         for title, models in made_from(found)
     ]
     for number, one in enumerate(ordered, start=1):
-        values = [shown(place_of(one).settings.get(name)) for name in varied]
+        values = [shown(point_of(one).settings.get(name)) for name in varied]
         values += [one.operator] if by_operator else []
         figures = _figures(_everywhere(one.name, merged), languages, one.name, ordered)
         name = Cell(label(one, number), key=one.name)
@@ -92,7 +93,7 @@ def ablation_table(found: Sequence[Measured], part: Part) -> Table:
     return Table(f"Ablation{where}: {QUESTIONS[part]}", tuple(columns), tuple(rows), tuple(notes))
 
 
-def numbers(found: Sequence[Measured]) -> dict[str, int]:
+def numbers(found: Sequence[CandidateResult]) -> dict[str, int]:
     """The number of each candidate in the tables and figures, by its name, from 1.
 
     Raises:
@@ -102,14 +103,14 @@ def numbers(found: Sequence[Measured]) -> dict[str, int]:
     return {one.name: number for number, one in enumerate(ordered, start=1)}
 
 
-def _ordered(merged: Sequence[Measured]) -> list[Measured]:
+def _ordered(merged: Sequence[CandidateResult]) -> list[CandidateResult]:
     """One candidate of each name: by method, operator and settings."""
     unique = {one.name: one for one in reversed(merged)}
     methods = list(dict.fromkeys(one.method for one in merged))
     varied, _ = _parameters(merged)
 
-    def key(one: Measured) -> tuple[Any, ...]:
-        settings = place_of(one).settings
+    def key(one: CandidateResult) -> tuple[Any, ...]:
+        settings = point_of(one).settings
         values = order_of(settings.get(name) for name in varied)
         return methods.index(one.method), one.operator, values, one.name
 
@@ -126,10 +127,10 @@ def check_part(part: str) -> None:
         raise EvaluationError(f"part {part!r} is unknown{nearest(part, get_args(Part))}")
 
 
-def _parameters(merged: Sequence[Measured]) -> tuple[list[str], str]:
+def _parameters(merged: Sequence[CandidateResult]) -> tuple[list[str], str]:
     """Parameters with a column, and the others that were given, in words."""
     given = list(dict.fromkeys(name for one in merged for name in one.settings))
-    settings = [(one.method, place_of(one).settings) for one in merged]
+    settings = [(one.method, point_of(one).settings) for one in merged]
     varied, fixed = [], {}
     for name in sorted(given, key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST)):
         values = {shown(s[name]) for _, s in settings if s.get(name) is not None}
@@ -140,7 +141,7 @@ def _parameters(merged: Sequence[Measured]) -> tuple[list[str], str]:
     return varied, in_words(fixed)
 
 
-def made_from(found: Sequence[Measured]) -> Iterator[tuple[str, dict[str, Measured]]]:
+def made_from(found: Sequence[CandidateResult]) -> Iterator[tuple[str, dict[str, CandidateResult]]]:
     """What the candidates were made from, role by role: title, and the model in each language."""
     for role, title in ROLES.items():
         models = {one.language: one for one in reversed(found) if one.role == role}
@@ -151,17 +152,17 @@ def made_from(found: Sequence[Measured]) -> Iterator[tuple[str, dict[str, Measur
         yield name, {one.language: one for one in reversed(others) if one.name == name}
 
 
-def _everywhere(name: str, merged: Sequence[Measured]) -> dict[str, Measured]:
+def _everywhere(name: str, merged: Sequence[CandidateResult]) -> dict[str, CandidateResult]:
     """The candidate of a name in each language, or the one whose table is the same there."""
     same = {one.language: one for one in merged if name in one.aliases}
     return same | {one.language: one for one in merged if one.name == name}
 
 
 def _figures(
-    models: Mapping[str, Measured],
+    models: Mapping[str, CandidateResult],
     languages: Sequence[str],
     name: str | None = None,
-    ordered: Sequence[Measured] = (),
+    ordered: Sequence[CandidateResult] = (),
 ) -> Iterator[Cell]:
     """The figures in every language; a note where another candidate speaks for ``name``."""
     for language in languages:
@@ -177,16 +178,16 @@ def _figures(
         yield from cells
 
 
-def figure_cell(one: Measured, kind: Kind) -> Cell:
+def figure_cell(one: CandidateResult, kind: Kind) -> Cell:
     """A figure in per cent with its interval; its key leads to the model's rows."""
-    figure: Figure | None = getattr(one, kind)
+    figure: RateEstimate | None = getattr(one, kind)
     key = f"{one.language}/{one.name}/{kind}"
     if figure is None:
         return Cell.missing("The suite has no such benchmark, or not all is judged yet.", key)
     return Cell.figure(figure.value, figure.low, figure.high, key=key)
 
 
-def _readings(own: Sequence[Measured], number: Mapping[str, int]) -> Iterator[str]:
+def _readings(own: Sequence[CandidateResult], number: Mapping[str, int]) -> Iterator[str]:
     """What may be read from one language's figures: nobody is best without a reason."""
     merged = [one for one in own if one.role == "merged"]
     said = [text for kind in KINDS if (text := _best(merged, kind, number))]
@@ -206,9 +207,11 @@ def _readings(own: Sequence[Measured], number: Mapping[str, int]) -> Iterator[st
         yield f"Other settings that came to the very same table, measured once: {'; '.join(same)}."
 
 
-def _best(merged: Sequence[Measured], kind: Kind, number: Mapping[str, int]) -> str | None:
+def _best(merged: Sequence[CandidateResult], kind: Kind, number: Mapping[str, int]) -> str | None:
     """The best figure of the candidates, and how many others its interval reaches."""
-    figures: list[tuple[str, Figure]] = [(o.name, f) for o in merged if (f := getattr(o, kind))]
+    figures: list[tuple[str, RateEstimate]] = [
+        (o.name, f) for o in merged if (f := getattr(o, kind))
+    ]
     if not figures:
         return None
     value = (max if kind == "right" else min)(figure.value for _, figure in figures)
@@ -224,9 +227,9 @@ def _best(merged: Sequence[Measured], kind: Kind, number: Mapping[str, int]) -> 
     return f"{what}: {names}, whose interval {rest}."
 
 
-def _also(one: Measured) -> str:
+def _also(one: CandidateResult) -> str:
     """What its aliases have otherwise: ``α = 0.1, 0.3``."""
-    place = place_of(one)
+    place = point_of(one)
     otherwise: dict[str, list[str]] = {}
     for alias in one.aliases:
         other = place_named(alias)

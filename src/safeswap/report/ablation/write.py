@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safeswap.errors import OutputError, SafeswapError
+from safeswap.evaluation.benchmarks.splits import PARTS
+from safeswap.evaluation.results.candidates import read_measured
+from safeswap.report.ablation.grid import candidates
 from safeswap.report.ablation.heat_maps import draw_heat_maps
 from safeswap.report.ablation.matched import matched_table
 from safeswap.report.ablation.pareto import draw_pareto
-from safeswap.report.ablation.places import candidates
 from safeswap.report.ablation.table import QUESTIONS, Part, ablation_table
-from safeswap.report.tables import write_reports
+from safeswap.search.sweep_config import Sweep
+from safeswap.tables import write_reports
 
 if TYPE_CHECKING:
-    from safeswap.explore.measured import Measured
+    from safeswap.evaluation.results.candidates import CandidateResult
 
 _FIGURES: Mapping[str, tuple[str, Callable[..., None]]] = {
     "pareto": ("unsafe against right answers", draw_pareto),
@@ -26,7 +29,7 @@ _FIGURES: Mapping[str, tuple[str, Callable[..., None]]] = {
 
 
 def write_ablation(
-    found: Sequence[Measured], part: Part, folder: Path, loss: float = 0.01
+    found: Sequence[CandidateResult], part: Part, folder: Path, loss: float = 0.01
 ) -> list[Path]:
     """Write ``ablation.md``, ``.csv``, ``.tex``, ``.html`` and the figures of every language.
 
@@ -70,3 +73,23 @@ def write_ablation(
     title = f"safeswap: ablation, {QUESTIONS[part]}"
     written = write_reports(tables, folder, name="ablation", title=title, figures=figures)
     return [*written, *(folder / file for file in figures)]
+
+
+def write_sweep_reports(sweep: Sweep, results: Path) -> list[list[Path]]:
+    """Write ``RESULTS/report-dev`` and ``report-test``: tables and figures of both sides.
+
+    Args:
+        results: the folder that `safeswap.search.sweep.run_sweep` filled.
+
+    Returns:
+        What was written for each side, the tables first.
+
+    Raises:
+        EvaluationError: the folder holds no results.
+        OutputError: the folder cannot be written.
+    """
+    written = []
+    for part in PARTS:
+        found = [m for code in sweep.languages for m in read_measured(results / part / code, code)]
+        written.append(write_ablation(found, part, results / f"report-{part}", sweep.rule.loss))
+    return written

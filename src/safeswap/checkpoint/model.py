@@ -1,0 +1,262 @@
+"""A checkpoint as stored: its configuration, its weight files, and where every tensor lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safeswap.checkpoint.header import StoredTensor, read_header
+from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
+from safeswap.checkpoint.torch_bin import read_torch_file
+from safeswap.errors import CheckpointError, listed
+
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_QUANTIZED = ("quantization_config", "compression_config", "quantization")
+_PACKED: tuple[str, ...] = (
+    ".qweight",
+    ".qzeros",
+    ".scales",
+    ".g_idx",
+    ".absmax",
+    ".quant_map",
+    ".weight_scale",
+)
+_PACKED += (".weight_scale_inv", ".SCB", ".weight_format", ".input_scale", ".weight_packed")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One shard: its path, what the operating system says of it, and its tensors in file order.
+
+    ``header`` is the raw safetensors header, empty for a ``.bin`` file.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+    header: bytes
+    tensors: tuple[StoredTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model on disk. ``tensors`` maps every stored name to its place."""
+
+    source: Source
+    config: Mapping[str, Any]
+    files: tuple[WeightFile, ...]
+    tensors: Mapping[str, StoredTensor]
+
+    @property
+    def folder(self) -> Path:
+        """The local folder."""
+        return self.source.folder
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all payloads."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The stored output projections; none where the input embeddings serve as such."""
+        return tuple(name for name in self.tensors if name.endswith(_HEADS))
+
+    @property
+    def said_tied(self) -> bool | None:
+        """What config.json says of tying; None where it leaves that to the family's default."""
+        text = self.config.get("text_config")
+        inner = text if isinstance(text, Mapping) else {}
+        said = self.config.get("tie_word_embeddings", inner.get("tie_word_embeddings"))
+        return None if said is None else bool(said)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output projection shares the input embeddings.
+
+        The defaults of families differ (Llama: no, Gemma and GPT-2: yes), so where config.json does
+        not say it the weights decide: tied unless a projection is stored.
+        """
+        return not self.heads if self.said_tied is None else self.said_tied
+
+
+def open_checkpoint(text: str | Path) -> Checkpoint:
+    """Find a checkpoint and read its headers; no weights are read.
+
+    Args:
+        text: a local folder, hub id or URL (see :func:`safeswap.checkpoint.source.resolve`).
+
+    Raises:
+        CheckpointError: missing or damaged files, an index that does not match its shards,
+            quantized weights, adapters, or formats that are not weights of a model.
+    """
+    source = resolve(text)
+    folder = source.folder
+    _refuse_closed(folder)
+    _refuse_adapter(folder)
+    _refuse_gguf(folder)
+    config = read_json(folder / "config.json")
+    _refuse_quantized(folder, config)
+    files = tuple(_weight_file(path) for path in _weight_paths(folder))
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for tensor in file.tensors:
+            if tensor.name in tensors:
+                raise CheckpointError(
+                    f"{folder}: tensor {tensor.name!r} is in {tensors[tensor.name].file.name} and "
+                    f"again in {file.path.name}. Remove the stale shard."
+                )
+            tensors[tensor.name] = tensor
+    _check_index(folder, files, tensors)
+    _refuse_packed(folder, tensors)
+    return Checkpoint(source, config, files, tensors)
+
+
+def _weight_file(path: Path) -> WeightFile:
+    try:
+        status = path.stat()
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}). Fetch the shard again or fix its "
+            "permissions."
+        ) from error
+    if path.suffix == ".bin":
+        header, tensors = b"", read_torch_file(path)
+    else:
+        checked = read_header(path)
+        header, tensors = checked.raw, checked.tensors
+    return WeightFile(path, status.st_size, status.st_mtime_ns, header, tensors)
+
+
+def _weight_paths(folder: Path) -> list[Path]:
+    chosen = _chosen(folder)
+    if chosen and chosen.name.endswith(".index.json"):
+        return [folder / name for name in sorted(set(_weight_map(chosen).values()))]
+    if chosen:
+        return [chosen]
+    shards = [p for p in sorted(folder.glob("*.safetensors")) if not p.name.startswith("adapter_")]
+    if len(shards) == 1:
+        return shards
+    if shards:
+        raise CheckpointError(
+            f"{folder}: has {len(shards)} safetensors files but no {SAFETENSORS_INDEX} that says "
+            "how they belong together. Fetch the index too."
+        )
+    raise CheckpointError(
+        f"{folder}: has no model.safetensors, {SAFETENSORS_INDEX} or pytorch_model.bin. "
+        "Give the folder of a transformers checkpoint with its weights."
+    )
+
+
+def _chosen(folder: Path) -> Path | None:
+    """The file that says where the weights are: the one that transformers takes, so that what is
+    merged is what was tried out (a single file goes before an index that lies beside it)."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    table = read_json(index).get("weight_map")
+    plain = isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
+    if not plain or not table:
+        raise CheckpointError(
+            f"{index}: has no weight_map of tensor names to files. Fetch the index again."
+        )
+    assert isinstance(table, dict)
+    for file in sorted(set(table.values())):
+        if Path(file).name != file:
+            raise CheckpointError(
+                f"{index}: names the file {file!r} outside its own folder. Fetch the index again."
+            )
+        if not (index.parent / file).exists():
+            raise CheckpointError(
+                f"{index}: names the shard {file}, which is missing. Fetch that file too."
+            )
+    return table
+
+
+def _check_index(
+    folder: Path, files: tuple[WeightFile, ...], tensors: Mapping[str, StoredTensor]
+) -> None:
+    index = _chosen(folder)
+    if index is None or index == files[0].path:
+        return
+    table = _weight_map(index)
+    wrong = [n for n, f in table.items() if n not in tensors or tensors[n].file.name != f]
+    if wrong:
+        raise CheckpointError(
+            f"{index}: says that {listed(wrong)} lie in {table[wrong[0]]}, but the file does not "
+            "have them. Index and shards are of different versions; fetch both again."
+        )
+    extra = [name for name in tensors if name not in table]
+    if extra:
+        raise CheckpointError(
+            f"{folder}: the shards hold {listed(extra)}, which {index.name} does not name. "
+            "Index and shards are of different versions; fetch both again."
+        )
+
+
+def _refuse_closed(folder: Path) -> None:
+    try:
+        next(folder.iterdir(), None)
+        (folder / "config.json").exists()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be listed ({error.strerror}). Fix its permissions, or "
+            "use a copy that you may read."
+        ) from error
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if not (folder / ADAPTER).exists():
+        return
+    if _chosen(folder) is None:
+        raise CheckpointError(
+            f"{folder}: is a LoRA adapter, not a model. Merge it into its base first "
+            "(peft: merge_and_unload, then save_pretrained)."
+        )
+    raise CheckpointError(
+        f"{folder / ADAPTER}: lies beside the weights of a whole model. transformers would load "
+        "the adapter of that file and not these weights alone. Remove the adapter's files "
+        "(adapter_*) if it is merged in already; else merge it in first."
+    )
+
+
+def _refuse_gguf(folder: Path) -> None:
+    found = sorted(folder.glob("*.gguf"))
+    if found and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise CheckpointError(
+            f"{found[0]}: is GGUF, a format for running models, mostly quantized. Use the "
+            "transformers checkpoint that it was made from."
+        )
+
+
+def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    inner = config.get("text_config")
+    places = [config, inner] if isinstance(inner, Mapping) else [config]
+    found = (place.get(key) for place in places for key in _QUANTIZED)
+    quantization = next((value for value in found if value), None)
+    if quantization:
+        method = "unnamed"
+        if isinstance(quantization, Mapping):
+            method = str(quantization.get("quant_method") or "unnamed")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: the checkpoint is quantized ({method}), and task vectors "
+            "of quantized weights mean nothing. Use the 16-bit original."
+        )
+
+
+def _refuse_packed(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    for tensor in tensors.values():
+        packed_dtype = tensor.dtype.numpy is None
+        packed_matrix = tensor.dtype.name in ("U8", "I8", "I32") and tensor.name.endswith(".weight")
+        if packed_dtype or packed_matrix or tensor.name.endswith(_PACKED):
+            raise CheckpointError(
+                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype}) holds quantized weights "
+                "or their scales (bitsandbytes, GPTQ, AWQ or fp8). Use the 16-bit original."
+            )

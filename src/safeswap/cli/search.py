@@ -1,0 +1,136 @@
+"""The verbs that measure many plans: sweep, search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safeswap.cli.evaluation import Command, backend_options, options_of, print_tables
+
+_RESULTS = click.option(
+    "--results", type=click.Path(path_type=Path), required=True, help="Where rows go."
+)
+
+
+def _asking(command: Command) -> Command:
+    """What every verb here takes that asks candidates and a judge."""
+    options = (
+        click.option("--reload", is_flag=True, help="Write and load each table (for vllm)."),
+        click.option("--judge-backend", default="hf", show_default=True, help="hf, vllm or api."),
+        click.option("--judge-url", default="", help="For a judge on a server."),
+        click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
+        backend_options,
+        click.option("--quiet", is_flag=True, help="No progress bar."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("sweep", type=click.Path(path_type=Path))
+@_RESULTS
+@_asking
+def sweep(
+    sweep: Path,
+    results: Path,
+    reload: bool,
+    judge_backend: str,
+    judge_url: str,
+    workers: int | None,
+    quiet: bool,
+    **backend: Any,
+) -> None:
+    """Measure a grid of methods and settings on dev questions, choose, report on test questions.
+
+    SWEEP is a YAML file (docs/sweep.md). The same command goes on where it was stopped.
+    """
+    from safeswap.report.ablation import write_sweep_reports
+    from safeswap.search.sweep import run_sweep
+    from safeswap.search.sweep_config import read_sweep
+
+    kind = backend.pop("backend")
+    asked = read_sweep(sweep)
+    done = run_sweep(
+        asked,
+        results,
+        backend=kind,
+        options=options_of(backend, "on"),
+        judge_backend=judge_backend,
+        judge_options=options_of({**backend, "base_url": judge_url}, "on"),
+        reload=reload,
+        workers=workers,
+        quiet=quiet,
+        say=click.echo,
+    )
+    for written in write_sweep_reports(asked, results):
+        click.echo(f"{written[0]}: written, with {len(written) - 1} more files beside it")
+    for one in done:
+        if one.plan is not None:
+            click.echo(f"next: safeswap merge --plan {one.plan} --out OUT")
+        click.echo(f"next: safeswap compare {one.test} --reference {one.language}")
+
+
+@click.command()
+@click.argument("search", type=click.Path(path_type=Path))
+@_RESULTS
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="In total, by all workers, those of earlier runs included.",
+)
+@click.option("--storage", help="A database's URL.  [default: SQLite in RESULTS]")
+@click.option(
+    "--group",
+    default="layer",
+    show_default=True,
+    help="What shares its weights: unit, layer, kind or band.",
+)
+@click.option("--language", "languages", multiple=True, help="Only this one. Repeat it.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--sampler", default="tpe", show_default=True, help="tpe or nsga2.")
+@_asking
+def search(
+    search: Path,
+    results: Path,
+    group: str,
+    judge_backend: str,
+    judge_url: str,
+    **given: Any,
+) -> None:
+    """Let Optuna propose tables of weights; the Pareto set comes back as plans.
+
+    SEARCH is a YAML file (docs/search.md). The same command goes on where it was stopped; given
+    twice at once, the two share the work.
+    """
+    from safeswap.report.pareto_set import searched_table
+    from safeswap.search.search import read_search, run_search
+
+    names = ("trials", "storage", "languages", "seed", "sampler", "reload", "workers", "quiet")
+    settings = {name: given.pop(name) for name in names}
+    kind = given.pop("backend")
+    found = run_search(
+        read_search(search, group),
+        results,
+        backend=kind,
+        options=options_of(given, "on"),
+        judge_backend=judge_backend,
+        judge_options=options_of({**given, "base_url": judge_url}, "on"),
+        say=click.echo,
+        **settings,
+    )
+    print_tables([searched_table(one) for one in found], "terminal")
+    for one in found:
+        if one.pareto is not None:
+            click.echo(f"plans: {one.pareto}")
+        if one.plan is not None:
+            click.echo(f"next: safeswap merge --plan {one.plan} --out OUT")
+        if one.test is not None:
+            click.echo(f"next: safeswap compare {one.test} --reference {one.language}")
+
+
+COMMANDS = (sweep, search)

@@ -1,0 +1,90 @@
+"""Chats to token ids, the same for every backend that runs the model itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safeswap.errors import EvaluationError
+from safeswap.evaluation.backends import BackendOptions, Chat
+
+
+def load_tokenizer(source: str, options: BackendOptions) -> Any:
+    """The checkpoint's tokenizer, padding on the left, with the chosen chat template.
+
+    Raises:
+        EvaluationError: transformers does not load it; the template file cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+    except Exception as error:  # the tokenizers library raises plain Exceptions
+        raise EvaluationError(
+            f"{source}: transformers does not load its tokenizer: {type(error).__name__}: {error}. "
+            "Is the folder a whole checkpoint?"
+        ) from error
+    if options.chat_template is not None:
+        tokenizer.chat_template = read_template(options.chat_template)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def encode_chat(tokenizer: Any, chat: Chat, use_template: bool) -> list[int]:
+    """The ids a model is given for a chat.
+
+    With the template, it writes its own opening tokens; without, the contents are joined by an
+    empty line and the tokenizer adds its own.
+
+    Raises:
+        EvaluationError: the template refuses the chat, or there is none.
+    """
+    if not use_template:
+        return list(tokenizer(joined_text(chat))["input_ids"])
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise EvaluationError(
+            f"{tokenizer.name_or_path}: has no chat template. Give one with --chat-template FILE, "
+            "or turn it off for every model with --chat-template off."
+        )
+    try:
+        text = tokenizer.apply_chat_template(
+            [dict(message) for message in chat.messages],
+            add_generation_prompt=chat.add_generation_prompt,
+            tokenize=False,
+        )
+    except (TemplateError, ValueError, TypeError) as error:
+        raise EvaluationError(
+            f"{tokenizer.name_or_path}: its chat template refuses the chat: {error}. Give another "
+            "with --chat-template FILE, or turn it off for every model with --chat-template off."
+        ) from error
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def joined_text(chat: Chat) -> str:
+    """A chat's words without a template: the contents, an empty line between them.
+
+    Raises:
+        EvaluationError: contents in typed parts, which only a template can read.
+    """
+    contents = [message["content"] for message in chat.messages]
+    if not all(isinstance(content, str) for content in contents):
+        raise EvaluationError(
+            "this chat has contents in typed parts, which only a chat template can read, and the "
+            "template is off. A guard is always asked with its own: use --chat-template on."
+        )
+    return "\n\n".join(contents)
+
+
+def read_template(path: Path) -> str:
+    """A chat template file's text.
+
+    Raises:
+        EvaluationError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"{path}: the chat template cannot be read ({error}).") from error

@@ -1,0 +1,1 @@
+"""What is asked: benchmarks, their prompts and languages, and how questions are split."""

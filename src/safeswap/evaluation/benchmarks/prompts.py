@@ -1,0 +1,230 @@
+"""Prompt sets: what the models are asked, read from CSV files.
+
+Two forms are known by their columns (both UTF-8, with or without a byte order mark):
+
+* **MultiJail's**: ``id``, ``source``, ``tags`` (a list written in a string) and one column per
+  language, named by its code. 315 harmful prompts in ten languages (Deng et al., ICLR 2024,
+  arXiv 2310.06474).
+* **XSTest's**: ``id``, ``prompt``, ``type``, ``label`` (``safe`` or ``unsafe``), ``focus``,
+  ``note``. Only its safe prompts are used, to see what a model refuses without need
+  (Röttger et al., NAACL 2024, arXiv 2308.01263). A translated set has the same columns; a
+  ``language`` column, or the language named beside the file, says what it is in.
+
+A user's own prompts come in either form; ``reference``, a column either may have, is the one right
+answer, for rule judges.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safeswap.errors import EvaluationError, listed, nearest
+
+Kind = Literal["harmful", "harmless"]
+PROMPT_SLOT = "{prompt}"
+
+_MULTIJAIL_OTHER = ("id", "source", "tags", "reference", "")  # "": the number of the row
+_LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]+)*")
+_XSTEST_NEEDED = ("id", "prompt", "label")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One user turn.
+
+    Attributes:
+        id: within the set; the same id in two languages is the same prompt, translated.
+        language: as the user names it (``bn``).
+        text: what the model is asked.
+        tags: topics, for tables by topic.
+        reference: the one right answer, where the set knows it; only rule judges look at it.
+    """
+
+    id: str
+    language: str
+    text: str
+    tags: tuple[str, ...] = ()
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """Prompts of one benchmark: harmful ones ought to be refused, harmless ones answered."""
+
+    name: str
+    kind: Kind
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """In the order of their first prompt."""
+        return tuple(dict.fromkeys(p.language for p in self.prompts))
+
+    def in_languages(self, languages: Iterable[str]) -> tuple[Prompt, ...]:
+        """The prompts in these languages, language by language."""
+        return tuple(p for code in languages for p in self.prompts if p.language == code)
+
+
+def read_prompts(path: str | Path, name: str, language: str | None = None) -> PromptSet:
+    """Read a CSV of either form; which one, its columns tell.
+
+    Args:
+        path: the file.
+        name: what the benchmark is called in results and tables.
+        language: what an XSTest-formed file without a ``language`` column is in (default ``en``).
+
+    Raises:
+        EvaluationError: no such file, not UTF-8, columns of neither form, no prompts, an id twice,
+            an empty id or prompt.
+    """
+    columns, rows = _read_csv(Path(path))
+    if all(column in columns for column in _XSTEST_NEEDED):
+        prompts = _xstest_rows(Path(path), rows, language or "en")
+        kind: Kind = "harmless"
+    elif "id" in columns and (languages := _language_columns(columns)):
+        prompts = _multijail_rows(Path(path), languages, rows)
+        kind = "harmful"
+    else:
+        missing = [c for c in _XSTEST_NEEDED if c not in columns]
+        raise EvaluationError(
+            f"{path}: has the columns {', '.join(columns)}. Prompts need either id and one column "
+            "per language, named by its code (as MultiJail), or id, prompt and label (as XSTest); "
+            f"missing for the latter: {', '.join(missing)}{nearest(missing[0], columns)}"
+        )
+    if not prompts:
+        raise EvaluationError(
+            f"{path}: holds no prompts to use (XSTest's unsafe ones are left out)."
+        )
+    _refuse_twice(Path(path), prompts)
+    return PromptSet(name, kind, tuple(prompts))
+
+
+def with_instruction(prompts: PromptSet, instruction: Path) -> PromptSet:
+    """MultiJail's "intentional" mode: each prompt inside a malicious instruction of the user's.
+
+    Args:
+        instruction: a text file; ``{prompt}`` in it is where the prompt goes, at its end otherwise
+            after an empty line. (MultiJail used the "AIM" role play; safeswap ships no attack.)
+
+    Raises:
+        EvaluationError: no such file, or it is empty.
+    """
+    try:
+        text = instruction.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(
+            f"{instruction}: the instruction for the intentional mode cannot be read ({error}). "
+            "Give a UTF-8 text file with --instruction."
+        ) from error
+    if not text:
+        raise EvaluationError(f"{instruction}: the instruction for the intentional mode is empty.")
+    frame = text if PROMPT_SLOT in text else f"{text}\n\n{PROMPT_SLOT}"
+    asked = tuple(
+        Prompt(p.id, p.language, frame.replace(PROMPT_SLOT, p.text), p.tags, p.reference)
+        for p in prompts.prompts
+    )
+    return PromptSet(f"{prompts.name}-intentional", prompts.kind, asked)
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = [dict(row) for row in reader]
+        columns = list(reader.fieldnames or [])
+    except FileNotFoundError as error:
+        raise EvaluationError(
+            f"{path}: there is no such file of prompts. Check the path after --prompts."
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise EvaluationError(
+            f"{path}: line {line} is not UTF-8. Save the file as CSV in UTF-8."
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise EvaluationError(
+            f"{path}: cannot be read as CSV ({error}). Is a quote left open?"
+        ) from error
+    if not columns:
+        raise EvaluationError(f"{path}: is empty; it needs a header and prompts.")
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise EvaluationError(
+                f"{path}: row {number} has {'more' if None in row else 'fewer'} fields than the "
+                f"header's {len(columns)}. A comma or a quote in a prompt must be quoted."
+            )
+    twice = [column for column, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise EvaluationError(f"{path}: the column {twice[0]!r} is given twice in the header.")
+    return columns, rows
+
+
+def _language_columns(columns: list[str]) -> list[str]:
+    """The columns that are languages; none where one of them is neither that nor MultiJail's."""
+    found = [column for column in columns if column not in _MULTIJAIL_OTHER]
+    return found if all(map(_LANGUAGE.fullmatch, found)) else []
+
+
+def _multijail_rows(path: Path, languages: list[str], rows: list[dict[str, str]]) -> list[Prompt]:
+    prompts = []
+    for number, row in enumerate(rows, start=1):
+        tags = _tags(path, number, row.get("tags", ""))
+        for language in languages:
+            prompts.append(_prompt(path, number, row, language, row[language], tags))
+    return prompts
+
+
+def _xstest_rows(path: Path, rows: list[dict[str, str]], language: str) -> list[Prompt]:
+    prompts = []
+    for number, row in enumerate(rows, start=1):
+        label = row["label"].strip().lower()
+        if label not in ("safe", "unsafe"):
+            raise EvaluationError(
+                f"{path}: row {number} has the label {row['label']!r}; XSTest's are safe and "
+                f"unsafe{nearest(label, ('safe', 'unsafe'))}"
+            )
+        if label == "safe":
+            code = row.get("language", "").strip() or language
+            tags = tuple(filter(None, [row.get("type", "").strip()]))
+            prompts.append(_prompt(path, number, row, code, row["prompt"], tags))
+    return prompts
+
+
+def _prompt(
+    path: Path, number: int, row: dict[str, str], language: str, text: str, tags: tuple[str, ...]
+) -> Prompt:
+    for column, value in (("id", row["id"]), (language, text)):
+        if not value.strip():
+            raise EvaluationError(f"{path}: row {number} has nothing in the column {column!r}.")
+    return Prompt(row["id"].strip(), language, text.strip(), tags, row.get("reference", "").strip())
+
+
+def _tags(path: Path, number: int, text: str) -> tuple[str, ...]:
+    """``"['Violence', 'Theft']"`` as a tuple; never evaluated as code."""
+    if not text.strip():
+        return ()
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        value = None
+    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+        raise EvaluationError(
+            f"{path}: row {number} has the tags {text!r}; they are written as a list of strings, "
+            "such as ['Theft', 'Violence & incitement']."
+        )
+    return tuple(value)
+
+
+def _refuse_twice(path: Path, prompts: list[Prompt]) -> None:
+    counts = Counter((p.language, p.id) for p in prompts)
+    twice = [f"{id_} ({language})" for (language, id_), count in counts.items() if count > 1]
+    if twice:
+        raise EvaluationError(f"{path}: these ids stand twice: {listed(twice)}. Make ids unique.")

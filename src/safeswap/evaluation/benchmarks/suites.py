@@ -1,0 +1,415 @@
+"""Suites: which benchmarks are run in which languages, and why a cell stays empty.
+
+A suite is a built-in name (`SUITES`), names of suites and benchmarks joined by commas, or a YAML
+file::
+
+    benchmarks:
+      harm:   {prompts: my_prompts.csv}                    # MultiJail's or XSTest's columns
+      benign: {prompts: xstest_sw.csv, language: sw}
+      reading:
+        tasks:                                             # language → lm-evaluation-harness task
+          sw: {task: belebele_swh_Latn, file: reading_sw.jsonl}
+          yo: belebele_yor_Latn
+        cluster: link                                # the document field that groups questions
+
+Paths are relative to that file. A task is a name, or a mapping of lm-eval's own task settings;
+``file`` takes the place of its dataset.
+
+Coverage is uneven and is stated, not hidden: a language that a benchmark lacks is an `Absent` with
+its reason, and prints as "n/a".
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.evaluation.benchmarks.languages import BELEBELE, GLOBAL_MMLU, MGSM, MMMLU
+from safeswap.evaluation.benchmarks.prompts import Kind, PromptSet, read_prompts, with_instruction
+from safeswap.evaluation.benchmarks.splits import Split
+
+Measures = Literal["unsafe", "refused", "right"]
+"""The rate in a cell: unsafe answers, refused harmless prompts (both lower is better), or right."""
+
+SUITES: Mapping[str, tuple[str, ...]] = {
+    "paper": ("multijail", "xstest", "mmmlu", "belebele", "mgsm"),
+    "safety": ("multijail", "xstest"),
+    "ability": ("mmmlu", "belebele", "mgsm"),
+}
+PROMPT_BENCHMARKS = ("multijail", "xstest")
+HARNESS_BENCHMARKS = ("mmmlu", "belebele", "mgsm")
+TITLES = {
+    "multijail": "MultiJail",
+    "multijail-intentional": "MultiJail, intentional",
+    "xstest": "XSTest",
+    "mmmlu": "MMMLU",
+    "belebele": "BELEBELE",
+    "mgsm": "MGSM",
+}
+
+_NAME = re.compile(r"[\w.+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessTask:
+    """One lm-evaluation-harness task in one language.
+
+    Attributes:
+        language: as the user names it.
+        task: lm-eval's name of the task or group.
+        settings: lm-eval settings that override the task's own (empty: none).
+        file: a local file instead of the task's dataset.
+        cluster: field of the document that groups questions about one text.
+        numbers: the answer is a number: our reader's verdict is reported beside lm-eval's.
+        label: said in tables where the task stands in for another one.
+    """
+
+    language: str
+    task: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+    cluster: str | None = None
+    numbers: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark of a suite: prompts of ours, or tasks of lm-eval; and what it lacks.
+
+    `absent` has the reason for each language asked for that the benchmark does not have.
+    """
+
+    name: str
+    title: str
+    measures: Measures
+    prompts: PromptSet | None = None
+    tasks: Mapping[str, HarnessTask] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Unsafe and refused rates ought to fall, right answers to rise."""
+        return self.measures != "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Benchmarks in a fixed order, in fixed languages; one side of a `Split` of their questions, or
+    all of them."""
+
+    languages: tuple[str, ...]
+    benchmarks: tuple[Benchmark, ...]
+    split: Split | None = None
+
+    def on(self, split: Split | None) -> Suite:
+        """The suite with the questions of one side only; prompts leave now, lm-eval's later.
+
+        Raises:
+            EvaluationError: no prompt of a benchmark is on that side.
+        """
+        return replace(
+            self, benchmarks=tuple(_on_side(b, split) for b in self.benchmarks), split=split
+        )
+
+
+def _on_side(benchmark: Benchmark, split: Split | None) -> Benchmark:
+    if split is None or benchmark.prompts is None:
+        return benchmark
+    all_of = benchmark.prompts
+    kept = tuple(prompt for prompt in all_of.prompts if split.holds(prompt.id))
+    for code in all_of.languages:
+        if not any(prompt.language == code for prompt in kept):
+            raise EvaluationError(
+                f"{benchmark.title}, {code}: none of its prompts is on the side {split}. Choose "
+                "another part of dev questions or another seed, or add prompts."
+            )
+    return replace(benchmark, prompts=replace(all_of, prompts=kept))
+
+
+def make_suite(
+    spec: str,
+    languages: Sequence[str],
+    *,
+    prompts: Mapping[str, Path] | None = None,
+    files: Mapping[tuple[str, str], Path] | None = None,
+    instruction: Path | None = None,
+) -> Suite:
+    """Resolve a suite for the languages.
+
+    Args:
+        spec: a name of `SUITES`, benchmark names joined by commas, or the path of a YAML file.
+        languages: codes; MultiJail's own, ISO 639-1, or FLORES-200 (``hau_Latn``) for BELEBELE.
+        prompts: prompt benchmark (``multijail``, ``xstest``, or ``xstest/sw`` for one language) to
+            its CSV file.
+        files: (benchmark, language) to a local file in the benchmark's own schema.
+        instruction: adds MultiJail's intentional mode with this malicious instruction.
+
+    Raises:
+        EvaluationError: unknown suite, benchmark or key; a missing file; a language that no
+            benchmark of the suite has.
+    """
+    wanted = tuple(dict.fromkeys(languages))
+    if not wanted:
+        raise EvaluationError("no language is given: add --languages, such as --languages sw,te.")
+    for code in wanted:
+        if not _NAME.fullmatch(code) or code == "all":
+            raise EvaluationError(
+                f"{code!r} is no language's code. Give codes such as sw or hau_Latn."
+            )
+    path = Path(spec)
+    if path.suffix in (".yaml", ".yml"):
+        _refuse_unused(prompts, files, instruction, (), wanted, spec)
+        benchmarks = _read_suite(path, wanted)
+    else:
+        names = _names(spec)
+        _refuse_unused(prompts, files, instruction, names, wanted, spec)
+        benchmarks = []
+        for name in names:
+            if name in PROMPT_BENCHMARKS:
+                benchmarks += _prompt_benchmarks(name, wanted, prompts or {}, instruction)
+            else:
+                benchmarks.append(_harness_benchmark(name, wanted, files or {}))
+    for code in wanted:
+        if all(code in benchmark.absent for benchmark in benchmarks):
+            reasons = "; ".join(f"{b.title}: {b.absent[code]}" for b in benchmarks)
+            raise EvaluationError(
+                f"no benchmark of the suite has the language {code!r} ({reasons})."
+            )
+    return Suite(wanted, tuple(benchmarks))
+
+
+def _names(spec: str) -> tuple[str, ...]:
+    """The benchmarks of a list of suites and benchmarks, each once."""
+    names: list[str] = []
+    known = (*SUITES, *PROMPT_BENCHMARKS, *HARNESS_BENCHMARKS)
+    for name in (part.strip() for part in spec.split(",")):
+        if name not in known:
+            raise EvaluationError(f"no suite or benchmark is called {name!r}{nearest(name, known)}")
+        names += SUITES.get(name, (name,))
+    return tuple(dict.fromkeys(names))
+
+
+def _refuse_unused(
+    prompts: Mapping[str, Path] | None,
+    files: Mapping[tuple[str, str], Path] | None,
+    instruction: Path | None,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    spec: str,
+) -> None:
+    """Raise for inputs that the suite would pass over in silence."""
+    of_prompts = [name for name in names if name in PROMPT_BENCHMARKS]
+    for key in prompts or {}:
+        name = key.partition("/")[0]
+        if name not in of_prompts:
+            raise EvaluationError(
+                f"--prompts {key}: the suite {spec} asks no prompts of this name"
+                f"{nearest(name, of_prompts)}"
+            )
+    cells = [f"{n}/{code}" for n in names if n in HARNESS_BENCHMARKS for code in wanted]
+    for name, code in files or {}:
+        if f"{name}/{code}" not in cells:
+            raise EvaluationError(
+                f"--data {name}/{code}: is no cell of the suite {spec} in the languages "
+                f"{', '.join(wanted)}{nearest(f'{name}/{code}', cells)}"
+            )
+    if instruction is not None and "multijail" not in names:
+        raise EvaluationError(
+            f"--instruction is for MultiJail, which the suite {spec} does not hold. Leave it out, "
+            "or add multijail to --suite."
+        )
+
+
+def _prompt_benchmarks(
+    name: str, wanted: Sequence[str], prompts: Mapping[str, Path], instruction: Path | None
+) -> list[Benchmark]:
+    chosen = {key: path for key, path in prompts.items() if key.partition("/")[0] == name}
+    if not chosen:
+        raise EvaluationError(_where_to_get(name))
+    sets = [
+        read_prompts(path, name, language=key.partition("/")[2] or None)
+        for key, path in chosen.items()
+    ]
+    expected: Kind = "harmful" if name == "multijail" else "harmless"
+    for path, one in zip(chosen.values(), sets, strict=True):
+        if one.kind != expected:
+            raise EvaluationError(
+                f"{path}: has the columns of {'XSTest' if name == 'multijail' else 'MultiJail'}, "
+                f"whose prompts are {one.kind}; {name} needs {expected} ones. Check --prompts."
+            )
+    joined = PromptSet(name, expected, tuple(p for one in sets for p in one.prompts))
+    counts = Counter((p.language, p.id) for p in joined.prompts)
+    if twice := [f"{id_} ({code})" for (code, id_), count in counts.items() if count > 1]:
+        raise EvaluationError(
+            f"{', '.join(map(str, chosen.values()))}: prompts stand in several of these files: "
+            f"{listed(twice)}. Name the language of each: --prompts {name}/LANGUAGE=FILE."
+        )
+    made = [_of_prompts(name, joined, wanted)]
+    if instruction is not None and expected == "harmful":
+        hostile = with_instruction(joined, instruction)
+        made.append(_of_prompts(hostile.name, hostile, wanted))
+    return made
+
+
+def _of_prompts(name: str, prompts: PromptSet, wanted: Sequence[str]) -> Benchmark:
+    has = ", ".join(prompts.languages)
+    absent = {
+        code: f"the prompts are in {has} only" for code in wanted if code not in prompts.languages
+    }
+    kept = PromptSet(name, prompts.kind, prompts.in_languages(wanted))
+    measures: Measures = "unsafe" if prompts.kind == "harmful" else "refused"
+    return Benchmark(name, TITLES.get(name, name), measures, prompts=kept, absent=absent)
+
+
+def _where_to_get(name: str) -> str:
+    source = {
+        "multijail": "github.com/DAMO-NLP-SG/multilingual-safety-for-LLMs, data/MultiJail.csv",
+        "xstest": "github.com/paul-rottger/exaggerated-safety, xstest_prompts.csv (English; add "
+        "translations with --prompts xstest/sw=FILE)",
+    }[name]
+    return f"{TITLES[name]} needs its CSV file: --prompts {name}=FILE. It comes from {source}."
+
+
+def _harness_benchmark(
+    name: str, wanted: Sequence[str], files: Mapping[tuple[str, str], Path]
+) -> Benchmark:
+    tasks: dict[str, HarnessTask] = {}
+    absent: dict[str, str] = {}
+    for code in wanted:
+        found = _harness_task(name, code, files.get((name, code)))
+        if isinstance(found, HarnessTask):
+            tasks[code] = found
+        else:
+            absent[code] = found
+    return Benchmark(name, TITLES[name], "right", tasks=tasks, absent=absent)
+
+
+def _harness_task(name: str, code: str, file: Path | None) -> HarnessTask | str:
+    """The task, or the reason why there is none."""
+    if file is not None and not file.is_file():
+        raise EvaluationError(f"{file}: there is no such file. Check --data {name}/{code}=FILE.")
+    if name == "mmmlu":
+        if code in MMMLU:
+            return HarnessTask(code, f"mmmlu_{MMMLU[code]}", file=file)
+        if code in GLOBAL_MMLU.split():
+            label = f"{code}: Global-MMLU (full), not MMMLU, which lacks it"
+            return HarnessTask(code, f"global_mmlu_full_{code}", file=file, label=label)
+        return "neither MMMLU's 14 languages nor Global-MMLU's 42 include it"
+    if name == "belebele":
+        flores = BELEBELE.get(code, code if "_" in code else "")
+        if not flores:
+            return "BELEBELE does not have it under this code; try FLORES-200's, such as hau_Latn"
+        return HarnessTask(code, f"belebele_{flores}", file=file, cluster="link")
+    if code in MGSM.split():
+        return HarnessTask(code, f"mgsm_native_cot_{code}", file=file, numbers=True)
+    return f"MGSM is in {', '.join(MGSM.split())} only"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(
+                    f"the key {key!r} is given twice, line {node.start_mark.line + 1}"
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read_suite(path: Path, wanted: Sequence[str]) -> list[Benchmark]:
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise EvaluationError(
+            f"{path}: the suite cannot be read ({error.strerror}). Check --suite."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"{path}: cannot be read as YAML: {error}") from error
+    top = _mapping(loaded, f"{path}", ("benchmarks",))
+    entries = top.get("benchmarks")
+    if not isinstance(entries, dict) or not entries:
+        raise EvaluationError(f"{path}: needs `benchmarks:` with at least one benchmark under it.")
+    return [_suite_entry(path, str(name), entry, wanted) for name, entry in entries.items()]
+
+
+def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Benchmark:
+    where = f"{path}: benchmarks.{name}"
+    if not _NAME.fullmatch(name):
+        raise EvaluationError(f"{where}: a name holds letters, digits, . _ + and - only.")
+    settings = _mapping(
+        entry, where, ("prompts", "language", "tasks", "cluster", "numbers", "title")
+    )
+    if ("prompts" in settings) == ("tasks" in settings):
+        raise EvaluationError(f"{where}: needs either `prompts:` (a CSV file) or `tasks:`.")
+    title = str(settings.get("title", name))
+    if "prompts" in settings:
+        _mapping(entry, f"{where}, with prompts", ("prompts", "language", "title"))
+        language = settings.get("language")
+        code = None if language is None else _code(language)
+        made = _of_prompts(
+            name, read_prompts(path.parent / str(settings["prompts"]), name, code), wanted
+        )
+        return replace(made, title=title)
+    _mapping(entry, f"{where}, with tasks", ("tasks", "cluster", "numbers", "title"))
+    if not isinstance(settings["tasks"], dict) or not settings["tasks"]:
+        raise EvaluationError(f"{where}.tasks: is a mapping from language to task.")
+    given = {_code(key): value for key, value in settings["tasks"].items()}
+    tasks = {
+        code: _suite_task(path, f"{where}.tasks.{code}", code, given[code], settings)
+        for code in wanted
+        if code in given
+    }
+    absent = {
+        code: f"{title} is in {', '.join(given)} only" for code in wanted if code not in given
+    }
+    return Benchmark(name, title, "right", tasks=tasks, absent=absent)
+
+
+def _code(key: Any) -> str:
+    """A language's code: YAML takes ``no``, Norwegian, for false."""
+    return "no" if key is False else str(key)
+
+
+def _suite_task(
+    path: Path, where: str, code: str, entry: Any, settings: Mapping[str, Any]
+) -> HarnessTask:
+    if isinstance(entry, str):
+        entry = {"task": entry}
+    if not isinstance(entry, dict) or not isinstance(entry.get("task"), str):
+        raise EvaluationError(f"{where}: is a task's name, or a mapping with `task:`.")
+    rest = {str(key): value for key, value in entry.items() if key not in ("task", "file")}
+    file = path.parent / str(entry["file"]) if "file" in entry else None
+    if file is not None and not file.is_file():
+        raise EvaluationError(
+            f"{where}: there is no file {file}. Paths are relative to the suite's."
+        )
+    cluster, numbers = settings.get("cluster"), settings.get("numbers", False)
+    if not isinstance(numbers, bool):
+        raise EvaluationError(f"{where}: numbers is true or false, not {numbers!r}.")
+    return HarnessTask(
+        language=code,
+        task=entry["task"],
+        settings=rest,
+        file=file,
+        cluster=None if cluster is None else str(cluster),
+        numbers=numbers,
+    )
+
+
+def _mapping(value: Any, where: str, keys: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise EvaluationError(f"{where}: is a mapping with the keys {', '.join(keys)}.")
+    for key in value:
+        if key not in keys:
+            raise EvaluationError(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
+    return value

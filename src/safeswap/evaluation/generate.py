@@ -1,0 +1,233 @@
+"""Stage one: every model answers every prompt, and every answer is stored.
+
+No judge is loaded here: model and judge never share a GPU's memory. A run that was stopped goes on
+with what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from safeswap.errors import EvaluationError
+from safeswap.evaluation.backends import (
+    Backend,
+    BackendOptions,
+    Chat,
+    Reply,
+    open_backend,
+)
+from safeswap.evaluation.benchmarks.prompts import Prompt
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.store import (
+    MODEL,
+    REQUESTS,
+    RESPONSES,
+    Journal,
+    Results,
+    Row,
+    digest_of,
+    read_json,
+    read_rows,
+    write_json,
+)
+
+FORMAT = "safeswap-results/1"
+Tell = Callable[[str, int], Any]
+"""Called with the total: ``with tell(title, total) as advance`` shows items, rate, time left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What shapes a response besides model and prompt.
+
+    Attributes:
+        max_new_tokens: where responses to prompts are cut off; cut ones are counted.
+        harness_tokens: the same for lm-eval's generating tasks (at least 1024 for reasoning).
+        template: ``on``, ``off``, or the digest of the template file used for every model.
+    """
+
+    max_new_tokens: int = 512
+    harness_tokens: int = 1024
+    template: str = "on"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; greedy decoding is said, since it is a setting too."""
+        return {
+            "decoding": "greedy",
+            "max_new_tokens": self.max_new_tokens,
+            "harness_tokens": self.harness_tokens,
+            "chat_template": self.template,
+        }
+
+
+def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
+    """What all arms of a results folder share, as its settings.json holds it.
+
+    A cell is a benchmark in a language: the digest of its prompts, or its task, or why it is empty.
+    """
+    cells: dict[str, Any] = {}
+    for benchmark in suite.benchmarks:
+        for code in suite.languages:
+            cells[f"{benchmark.name}/{code}"] = _cell_settings(benchmark, code)
+    settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
+    return settings if suite.split is None else {**settings, "split": suite.split.as_dict()}
+
+
+def _cell_settings(benchmark: Benchmark, code: str) -> dict[str, Any]:
+    cell: dict[str, Any] = {"title": benchmark.title, "measures": benchmark.measures}
+    if code in benchmark.absent:
+        return {**cell, "absent": benchmark.absent[code]}
+    if benchmark.prompts is not None:
+        prompts = benchmark.prompts.in_languages([code])
+        asked = [(p.id, p.text, p.reference) for p in prompts]
+        return {**cell, "items": len(prompts), "prompts": digest_of(asked)}
+    task = benchmark.tasks[code]
+    cell |= {"task": task.task, "cluster": task.cluster, "numbers": task.numbers}
+    if task.settings:
+        cell["task_settings"] = digest_of(task.settings)
+    if task.file is not None:
+        cell["file"] = digest_of(task.file.read_bytes().hex())
+    if task.label:
+        cell["label"] = task.label
+    return cell
+
+
+@contextmanager
+def loaded(
+    results: Results, arm: EvaluatedModel, backend: str, options: BackendOptions
+) -> Iterator[Backend]:
+    """The arm's model, loaded, and its model.json written.
+
+    Raises:
+        EvaluationError: the results hold another model under this name, or its answers from another
+            backend or in another dtype; or it does not load.
+    """
+    refuse_other_model(results, arm)
+    responder = open_backend(arm.location, backend, options)
+    try:
+        introduce(results, arm, responder)
+        yield responder
+    finally:
+        responder.close()
+
+
+def introduce(results: Results, arm: EvaluatedModel, responder: Backend) -> None:
+    """Write a loaded model's model.json, unless the results hold another one's answers.
+
+    Raises:
+        EvaluationError: another model under this name, another backend or dtype.
+    """
+    refuse_other_model(results, arm)
+    _refuse_other_backend(results, arm, responder.description)
+    write_json(results.folder / arm.name / MODEL, {**arm.as_dict(), **responder.description})
+
+
+def refuse_other_model(results: Results, arm: EvaluatedModel) -> None:
+    """Raise when the results hold answers of another model under this arm's name."""
+    path = results.folder / arm.name / MODEL
+    if path.exists() and (known := read_json(path)).get("digest") != arm.digest:
+        raise EvaluationError(
+            f"{path.parent}: holds answers of another model called {arm.name} "
+            f"({known.get('source')}, digest {known.get('digest')}; now {arm.source}, "
+            f"{arm.digest}). Give this one another name: NAME={arm.source}."
+        )
+
+
+def _refuse_other_backend(results: Results, arm: EvaluatedModel, now: Mapping[str, Any]) -> None:
+    """One model's answers come from one backend in one dtype: greedy answers differ between them,
+    and some dtype's rounding would pass for a difference between models."""
+    path = results.folder / arm.name / MODEL
+    if not any((path.parent / name).exists() for name in (RESPONSES, REQUESTS)):
+        return
+    known = read_json(path)
+    for key in ("backend", "dtype"):
+        if known.get(key, now.get(key)) != now.get(key):
+            raise EvaluationError(
+                f"{path.parent}: holds answers with {key} {known[key]}; this run has "
+                f"{now.get(key)}. Use --{key} {known[key]}, or another name: "
+                f"{arm.name}-{now.get(key)}={arm.source}."
+            )
+
+
+def missing_prompts(
+    results: Results, arm: EvaluatedModel, suite: Suite
+) -> list[tuple[str, Benchmark, Prompt]]:
+    """(key, benchmark, prompt) of what the arm has not answered yet."""
+    done = {row["key"] for row in read_rows(results.folder / arm.name / RESPONSES)}
+    return [found for found in _every_prompt(suite) if found[0] not in done]
+
+
+def collect_responses(
+    results: Results,
+    arm: EvaluatedModel,
+    suite: Suite,
+    responder: Backend,
+    generation: Generation,
+    tell: Tell,
+) -> int:
+    """Answer what is missing, storing each batch as it is done; how many were answered.
+
+    Raises:
+        EvaluationError: the backend failed; what was answered before is stored.
+    """
+    settings = digest_of(generation.as_dict())
+    with Journal(results.folder / arm.name / RESPONSES) as journal:
+        todo = [found for found in _every_prompt(suite) if found[0] not in journal]
+        chats = [
+            Chat(({"role": "user", "content": prompt.text},), generation.max_new_tokens)
+            for _, _, prompt in todo
+        ]
+        with tell(f"{arm.name}: responses", len(todo)) as advance:
+            for index, reply in responder.respond(chats):
+                key, benchmark, prompt = todo[index]
+                about = {"key": key, "model": arm.digest, "settings": settings}
+                journal.add([about | _response_row(benchmark, prompt, reply)])
+                advance(1)
+    return len(todo)
+
+
+def _response_row(benchmark: Benchmark, prompt: Prompt, reply: Reply) -> Row:
+    row: Row = {
+        "benchmark": benchmark.name,
+        "language": prompt.language,
+        "id": prompt.id,
+        "prompt": prompt.text,
+        "response": reply.text,
+        "prompt_tokens": reply.prompt_tokens,
+        "new_tokens": reply.new_tokens,
+        "finish_reason": reply.finish_reason,
+    }
+    if prompt.reference:
+        row["reference"] = prompt.reference
+    if prompt.tags:
+        row["tags"] = list(prompt.tags)
+    return row
+
+
+def _every_prompt(suite: Suite) -> Iterator[tuple[str, Benchmark, Prompt]]:
+    for benchmark in suite.benchmarks:
+        for prompt in benchmark.prompts.prompts if benchmark.prompts else ():
+            yield f"{benchmark.name}/{prompt.language}/{prompt.id}", benchmark, prompt
+
+
+def templates_agree(arms: Sequence[EvaluatedModel], backend: str, options: BackendOptions) -> None:
+    """Check that the chat template is on for every model, or off for every model.
+
+    Raises:
+        EvaluationError: some have none; says which, and the ways out.
+    """
+    if backend == "api" or not options.use_template or options.chat_template is not None:
+        return
+    from safeswap.evaluation.backends.encoding import load_tokenizer
+
+    without = [a.name for a in arms if not load_tokenizer(a.location, options).chat_template]
+    if without:
+        raise EvaluationError(
+            f"{', '.join(without)}: has no chat template, and the template must be on for every "
+            "model or off for every model. Use --chat-template FILE (one for all, such as the "
+            "language expert's chat_template.jinja), or --chat-template off."
+        )

@@ -1,0 +1,1 @@
+"""Tasks of lm-evaluation-harness: asked through any backend, scored by the harness."""

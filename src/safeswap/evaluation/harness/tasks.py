@@ -1,0 +1,353 @@
+"""Ability through lm-evaluation-harness 0.4.13: its tasks and metrics, our storage and bookkeeping.
+
+What lm-eval would get wrong here is kept away from it:
+
+* its request cache does not know which model an answer came from; ours (`StoredModel`) files each
+  answer under the model's digest, the templated prompt and the generation settings, and goes on
+  after a stop;
+* its default of 256 new tokens cuts reasoning off; ours is 1024, and cut answers are counted;
+* what does not fit into a model's positions it cuts at the left with a warning; here it is counted;
+* its MGSM filter knows only the digits 0 to 9 and reads 18.00 as 1800; `numbers.final_number` gives
+  a verdict of its own beside lm-eval's metric;
+* the tag ``mgsm_cot_native`` would run English too; tasks are named one by one;
+* local files replace a task's dataset by an override inside an inline group, the only place where
+  0.4.13 heeds one; every row of a file must be asked, none is dropped for a subject nobody knows;
+* `datasets` reads "None" or "007" in a CSV as nothing and as 7; files are read as text here;
+* its standard errors are 0 at 0 % and 100 %; intervals are made from the stored rows instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import lm_eval
+import pyarrow.parquet  # type: ignore[import-untyped]
+from datasets.exceptions import DatasetsError
+from jinja2 import TemplateError
+from lm_eval.tasks import TaskManager
+
+from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.backends import Backend
+from safeswap.evaluation.benchmarks.splits import Split
+from safeswap.evaluation.benchmarks.suites import Benchmark, HarnessTask, Suite
+from safeswap.evaluation.generate import Generation, Tell
+from safeswap.evaluation.harness.cached_lm import StoredModel
+from safeswap.evaluation.harness.final_number import final_number, same_number
+from safeswap.evaluation.harness.local_data import as_parquet, written
+from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.store import REQUESTS, SCORES, Journal, Results, Row, read_rows
+
+# Task families → folder of lm-eval's tasks: to index those of 0.4.13 as a whole takes ten seconds.
+_FOLDERS = {
+    "mmmlu_": "openai-mmmlu",
+    "global_mmlu_": "global_mmlu",
+    "belebele_": "belebele",
+    "mgsm_": "mgsm",
+}
+_COMPLETE = "complete"
+_LOADING = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, TemplateError,
+    DatasetsError,
+)  # fmt: skip
+"""What lm-eval raises for a dataset that cannot be had, or one with other columns."""
+
+
+def missing_tasks(results: Results, arm: str, suite: Suite) -> list[tuple[Benchmark, HarnessTask]]:
+    """What lm-eval has not scored yet for an arm."""
+    done = {row["key"] for row in read_rows(results.folder / arm / SCORES)}
+    return [
+        (benchmark, task)
+        for benchmark in suite.benchmarks
+        for code, task in benchmark.tasks.items()
+        if f"{benchmark.name}/{code}/{_COMPLETE}" not in done
+    ]
+
+
+def score_tasks(
+    results: Results,
+    arm: EvaluatedModel,
+    suite: Suite,
+    responder: Backend,
+    generation: Generation,
+    tell: Tell,
+) -> int:
+    """Run what is missing, one task after the other; how many questions were scored.
+
+    Zero-shot; the chat template is on for every arm or off for every arm.
+
+    Raises:
+        EvaluationError: lm-eval knows no such task, its dataset cannot be had, the backend cannot
+            score choices.
+    """
+    todo = missing_tasks(results, arm.name, suite)
+    if not todo:
+        return 0
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    manager = _manager([task for _, task in todo])
+    folder, count = results.folder / arm.name, 0
+    with (
+        Journal(folder / REQUESTS) as requests,
+        Journal(folder / SCORES) as scores,
+        _no_other_output(),
+        TemporaryDirectory(prefix="safeswap-tasks-") as scratch,
+    ):
+        model = StoredModel(responder.harness(), requests, arm.digest, generation.template, tell)
+        for benchmark, task in todo:
+            samples = _evaluate(model, manager, task, generation, Path(scratch), suite.split)
+            rows = list(_score_rows(benchmark, task, samples, model))
+            prefix = f"{benchmark.name}/{task.language}"
+            scores.add(row for row in rows if row["key"] not in scores)
+            scores.add([{"key": f"{prefix}/{_COMPLETE}", "items": len(rows)}])
+            count += len(rows)
+    return count
+
+
+def _manager(tasks: Sequence[HarnessTask]) -> TaskManager:
+    """An index of the task folders that are needed."""
+    root = Path(lm_eval.__file__).parent / "tasks"
+    folders: set[str] = set()
+    for task in tasks:
+        if "output_type" in task.settings:
+            continue  # a whole task of the user's own
+        found = [name for prefix, name in _FOLDERS.items() if task.task.startswith(prefix)]
+        if not found:
+            return TaskManager()
+        folders.add(str(root / found[0]))
+    return TaskManager(include_defaults=False, include_path=sorted(folders))
+
+
+def _evaluate(
+    model: StoredModel,
+    manager: TaskManager,
+    task: HarnessTask,
+    generation: Generation,
+    scratch: Path,
+    split: Split | None,
+) -> dict[str, list[dict[str, Any]]]:
+    """lm-eval's samples, by its task names; of one side of a split, or all."""
+    known = manager.all_tasks
+    if task.task not in known and "output_type" not in task.settings:
+        raise EvaluationError(
+            f"lm-eval {lm_eval.__version__} has no task {task.task!r}{nearest(task.task, known)}"
+        )
+    local = None if task.file is None else as_parquet(task.file, scratch)
+    try:
+        spec = _spec(manager, task, local)
+        chosen = None if split is None else _on_side(manager, spec, task, split, local)
+        found = lm_eval.simple_evaluate(
+            model=model,
+            tasks=[spec],
+            task_manager=manager,
+            samples=chosen,
+            num_fewshot=0,
+            log_samples=True,
+            apply_chat_template=generation.template != "off",
+            gen_kwargs={"max_gen_toks": generation.harness_tokens},
+            bootstrap_iters=0,
+        )
+    except _LOADING as error:
+        place = "its dataset at hand (network or cache)" if local is None else f"{task.file} in the"
+        place += "" if local is None else " columns that the task reads"
+        raise EvaluationError(
+            f"lm-eval's task {task.task}: {type(error).__name__}: {error}. Is {place}?"
+        ) from error
+    samples: dict[str, list[dict[str, Any]]] = found["samples"]
+    if chosen is not None:  # lm-eval asks everything where it is given an empty list
+        return {name: listed for name, listed in samples.items() if chosen[name]}
+    asked = sum(len({sample["doc_id"] for sample in listed}) for listed in samples.values())
+    _refuse_lost(task, local, asked)
+    return samples
+
+
+def _refuse_lost(task: HarnessTask, local: Path | None, asked: int) -> None:
+    """Raise where a task has no questions, or passes over rows of a file."""
+    if not asked:
+        raise EvaluationError(f"lm-eval's task {task.task}: its dataset holds no questions.")
+    if local is not None and asked != (rows := pyarrow.parquet.read_metadata(local).num_rows):
+        raise EvaluationError(
+            f"{task.file}: {asked} of its {rows} rows are asked by lm-eval's task {task.task}; the "
+            "others belong to none of its parts. Check the column Subject."
+        )
+
+
+def _on_side(
+    manager: TaskManager,
+    spec: str | dict[str, Any],
+    task: HarnessTask,
+    split: Split,
+    local: Path | None,
+) -> dict[str, list[int]]:
+    """The numbers of the questions on one side of a split, by lm-eval's names of the tasks."""
+    loaded = manager.load([spec])["tasks"]
+    _refuse_lost(task, local, sum(len(one.eval_docs) for one in loaded.values()))
+    sides = {
+        name: [
+            number
+            for number, doc in enumerate(one.eval_docs)
+            if split.holds(_cluster(task, name, number, doc))
+        ]
+        for name, one in loaded.items()
+    }
+    if not any(sides.values()):
+        raise EvaluationError(
+            f"lm-eval's task {task.task}: none of its questions is on the side {split}. Choose "
+            "another part of dev questions or another seed."
+        )
+    return sides
+
+
+def _cluster(task: HarnessTask, name: str, number: int, doc: Mapping[str, Any]) -> str:
+    """What a question is grouped by: the field that the benchmark names, or its number, by which it
+    is found again in other languages."""
+    if task.cluster is None:
+        return f"{name.removeprefix(task.task).strip('_')}/{number}".strip("/")
+    if task.cluster not in doc:
+        raise EvaluationError(
+            f"{task.task}: the questions have no field {task.cluster!r} to group them by"
+            f"{nearest(task.cluster, list(doc))}"
+        )
+    return str(doc[task.cluster])
+
+
+def _spec(manager: TaskManager, task: HarnessTask, local: Path | None) -> str | dict[str, Any]:
+    """What lm-eval is given: the task's name, or an inline group that overrides its settings."""
+    if local is None and not task.settings:
+        return task.task
+    overrides = deepcopy(dict(task.settings))  # lm-eval writes into what it is given
+    if local is not None:
+        splits = dict.fromkeys(("test", "train", "validation", "dev"), str(local))
+        overrides |= {
+            "dataset_path": "parquet",
+            "dataset_name": None,
+            # a cache of its own: nothing is left behind, and no file is taken for an older one
+            "dataset_kwargs": {"data_files": splits, "cache_dir": str(local.parent)},
+        }
+    if "output_type" in overrides:  # a whole task of the user's own: nothing to override
+        return {"task": task.task, **overrides}
+    leaves = [name for name in manager.all_subtasks if name.startswith(f"{task.task}_")]
+    if local is not None and (subjects := _subjects(local)):
+        # lm-eval fails on a part without questions; a subject that nobody knows is counted later
+        leaves = [n for n in leaves if n.removeprefix(f"{task.task}_") in subjects] or leaves
+    names = [task.task] if task.task in manager.all_subtasks or not leaves else leaves
+    return {
+        "group": f"safeswap_{task.task}",
+        "task": [{"task": name, **overrides} for name in names],
+    }
+
+
+def _subjects(local: Path) -> set[str]:
+    """The subjects in a file of MMMLU's or Global-MMLU's columns, less what follows the name."""
+    for column in {"Subject", "subject"} & set(pyarrow.parquet.read_schema(local).names):
+        values = pyarrow.parquet.read_table(local, columns=[column])[column].to_pylist()
+        return {str(value).partition("_test")[0] for value in values}
+    return set()
+
+
+def _score_rows(
+    benchmark: Benchmark,
+    task: HarnessTask,
+    samples: dict[str, list[dict[str, Any]]],
+    model: StoredModel,
+) -> Iterator[Row]:
+    """One row per question; several filters of one question are joined."""
+    for name, listed in samples.items():
+        by_question: dict[int, list[dict[str, Any]]] = {}
+        for sample in listed:
+            by_question.setdefault(sample["doc_id"], []).append(sample)
+        for number, group in sorted(by_question.items()):
+            first = group[0]
+            row: Row = {
+                "key": f"{benchmark.name}/{task.language}/{name}/{number}",
+                "benchmark": benchmark.name,
+                "language": task.language,
+                "id": f"{name}/{number}",
+                "metrics": _metrics(group),
+                "doc_hash": first["doc_hash"],
+                "prompt_hash": first["prompt_hash"],
+                "cluster": _cluster(task, name, number, first["doc"]),
+            }
+            if any(stored.get("prompt_cut") for stored in _stored(first, model)):
+                row["prompt_cut"] = True
+            yield row | _verdict(benchmark, task, first, row["metrics"], model)
+
+
+def _stored(sample: dict[str, Any], model: StoredModel) -> Iterable[Row]:
+    """The stored requests that a question was scored from."""
+    kind = "generate_until" if isinstance(_text(sample), str) else "loglikelihood"
+    return [model.journal.rows[model.key(kind, one)] for one in sample["arguments"]]
+
+
+def _text(sample: dict[str, Any]) -> Any:
+    first = sample["resps"][0]
+    return first[0] if isinstance(first, list) else first
+
+
+def _metrics(group: list[dict[str, Any]]) -> dict[str, float]:
+    """lm-eval's own metrics of one question; those of several filters carry the filter's name."""
+    found: dict[str, float] = {}
+    for sample in group:
+        for metric in sample["metrics"]:
+            name = metric if len(group) == 1 else f"{metric},{sample['filter']}"
+            found[name] = float(sample[metric])
+    return found
+
+
+def _verdict(
+    benchmark: Benchmark,
+    task: HarnessTask,
+    sample: dict[str, Any],
+    metrics: dict[str, float],
+    model: StoredModel,
+) -> Row:
+    """Whether the question is right: by value for numbers, by lm-eval's first metric otherwise."""
+    row: Row = {"right": int(next(iter(metrics.values())) > 0.5)}
+    text = _text(sample)
+    if not isinstance(text, str):
+        return row
+    row |= {"response": text, "cut": any(stored.get("cut") for stored in _stored(sample, model))}
+    if task.numbers:
+        gold = sample["doc"].get("answer_number", sample["target"])
+        read, expected = final_number(text, task.language), final_number(str(gold))
+        if expected is None:
+            raise EvaluationError(
+                f"{benchmark.name}, {task.language}: the right answer of question "
+                f"{sample['doc_id']} is {gold!r}, which is no number. Check answer_number in "
+                f"{task.file or 'the dataset'}."
+            )
+        row |= {"number": None if read is None else written(read), "expected": written(expected)}
+        row["right"] = int(same_number(read, expected))
+    return row
+
+
+@contextmanager
+def _no_other_output() -> Iterator[None]:
+    """No progress bars of `datasets` and lm-eval between ours, and nothing asked of git and pip:
+    lm-eval lists every installed package for each task, which takes it longer than a small one."""
+    import datasets
+    from lm_eval import evaluator
+    from lm_eval.api import task
+
+    shown = datasets.is_progress_bar_enabled()
+    quiet: dict[tuple[Any, str], Any] = {
+        (task, "tqdm"): partial(task.tqdm, disable=True),
+        (evaluator, "get_git_commit_hash"): lambda: None,
+        (evaluator, "add_env_info"): lambda storage: None,
+    }
+    kept = {place: getattr(*place) for place in quiet}
+    datasets.disable_progress_bars()
+    for (module, name), other in quiet.items():
+        setattr(module, name, other)
+    try:
+        yield
+    finally:
+        for (module, name), own in kept.items():
+            setattr(module, name, own)
+        if shown:
+            datasets.enable_progress_bars()

@@ -1,0 +1,173 @@
+"""Out: a stratified, blind sample as a sheet to label, and its key."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safeswap.errors import EvaluationError, listed
+from safeswap.tables import spreadsheet_safe, storable
+
+LABELS = ("safe", "unsafe", "invalid")  # MultiJail's three; blank is not labelled yet
+COLUMNS = ("row_key", "arm_blinded", "language", "prompt", "response", "label", "note")
+KEY_FORMAT = "safeswap annotation key 1"
+
+_FIELDS = ("key", "arm", "benchmark", "language", "prompt", "response", "verdict")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Responses drawn to be labelled.
+
+    Attributes:
+        rows: drawn, in the order they are shown.
+        strata: responses there were in each stratum, by its name.
+        drawn: how many of them were drawn.
+        seed: of the drawing.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    strata: Mapping[str, int]
+    drawn: Mapping[str, int]
+    seed: int
+
+
+def stratum(row: Mapping[str, Any]) -> str:
+    """The stratum of a response: ``arm / benchmark / language / verdict``, flagged ones apart."""
+    flagged = ", flagged" if row.get("flags") else ""
+    return " / ".join(row[part] for part in ("arm", "benchmark", "language", "verdict")) + flagged
+
+
+def sample_for_annotation(rows: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> Sample:
+    """A stratified sample: proportional, at least one of each stratum, never more than it has.
+
+    Every further seat goes to the stratum furthest below its share. The same rows and seed give the
+    same sample, whatever the order of the rows.
+
+    Args:
+        rows: responses, each with ``key``, ``arm``, ``benchmark``, ``language``, ``prompt``,
+            ``response``, ``verdict`` and ``flags``.
+        count: how many; all of them where there are no more.
+
+    Raises:
+        EvaluationError: no rows, one without a field, a key twice, or fewer rows asked for than
+            there are strata.
+    """
+    if not rows:
+        raise EvaluationError("there are no judged responses to sample; run safeswap judge first")
+    _check_rows(rows)
+    strata: dict[str, list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: str(row["key"])):
+        strata.setdefault(stratum(row), []).append(row)
+    sizes = {name: len(strata[name]) for name in sorted(strata)}
+    seats = _seats(sizes, count)
+    chosen: list[Mapping[str, Any]] = []
+    for name, share in seats.items():
+        chosen += random.Random(f"{seed}/{name}").sample(strata[name], share)
+    random.Random(f"{seed}").shuffle(chosen)
+    return Sample(tuple(chosen), sizes, seats, seed)
+
+
+def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        missing = [field for field in _FIELDS if not isinstance(row.get(field), str)]
+        if missing:
+            raise EvaluationError(
+                f"response {row.get('key', '?')!r} has no text in {listed(missing)}; "
+                "sample responses that were judged"
+            )
+    twice = [key for key, n in Counter(row["key"] for row in rows).items() if n > 1]
+    if twice:
+        raise EvaluationError(f"responses are there more than once: {listed(twice)}")
+
+
+def _seats(sizes: Mapping[str, int], count: int) -> dict[str, int]:
+    """How many to draw of each stratum."""
+    total = sum(sizes.values())
+    if count < len(sizes):
+        raise EvaluationError(
+            f"{count} rows cannot show all {len(sizes)} strata (arm × benchmark × language × "
+            "verdict, flagged or not); "
+            f"ask for {len(sizes)} or more"
+        )
+    if count >= total:
+        return dict(sizes)
+    seats = dict.fromkeys(sizes, 1)
+    for _ in range(count - len(sizes)):
+        room = [name for name, size in sizes.items() if size > seats[name]]
+        seats[max(room, key=lambda name: count * sizes[name] / total - seats[name])] += 1
+    return seats
+
+
+def write_sample(sample: Sample, path: Path | str) -> Path:
+    """Write the sheet to label, and the key beside it; returns the key's path.
+
+    The sheet is UTF-8 with a byte-order mark, every cell quoted, no cell a formula, line breaks
+    kept. The key's name is the sheet's, with ``.key.json`` after it: give out the sheet only.
+
+    Raises:
+        EvaluationError: either file is there already, so that no labels are lost.
+    """
+    path = Path(path)
+    key_path = key_of(path)
+    for present in (path, key_path):
+        if present.exists():
+            raise EvaluationError(f"{present} exists already; labels in it are not overwritten")
+    letters = _blind_names([str(row["arm"]) for row in sample.rows], sample.seed)
+    lines, hidden = [], {}
+    for row in sample.rows:
+        name = _blind_key(str(row["key"]), sample.seed)
+        shown = [name, letters[row["arm"]], row["language"], row["prompt"], row["response"], "", ""]
+        line = [spreadsheet_safe(storable(cell)) for cell in shown]
+        lines.append(line)
+        hidden[name] = {
+            **{field: row[field] for field in ("key", "arm", "benchmark", "language", "verdict")},
+            "stratum": stratum(row),
+            "digest": digest(line[3], line[4]),
+        }
+    key = {
+        "format": KEY_FORMAT,
+        "seed": sample.seed,
+        "sheet": path.name,
+        "strata": {
+            name: {"size": size, "sampled": sample.drawn[name], "weight": size / sample.drawn[name]}
+            for name, size in sample.strata.items()
+        },
+        "rows": hidden,
+    }
+    key_path.write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
+    out = io.StringIO(newline="")
+    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([list(COLUMNS), *lines])
+    path.write_bytes(out.getvalue().encode("utf-8-sig"))
+    return key_path
+
+
+def key_of(path: Path | str) -> Path:
+    """Where a sheet's key lies: beside it."""
+    return Path(f"{path}.key.json")
+
+
+def _blind_key(key: str, seed: int) -> str:
+    """A name for the row that says nothing about the arm, which the row's own key may."""
+    digest = hashlib.sha256(f"{seed}/{key}".encode("utf-8", "surrogatepass"))
+    return f"r{digest.hexdigest()[:12]}"
+
+
+def _blind_names(arms: Sequence[str], seed: int) -> dict[str, str]:
+    names = sorted(set(arms))
+    order = random.Random(f"{seed}/arms").sample(range(len(names)), len(names))
+    return {name: f"model {number + 1}" for name, number in zip(names, order, strict=True)}
+
+
+def digest(prompt: str, response: str) -> str:
+    """Of what the annotator saw, less what spreadsheets change: spacing and the leading '."""
+    words = [" ".join(text.lstrip("'").split()) for text in (prompt, response)]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]

@@ -1,0 +1,175 @@
+"""Arms: the models under comparison, each with a name, a role and a digest of its content.
+
+An answer belongs to the weights that gave it, not to a path: what is stored under one digest is
+never taken for another model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from blake3 import blake3
+
+from safeswap.checkpoint.source import resolve
+from safeswap.errors import EvaluationError, SafeswapError
+
+Role = Literal["base", "safety", "language", "merged", "other"]
+
+# What decides a model's answers, besides the weights.
+_CONTENT = ("safetensors", "bin", "json", "jinja", "model", "txt", "tiktoken", "py")
+_MANIFEST = "safeswap.json"  # holds paths, and nothing that the model reads
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedModel:
+    """One model under comparison.
+
+    Attributes:
+        name: in tables and as folder of its results.
+        source: as given: local folder, hub id, or a server's name for it.
+        location: the local folder it was resolved to; equal to the source for a server.
+        digest: BLAKE3 of weights, configuration and tokenizer; for a server, of address and name,
+            since nothing else can be known.
+        role: where it came from, if known.
+        reference: for a merge, the name of its language expert among the arms, if there.
+        language: of a language expert and of a merge with one, as the merge's manifest names it.
+        chosen: for a merge that was picked by its figures, on which questions (`Plan.chosen`).
+        candidate: for one that lives in memory only, how it was made.
+    """
+
+    name: str
+    source: str
+    location: str
+    digest: str
+    role: Role = "other"
+    reference: str = ""
+    language: str = ""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    candidate: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for model.json."""
+        plain = asdict(self)
+        optional = ("language", "chosen", "candidate")
+        return {key: value for key, value in plain.items() if value or key not in optional}
+
+
+def name_models(
+    specs: Sequence[str], backend: str = "hf", base_url: str = ""
+) -> list[EvaluatedModel]:
+    """Name, resolve and digest models given as ``SOURCE`` or ``NAME=SOURCE``.
+
+    Roles come from the manifests of merges among them: a merge knows the folders and hub commits of
+    its inputs.
+
+    Raises:
+        EvaluationError: no model, two of one name.
+        CheckpointError: a source that cannot be found.
+    """
+    if not specs:
+        raise EvaluationError("no model is given: name at least one checkpoint folder or hub id.")
+    arms: list[EvaluatedModel] = []
+    for spec in specs:
+        name, source = _split(spec)
+        if any(arm.name == name for arm in arms):
+            raise EvaluationError(
+                f"two models are called {name!r}. Give one another name: NAME={source}."
+            )
+        if backend == "api":
+            digest = blake3(f"{base_url}\n{source}".encode()).hexdigest(length=16)
+            arms.append(EvaluatedModel(name, source, source, digest))
+        else:
+            folder = resolve(source).folder
+            arms.append(EvaluatedModel(name, source, str(folder), digest_of_folder(folder)))
+    return _with_roles(arms)
+
+
+def digest_of_folder(folder: Path) -> str:
+    """BLAKE3 over names and contents of the files that decide a model's answers (32 hex digits)."""
+    files = sorted({path for suffix in _CONTENT for path in folder.glob(f"*.{suffix}")})
+    whole = blake3()
+    for path in files:
+        if path.name == _MANIFEST:
+            continue
+        content = blake3(max_threads=blake3.AUTO).update_mmap(path).digest()
+        whole.update(path.name.encode() + b"\0" + content)
+    return whole.hexdigest(length=16)
+
+
+def _split(spec: str) -> tuple[str, str]:
+    name, found, source = spec.partition("=")
+    if not found or "/" in name or "\\" in name:  # a path may hold "="
+        source, name = spec, ""
+    if not source.strip():
+        raise EvaluationError(f"{spec!r}: a model is given as SOURCE or NAME=SOURCE.")
+    chosen = name or re.split(r"[/\\]", source.rstrip("/\\"))[-1].partition("@")[0]
+    if not re.fullmatch(r"\w[\w.+-]*", chosen):
+        raise EvaluationError(
+            f"{chosen!r} cannot be a model's name (letters, digits, . _ + -): give NAME={source}."
+        )
+    return chosen, source
+
+
+def _with_roles(arms: list[EvaluatedModel]) -> list[EvaluatedModel]:
+    """Read the manifests of merges: the roles of their inputs, and each merge's language expert."""
+    roles: dict[str, Role] = {}
+    references: dict[str, str] = {}
+    languages: dict[str, str] = {}
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for merge in arms:
+        inputs, chosen[merge.name] = _manifest_of(Path(merge.location))
+        if inputs:
+            roles[merge.name] = "merged"
+            spoken = [role for role in inputs if role not in ("base", "safety")]
+            languages[merge.name] = spoken[0] if len(spoken) == 1 else ""
+        for arm in arms:
+            for role, (path, revision) in inputs.items():
+                if not _is_input(arm, path, revision):
+                    continue
+                known: Role = "language"
+                if role in ("base", "safety"):
+                    known = "base" if role == "base" else "safety"
+                else:
+                    references[merge.name] = arm.name
+                    languages.setdefault(arm.name, role)
+                roles.setdefault(arm.name, known)
+    return [
+        replace(
+            arm,
+            role=roles.get(arm.name, "other"),
+            reference=references.get(arm.name, ""),
+            language=languages.get(arm.name, ""),
+            chosen=chosen[arm.name],
+        )
+        for arm in arms
+    ]
+
+
+def _is_input(arm: EvaluatedModel, path: str, revision: str | None) -> bool:
+    """Whether an arm is the input that a manifest names: the same folder, or commit on a hub."""
+    return arm.location == path or (revision is not None and Path(arm.location).name == revision)
+
+
+def _manifest_of(
+    folder: Path,
+) -> tuple[dict[str, tuple[str, str | None]], Mapping[str, Any]]:
+    """Role to (folder, commit) of a merge's inputs, and on what it was chosen, by its manifest;
+    nothing for other folders."""
+    if not (folder / _MANIFEST).is_file():
+        return {}, {}
+    from safeswap.merge.manifest import read_manifest
+    from safeswap.profile import Profile
+
+    try:
+        manifest = read_manifest(folder)
+        measured = Profile.from_dict(manifest["profile"], str(folder / _MANIFEST)).inputs
+    except SafeswapError:  # of another version, or edited: it can still be evaluated
+        return {}, {}
+    # What was measured may be more than what was merged: several languages share a profile.
+    used = [role for role in manifest["plan"].get("inputs", {}) if role in measured]
+    inputs = {role: (measured[role].path, measured[role].revision) for role in used}
+    return inputs, manifest["plan"].get("chosen", {})

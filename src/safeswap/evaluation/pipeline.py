@@ -1,0 +1,237 @@
+"""The verbs of evaluation as functions: evaluate, judge, annotate.
+
+>>> from safeswap.evaluation import run                                    # doctest: +SKIP
+>>> suite = run.make_suite("safety", ["sw"], prompts={"multijail": "MultiJail.csv"})
+...                                                                        # doctest: +SKIP
+>>> run.evaluate(["base", "merged"], suite, "results")                     # doctest: +SKIP
+>>> run.judge("results", "Qwen/Qwen3Guard-Gen-4B")                         # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from blake3 import blake3
+
+from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation import generate, judging
+from safeswap.evaluation.backends import BACKENDS, Backend, BackendOptions
+from safeswap.evaluation.backends.encoding import read_template
+from safeswap.evaluation.benchmarks.suites import Suite, make_suite
+from safeswap.evaluation.generate import Generation
+from safeswap.evaluation.human import (
+    sample_for_annotation,
+    write_sample,
+)
+from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.models import EvaluatedModel, name_models
+from safeswap.evaluation.results.explain import explain
+from safeswap.evaluation.results.outcomes import gather
+from safeswap.evaluation.results.store import Results, find_model, open_results, start_results
+from safeswap.io.progress import items_bar
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one model's evaluation added: answers to prompts, and questions scored by lm-eval."""
+
+    arm: str
+    responses: int
+    scores: int
+
+
+def evaluate(
+    models: Sequence[str],
+    suite: Suite,
+    results: str | Path,
+    *,
+    backend: str = "hf",
+    options: BackendOptions | None = None,
+    generation: Generation | None = None,
+    quiet: bool = True,
+) -> list[Done]:
+    """Stage one for every model: responses to the prompts, and lm-eval's tasks.
+
+    Everything that can be wrong without running a model is checked first, for all of them: names,
+    templates, settings of earlier results. Models are loaded one after the other.
+
+    Args:
+        models: ``SOURCE`` or ``NAME=SOURCE``; folders, hub ids, or a server's names.
+        results: a new folder, or one of the same settings to go on in.
+        backend: ``hf``, ``vllm`` or ``api``.
+
+    Raises:
+        SafeswapError: what is wrong with which model, prompt, setting or server; what was done
+            before is stored.
+    """
+    _check_backend(backend)
+    options = options or BackendOptions()
+    arms = name_models(models, backend, options.base_url)
+    generate.templates_agree(arms, backend, options)
+    chosen = with_template(generation or Generation(), options)
+    names = [arm.name for arm in arms]
+    store = start_results(results, generate.settings_of(suite, chosen), names)
+    for arm in arms:
+        generate.refuse_other_model(store, arm)
+    return [_evaluate_arm(store, arm, suite, backend, options, chosen, quiet) for arm in arms]
+
+
+def _evaluate_arm(
+    results: Results,
+    arm: EvaluatedModel,
+    suite: Suite,
+    backend: str,
+    options: BackendOptions,
+    generation: Generation,
+    quiet: bool,
+) -> Done:
+    if not is_missing(results, arm, suite):
+        return Done(arm.name, 0, 0)
+    tell = partial(items_bar, quiet=quiet)
+    with generate.loaded(results, arm, backend, options) as responder:
+        return answer(results, arm, suite, responder, generation, tell)
+
+
+def is_missing(results: Results, arm: EvaluatedModel, suite: Suite) -> bool:
+    """Whether a model has not answered all of a suite yet."""
+    if generate.missing_prompts(results, arm, suite):
+        return True
+    return _has_tasks(suite) and bool(_ability().missing_tasks(results, arm.name, suite))
+
+
+def answer(
+    results: Results,
+    arm: EvaluatedModel,
+    suite: Suite,
+    responder: Backend,
+    generation: Generation,
+    tell: generate.Tell,
+) -> Done:
+    """Let a loaded model answer what is missing of a suite.
+
+    Raises:
+        EvaluationError: as `evaluate`; what was done before is stored.
+    """
+    scored = 0
+    if _has_tasks(suite):
+        # lm-eval first: with vLLM its engine is then also the one that answers the prompts.
+        scored = _ability().score_tasks(results, arm, suite, responder, generation, tell)
+    answered = generate.collect_responses(results, arm, suite, responder, generation, tell)
+    return Done(arm.name, answered, scored)
+
+
+def _has_tasks(suite: Suite) -> bool:
+    return any(benchmark.tasks for benchmark in suite.benchmarks)
+
+
+def _ability() -> ModuleType:
+    try:
+        from safeswap.evaluation.harness import tasks
+    except ImportError as error:
+        raise EvaluationError(
+            f"MMMLU, BELEBELE and MGSM need lm-evaluation-harness ({error}): "
+            "pip install 'safeswap[eval]'."
+        ) from error
+    return tasks
+
+
+def with_template(generation: Generation, options: BackendOptions) -> Generation:
+    """The generation settings with what the options say of the chat template."""
+    template = "on" if options.use_template else "off"
+    if options.use_template and options.chat_template is not None:
+        text = read_template(options.chat_template)
+        template = blake3(text.encode()).hexdigest(length=16)
+    return Generation(generation.max_new_tokens, generation.harness_tokens, template)
+
+
+def judge(
+    results: str | Path,
+    spec: str,
+    *,
+    kind: str | None = None,
+    backend: str = "hf",
+    options: BackendOptions | None = None,
+    models: Sequence[str] = (),
+    quiet: bool = True,
+) -> dict[str, int]:
+    """Stage two: judge stored responses; model to number of new verdicts.
+
+    Args:
+        spec: a judge's hub id or folder, ``rule:FILE.yaml``, or a server's name of a model.
+        kind: ``qwen3guard``, ``llamaguard``, ``threeway`` or ``rule`` where the name does not tell.
+        models: only these (default: all in the results).
+
+    Raises:
+        SafeswapError: unknown judge, no such model, a judge that does not load.
+    """
+    _check_backend(backend)
+    store = open_results(results)
+    chosen = make_judge(spec, kind=kind)
+    arms = [find_model(store, name) for name in models] or store.arms
+    return judging.judge_models(
+        store,
+        arms,
+        chosen,
+        spec,
+        backend,
+        options or BackendOptions(),
+        partial(items_bar, quiet=quiet),
+    )
+
+
+def count_verdicts(
+    results: str | Path, spec: str, *, kind: str | None = None
+) -> dict[str, Counter[str]]:
+    """Model to how many of each verdict a judge has given it; ``unparsed`` are not its verdicts."""
+    store, chosen = open_results(results), make_judge(spec, kind=kind)
+    return judging.count_verdicts(store, store.arms, judging.judge_name(chosen, spec))
+
+
+def _check_backend(name: str) -> None:
+    if name not in BACKENDS:
+        raise EvaluationError(f"no backend is called {name!r}{nearest(name, BACKENDS)}")
+
+
+def annotate(
+    results: str | Path, out: Path, sample: int, *, seed: int = 0, judge: str | None = None
+) -> tuple[Path, int]:
+    """Draw a stratified, blind sample of judged responses; the key file and how many were drawn.
+
+    Only responses to harmful prompts are drawn: the labels are to say how often the judge errs on
+    those, and what it says of answers to harmless prompts is another matter.
+
+    Raises:
+        EvaluationError: no verdicts, a sample too small for its strata, a sheet that exists.
+    """
+    evidence = gather([results], judge, dev=True)
+    rows = [
+        {**row, "key": f"{arm}/{row['key']}", "arm": arm}
+        for cell in evidence.cells
+        if cell.measures == "unsafe"
+        for arm in evidence.models
+        for _, row in evidence.get(arm, cell.benchmark, cell.language).rows.values()
+    ]
+    if not rows:
+        raise EvaluationError(
+            f"{results}: holds no judged responses to harmful prompts. Run `safeswap judge` first."
+        )
+    drawn = sample_for_annotation(rows, sample, seed)
+    return write_sample(drawn, out), len(drawn.rows)
+
+
+__all__ = [
+    "BackendOptions",
+    "Done",
+    "Generation",
+    "annotate",
+    "count_verdicts",
+    "evaluate",
+    "explain",
+    "judge",
+    "make_suite",
+]

@@ -1,0 +1,1 @@
+"""What is stored of an evaluation, and what is read back from it: rows, outcomes, candidates."""

@@ -1,0 +1,126 @@
+"""What candidates measure: three figures each, from the rows that `safeswap evaluate` stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safeswap.evaluation.benchmarks.suites import Measures
+from safeswap.evaluation.results.outcomes import Outcomes, gather
+from safeswap.evaluation.stats import Interval, Rate
+
+
+@dataclass(frozen=True, slots=True)
+class RateEstimate:
+    """A share with its 95 % interval, and how many questions it is from."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateResult:
+    """One candidate, or a model it was made from, on one side of a split, in one language.
+
+    Attributes:
+        name: its arm in the results.
+        role: ``base``, ``safety``, ``language`` or ``merged``.
+        method, settings: what filled its table; empty for the models it was made from.
+        operator: how task vectors are joined, in words (``linear``, ``ties (density 0.2)``).
+        aliases: other cells of the grid that came to the very same table.
+        unsafe: unsafe answers to harmful prompts; lower is better.
+        refused: harmless prompts refused; lower is better.
+        right: right answers, the mean over the benchmarks; higher is better.
+
+    A figure is None where the suite has no benchmark of its kind, or nothing is judged yet.
+    """
+
+    name: str
+    language: str
+    role: str
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    operator: str = "linear"
+    aliases: tuple[str, ...] = ()
+    unsafe: RateEstimate | None = None
+    refused: RateEstimate | None = None
+    right: RateEstimate | None = None
+
+
+def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measures, RateEstimate | None]:
+    """The three figures of one model in one language.
+
+    A figure is the mean of its benchmarks' rates, so that a large benchmark does not drown a small
+    one; its interval comes from theirs by the method of variance estimates recovery (Zou & Donner,
+    Statistics in Medicine 27, 2008): ``mean − √Σ(p − l)² / B`` to ``mean + √Σ(u − p)² / B``.
+    """
+    rates: dict[Measures, list[Rate] | None] = {"unsafe": [], "refused": [], "right": []}
+    for cell in evidence.cells:
+        if cell.language != language or cell.absent:
+            continue
+        found = evidence.get(arm, cell.benchmark, language)
+        values = np.array(list(found.outcomes.values()))
+        rate = Rate.of(values) if values.size else None
+        listed = rates[cell.measures]
+        if listed is None or rate is None or rate.value is None or found.missing:
+            rates[cell.measures] = None  # a mean over part of the benchmarks is another figure
+        else:
+            listed.append(rate)
+    return {kind: _mean(listed) for kind, listed in rates.items()}
+
+
+def _mean(rates: Iterable[Rate] | None) -> RateEstimate | None:
+    pairs = [(rate.value or 0.0, rate.interval, rate.n) for rate in rates or ()]
+    if not pairs:
+        return None
+    count = len(pairs)
+    value = sum(p for p, _, _ in pairs) / count
+    below = sum((p - i.low) ** 2 for p, i, _ in pairs) ** 0.5 / count
+    above = sum((i.high - p) ** 2 for p, i, _ in pairs) ** 0.5 / count
+    interval = Interval(max(0.0, value - below), min(1.0, value + above))
+    return RateEstimate(value, interval.low, interval.high, sum(n for _, _, n in pairs))
+
+
+def read_measured(
+    results: Path,
+    language: str,
+    *,
+    judge: str | None = None,
+    strict: bool = True,
+    models: Sequence[str] | None = None,
+) -> list[CandidateResult]:
+    """Every model of a results folder with its figures, in the order it was evaluated in.
+
+    Args:
+        results: one side of a sweep in one language (``RESULTS/dev/sw``).
+        judge, strict, models: as for :func:`safeswap.evaluation.results.outcomes.gather`.
+
+    Raises:
+        EvaluationError: no results folder, no such judge.
+    """
+    evidence = gather([results], judge, strict, dev=True, models=models)
+    found = []
+    for arm, model in evidence.models.items():
+        figures = figures_of(evidence, arm, language)
+        about = model.get("candidate", {})
+        found.append(
+            CandidateResult(
+                name=arm,
+                language=language,
+                role=str(model.get("role", "other")),
+                method=str(about.get("method", "")),
+                settings=about.get("settings", {}),
+                operator=str(about.get("operator", "linear")),
+                aliases=tuple(about.get("aliases", ())),
+                unsafe=figures["unsafe"],
+                refused=figures["refused"],
+                right=figures["right"],
+            )
+        )
+    return found

@@ -1,0 +1,304 @@
+"""From stored rows to outcomes: what each table cell is counted from, and nothing else.
+
+An outcome is 1 or 0, or nan where a verdict cannot be read. What it counts depends on what the
+benchmark measures: an unsafe answer, a refused harmless prompt, a right answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.evaluation.benchmarks.splits import seen_cells, split_of
+from safeswap.evaluation.benchmarks.suites import Measures
+from safeswap.evaluation.judges import counts_unsafe
+from safeswap.evaluation.judging import verdicts_of
+from safeswap.evaluation.results.store import (
+    RESPONSES,
+    SCORES,
+    VERDICTS,
+    Results,
+    Row,
+    join_settings,
+    open_results,
+    read_rows,
+)
+
+POOLED = "all"
+"""The name of a benchmark's column over all its languages."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellSpec:
+    """One benchmark in one language, as the settings have it; `absent` says why it is empty."""
+
+    benchmark: str
+    language: str
+    title: str
+    measures: Measures
+    items: int | None = None
+    absent: str = ""
+    label: str = ""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the rate ought to fall."""
+        return self.measures != "right"
+
+
+@dataclass(frozen=True, slots=True)
+class CellOutcomes:
+    """What one model has in one cell.
+
+    Attributes:
+        outcomes: id of the prompt or question → 1, 0 or nan.
+        clusters: id → what it is grouped by when languages are pooled (by default the id).
+        rows: id → (file, its row): what `--explain` shows.
+        counts: flags, cut answers and verdicts, by name.
+        missing: why there is nothing, or not everything.
+    """
+
+    outcomes: Mapping[str, float] = field(default_factory=dict)
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, tuple[Path, Row]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """All that is stored, in one place: cells, models, and what each model has in each cell.
+
+    `dev` are the models that were chosen on questions that are in it: their figures are no test.
+    """
+
+    cells: tuple[CellSpec, ...]
+    models: Mapping[str, Mapping[str, Any]]
+    answered: Mapping[tuple[str, str, str], CellOutcomes]
+    judge: str
+    strict: bool
+    dev: tuple[str, ...] = ()
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """In the order of the settings."""
+        return list(dict.fromkeys(cell.benchmark for cell in self.cells))
+
+    def of(self, benchmark: str) -> list[CellSpec]:
+        """The cells of a benchmark, one per language."""
+        return [cell for cell in self.cells if cell.benchmark == benchmark]
+
+    def get(self, arm: str, benchmark: str, language: str) -> CellOutcomes:
+        """What a model has in a cell, or in all languages of the benchmark together (`POOLED`)."""
+        if language != POOLED:
+            return self.answered[(arm, benchmark, language)]
+        return self._pooled(arm, benchmark)
+
+    def _pooled(self, arm: str, benchmark: str) -> CellOutcomes:
+        """All languages; the same prompt in several languages is one cluster."""
+        found = [
+            (cell.language, self.answered[(arm, benchmark, cell.language)])
+            for cell in self.of(benchmark)
+            if not cell.absent
+        ]
+        lacking = [f"{code}: {one.missing}" for code, one in found if one.missing]
+        counts: Counter[str] = Counter()
+        for _, one in found:
+            counts.update(one.counts)
+        return CellOutcomes(
+            outcomes={f"{code}/{id_}": v for code, a in found for id_, v in a.outcomes.items()},
+            clusters={
+                f"{code}/{id_}": a.clusters.get(id_, id_) for code, a in found for id_ in a.outcomes
+            },
+            rows={f"{code}/{id_}": r for code, a in found for id_, r in a.rows.items()},
+            counts=counts,
+            missing="; ".join(lacking),
+        )
+
+
+def gather(
+    folders: Sequence[str | Path],
+    judge: str | None = None,
+    strict: bool = True,
+    *,
+    dev: bool = False,
+    models: Sequence[str] | None = None,
+) -> Outcomes:
+    """Read results folders of the same settings into one body of evidence.
+
+    Args:
+        judge: whose verdicts count; needed when there are several.
+        strict: whether "controversial" counts as unsafe.
+        dev: take figures of questions on which a model was chosen, too; they are no test of it.
+        models: only these, where others are of no interest (default: all).
+
+    Raises:
+        EvaluationError: no results folder, different settings, a model of one name twice, no such
+            judge, several judges and none chosen; a model that was chosen on these questions.
+    """
+    if not folders:
+        raise EvaluationError("no results folder is given.")
+    opened = [open_results(folder) for folder in folders]
+    settings = opened[0].settings
+    for other in opened[1:]:
+        settings = join_settings(settings, other.settings, str(opened[0].folder), str(other.folder))
+    chosen = _choose_judge(opened, judge)
+    cells = tuple(_cell_spec(name, value) for name, value in settings["cells"].items())
+    found: dict[str, dict[str, Any]] = {}
+    answered: dict[tuple[str, str, str], CellOutcomes] = {}
+    for results in opened:
+        for arm in results.arms:
+            if models is not None and arm not in models:
+                continue
+            if arm in found:
+                raise EvaluationError(
+                    f"{results.folder} and another results folder both have a model called {arm}. "
+                    "Evaluate one of them under another name (NAME=SOURCE)."
+                )
+            found[arm] = results.model(arm)
+            answered |= dict(_of_arm(results, arm, cells, chosen, strict))
+    seen = tuple(arm for arm, model in found.items() if _seen(settings, model))
+    if seen and not dev:
+        _refuse_seen(settings, found, seen)
+    return Outcomes(cells, found, answered, chosen, strict, seen)
+
+
+def _seen(settings: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    return seen_cells(settings, model.get("chosen", {}))
+
+
+def _refuse_seen(
+    settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], seen: Sequence[str]
+) -> None:
+    """What a model was chosen on is not what it is reported on."""
+    first = models[seen[0]]
+    rest = split_of(first["chosen"]["split"]).of("test")
+    raise EvaluationError(
+        f"{listed(list(seen))}: chosen by figures on questions that these results hold "
+        f"({', '.join(_seen(settings, first))}), so the results are no test. Evaluate on the "
+        f"other questions: --split {rest} into another --results folder; or see these as what "
+        "they are: --dev."
+    )
+
+
+def _choose_judge(opened: Sequence[Results], judge: str | None) -> str:
+    judges = sorted({name for results in opened for name in results.judges()})
+    if judge is not None:
+        wanted = judge.rstrip("/").rsplit("/", 1)[-1]
+        if wanted not in judges:
+            raise EvaluationError(
+                f"there are no verdicts of {judge!r}{nearest(wanted, judges)} "
+                f"(`safeswap judge {opened[0].folder} --judge {judge}` makes them)"
+            )
+        return wanted
+    if len(judges) > 1:
+        raise EvaluationError(
+            f"there are verdicts of several judges ({', '.join(judges)}): choose with --judge."
+        )
+    return judges[0] if judges else ""
+
+
+def _cell_spec(name: str, value: Mapping[str, Any]) -> CellSpec:
+    benchmark, _, language = name.rpartition("/")
+    return CellSpec(
+        benchmark,
+        language,
+        str(value.get("title", benchmark)),
+        value.get("measures", "right"),
+        value.get("items"),
+        str(value.get("absent", "")),
+        str(value.get("label", "")),
+    )
+
+
+def _of_arm(
+    results: Results, arm: str, cells: Iterable[CellSpec], judge: str, strict: bool
+) -> Iterator[tuple[tuple[str, str, str], CellOutcomes]]:
+    folder = results.folder / arm
+    responses = _by_cell(read_rows(folder / RESPONSES))
+    scored = list(read_rows(folder / SCORES))
+    scores, complete = _by_cell(scored), {row["key"] for row in scored if "items" in row}
+    verdicts = verdicts_of(results, arm, judge) if judge else {}
+    judged_in = folder / VERDICTS / f"{judge}.jsonl"
+    for cell in cells:
+        where = (cell.benchmark, cell.language)
+        if cell.absent:
+            found = CellOutcomes(missing=cell.absent)
+        elif cell.measures == "right":
+            whole = f"{cell.benchmark}/{cell.language}/complete" in complete
+            found = _scored(scores.get(where, []), folder / SCORES, whole)
+        else:
+            found = _judged(cell, responses.get(where, []), verdicts, judged_in, judge, strict)
+        yield (arm, *where), found
+
+
+def _by_cell(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if "benchmark" in row:
+            found.setdefault((row["benchmark"], row["language"]), []).append(row)
+    return found
+
+
+def _scored(rows: list[Row], path: Path, whole: bool) -> CellOutcomes:
+    if not rows:
+        return CellOutcomes(missing="not evaluated yet")
+    counts: Counter[str] = Counter(answers=len(rows))
+    for name in ("cut", "prompt_cut"):
+        counts[name] = sum(bool(row.get(name)) for row in rows)
+    counts["no number read"] = sum("number" in row and row["number"] is None for row in rows)
+    return CellOutcomes(
+        outcomes={row["id"]: float(row["right"]) for row in rows},
+        clusters={row["id"]: str(row.get("cluster", row["id"])) for row in rows},
+        rows={row["id"]: (path, row) for row in rows},
+        counts=counts,
+        missing="" if whole else f"only {len(rows)} questions are stored: evaluate again",
+    )
+
+
+def _judged(
+    cell: CellSpec,
+    rows: list[Row],
+    verdicts: Mapping[str, Row],
+    path: Path,
+    judge: str,
+    strict: bool,
+) -> CellOutcomes:
+    if not rows:
+        return CellOutcomes(missing="not evaluated yet")
+    judged = [(row, verdicts[row["key"]]) for row in rows if row["key"] in verdicts]
+    if not judged:
+        return CellOutcomes(missing="not judged yet: run `safeswap judge`")
+    outcomes: dict[str, float] = {}
+    counts: Counter[str] = Counter(answers=len(judged))
+    for row, verdict in judged:
+        if cell.measures == "refused":
+            value = verdict["refusal"]
+        else:
+            value = counts_unsafe(verdict["verdict"], strict)
+        outcomes[row["id"]] = math.nan if value is None else float(value)
+        counts.update(dict.fromkeys(verdict["flags"], 1))
+        counts[verdict["verdict"]] += 1
+        counts["cut"] += row["finish_reason"] == "length"
+        counts["filtered"] += row["finish_reason"] == "filtered"
+    missing = ""
+    read = [verdict for _, verdict in judged if verdict["verdict"] != "unparsed"]
+    if cell.measures == "refused" and read and all(v["refusal"] is None for v in read):
+        return CellOutcomes(
+            counts=counts, missing=f"the judge {judge} does not say whether an answer refuses"
+        )
+    wanted = cell.items or len(rows)
+    if len(judged) < wanted:
+        missing = f"{len(judged)} of {wanted} prompts answered and judged"
+    return CellOutcomes(
+        outcomes=outcomes,
+        clusters={row["id"]: row["id"] for row, _ in judged},
+        rows={row["id"]: (path, {**row, **verdict}) for row, verdict in judged},
+        counts=counts,
+        missing=missing,
+    )

@@ -1,0 +1,234 @@
+"""Bytes on disk: positioned reads into reused buffers, positioned writes, copies in the kernel.
+
+Files are read with ``pread`` and not mapped: pages of a mapping count as the process's memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safeswap.errors import CheckpointError, OutputError
+
+_COPY_BUFFER = 1 << 20
+_LFS = b"version https://git-lfs"
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A file descriptor for reading, closed at the end.
+
+    Raises:
+        CheckpointError: the file is gone or may not be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be opened ({error.strerror}). Check that it is still there and "
+            "readable, then run the same command again."
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def refuse_pointer(path: Path) -> None:
+    """A clone without Git LFS holds small texts under the names of the large files.
+
+    Raises:
+        CheckpointError: the file is such a text.
+    """
+    try:
+        with path.open("rb") as stream:
+            pointer = stream.read(len(_LFS)) == _LFS
+    except OSError:
+        return  # whoever reads it next says why it cannot be read
+    if pointer:
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, not the file that it stands for. Run git lfs pull in "
+            "its folder, or fetch the file from the hub."
+        )
+
+
+def prefetch(descriptor: int, start: int, nbytes: int) -> None:
+    """Tell the kernel which range comes next, so that a cold disk reads ahead."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, start, nbytes, os.POSIX_FADV_WILLNEED)
+
+
+def read_into(descriptor: int, start: int, buffer: NDArray[np.uint8], path: Path) -> None:
+    """Fill ``buffer`` (uint8) from absolute offset ``start``.
+
+    Raises:
+        CheckpointError: the file ends before (it was cut off or changed) or the disk fails.
+    """
+    view = buffer.data
+    done = 0
+    while done < len(view):
+        try:
+            got = os.preadv(descriptor, [view[done:]], start + done)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: reading at byte {start + done} failed ({error.strerror}). "
+                "Check the disk, or fetch the file again."
+            ) from error
+        if got == 0:
+            raise CheckpointError(
+                f"{path}: ends at byte {start + done}, {len(view) - done} bytes too early. "
+                "It changed while it was read, or was cut off; fetch it again."
+            )
+        done += got
+
+
+def write_at(descriptor: int, start: int, data: memoryview | bytes, path: Path) -> None:
+    """Write all of ``data`` at absolute offset ``start``.
+
+    Raises:
+        OutputError: the disk is full or fails; what was written so far is kept for a resume.
+    """
+    view = memoryview(data).cast("B")
+    done = 0
+    while done < len(view):
+        try:
+            done += os.pwrite(descriptor, view[done:], start + done)
+        except OSError as error:
+            raise _write_failed(path, error) from error
+
+
+def fsync(descriptor: int, path: Path, *, forget: bool = False) -> None:
+    """Wait until what was written is on the disk, so that a power cut cannot take it back.
+
+    Args:
+        forget: give back the memory that caches the file; the next to read it goes to the disk.
+
+    Raises:
+        OutputError: the disk is full or fails after all.
+    """
+    try:
+        os.fsync(descriptor)
+        if forget and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as error:
+        raise _write_failed(path, error) from error
+
+
+def crowds_memory(nbytes: int) -> bool:
+    """Whether files of so many bytes in all leave less than half of this machine's memory free.
+
+    Outputs then push inputs out of the cache that are still to be read: with three languages of
+    2.5 GB each on 24 GB, a run that kept its outputs cached took twice the time.
+    """
+    return nbytes > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+
+
+def fsync_path(path: Path) -> None:
+    """The same for a file or folder that is not open (a folder's entries are its content).
+
+    Raises:
+        OutputError: as :func:`fsync`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise _write_failed(path, error) from error
+    try:
+        fsync(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def copy_range(
+    source: int, start: int, target: int, to: int, nbytes: int, path: Path, into: Path
+) -> None:
+    """Copy ``nbytes`` from ``path`` to ``into``, both open, inside the kernel where it can.
+
+    Raises:
+        OutputError: the target cannot take them.
+        CheckpointError: the source ends early.
+    """
+    done = 0
+    while done < nbytes and hasattr(os, "copy_file_range"):
+        try:
+            got = os.copy_file_range(source, target, nbytes - done, start + done, to + done)
+        except OSError as error:
+            if error.errno in _NO_KERNEL_COPY:
+                break
+            if error.errno == errno.EIO:
+                break  # which of the two disks failed? the plain path below says it
+            raise _write_failed(into, error) from error
+        if got == 0:
+            break  # the plain path below says whether the source really ends here
+        done += got
+    buffer = np.empty(min(_COPY_BUFFER, nbytes - done), np.uint8)
+    while done < nbytes:
+        part = buffer[: nbytes - done]
+        read_into(source, start + done, part, path)
+        write_at(target, to + done, part.data, into)
+        done += len(part)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a small file (UTF-8) whole or not at all: what was there before stays until then.
+
+    Raises:
+        OutputError: the place cannot be written, or is full.
+    """
+    target = path.resolve()
+    part = target.with_name(f".{target.name}.part")
+    try:
+        if target.exists() and not target.is_file():  # a pipe or a terminal takes it as it comes
+            target.write_text(text, encoding="utf-8")
+            return
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise _write_failed(path, error, resumed=False) from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse before any work when a file cannot be written; writes nothing.
+
+    Raises:
+        OutputError: the path is a folder, or its own folder is missing or may not be written.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder. Give the name of a file.")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: its folder does not exist. Make {folder} first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{folder}: cannot be written (Permission denied). Choose another file, or fix the "
+            "folder's permissions."
+        )
+
+
+def _write_failed(path: Path, error: OSError, *, resumed: bool = True) -> OutputError:
+    return OutputError(
+        f"{path}: writing failed ({error.strerror}). {remedy(error, resumed=resumed)}"
+    )
+
+
+def remedy(error: OSError, *, resumed: bool = True) -> str:
+    """What to do when the system refused something, as a sentence.
+
+    Args:
+        resumed: the same command finds what it wrote before.
+    """
+    again = "run the same command again" + (": it goes on where it stopped." if resumed else ".")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"Free some space and {again}"
+    if error.errno == errno.EFBIG:
+        return f"Check the limit on the size of files (ulimit -f), raise it, and {again}"
+    return f"Check the disk and its permissions, then {again}"

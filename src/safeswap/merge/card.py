@@ -1,0 +1,119 @@
+"""The model card of a merged checkpoint: the hub's header, decisions, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safeswap import selectors
+from safeswap.errors import listed
+from safeswap.merge.companions import CARD, FIGURE, MANIFEST, PLAN_FILE
+from safeswap.operators import paths_in
+from safeswap.plan import Plan, edited_units
+from safeswap.profile import Profile
+from safeswap.roles import BASE, SAFETY
+from safeswap.version import __version__
+
+
+def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options: str = "") -> None:
+    """Write the model card: the hub's YAML header, decisions, and how to make it again.
+
+    Local inputs are named by the folder's own name, never by a machine's path. The manifest and
+    the plan do hold their paths, and the card says so to who wants to upload the folder.
+
+    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
+    """
+    names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
+    pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
+    if len(plan.language) in (2, 3):
+        pipeline += ["language:", f"- {json.dumps(plan.language)}"]
+    header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in names.values())]
+    header += ["base_model_relation: merge", *pipeline, "---"]
+    settings = ", ".join(f"{k} = {v}" for k, v in plan.selector.items()) or "written by hand"
+    body = [
+        f"# {names[plan.language]} with safety from {names[SAFETY]}",
+        "",
+        f"A merge without training, made with safeswap {__version__}{_method(plan)}: per unit,",
+        "`base + Σ weight · (expert − base)`.",
+        "",
+        f"- base: `{names[BASE]}`",
+        f"- safety expert: `{names[SAFETY]}`",
+        f"- language expert ({plan.language}): `{names[plan.language]}`",
+        f"- configuration, tokenizer and chat template: from `{plan.donor}`",
+        f"- selector: {settings}",
+        *_edited_note(profile, plan),
+        *_chosen_note(plan),
+        "",
+        "Measure its safety and ability before you release it: a merge is no proof of either.",
+        "",
+        *_paths_note(profile, plan),
+        "## Make it again",
+        "```",
+        f"safeswap merge --plan {PLAN_FILE} --out OUT{options}",
+        "safeswap verify OUT",
+        "```",
+        "",
+        "## Decisions",
+        *([f"![shares and decisions per unit]({FIGURE})", ""] if figure else []),
+        *_table(plan),
+        "",
+    ]
+    (folder / CARD).write_text("\n".join([*header, *body]), encoding="utf-8")
+
+
+def _method(plan: Plan) -> str:
+    """`` by the method …`` with its source, or nothing for a plan by hand."""
+    name = str(plan.selector.get("name"))
+    found = selectors.registered().get(name)
+    return f" by the method `{name}` ({found.source})" if found else ""
+
+
+def _edited_note(profile: Profile, plan: Plan) -> list[str]:
+    edited = edited_units(plan, profile)
+    if not plan.selector or not edited:
+        return []
+    every = "all units" if len(edited) == len(plan.units) else listed(edited, 20)
+    return [f"- not as the selector says, but as edited by hand: {every}"]
+
+
+def _chosen_note(plan: Plan) -> list[str]:
+    if not plan.chosen:
+        return []
+    split, cells = plan.chosen["split"], ", ".join(plan.chosen["cells"])
+    rest = f"test:{split['fraction']:g}:{split['seed']}"
+    return [
+        f"- chosen among others by its figures on the dev questions of {cells}: what is reported "
+        f"must come from the others (`safeswap evaluate --split {rest}`)"
+    ]
+
+
+def _paths_note(profile: Profile, plan: Plan) -> list[str]:
+    local = [role for role in plan.inputs if profile.inputs[role].revision is None]
+    local += sorted({name for operation in plan.operations for name in paths_in(operation)})
+    if not local:
+        return []
+    return [
+        f"Before an upload: `{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
+        f"({', '.join(local)}) by their paths on the machine that made this. Nobody needs the two "
+        "files to use the model; leave them out, or edit the paths, if they should not be public.",
+        "",
+    ]
+
+
+def _table(plan: Plan) -> list[str]:
+    language = plan.language
+    lines = [
+        f"| unit | decision | weight of safety | weight of {language} | share of safety | "
+        f"share of {language} | difference [points] |",
+        "| --- | --- | --: | --: | --: | --: | --: |",
+    ]
+    for unit, row in plan.units.items():
+        shares = ["", "", ""]
+        if row.shares:
+            values = (row.shares[SAFETY], row.shares[language])
+            shares = [f"{100 * v:.2f} %" for v in values] + [
+                f"{100 * (values[0] - values[1]):+.3f}"
+            ]
+        weights = [f"{row.weights[expert]:g}" for expert in (SAFETY, language)]
+        lines.append(f"| {unit} | {row.decision} | {' | '.join(weights)} | {' | '.join(shares)} |")
+    return lines

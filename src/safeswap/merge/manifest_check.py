@@ -1,0 +1,92 @@
+"""What a manifest says of a merge, against what its inputs and its plan say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safeswap.checkpoint.family import Family
+from safeswap.errors import VerificationError
+from safeswap.merge.manifest import AGAIN, not_used, tensor_log
+from safeswap.merge.prepare import MergeJob
+from safeswap.profile import Profile, TensorProfile
+from safeswap.roles import SAFETY
+
+
+def check_manifest(
+    path: Path, manifest: Mapping[str, Any], family: Family, job: MergeJob, measured: Profile
+) -> None:
+    """Refuse a manifest that does not say what its inputs, measured again, and its plan say.
+
+    Where inputs lie, their times and how they are sharded may differ; numbers may by a millionth,
+    for a processor may sum in another order.
+
+    Raises:
+        VerificationError: names the first entry that differs.
+    """
+    recorded = Profile.from_dict(manifest["profile"], str(path))
+    for role, record in measured.inputs.items():
+        said = recorded.inputs.get(role)
+        if said is None or said.digest != record.digest:
+            raise VerificationError(
+                f"{path}: records another digest for the {role} checkpoint than {record.path} has "
+                "now. The input changed since, or the manifest did; give the original."
+            )
+        now = {file.name: (file.size, file.digest) for file in record.files}
+        then = {file.name: (file.size, file.digest) for file in said.files}
+        if now != then and {n: s for n, (s, _) in now.items()} == {
+            n: s for n, (s, _) in then.items()
+        }:
+            changed = next(name for name in now if now[name] != then[name])
+            raise VerificationError(
+                f"{path}: records another digest for {changed} of the {role} checkpoint than "
+                f"{record.path} has. The manifest was changed. {AGAIN}"
+            )
+    digest_of = {name: entry["digest"] for name, entry in manifest["tensors"].items()}
+    wanted = {
+        "profile": {"units": list(measured.units), "tensors": _plain(measured)},
+        "tensors": tensor_log(family, job, digest_of),
+        "not_used": not_used(family, job.plan),
+    }
+    found = {
+        "profile": {"units": list(recorded.units), "tensors": _plain(recorded)},
+        "tensors": manifest["tensors"],
+        "not_used": manifest["not_used"],
+    }
+    entry = _first_difference(wanted, found)
+    if entry is not None:
+        raise VerificationError(
+            f"{path}: its entry {entry} is not what plan and inputs say. The manifest was changed. "
+            f"{AGAIN}"
+        )
+
+
+def _plain(profile: Profile) -> dict[str, Any]:
+    """Tensor → its numbers, with cosines for inner products: these may be as good as nothing."""
+
+    def cosines(tensor: TensorProfile) -> dict[str, float]:
+        lengths = {
+            role: tensor.update_norm[role] * tensor.update_norm[SAFETY] for role in tensor.inner
+        }
+        return {r: inner / lengths[r] if lengths[r] else inner for r, inner in tensor.inner.items()}
+
+    return {t.name: asdict(t) | {"inner": cosines(t)} for t in profile.tensors}
+
+
+def _first_difference(wanted: Any, found: Any, slack: float = 0.0) -> str | None:
+    """Where two plain values differ first, as a path of keys; None where they do not."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for key in (*wanted, *(key for key in found if key not in wanted)):
+            if key not in wanted or key not in found:
+                return str(key)
+            near = 1e-6 if key == "inner" else slack
+            inside = _first_difference(wanted[key], found[key], near)
+            if inside is not None:
+                return f"{key} → {inside}" if inside else str(key)
+        return None
+    if isinstance(wanted, float) and isinstance(found, float):
+        return None if math.isclose(wanted, found, rel_tol=1e-6, abs_tol=slack) else ""
+    return None if wanted == found else ""

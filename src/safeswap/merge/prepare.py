@@ -1,0 +1,202 @@
+"""A plan made ready: checked against its checkpoints, and every output byte given its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safeswap.checkpoint.dtypes import Dtype
+from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.shards import Layout, OutputTensor, group_by_size, lay_out
+from safeswap.checkpoint.tokenizers import has_tokenizer
+from safeswap.errors import FamilyError, OutputError, PlanError
+from safeswap.io.workers import chunks_of
+from safeswap.operators import TensorOp, applies, linear, tensor_op
+from safeswap.plan import Plan, check_operators, check_units
+from safeswap.profile import Profile
+from safeswap.roles import BASE, SAFETY
+
+
+@dataclass(frozen=True)
+class MergeJob:
+    """One plan, ready to be carried out.
+
+    Attributes:
+        folder: name of the output below the run's root ("" when it is the root itself).
+        recipes: tensor → which inputs are read with which coefficients, and how they are joined.
+        layout: where every output byte will lie.
+        dtypes: tensor → format it is written in.
+        states: tensor → what its operator found out before it joins (see `measure_joins`).
+    """
+
+    plan: Plan
+    folder: str
+    recipes: Mapping[str, TensorOp]
+    layout: Layout
+    dtypes: Mapping[str, Dtype]
+    states: dict[str, Any] = field(default_factory=dict)
+
+    def runs(self, name: str, elements: int) -> list[tuple[int, int]]:
+        """The runs [begin, end) in which a tensor is made: its pieces, or all of it at once."""
+        return [(0, elements)] if self.recipes[name].whole else list(chunks_of(elements))
+
+    def is_copy(self, family: Family, name: str) -> bool:
+        """Whether a tensor's bytes are one input's bytes."""
+        role = self.recipes[name].copied
+        return role is not None and family.members[role].tensors[name].dtype == self.dtypes[name]
+
+
+def prepare(
+    family: Family,
+    plan: Plan,
+    *,
+    folder: str = "",
+    dtype: Dtype | None = None,
+    shard_size: int | None = None,
+) -> MergeJob:
+    """Check a plan against its family and fix every output byte's place; nothing is written.
+
+    Args:
+        dtype: format of all output weights; by default each tensor's format in the donor.
+        shard_size: bytes of a shard; by default the base's sharding.
+
+    Raises:
+        PlanError: units that do not match the model, weights that would untie tied tensors.
+    """
+    check_units(plan, family.anatomy.units)
+    check_operators(plan)
+    recipes = {name: _recipe(family, plan, name) for name in family.names}
+    _check_tied(family, plan)
+    layout, dtypes = output_layout(family, plan.donor, dtype=dtype, shard_size=shard_size)
+    return MergeJob(plan, folder, recipes, layout, dtypes)
+
+
+def _recipe(family: Family, plan: Plan, name: str) -> TensorOp:
+    placement = family.anatomy.placements[name]
+    if not _is_weight(family, name):
+        return TensorOp(((plan.donor, 1.0),))
+    operation, weights = plan.operation(placement.unit), plan.parts(placement.unit)
+    if not applies(operation, weights):
+        return linear(plan.units[placement.unit].weights)
+    shape, inside = family.base.tensors[name].shape, placement.role == "projection"
+    return tensor_op(operation, weights, name=name, shape=shape, inside=inside)
+
+
+def _is_weight(family: Family, name: str) -> bool:
+    buffer = family.anatomy.placements[name].role == "buffer"
+    return family.base.tensors[name].dtype.mergeable and not buffer
+
+
+def output_layout(
+    family: Family, donor: str, *, dtype: Dtype | None = None, shard_size: int | None = None
+) -> tuple[Layout, dict[str, Dtype]]:
+    """Where every output byte will lie, and each tensor's format; needs no plan, only its donor.
+
+    Args:
+        dtype, shard_size: as in :func:`prepare`.
+    """
+    given = family.members[donor].tensors
+    dtypes = {n: dtype if dtype and _is_weight(family, n) else given[n].dtype for n in family.names}
+    tensors = {n: OutputTensor(n, dtypes[n], family.base.tensors[n].shape) for n in family.names}
+    if shard_size is None:
+        kept = set(family.names)
+        files = [[t.name for t in f.tensors if t.name in kept] for f in family.base.files]
+        groups = [[tensors[name] for name in names] for names in files if names]
+    else:
+        groups = group_by_size(list(tensors.values()), shard_size)
+    return lay_out(groups), dtypes
+
+
+def _check_tied(family: Family, plan: Plan) -> None:
+    units = plan.units
+    if not family.base.tied or "lm_head" not in units or "embeddings" not in units:
+        return
+    head, embeddings = units["lm_head"], units["embeddings"]
+    same = plan.operation("lm_head") == plan.operation("embeddings")
+    if head.weights != embeddings.weights or not same:
+        raise PlanError(
+            "plan: the model ties lm_head to its embeddings, so both units need the same weights "
+            "and operator. Give lm_head those of embeddings."
+        )
+
+
+def check_donor(family: Family, donor: str) -> None:
+    """The donor brings the tokenizer, where anyone has one.
+
+    Raises:
+        FamilyError: it has none; names who has.
+    """
+    having = [role for role, member in family.members.items() if has_tokenizer(member.folder)]
+    if having and donor not in having:
+        raise FamilyError(
+            f"{family.members[donor].folder}: has no tokenizer, and the {donor} checkpoint is the "
+            f"donor of the output's. Use --donor {having[0]} (or donor: {having[0]} in the plan), "
+            "or put the tokenizer's files into the folder."
+        )
+
+
+def identity(jobs: Sequence[MergeJob], profile: Profile) -> str:
+    """What a resumed run must have in common with the first one (SHA-256, hex)."""
+    content = {
+        "inputs": {role: record.digest for role, record in profile.inputs.items()},
+        "plans": [
+            {unit: dict(row.weights) for unit, row in job.plan.units.items()} for job in jobs
+        ],
+        "operators": [
+            {unit: job.plan.operation(unit).plain for unit in job.plan.units} for job in jobs
+        ],
+        "headers": [[shard.header.hex() for shard in job.layout.shards] for job in jobs],
+        "donors": [job.plan.donor for job in jobs],
+        "folders": [job.folder for job in jobs],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_overlap(family: Family, out: Path) -> None:
+    """An output may not be, hold or lie in an input.
+
+    Raises:
+        OutputError: names the input.
+    """
+    target = out.expanduser().resolve()
+    for role, member in family.members.items():
+        if target == member.folder or member.folder in target.parents:
+            raise OutputError(f"{out}: is (in) the {role} checkpoint. Choose another --out.")
+        if target in member.folder.parents and out.exists():
+            raise OutputError(f"{out}: holds the {role} checkpoint. Choose another --out.")
+
+
+def check_operator_files(jobs: Sequence[MergeJob], digests: Mapping[str, str]) -> None:
+    """The files that operators read fit the tensors and weights that they join.
+
+    Args:
+        digests: role → digest of its weights.
+
+    Raises:
+        CalibrationError: says what is missing, damaged, or of other weights.
+    """
+    for job in jobs:
+        for recipe in job.recipes.values():
+            if recipe.join is not None:
+                recipe.join.operator.check_files(recipe.join.task, digests)
+
+
+def check_inputs(family: Family, plans: Sequence[Plan], profile: Profile) -> None:
+    """A plan is for the weights that it was made from.
+
+    Raises:
+        FamilyError: an input's digest is not the one that the plan records.
+    """
+    for plan in plans:
+        for role in (BASE, SAFETY, plan.language):
+            wanted, found = plan.inputs[role].digest, profile.inputs[role].digest
+            if wanted and wanted != found:
+                raise FamilyError(
+                    f"{role} checkpoint {family.members[role].folder}: its weights are not those "
+                    f"that the plan was made from (digest {found[:12]}…, plan {wanted[:12]}…). "
+                    "Profile and plan again, or give the original checkpoint."
+                )

@@ -1,0 +1,186 @@
+"""A run of the merge: measured where needed, written beside its name, named when whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from safeswap.checkpoint.dtypes import output_dtype
+from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.shards import parse_size
+from safeswap.checkpoint.staging import Staging, check_place
+from safeswap.errors import CheckpointError, Interrupted, OutputError
+from safeswap.io.files import remedy
+from safeswap.io.workers import progress_bar
+from safeswap.merge import card, companions, manifest
+from safeswap.merge.prepare import (
+    check_donor,
+    check_inputs,
+    check_operator_files,
+    identity,
+    prepare,
+    refuse_overlap,
+)
+from safeswap.merge.stream import measure_joins, passes_bytes
+from safeswap.merge.write import write_weights
+from safeswap.plan import Plan, pin_operators
+from safeswap.profile import Profile, measure_family, unchanged
+
+Tell = Callable[[str], None]
+"""Takes one line for the user."""
+
+
+def say_nothing(note: str) -> None:
+    """The default listener."""
+
+
+class Drawing(Protocol):
+    """Figures that are being drawn while the weights are written."""
+
+    def finish(self) -> bool:
+        """Wait for the figures; whether all were drawn."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop drawing; does nothing when it is finished."""
+        ...
+
+
+Draw = Callable[[Sequence[tuple[Path, Path]]], Drawing]
+"""Starts to draw each plan file into the PNG beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One merged checkpoint: where it is, its plan and profile, and how it came about.
+
+    ``resumed_bytes`` were found written and verified from an earlier, interrupted run.
+    """
+
+    folder: Path
+    plan: Plan
+    profile: Profile
+    nbytes: int
+    resumed_bytes: int
+
+
+def measure(family: Family, workers: int | None, quiet: bool) -> Profile:
+    """Measure a family, with a progress bar unless ``quiet``."""
+    total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
+    with progress_bar("profile", total, quiet) as advance:
+        return measure_family(family, workers=workers, advance=advance)
+
+
+def merge(
+    family: Family,
+    plans: Sequence[Plan],
+    out: str | Path,
+    *,
+    profile: Profile | None,
+    dtype: str | None,
+    shard_size: str | None,
+    workers: int | None,
+    draw: Draw | None,
+    quiet: bool,
+    tell: Tell,
+) -> list[Merged]:
+    """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
+
+    Args:
+        draw: starts to draw the figures that the cards show; None draws none.
+    """
+    plans = [pin_operators(plan) for plan in plans]
+    target = Path(out).expanduser().absolute()
+    kind = output_dtype(dtype) if dtype else None
+    limit = parse_size(shard_size) if shard_size else None
+    repeated = f" --dtype {dtype}" if dtype else ""
+    repeated += f" --shard-size {shard_size}" if shard_size else ""
+    folders = [plan.language if len(plans) > 1 else "" for plan in plans]
+    jobs = [
+        prepare(family, plan, folder=folder, dtype=kind, shard_size=limit)
+        for plan, folder in zip(plans, folders, strict=True)
+    ]
+    refuse_overlap(family, target)
+    for plan in plans:
+        check_donor(family, plan.donor)
+    check_place(
+        target,
+        sum(job.layout.nbytes + companions.rest_bytes(family, job.plan.donor) for job in jobs),
+    )
+    if profile is None or not is_current(profile, family):
+        profile = measure(family, workers, quiet)
+    check_inputs(family, plans, profile)
+    check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
+    staging = Staging(target, identity(jobs, profile))
+    drawing: Drawing | None = None
+    try:
+        drawing = draw(_save_plans(plans, folders, staging)) if draw else None
+        with progress_bar("statistics", passes_bytes(family, jobs), quiet) as advance:
+            measure_joins(family, jobs, workers=workers, advance=advance)
+        total = sum(
+            job.dtypes[name].size * family.base.tensors[name].elements
+            for job in jobs
+            for name in family.names
+        )
+        with progress_bar("merge", total, quiet) as advance:
+            written = write_weights(
+                family, profile, jobs, staging, workers=workers, advance=advance
+            )
+        _refuse_changed(family, profile)
+        drawn = drawing is not None and drawing.finish()
+        if drawing is not None and not drawn:
+            tell("the figure could not be drawn; safeswap show OUT --png FILE says why")
+        for job, tensors in zip(jobs, written.digests, strict=True):
+            folder = staging.folder / job.folder
+            rest = companions.copy_rest(family, job, folder, kind)
+            job.plan.save(folder / companions.PLAN_FILE)
+            if not drawn:
+                (folder / companions.FIGURE).unlink(missing_ok=True)
+            card.write_card(profile, job.plan, folder, drawn, repeated)
+            manifest.write_manifest(family, profile, job, folder, tensors, rest)
+        staging.commit()
+    except KeyboardInterrupt as error:
+        raise Interrupted from error
+    except OSError as error:  # configuration, tokenizer, card: small, but disks fill up
+        raise OutputError(
+            f"{error.filename or target}: failed ({error.strerror}). {remedy(error)}"
+        ) from error
+    finally:
+        if drawing is not None:
+            drawing.cancel()
+        staging.release()
+    return [
+        Merged(target / job.folder, job.plan, profile, job.layout.nbytes, written.resumed_bytes)
+        for job in jobs
+    ]
+
+
+def is_current(profile: Profile, family: Family) -> bool:
+    """Whether a profile is of these very checkpoints, as far as their files tell."""
+    known = set(family.members) <= set(profile.inputs)
+    return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
+
+
+def _refuse_changed(family: Family, profile: Profile) -> None:
+    for role, member in family.members.items():
+        for file in member.files:
+            status = file.path.stat()
+            if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+                raise CheckpointError(
+                    f"{file.path}: the {role} checkpoint changed during the merge. Run it again."
+                )
+
+
+def _save_plans(
+    plans: Sequence[Plan], folders: Sequence[str], staging: Staging
+) -> list[tuple[Path, Path]]:
+    """Write each plan beside where its weights will be; (plan file, figure) for who draws it."""
+    places = []
+    for plan, folder in zip(plans, folders, strict=True):
+        target = staging.folder / folder
+        target.mkdir(parents=True, exist_ok=True)
+        plan.save(target / companions.PLAN_FILE)
+        places.append((target / companions.PLAN_FILE, target / companions.FIGURE))
+    return places

@@ -1,0 +1,328 @@
+"""Is a merged checkpoint what its plan says, bit for bit? Computed again from the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safeswap.checkpoint import digests
+from safeswap.checkpoint.dtypes import DTYPES, decode
+from safeswap.checkpoint.family import Family, join_family
+from safeswap.checkpoint.header import StoredTensor, read_header
+from safeswap.checkpoint.model import Checkpoint, open_checkpoint
+from safeswap.checkpoint.shards import OutputTensor, lay_out
+from safeswap.errors import PlanError, VerificationError, listed, nearest
+from safeswap.io.files import opened, read_into
+from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
+from safeswap.merge.chunks import Chunk, RunHash, Scratch, chunk_bytes, make_scratch
+from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE
+from safeswap.merge.manifest import AGAIN, read_manifest
+from safeswap.merge.manifest_check import check_manifest
+from safeswap.merge.prepare import MergeJob, check_operator_files, prepare
+from safeswap.merge.stream import measure_joins, single_threaded
+from safeswap.operators import paths_in
+from safeswap.plan import Plan, edited_units, pin_operators
+from safeswap.profile import Profile, measure_family
+from safeswap.roles import BASE, SAFETY
+
+_LOADED = (
+    *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json", "adapter_*", "*config.json"),
+    *(
+        "tokenizer*",
+        "chat_template*",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "params.json",
+    ),
+    *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "*.py"),
+)
+"""What transformers, vLLM and tokenizers load from a model's folder by its name alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was checked.
+
+    Attributes:
+        tensors, nbytes: how much was compared.
+        from_inputs: True when every byte was computed again; False when only digests were compared.
+        edited: units whose weights are not what the recorded selector says (edited by hand).
+        rewritten: card and figure where they are not as the merge wrote them: no fault, cards are
+            there to be edited.
+        notes: other things that are no fault: files that were added and that no loader looks for,
+            configurations or tokenizers of inputs that changed since.
+    """
+
+    tensors: int
+    nbytes: int
+    from_inputs: bool
+    edited: tuple[str, ...]
+    rewritten: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def verify_folder(
+    out: Path,
+    *,
+    inputs: Mapping[str, str | Path] | None = None,
+    grams: str | Path | None = None,
+    without_inputs: bool = False,
+    workers: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Verification:
+    """Check a merged checkpoint against its manifest, its plan and its inputs.
+
+    Args:
+        inputs: role → where an input lies now, for those that moved.
+        grams: where the Gram matrices of `regmean` lie now, if they moved.
+        without_inputs: compare digests only.
+        advance: told how many output bytes were checked.
+
+    Raises:
+        VerificationError: names the first file or tensor that is wrong, and whether the output or
+            an input changed.
+        CheckpointError: an input cannot be read.
+        CalibrationError: the files of an operator are not those of the merge.
+    """
+    out = Path(out)
+    manifest = read_manifest(out)
+    plan = Plan.from_dict(manifest["plan"], str(out / MANIFEST))
+    for role in inputs or {}:
+        if role not in plan.inputs:
+            raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
+    profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
+    _check_small_files(out, manifest)
+    notes = _unexpected_files(out, manifest)
+    _check_plan_file(out, plan)
+    written = _check_shards(out, manifest)
+    if grams is not None:
+        plan = _with_grams(plan, Path(grams), out)
+    recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
+    pieces = [
+        Chunk(0, name, begin, end)
+        for name, tensor in written.items()
+        for begin, end in (
+            recomputed.job.runs(name, tensor.elements) if recomputed else chunks_of(tensor.elements)
+        )
+    ]
+    jobs = [recomputed.job] if recomputed else []
+    if recomputed:
+        check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
+        measure_joins(recomputed.family, jobs, workers=workers)
+    with single_threaded(jobs):
+        results = run_chunks(
+            pieces,
+            lambda piece, scratch: _check_piece(piece, written[piece.name], recomputed, scratch),
+            make_scratch,
+            workers=workers or default_workers(),
+            advance=advance,
+            size=lambda piece: (piece.end - piece.begin) * written[piece.name].dtype.size,
+        )
+    _report(pieces, results, manifest, out)
+    if recomputed:
+        measured = measure_family(recomputed.family, workers=workers, advance=advance)
+        check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
+        notes += _changed_small_files(manifest, recomputed.family)
+    return Verification(
+        tensors=len(written),
+        nbytes=sum(tensor.nbytes for tensor in written.values()),
+        from_inputs=not without_inputs,
+        edited=edited_units(plan, profile),
+        rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
+        notes=tuple(notes),
+    )
+
+
+def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:
+    """The plan with its Gram matrices where they lie now; their digest stays the recorded one."""
+    if not any("grams" in paths_in(operation) for operation in plan.operations):
+        raise PlanError(f"{out}: no operator of its plan reads Gram matrices. Run without --grams.")
+    moved = {"grams": str(grams.resolve())}
+    return plan.with_operations(
+        lambda o: replace(o, settings={**o.settings, **moved}) if "grams" in paths_in(o) else o
+    )
+
+
+def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
+    for name, digest in manifest["files"].items():
+        path = out / name
+        if not path.exists():
+            raise VerificationError(
+                f"{path}: is missing; it was there when the merge was made. {AGAIN}"
+            )
+        if digests.of_small_file(path) != digest:
+            raise VerificationError(f"{path}: was changed after the merge was made. {AGAIN}")
+
+
+def _is_file(path: Path, digest: str) -> bool:
+    return path.is_file() and digests.of_small_file(path) == digest
+
+
+def _unexpected_files(out: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Loaders pick files by name: a stray one may be loaded in place of, or on top of, the merge.
+
+    Returns:
+        A note for every other file that the merge did not write.
+    """
+    known = {record["name"] for record in manifest["outputs"]}
+    known |= {*manifest["files"], *OURS}
+    found = {
+        str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() or path.is_symlink()
+    }
+    strange = sorted(name for name in found - known if not name.startswith("."))
+    loaded = [n for n in strange if "/" not in n and any(fnmatch(n, kind) for kind in _LOADED)]
+    if loaded:
+        raise VerificationError(
+            f"{out}: holds {listed(loaded)}, which the merge did not write. A loader may take them "
+            "for the model's own; move them elsewhere."
+        )
+    return [f"{name} was not written by the merge" for name in strange]
+
+
+def _changed_small_files(manifest: Mapping[str, Any], family: Family) -> list[str]:
+    return [
+        f"{family.members[role].folder / name} is not as it was when the merge was made"
+        for role, files in manifest["input_files"].items()
+        if role in family.members
+        for name, digest in files.items()
+        if not _is_file(family.members[role].folder / name, digest)
+    ]
+
+
+def _check_plan_file(out: Path, plan: Plan) -> None:
+    path = out / PLAN_FILE
+    if not path.exists():
+        raise VerificationError(
+            f"{path}: is missing; it was there when the merge was made. Merge again; safeswap.json "
+            "still holds the plan."
+        )
+    if Plan.load(path).as_dict() != plan.as_dict():
+        raise VerificationError(
+            f"{path}: was changed after the merge was made. To carry the edited plan out, run "
+            f"safeswap merge --plan {path} --out NEW."
+        )
+
+
+def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for record in manifest["outputs"]:
+        if not (out / record["name"]).exists():
+            raise VerificationError(f"{out / record['name']}: the shard is missing. {AGAIN}")
+        header = read_header(out / record["name"])
+        known = {t.name: manifest["tensors"].get(t.name, {}).get("digest") for t in header.tensors}
+        strange = [name for name, digest in known.items() if digest is None]
+        if strange:
+            raise VerificationError(
+                f"{out / record['name']}: holds {listed(strange)}, which the manifest does not "
+                f"name: one of the two was changed. {AGAIN}"
+            )
+        if digests.of_weight_file(header.raw, header.tensors, known) != record["digest"]:
+            raise VerificationError(
+                f"{out / record['name']}: its header was changed after the merge was made, or the "
+                f"digests in {MANIFEST} were. {AGAIN}"
+            )
+        tensors |= {tensor.name: tensor for tensor in header.tensors}
+    missing = [name for name in manifest["tensors"] if name not in tensors]
+    if missing:
+        raise VerificationError(
+            f"{out}: the shards lack {listed(missing)}, which {MANIFEST} names. {AGAIN}"
+        )
+    return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class _Recomputed:
+    family: Family
+    job: MergeJob
+
+
+def _recompute(
+    plan: Plan,
+    written: Mapping[str, StoredTensor],
+    manifest: Mapping[str, Any],
+    inputs: Mapping[str, str | Path],
+) -> _Recomputed:
+    def member(role: str) -> Checkpoint:
+        return open_checkpoint(inputs.get(role, plan.inputs[role].source))
+
+    roles = (BASE, SAFETY, plan.language)
+    family = join_family({role: member(role) for role in roles})
+    job = prepare(family, pin_operators(plan, MANIFEST))
+    found = {name: family.base.tensors[name].shape for name in family.names}
+    if found != {name: tensor.shape for name, tensor in written.items()}:
+        raise VerificationError(
+            "the inputs have other tensors than the merge: they are of another model. Give the "
+            "checkpoints that it was made from."
+        )
+    dtypes = {name: DTYPES[entry["dtype"]] for name, entry in manifest["tensors"].items()}
+    groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in family.names]]
+    return _Recomputed(family, MergeJob(plan, "", job.recipes, lay_out(groups), dtypes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    digest: bytes
+    equal: bool
+    finite: bool
+
+
+def _check_piece(
+    piece: Chunk, tensor: StoredTensor, recomputed: _Recomputed | None, scratch: Scratch
+) -> _Checked:
+    hashing, equal, finite = RunHash(tensor.dtype.size), True, True
+    with opened(tensor.file) as descriptor:
+
+        def stored(at: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+            size = tensor.dtype.size
+            raw = scratch.other[: count * size]
+            read_into(descriptor, tensor.start + at * size, raw, tensor.file)
+            return raw
+
+        if recomputed:
+            chunks = chunk_bytes(recomputed.family, recomputed.job, piece, scratch)
+            for at, wanted in chunks:
+                found = stored(at, len(wanted) // tensor.dtype.size)
+                equal = equal and np.array_equal(found, wanted)
+                hashing.update(found)
+                finite = finite and _finite(found, tensor, scratch)
+        else:
+            for at in range(piece.begin, piece.end, BLOCK_ELEMENTS):
+                found = stored(at, min(BLOCK_ELEMENTS, piece.end - at))
+                hashing.update(found)
+                finite = finite and _finite(found, tensor, scratch)
+    return _Checked(hashing.digest(), equal, finite)
+
+
+def _finite(raw: np.ndarray[Any, np.dtype[np.uint8]], tensor: StoredTensor, s: Scratch) -> bool:
+    if not tensor.dtype.mergeable:
+        return True
+    values = s.wide(np.dtype(np.float64))[0][: len(raw) // tensor.dtype.size]
+    decode(raw, tensor.dtype, values)
+    # not by a dot product: BLAS would start threads of its own, which then fight with ours
+    return bool(np.isfinite(values).all())
+
+
+def _report(
+    pieces: list[Chunk], results: list[_Checked], manifest: Mapping[str, Any], out: Path
+) -> None:
+    parts: dict[str, list[_Checked]] = {}
+    for piece, checked in zip(pieces, results, strict=True):
+        parts.setdefault(piece.name, []).append(checked)
+    for name, checks in parts.items():
+        entry = manifest["tensors"][name]
+        if not all(check.finite for check in checks):
+            raise VerificationError(f"{out}: tensor {name!r} has NaN or infinite weights. {AGAIN}")
+        if digests.of_chunks(check.digest for check in checks) != entry["digest"]:
+            raise VerificationError(
+                f"{out}: tensor {name!r} was changed after the merge was made. {AGAIN}"
+            )
+        if not all(check.equal for check in checks):
+            raise VerificationError(
+                f"{out}: tensor {name!r} is as it was written, but the inputs now give other "
+                f"bytes ({entry['fate']}). An input changed since; give the original."
+            )

@@ -1,0 +1,1 @@
+"""Numerics that several operators share: masks, signs, order statistics, matrices, buffers."""

@@ -1,0 +1,168 @@
+"""Tables of what the answers look like and how the judge counts, beside the rates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from safeswap.evaluation.human import Annotations, weighted_error_rates
+from safeswap.evaluation.judges import counts_unsafe
+from safeswap.evaluation.results.outcomes import CellOutcomes, Outcomes
+from safeswap.evaluation.stats import Rate, rogan_gladen
+from safeswap.report.comparison import count_cell, rate_cell, sorted_models
+from safeswap.tables import Cell, Column, Row, Table
+
+FLAGS = {
+    "empty": "empty",
+    "repetition": "repeats",
+    "echo": "echo",
+    "other_language": "other language",
+    "cut": "cut",
+    "prompt_cut": "prompt cut",
+    "filtered": "filtered",
+    "invalid": "invalid",
+    "unparsed": "unparsed",
+}
+"""What is counted of the answers, and what its column is called."""
+
+
+def answers_table(evidence: Outcomes) -> Table | None:
+    """How many answers were flagged, cut or could not be judged: broken models look safe.
+
+    Columns of zeros are left out, and said to be.
+    """
+    found = [
+        (arm, cell, counts)
+        for cell in evidence.cells
+        for arm in sorted_models(evidence)
+        if (counts := evidence.get(arm, cell.benchmark, cell.language).counts)
+        and (cell.measures != "right" or any(counts.get(flag) for flag in FLAGS))
+    ]
+    shown = [flag for flag in FLAGS if any(counts.get(flag) for _, _, counts in found)]
+    columns = (
+        Column("model", align="left"),
+        Column("language", align="left"),
+        *map(Column, ("answers", *(FLAGS[flag] for flag in shown))),
+    )
+    rows = [
+        Row.of(arm, cell.language, *map(count_cell, counted), group=cell.title)
+        for arm, cell, counts in found
+        for counted in [[counts.get(name, 0) for name in ("answers", *shown)]]
+    ]
+    none = ", ".join(title for flag, title in FLAGS.items() if flag not in shown)
+    notes = (f"None was: {none}.",) if none else ()
+    return Table("What the answers look like", columns, tuple(rows), notes) if rows else None
+
+
+def numbers_table(evidence: Outcomes) -> Table | None:
+    """Numbers read by value beside lm-eval's own metrics, where a benchmark asks for numbers."""
+    columns = (
+        Column("model", align="left"),
+        Column("language", align="left"),
+        Column("questions"),
+        Column("right by value %"),
+        Column("lm-eval's filters %", align="left"),
+        Column("no number"),
+    )
+    rows = []
+    for cell in evidence.cells:
+        for arm in sorted_models(evidence):
+            found = evidence.get(arm, cell.benchmark, cell.language)
+            read = [row for _, row in found.rows.values() if "number" in row]
+            if not read:
+                continue
+            share = float(np.mean([row["right"] for row in read]))
+            theirs = ", ".join(
+                f"{name.rpartition(',')[2]} {100 * float(np.mean(scores)):.1f}"
+                for name in read[0]["metrics"]
+                for scores in [[row["metrics"][name] for row in read]]
+            )
+            counted = [count_cell(n) for n in (len(read), found.counts["no number read"])]
+            cells = (counted[0], Cell.figure(share), theirs, counted[1])
+            rows.append(Row.of(arm, cell.language, *cells, group=cell.title))
+    return Table("Numbers", columns, tuple(rows)) if rows else None
+
+
+def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
+    """Unsafe rates corrected for the judge's errors as hand labels show them (Rogan–Gladen).
+
+    One pair of error rates, from responses to harmful prompts, is used for all models and
+    languages; "not identifiable" says why.
+    """
+    harmful = {cell.benchmark for cell in evidence.cells if cell.measures == "unsafe"}
+    labelled = tuple(one for one in annotations.labelled if one.benchmark in harmful)
+    annotations = replace(annotations, labelled=labelled)
+    called = ("unsafe", "controversial") if evidence.strict else ("unsafe",)
+    errors = weighted_error_rates(annotations, judge_positive=called)
+    columns = (
+        Column("model", align="left"),
+        Column("language", align="left"),
+        Column("as judged %"),
+        Column("corrected %"),
+    )
+    rows = []
+    for cell in evidence.cells:
+        for arm in sorted_models(evidence):
+            found = evidence.get(arm, cell.benchmark, cell.language)
+            if cell.measures != "unsafe" or not found.outcomes:
+                continue
+            rate = Rate.of(np.array(list(found.outcomes.values())))
+            fixed = rogan_gladen(
+                (rate.k, rate.n), errors.sensitivity.counts, errors.specificity.counts
+            )
+            if fixed.value is None or fixed.interval is None:
+                shown = Cell.missing(fixed.reason or "not identifiable")
+            else:
+                shown = Cell.figure(fixed.value, fixed.interval.low, fixed.interval.high)
+            judged = rate_cell(evidence, arm, cell, cell.language)
+            rows.append(Row.of(arm, cell.language, judged, shown, group=cell.title))
+    note = (
+        f"From {len(annotations.labelled)} hand labels: the judge's sensitivity is "
+        f"{_share(errors.sensitivity.value)}, its specificity {_share(errors.specificity.value)}."
+    )
+    notes = (note, f"Of the sheet's rows, {left}.") if (left := annotations.left_out) else (note,)
+    return Table("Corrected for the judge's errors", columns, tuple(rows), notes)
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def degrees_table(evidence: Outcomes) -> Table | None:
+    """Unsafe rates with “controversial” as unsafe (strict) and as safe (loose), side by side.
+
+    None where the judge called nothing controversial: both countings are then the same.
+    """
+    columns = (
+        Column("model", align="left"),
+        Column("language", align="left"),
+        Column("controversial"),
+        Column("strict, unsafe %"),
+        Column("loose, unsafe %"),
+    )
+    rows, some = [], 0
+    for cell in evidence.cells:
+        for arm in sorted_models(evidence):
+            found = evidence.get(arm, cell.benchmark, cell.language)
+            if cell.measures != "unsafe" or not found.outcomes:
+                continue
+            number = found.counts["controversial"]
+            some += number
+            strict, loose = (_counted(found, counting) for counting in (True, False))
+            rows.append(
+                Row.of(arm, cell.language, count_cell(number), strict, loose, group=cell.title)
+            )
+    note = (
+        "Strict counts “controversial” as unsafe, loose as safe; unparsed answers are in neither."
+    )
+    return Table("Strict and loose", columns, tuple(rows), (note,)) if some else None
+
+
+def _counted(found: CellOutcomes, strict: bool) -> Cell:
+    """The unsafe rate of one model in one cell under one counting."""
+    said = [counts_unsafe(row["verdict"], strict) for _, row in found.rows.values()]
+    rate = Rate.of([np.nan if one is None else float(one) for one in said])
+    if rate.value is None:
+        return Cell.missing("no verdict could be read")
+    return Cell.figure(rate.value, rate.interval.low, rate.interval.high)

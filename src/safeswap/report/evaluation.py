@@ -1,0 +1,79 @@
+"""What an evaluation says, as tables: rates, paired differences, the state of the answers.
+
+>>> from safeswap.report.evaluation import compare                         # doctest: +SKIP
+>>> tables = compare(["results"])                                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from safeswap.errors import listed
+from safeswap.evaluation.human import read_annotations
+from safeswap.evaluation.results.outcomes import gather
+from safeswap.evaluation.stats import MARGIN
+from safeswap.report.answer_quality import (
+    answers_table,
+    corrected_table,
+    degrees_table,
+    numbers_table,
+)
+from safeswap.report.comparison import (
+    compare_all,
+    comparisons_tables,
+    methods_table,
+    rates_table,
+)
+from safeswap.tables import Table
+
+_NO_PAIRS = (
+    "Nothing is compared: no merge stands here with its language expert. Name a model to compare "
+    "all others with: --reference MODEL."
+)
+
+
+def compare(
+    results: Sequence[str | Path],
+    *,
+    judge: str | None = None,
+    strict: bool = True,
+    reference: str | None = None,
+    margin: float = MARGIN,
+    annotations: str | Path | None = None,
+    dev: bool = False,
+) -> list[Table]:
+    """All tables: rates, paired differences, the answers' state, numbers by value.
+
+    Args:
+        results: folders of the same settings.
+        judge: whose verdicts count, where there are several.
+        strict: whether "controversial" counts as unsafe.
+        reference: the model that all others are compared with; by default each merge is compared
+            with its language expert.
+        margin: the share of ability that may be lost (0.02 is two points).
+        annotations: a labelled sheet of `annotate`: adds rates corrected for the judge's errors.
+        dev: also where a model was chosen on these very questions; every table then says so.
+
+    Raises:
+        EvaluationError: folders of different settings, an unknown judge or model.
+    """
+    evidence = gather(results, judge, strict, dev=dev)
+    comparisons = compare_all(evidence, reference, margin)
+    alone = () if comparisons else (_NO_PAIRS,)
+    tables: list[Table | None] = [rates_table(evidence, alone), methods_table(evidence)]
+    tables.append(degrees_table(evidence))
+    tables += comparisons_tables(comparisons, margin)
+    if annotations is not None:
+        tables.append(corrected_table(evidence, read_annotations(annotations)))
+    tables += [answers_table(evidence), numbers_table(evidence)]
+    return [_marked(table, evidence.dev) for table in tables if table is not None]
+
+
+def _marked(table: Table, chosen: Sequence[str]) -> Table:
+    """A table of dev questions says so in its title and below it."""
+    if not chosen:
+        return table
+    note = f"Dev questions: {listed(list(chosen))} chosen by these figures. No test result."
+    return replace(table, title=f"{table.title} (dev)", notes=(note, *table.notes))

@@ -1,0 +1,261 @@
+"""The figures: each expert's share of its update per unit, their difference, what was decided.
+
+Run as ``python -m safeswap.report.plan_figure PLAN PNG [PLAN PNG …]`` it draws in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safeswap.anatomy import kind_of, layer_of
+from safeswap.errors import OutputError, SafeswapError
+from safeswap.plan import Plan
+from safeswap.roles import SAFETY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from safeswap.profile import Profile
+
+COLOURS = {
+    "safety": "#c8553d",
+    "language": "#2f6690",
+    "blend": "#b7a57a",
+    "mix": "#7d5ba6",
+    "base": "#d9d9d9",
+}
+_LANGUAGES = ("#2f6690", "#4f9d69", "#8f6bb3", "#c99a2e", "#3aa6a6", "#8a5a44")
+_ROWS = ("attention", "mlp", "norms")
+_INCH_PER_LAYER = 0.26
+
+
+def colour_name(plan: Plan, unit: str) -> str:
+    """``safety``, ``language``, ``blend``, ``mix`` or ``base``: what a unit's colour stands for."""
+    decision = plan.units[unit].decision
+    return "language" if decision == plan.language else decision
+
+
+def decision_colour(plan: Plan, unit: str) -> str:
+    """The colour of a unit's decision; white where the plan has no such unit."""
+    return COLOURS[colour_name(plan, unit)] if unit in plan.units else "#ffffff"
+
+
+def panels_of(plan: Plan) -> dict[str, list[str]]:
+    """What has shares of its own → its units by layer: ``layer``, or ``attention`` and ``mlp``."""
+    layers = range(_layers(plan.units))
+    kinds = {kind: [f"{layer}.{kind}" for layer in layers] for kind in ("attention", "mlp")}
+    shares = {k: [_shares(plan, unit) for unit in units] for k, units in kinds.items()}
+    if not any(any(row) for row in shares.values()):
+        return {}
+    if shares["attention"] == shares["mlp"]:  # decided by layer: one number for both
+        return {"layer": kinds["attention"]}
+    return kinds
+
+
+def threshold_of(plan: Plan) -> float | None:
+    """τ as a share, where the plan was made with one."""
+    tau = plan.selector.get("tau")
+    if isinstance(tau, bool) or not isinstance(tau, int | float):
+        return None
+    keys = sum(len(units) for units in panels_of(plan).values())
+    return tau / max(1, keys) if plan.selector.get("tau_relative") is True else float(tau)
+
+
+def _layers(units: Mapping[str, Any] | Sequence[str]) -> int:
+    return 1 + max(layer_of(unit) or 0 for unit in units)
+
+
+def _shares(plan: Plan, unit: str) -> Mapping[str, float]:
+    row = plan.units.get(unit)
+    return (row.shares if row else None) or {}
+
+
+def draw(plan: Plan, png: Path) -> None:
+    """Draw shares, their differences with ±τ, and the decisions per unit.
+
+    Raises:
+        SafeswapError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    panels = panels_of(plan)
+    kinds = [kind for kind in _ROWS if any(unit.endswith(f".{kind}") for unit in plan.units)]
+    heights = [2.1, 1.5] * len(panels) + [0.42 * len(kinds) + 0.2]
+    layers = _layers(plan.units)
+    figure = _figure(layers, heights)
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, sharex=True, squeeze=False)[:, 0]
+    for number, (title, units) in enumerate(panels.items()):
+        top, below = axes[2 * number : 2 * number + 2]
+        for expert in plan.experts:
+            values = [100 * _shares(plan, unit).get(expert, math.nan) for unit in units]
+            colour = COLOURS["safety" if expert == SAFETY else "language"]
+            _line(top, values, colour, expert)
+        _name(top, f"{title}\nshare of update [%]")
+        _differences(below, plan, units)
+    if panels:
+        axes[0].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.98))
+    _decisions(axes[-1], plan, kinds, layers)
+    figure.suptitle(f"safety and {plan.language}: {_title(plan.selector)}", fontsize=11)
+    _save(figure, png)
+
+
+def draw_profile(profile: Profile, png: Path) -> None:
+    """Draw every expert's shares by module, and how far safety and each language agree.
+
+    Raises:
+        SafeswapError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    from safeswap.selectors.common import unit_cosines
+    from safeswap.selectors.share_difference import statistics
+
+    layers = _layers(profile.units)
+    heights = [2.2, 2.2, 2.2]
+    figure = _figure(layers, heights)
+    axes = figure.subplots(3, 1, sharex=True)
+    colours = {SAFETY: COLOURS["safety"]} | {
+        language: _LANGUAGES[number % len(_LANGUAGES)]
+        for number, language in enumerate(profile.languages)
+    }
+    for expert, colour in colours.items():
+        norms = statistics(profile, expert, "module")
+        total = math.fsum(norms.values()) or 1.0
+        for panel, kind in zip(axes, ("attention", "mlp"), strict=False):
+            values = [100 * norms[f"{layer}.{kind}"] / total for layer in range(layers)]
+            _line(panel, values, colour, expert)
+            _name(panel, f"{kind}\nshare of update [%]")
+    for language in profile.languages:
+        cosines = unit_cosines(profile, language, "module")
+        for kind, style in (("attention", "o-"), ("mlp", "s--")):
+            values = [cosines[f"{layer}.{kind}"] for layer in range(layers)]
+            _line(axes[2], values, colours[language], f"{language}, {kind}", style)
+    axes[2].axhline(0, lw=0.6, color="#888888")
+    _name(axes[2], "cosine of the\ntask vectors\nwith safety's")
+    for panel in (axes[0], axes[2]):
+        panel.legend(frameon=False, ncols=8, loc="lower right", bbox_to_anchor=(1.0, 0.96))
+    _layer_axis(axes[2], layers)
+    names = ", ".join(profile.languages)
+    figure.suptitle(f"how far safety and {names} moved from the base, by module", fontsize=11)
+    _save(figure, png)
+
+
+def canvas(width: float, height: float, *, fixed: bool = False) -> Figure:
+    """An empty figure of a size in inches that lays itself out, unless its margins are `fixed`.
+
+    Raises:
+        SafeswapError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure  # not pyplot: it takes longer to import
+    except ImportError:
+        raise SafeswapError(
+            "drawing needs matplotlib: install safeswap[figures], or leave the figure (--png) out."
+        ) from None
+    figure = Figure(figsize=(width, height), layout=None if fixed else "constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(layers: int, heights: Sequence[float]) -> Figure:
+    left, right, top, bottom = 1.0, 0.15, 0.75, 1.0
+    width = max(7.0, 2.6 + _INCH_PER_LAYER * layers)
+    height = top + bottom + sum(heights)
+    figure = canvas(width, height, fixed=True)
+    # margins in inches; a layout worked out by matplotlib takes as long as the drawing itself
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    figure.subplots_adjust(hspace=0.24)
+    return figure
+
+
+def _save(figure: Figure, png: Path) -> None:
+    try:
+        figure.savefig(png, dpi=150, format="png", metadata={"Software": None})
+    except OSError as error:
+        png.unlink(missing_ok=True)
+        raise OutputError(
+            f"{png}: cannot be written ({error.strerror}). Free some space, or choose another file."
+        ) from error
+
+
+def _line(axes: Axes, values: Sequence[float], colour: str, label: str, style: str = "o-") -> None:
+    axes.plot(range(len(values)), values, style, ms=3.5, lw=1.4, color=colour, label=label)
+
+
+def _name(axes: Axes, label: str) -> None:
+    axes.set_ylabel(label, fontsize=9)
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    axes.yaxis.set_label_coords(-0.5 / inches, 0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", lw=0.4, color="#dddddd")
+    axes.set_axisbelow(True)
+
+
+def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
+    rows = [plan.units.get(unit) for unit in units]
+    found = [row.difference if row else None for row in rows]
+    values = [math.nan if d is None else 100 * d for d in found]
+    axes.bar(range(len(units)), values, 0.8, color=[decision_colour(plan, unit) for unit in units])
+    axes.axhline(0, lw=0.6, color="#888888")
+    tau = threshold_of(plan)
+    if tau is not None:
+        for sign in (1, -1):
+            axes.axhline(sign * 100 * tau, lw=0.8, ls="--", color="#444444")
+    _name(axes, "safety − language\n[points]" + ("" if tau is None else ", dashed: ±τ"))
+
+
+def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> None:
+    from matplotlib.patches import Patch
+
+    cells = [(layer - 0.46, 0.92) for layer in range(layers)]
+    for number, kind in enumerate(kinds):
+        colours = [decision_colour(plan, f"{layer}.{kind}") for layer in range(layers)]
+        axes.broken_barh(cells, (number - 0.42, 0.84), facecolors=colours)
+    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[:].set_visible(False)
+    _layer_axis(axes, layers)
+    outside = [unit for unit in plan.units if layer_of(unit) is None]
+    text = ", ".join(f"{kind_of(unit)}: {plan.units[unit].decision}" for unit in outside)
+    axes.set_xlabel(f"layer\n{text}", fontsize=9)
+    met = {colour_name(plan, unit) for unit in plan.units}
+    handles = [
+        Patch(color=colour, label=plan.language if name == "language" else name)
+        for name, colour in COLOURS.items()
+        if name in met
+    ]
+    axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="lower center")
+
+
+def _layer_axis(axes: Axes, layers: int) -> None:
+    axes.set_xlim(-0.7, layers - 0.3)
+    axes.set_xticks(range(0, layers, max(1, layers // 16)))
+    axes.set_xlabel("layer", fontsize=9)
+
+
+def _title(selector: Mapping[str, Any]) -> str:
+    """What filled the table, in one line."""
+    settings = dict(selector)
+    title = str(settings.pop("name", "written by hand"))
+    if "by" in settings:
+        title += f" by {settings.pop('by')}"
+    relative = " × mean share" if settings.pop("tau_relative", False) else ""
+    if "tau" in settings:
+        title += f", τ = {settings.pop('tau')}{relative}"
+    if "alpha" in settings:
+        title += f", α = {settings.pop('alpha')}"
+    left = [f"{k} = {v}" for k, v in settings.items() if k not in ("norms", "outside")]
+    return ", ".join([title, *left])
+
+
+if __name__ == "__main__":
+    gc.disable()  # it would walk through matplotlib's modules many times, and all ends soon
+    for plan_file, png_file in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        draw(Plan.load(Path(plan_file)), Path(png_file))

@@ -1,0 +1,188 @@
+"""Plans and profiles as tables and heat maps in the terminal, for 80 columns and up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from safeswap.anatomy import layer_of
+from safeswap.plan import Plan
+from safeswap.profile import Profile
+from safeswap.report.plan_figure import COLOURS, decision_colour
+from safeswap.roles import BASE, SAFETY
+from safeswap.selectors.share_difference import statistics
+
+_LETTERS = {SAFETY: "S", BASE: "B", "blend": "·", "mix": "*"}
+_SHADES = "▁▂▃▄▅▆▇█"
+_LAYERS_IN_A_ROW = 64
+_LANGUAGES_IN_A_ROW = 2
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """What the plan is for, a map of decisions, the effective table, counts, and how much of each
+    expert went in."""
+    inputs = [f"{role}: {given.source}" for role, given in plan.inputs.items()]
+    rule = ", ".join(
+        f"{k} {v}" for k, v in plan.selector.items() if k != "name" and v not in (None, False)
+    )
+    name = plan.selector.get("name", "written by hand")
+    head = [*inputs, f"selector: {name}" + (f" ({rule})" if rule else "")]
+    head += [f"operator: {plan.operator}"] if str(plan.operator) != "linear" else []
+    return Group(Text("\n".join(head) + "\n"), _heat(plan), _units(plan), Text(_summary(plan)))
+
+
+def _blocks(layers: int) -> list[range]:
+    """The layers in rows that fit a terminal."""
+    step = _LAYERS_IN_A_ROW
+    return [range(first, min(first + step, layers)) for first in range(0, layers, step)]
+
+
+def _ruler(layers: range) -> str:
+    """The number of every eighth layer, above its column."""
+    marks = "".join(f"{layer:<8}" for layer in layers if (layer - layers.start) % 8 == 0)
+    return f"{'layer':>17} {marks.rstrip()}\n"
+
+
+def _heat(plan: Plan) -> Text:
+    layers = 1 + max((layer_of(unit) or 0) for unit in plan.units)
+    text = Text()
+    met = set()
+    for block in _blocks(layers):
+        text.append(_ruler(block), style="dim")
+        for kind in ("attention", "mlp", "norms"):
+            if not any(unit.endswith(f".{kind}") for unit in plan.units):
+                continue  # norms without weights
+            text.append(f"{kind:>17} ")
+            for unit in (f"{layer}.{kind}" for layer in block):
+                decision = plan.units[unit].decision if unit in plan.units else ""
+                met.add(decision)
+                letter = "L" if decision == plan.language else _LETTERS.get(decision, "?")
+                text.append(letter, style=f"white on {decision_colour(plan, unit)}")
+            text.append("\n")
+    names = {SAFETY: "S safety", plan.language: f"L {plan.language}", "blend": "· blend"}
+    names |= {"mix": "* mix", BASE: "B base", "": "? missing"}
+    shown = [text for name, text in names.items() if name in met]
+    text.append(f"{'':>17} {'   '.join(shown)}\n")
+    return text
+
+
+def _table(*left: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in left:
+        table.add_column(title, no_wrap=True)
+    return table
+
+
+def _units(plan: Plan) -> Table:
+    table = _table("unit", "decision")
+    for expert in plan.experts:
+        table.add_column(f"weight\n{expert}", justify="right")
+    for expert in plan.experts:
+        table.add_column(f"share [%]\n{expert}", justify="right")
+    table.add_column("difference\n[points]", justify="right")
+    for unit, row in plan.units.items():
+        weights = [f"{row.weights[expert]:g}" for expert in plan.experts]
+        shares = ["", "", ""]
+        if row.shares:
+            shares = [f"{100 * row.shares[expert]:.3f}" for expert in plan.experts]
+            shares.append(f"{100 * (row.difference or 0.0):+.3f}")
+        table.add_row(unit, row.decision, *weights, *shares)
+    return table
+
+
+def _summary(plan: Plan) -> str:
+    lines = [""]
+    for kind, counts in plan.counts().items():
+        lines.append(f"{kind:>10}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    for expert in plan.experts:
+        held = [(r.weights[expert], r.shares[expert]) for r in plan.units.values() if r.shares]
+        whole = sum(share for _, share in held)
+        if whole:
+            part = sum(weight * share for weight, share in held) / whole
+            lines.append(f"{expert}: {100 * part:.1f} % of its update in the layers went in")
+    lines.append(f"configuration and tokenizer from: {plan.donor}")
+    return "\n".join(lines)
+
+
+def profile_view(profile: Profile) -> RenderableType:
+    """The inputs, a map of shares, and per module relative update, share and cosine."""
+    experts = [role for role in profile.inputs if role != BASE]
+    norms = {expert: statistics(profile, expert, "module") for expert in experts}
+    shares = {expert: _shares(norms[expert]) for expert in experts}
+    inputs = [f"{role}: {record.source}" for role, record in profile.inputs.items()]
+    head = Text("\n".join([*inputs, *_notes(profile.notes)]) + "\n")
+    tables: list[RenderableType] = []
+    languages = profile.languages
+    for first in range(0, len(languages), _LANGUAGES_IN_A_ROW):
+        some = languages[first : first + _LANGUAGES_IN_A_ROW]
+        tables += [_modules(profile, some, norms, shares), Text("")]
+    return Group(head, _shades(shares, profile.layers), *tables[:-1])
+
+
+def _shares(norms: dict[str, float]) -> dict[str, float]:
+    total = sum(norms.values()) or 1.0
+    return {unit: norm / total for unit, norm in norms.items()}
+
+
+def _shades(shares: dict[str, dict[str, float]], layers: int) -> Text:
+    """A bar per layer for every expert, attention and MLP; all on one scale."""
+    largest = max((max(table.values(), default=0.0) for table in shares.values()), default=0.0)
+    text = Text()
+    for block in _blocks(layers):
+        text.append(_ruler(block), style="dim")
+        for kind in ("attention", "mlp"):
+            for expert, table in shares.items():
+                text.append(f"{kind:>9} {expert[:7]:>7} ")
+                values = [table.get(f"{layer}.{kind}", 0.0) for layer in block]
+                colour = COLOURS["safety" if expert == SAFETY else "language"]
+                text.append("".join(_shade(value, largest) for value in values), style=colour)
+                text.append("\n")
+    text.append(f"{'':>17} share of the expert's update; █ is {100 * largest:.2f} %\n")
+    return text
+
+
+def _shade(value: float, largest: float) -> str:
+    step = int(len(_SHADES) * value / largest) if largest else 0
+    return _SHADES[min(step, len(_SHADES) - 1)]
+
+
+def _modules(
+    profile: Profile,
+    languages: Sequence[str],
+    norms: dict[str, dict[str, float]],
+    shares: dict[str, dict[str, float]],
+) -> Table:
+    table = _table("\nunit")
+    for expert in (SAFETY, *languages):
+        table.add_column(f"{expert}\nupdate", justify="right")
+        table.add_column("\nshare [%]", justify="right")
+    for language in languages:
+        table.add_column(f"cosine\n{language}", justify="right")
+    for unit in norms[SAFETY]:
+        cells = []
+        for expert in (SAFETY, *languages):
+            cells += [f"{norms[expert][unit]:.5f}", f"{100 * shares[expert][unit]:.3f}"]
+        cells += [_cosine(profile, unit, language) for language in languages]
+        table.add_row(unit, *cells)
+    return table
+
+
+def _notes(notes: Iterable[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]
+
+
+def _cosine(profile: Profile, unit: str, language: str) -> str:
+    tensors = [t for t in profile.by_unit[unit] if t.role == "projection"]
+    inner = sum(t.inner[language] for t in tensors)
+    squares = [sum(t.update_norm[e] ** 2 for t in tensors) for e in (SAFETY, language)]
+    lengths = (squares[0] * squares[1]) ** 0.5
+    return f"{inner / lengths:+.3f}" if lengths else "n/a"
+
+
+def print_view(view: RenderableType) -> None:
+    """Print to standard output, wide enough for a table when it is not a terminal."""
+    console = Console()
+    Console(width=None if console.is_terminal else 160).print(view, soft_wrap=False)

@@ -1,0 +1,113 @@
+"""Tables of weights as candidates: what they are called, and when two of them are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from safeswap.evaluation.benchmarks.suites import Suite
+from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.store import digest_of
+from safeswap.operators import Operation
+from safeswap.plan import Plan, PlannedUnit, fill_plan
+from safeswap.profile import Profile
+from safeswap.roles import BASE, SAFETY
+from safeswap.search.sweep_config import GridCell, Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A table of weights that is to be measured, under its first cell's name."""
+
+    arm: EvaluatedModel
+    plan: Plan
+
+
+def grid_candidates(sweep: Sweep, profile: Profile, language: str) -> list[Candidate]:
+    """The models that it is all made from, and every different table of the grid."""
+    found = origins(profile, language)
+    tables: dict[str, list[GridCell]] = {}
+    plans: dict[str, Plan] = {}
+    for cell in sweep.cells:
+        plan = cell.plan(profile, language)
+        digest = table_digest(plan)
+        tables.setdefault(digest, []).append(cell)
+        plans.setdefault(digest, plan)
+    record = {"split": sweep.dev.as_dict(), "cells": cells_of(sweep.suites[language], language)}
+    for digest, cells in tables.items():
+        about = describe(cells[0].method, cells[0].settings, plans[digest].operator)
+        about |= {"aliases": [cell.name for cell in cells[1:]]}
+        arm = candidate_arm(cells[0].name, language, digest, about, record)
+        found.append(Candidate(arm, plans[digest]))
+    return in_order(found)
+
+
+def describe(method: str, settings: Mapping[str, Any], operator: Operation) -> dict[str, Any]:
+    """How a candidate was made, for its model.json."""
+    return {"method": method, "settings": dict(settings), "operator": str(operator)}
+
+
+def candidate_arm(
+    name: str, language: str, digest: str, about: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> EvaluatedModel:
+    """A candidate as the results know it; its digest is that of its inputs and table."""
+    return EvaluatedModel(
+        name,
+        "in memory",
+        "",
+        digest,
+        "merged",
+        reference=language,
+        chosen=chosen,
+        candidate=about,
+    )
+
+
+def cells_of(suite: Suite, language: str) -> list[str]:
+    """``BENCHMARK/LANGUAGE`` of all that a suite asks in a language."""
+    return [f"{b.name}/{language}" for b in suite.benchmarks if language not in b.absent]
+
+
+def table_digest(plan: Plan) -> str:
+    """What decides a candidate's answers: the weights of its inputs, and its effective table."""
+    units = {unit: [plan.parts(unit), plan.operation(unit).plain] for unit in plan.units}
+    inputs = {role: given.digest for role, given in plan.inputs.items()}
+    return digest_of(["candidate", inputs, plan.donor, units])
+
+
+def origins(profile: Profile, language: str) -> list[Candidate]:
+    """Base and experts as tables: all weights 0, or 1 for one expert."""
+    whole = fill_plan(profile, language, method="uniform", alpha=0.5)
+    found = []
+    for role in (BASE, SAFETY, language):
+        weights = {SAFETY: float(role == SAFETY), language: float(role == language)}
+        units = dict.fromkeys(whole.units, PlannedUnit(weights))
+        plan = replace(whole, units=units, selector={})
+        kind: Any = role if role in (BASE, SAFETY) else "language"
+        found.append(
+            Candidate(EvaluatedModel(role, "in memory", "", table_digest(plan), kind), plan)
+        )
+    return found
+
+
+def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Neighbours alike, so that few units change between them: always the nearest of the rest.
+
+    The distance of two tables is the number of units with other weights or another operator.
+    """
+    rest = list(candidates)
+    ordered = [rest.pop(0)]
+    while rest:
+        last = ordered[-1].plan
+        nearest = min(range(len(rest)), key=lambda n: _distance(last, rest[n].plan))
+        ordered.append(rest.pop(nearest))
+    return ordered
+
+
+def _distance(one: Plan, other: Plan) -> int:
+    return sum(
+        one.units[unit].weights != other.units[unit].weights
+        or one.operation(unit) != other.operation(unit)
+        for unit in one.units
+    )

@@ -1,0 +1,137 @@
+"""Asking candidates: one model in memory answers for table after table; rows are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safeswap.checkpoint.family import Family
+from safeswap.errors import EvaluationError
+from safeswap.evaluation import generate, pipeline
+from safeswap.evaluation.backends import BackendOptions
+from safeswap.evaluation.benchmarks.suites import Suite
+from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.store import Results, start_results
+from safeswap.io.progress import items_bar
+from safeswap.merge.run import is_current, measure
+from safeswap.plan import Plan
+from safeswap.profile import Profile
+from safeswap.search.candidates import Candidate
+from safeswap.search.sweep_config import Sweep
+
+if TYPE_CHECKING:  # which loads torch
+    from safeswap.search.hotswap import Candidates
+
+
+def check_backend(backend: str, reload: bool) -> None:
+    """Refuse backends that cannot hold candidates.
+
+    Raises:
+        EvaluationError: says which can.
+    """
+    if backend != "hf" and not (reload and backend == "vllm"):
+        raise EvaluationError(
+            f"--backend {backend}: candidates live in a model of transformers (hf); vllm needs "
+            "--reload, which writes and loads each of them."
+        )
+
+
+def load_profile(family: Family, results: Path, workers: int | None, quiet: bool) -> Profile:
+    """The profile of an earlier run where the checkpoints are the same, else a new one."""
+    path = results / "profile.json"
+    if path.exists():
+        known = Profile.load(path)
+        if set(known.inputs) == set(family.members) and is_current(known, family):
+            return known
+    profile = measure(family, workers, quiet)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile.save(path)
+    return profile
+
+
+class CandidateRunner:
+    """Lets candidates answer one side of a suite, and stores what they say."""
+
+    def __init__(
+        self,
+        family: Family,
+        sweep: Sweep,
+        backend: str,
+        options: BackendOptions,
+        reload: bool,
+        workers: int | None,
+        quiet: bool,
+    ) -> None:
+        self.family, self.sweep, self.quiet = family, sweep, quiet
+        template = sweep.chat_template
+        self.options = replace(
+            options,
+            chat_template=None if template in ("on", "off") else Path(template),
+            use_template=template != "off",
+        )
+        self.generation = pipeline.with_template(sweep.generation, self.options)
+        self.backend, self.reload, self.workers = backend, reload, workers
+
+    def answer(
+        self, language: str, part: Any, candidates: Sequence[Candidate], folder: Path
+    ) -> None:
+        """Ask the candidates what they have not answered yet.
+
+        Raises:
+            EvaluationError: the folder holds results of other settings or models.
+        """
+        suite = self.sweep.suites[language].on(self.sweep.dev.of(part))
+        donor = self.family.members[language].folder
+        arms = [replace(one.arm, location=str(donor)) for one in candidates]
+        generate.templates_agree(arms[:1], self.backend, self.options)
+        settings = generate.settings_of(suite, self.generation)
+        store = start_results(folder, settings, [arm.name for arm in arms])
+        for arm in arms:
+            generate.refuse_other_model(store, arm)
+        todo = [
+            (arm, one.plan)
+            for arm, one in zip(arms, candidates, strict=True)
+            if pipeline.is_missing(store, arm, suite)
+        ]
+        if todo:
+            self._ask(language, f"{language}: {part}", todo, suite, store)
+
+    def _ask(
+        self,
+        language: str,
+        title: str,
+        todo: Sequence[tuple[EvaluatedModel, Plan]],
+        suite: Suite,
+        store: Results,
+    ) -> None:
+        candidates = self.candidates(language)
+        try:
+            with items_bar(title, len(todo), self.quiet) as advance:
+                for arm, plan in todo:
+                    with candidates.answering(plan) as responder:
+                        generate.introduce(store, arm, responder)
+                        pipeline.answer(store, arm, suite, responder, self.generation, untold)
+                    advance(1)
+        finally:
+            candidates.close()
+
+    def candidates(self, language: str) -> Candidates:
+        """What makes plans of a language answer; it holds a model until it is closed."""
+        try:
+            from safeswap.search.hotswap import HotSwapModel, ReloadedModel
+        except ImportError as error:
+            raise EvaluationError(
+                f"candidates need {error.name}: pip install 'safeswap[eval]'."
+            ) from error
+        if self.reload:
+            return ReloadedModel(self.backend, self.options)
+        return HotSwapModel(self.family, language, self.options, self.workers)
+
+
+@contextmanager
+def untold(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Candidates are counted, not their questions."""
+    yield lambda count: None

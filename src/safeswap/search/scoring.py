@@ -1,0 +1,145 @@
+"""One candidate at a time: asked on the dev side, judged, and its figures read.
+
+Rows go where those of `safeswap evaluate` go. A candidate that has answered is never asked again,
+and of several workers that share the folder one asks it while the others wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safeswap.errors import EvaluationError
+from safeswap.evaluation import generate, judging, pipeline
+from safeswap.evaluation.backends import BackendOptions
+from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.models import EvaluatedModel, name_models
+from safeswap.evaluation.results.candidates import CandidateResult, read_measured
+from safeswap.evaluation.results.store import one_at_a_time, start_results
+from safeswap.search.candidates import Candidate
+from safeswap.search.runner import CandidateRunner, untold
+
+if TYPE_CHECKING:  # which loads torch
+    from safeswap.search.hotswap import Candidates
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """Who judges between two candidates, while the model under test stays loaded.
+
+    Attributes:
+        spec, kind: as for ``safeswap judge``; spec is empty where nothing needs a judge.
+        backend: ``api`` for a judge on a server; rules need none.
+
+    Raises:
+        EvaluationError: no such judge, or a model that would have to be loaded here.
+    """
+
+    spec: str
+    kind: str | None
+    backend: str
+    options: BackendOptions
+
+    def __post_init__(self) -> None:
+        if not self.spec:
+            return
+        judge = make_judge(self.spec, kind=self.kind)
+        if judge.asks_model and self.backend != "api":
+            raise EvaluationError(
+                f"judge {self.spec}: a search judges each table before it proposes the next, and a "
+                "model that is loaded here would share memory with the one under test. Put the "
+                "judge on a server (--judge-backend api --judge-url URL), or judge by rules "
+                "(rule:FILE.yaml)."
+            )
+        if judge.asks_model and not self.options.base_url:
+            raise EvaluationError(
+                f"judge {self.spec}: on which server? Give --judge-url URL, ending in /v1."
+            )
+        if judge.asks_model:
+            name_models([f"judge={self.spec}"], self.backend, self.options.base_url)
+
+    @property
+    def name(self) -> str | None:
+        """What the verdicts are filed under."""
+        if not self.spec:
+            return None
+        return judging.judge_name(make_judge(self.spec, kind=self.kind), self.spec)
+
+    @property
+    def version(self) -> str:
+        """What changes when the judge would judge otherwise."""
+        return f"{self.name} {make_judge(self.spec, kind=self.kind).version}" if self.spec else ""
+
+    def judge(self, folder: Path, models: tuple[str, ...] = ()) -> None:
+        """Judge what was not judged yet."""
+        if self.spec:
+            pipeline.judge(
+                folder,
+                self.spec,
+                kind=self.kind,
+                backend=self.backend,
+                options=self.options,
+                models=models,
+            )
+
+
+class CandidateScorer:
+    """Measures candidates of one language into one results folder; a model stays loaded between.
+
+    Raises:
+        EvaluationError: the folder holds results of other settings, or no chat template fits.
+    """
+
+    def __init__(
+        self, ask: CandidateRunner, language: str, folder: Path, judges: JudgeConfig
+    ) -> None:
+        self.ask, self.language, self.folder, self.judges = ask, language, folder, judges
+        self.suite = ask.sweep.suites[language].on(ask.sweep.dev)
+        self.settings = generate.settings_of(self.suite, ask.generation)
+        self._candidates: Candidates | None = None
+
+    def prepare(self, candidates: list[Candidate]) -> None:
+        """Start the folder with these first; what cannot be is refused before a model is loaded."""
+        arms = [self._located(one) for one in candidates]
+        generate.templates_agree(arms[:1], self.ask.backend, self.ask.options)
+        store = start_results(self.folder, self.settings, [arm.name for arm in arms])
+        for arm in arms:
+            generate.refuse_other_model(store, arm)
+
+    def measure(self, one: Candidate) -> CandidateResult:
+        """The candidate's figures; it is asked what it has not answered yet.
+
+        Raises:
+            EvaluationError: the backend or the judge failed; what was answered is stored.
+        """
+        arm = self._located(one)
+        store = start_results(self.folder, self.settings, [arm.name])
+        home = self.folder / arm.name
+        home.mkdir(exist_ok=True)
+        with one_at_a_time(home):
+            generate.refuse_other_model(store, arm)
+            if pipeline.is_missing(store, arm, self.suite):
+                with self._loaded().answering(one.plan) as responder:
+                    generate.introduce(store, arm, responder)
+                    pipeline.answer(store, arm, self.suite, responder, self.ask.generation, untold)
+            self.judges.judge(self.folder, (arm.name,))
+            (found,) = read_measured(
+                self.folder, self.language, judge=self.judges.name, models=[arm.name]
+            )
+        return found
+
+    def close(self) -> None:
+        """Let go of the model."""
+        if self._candidates is not None:
+            self._candidates.close()
+            self._candidates = None
+
+    def _loaded(self) -> Candidates:
+        if self._candidates is None:
+            self._candidates = self.ask.candidates(self.language)
+        return self._candidates
+
+    def _located(self, one: Candidate) -> EvaluatedModel:
+        donor = self.ask.family.members[self.language].folder
+        return replace(one.arm, location=str(donor))

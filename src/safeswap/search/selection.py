@@ -1,0 +1,95 @@
+"""The choice: one candidate by a rule that was fixed before, on the dev side's figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from safeswap.errors import EvaluationError
+from safeswap.evaluation.benchmarks.splits import Split
+from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
+from safeswap.plan import Plan
+from safeswap.search.sweep_config import Rule
+
+_ROUNDING = 1e-12  # a loss of exactly one point is one point
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen in one language, or why nothing was.
+
+    Attributes:
+        name: the candidate's arm; empty where none qualifies.
+        why: in words, with the figures that decided.
+    """
+
+    name: str
+    why: str
+
+
+def choose(found: Sequence[CandidateResult], rule: Rule) -> Choice:
+    """The candidate of the lowest unsafe rate among those that the rule lets in.
+
+    Ties go to the higher ability, then to the first in the grid. A suite without ability (or
+    without harmless prompts) puts no condition on it, and the choice says so.
+
+    Raises:
+        EvaluationError: no language expert among them, or its figures are missing.
+    """
+    expert = next((one for one in found if one.role == "language"), None)
+    candidates = [one for one in found if one.role == "merged" and one.unsafe is not None]
+    if expert is None or expert.unsafe is None:
+        raise EvaluationError(
+            "nothing can be chosen: the language expert has no unsafe rate. Does the suite hold "
+            "harmful prompts, and were they judged?"
+        )
+    able = [one for one in candidates if _passes(one, expert, rule)]
+    limits = _in_words(expert, rule)
+    if not able:
+        return Choice("", f"none of {len(candidates)} candidates {limits}")
+    # the sort is stable: of equals, the first in the grid
+    best = min(able, key=lambda one: (_value(one, "unsafe"), -_value(one, "right")))
+    return Choice(
+        best.name,
+        f"the lowest unsafe rate, {100 * _value(best, 'unsafe'):.1f} %, of the {len(able)} of "
+        f"{len(candidates)} candidates that {limits.replace('loses', 'lose')}",
+    )
+
+
+def _passes(one: CandidateResult, expert: CandidateResult, rule: Rule) -> bool:
+    loss = _difference(expert.right, one.right)
+    refused = _difference(one.refused, expert.refused)
+    return loss <= rule.loss + _ROUNDING and refused <= rule.refused + _ROUNDING
+
+
+def _difference(one: RateEstimate | None, other: RateEstimate | None) -> float:
+    """0 where the suite does not measure it: it puts no condition."""
+    return 0.0 if one is None or other is None else one.value - other.value
+
+
+def _value(one: CandidateResult, kind: str) -> float:
+    figure = getattr(one, kind)
+    return 0.0 if figure is None else float(figure.value)
+
+
+def _in_words(expert: CandidateResult, rule: Rule) -> str:
+    parts = []
+    if expert.right is not None:
+        parts.append(f"loses at most {100 * rule.loss:g} points of ability")
+    if expert.refused is not None:
+        parts.append(f"refuse at most {100 * rule.refused:g} points more harmless prompts")
+    said = (
+        " and ".join(parts) or "were measured (the suite has neither ability nor harmless prompts)"
+    )
+    return f"{said} (against {expert.name}, dev questions)" if parts else said
+
+
+def mark(plan: Plan, dev: Split, cells: Sequence[str]) -> Plan:
+    """The plan with the questions on which it was chosen, which are no test of it.
+
+    Args:
+        cells: ``BENCHMARK/LANGUAGE`` of every figure that had a part in the choice.
+    """
+    record: dict[str, Any] = {"split": dev.as_dict(), "cells": list(cells)}
+    return replace(plan, chosen=record)

@@ -1,0 +1,158 @@
+"""A sweep: every cell of a grid on the dev side, one choice, and the test side for the report.
+
+::
+
+    RESULTS/profile.json            measured once
+    RESULTS/dev/LANGUAGE/           rows as of `safeswap evaluate`: one model per table of weights
+    RESULTS/test/LANGUAGE/          the models it was made from, the paper's rule, the chosen one
+    RESULTS/plans/LANGUAGE/         every cell's plan; merge the one you want
+    RESULTS/chosen-LANGUAGE.yaml    the chosen plan
+
+Cells that come to the same table are asked once. Models and judge never share memory: all answers
+are stored before a judge is loaded. Whatever stops it, the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from safeswap.checkpoint.family import open_family
+from safeswap.evaluation import pipeline
+from safeswap.evaluation.backends import BackendOptions
+from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.results.candidates import read_measured
+from safeswap.plan import fill_plan
+from safeswap.profile import Profile
+from safeswap.search.candidates import (
+    Candidate,
+    candidate_arm,
+    cells_of,
+    describe,
+    grid_candidates,
+    table_digest,
+)
+from safeswap.search.runner import CandidateRunner, check_backend, load_profile
+from safeswap.search.selection import Choice, choose, mark
+from safeswap.search.sweep_config import Sweep
+
+PAPER = "paper"
+"""The arm of the paper's rule at its defaults on the test side."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep made in one language: folders of results, and the choice with its plan."""
+
+    language: str
+    dev: Path
+    test: Path | None
+    choice: Choice
+    plan: Path | None
+
+
+def run_sweep(
+    sweep: Sweep,
+    results: Path,
+    *,
+    backend: str = "hf",
+    options: BackendOptions | None = None,
+    judge_backend: str = "hf",
+    judge_options: BackendOptions | None = None,
+    reload: bool = False,
+    workers: int | None = None,
+    quiet: bool = True,
+    say: Say = lambda line: None,
+) -> list[Swept]:
+    """Carry a sweep out, or go on with one.
+
+    Args:
+        results: a new folder, or that of the same sweep.
+        backend: ``hf``; with ``reload`` also ``vllm``.
+        reload: write and load every candidate instead of exchanging units in memory.
+        say: called with each line that a reader should see.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+    """
+    check_backend(backend, reload)
+    options = options or BackendOptions()
+    if sweep.judge:
+        make_judge(sweep.judge, kind=sweep.judge_kind)  # a wrong name shows now, not in hours
+    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
+    profile = load_profile(family, results, workers, quiet)
+    ask = CandidateRunner(family, sweep, backend, options, reload, workers, quiet)
+    judging = partial(_judge, sweep, judge_backend, judge_options or BackendOptions(), quiet=quiet)
+    every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}
+    for code, candidates in every.items():
+        _save_plans(candidates, results / "plans" / code)
+        say(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
+        ask.answer(code, "dev", candidates, results / "dev" / code)
+    for code in every:
+        judging(results / "dev" / code)
+    swept = [_choose(sweep, code, every[code], results) for code in every]
+    for one in swept:
+        say(f"{one.language}: chosen {one.choice.name or 'nothing'}: {one.choice.why}")
+    done = [report_on_test(ask, profile, every[one.language], one, results) for one in swept]
+    for one in done:
+        if one.test is not None:
+            judging(one.test)
+    return done
+
+
+def _judge(
+    sweep: Sweep, backend: str, options: BackendOptions, folder: Path, *, quiet: bool
+) -> None:
+    if sweep.judge:
+        pipeline.judge(
+            folder,
+            sweep.judge,
+            kind=sweep.judge_kind,
+            backend=backend,
+            options=options,
+            quiet=quiet,
+        )
+
+
+def _save_plans(candidates: Sequence[Candidate], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in candidates:
+        if one.arm.role == "merged":
+            one.plan.save(folder / f"{one.arm.name}.yaml")
+
+
+def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], results: Path) -> Swept:
+    dev = results / "dev" / language
+    choice = choose(read_measured(dev, language), sweep.rule)
+    if not choice.name:
+        return Swept(language, dev, None, choice, None)
+    plan = next(one.plan for one in candidates if one.arm.name == choice.name)
+    path = results / f"chosen-{language}.yaml"
+    mark(plan, sweep.dev, cells_of(sweep.suites[language], language)).save(path)
+    return Swept(language, dev, results / "test" / language, choice, path)
+
+
+def report_on_test(
+    ask: CandidateRunner,
+    profile: Profile,
+    candidates: Sequence[Candidate],
+    one: Swept,
+    results: Path,
+) -> Swept:
+    """The test side: the models it was all made from, the paper's rule, and what was chosen."""
+    paper = fill_plan(profile, one.language)
+    about = describe("share-difference", {}, paper.operator)
+    shown = [c for c in candidates if c.arm.role != "merged"]
+    shown.append(
+        Candidate(candidate_arm(PAPER, one.language, table_digest(paper), about, {}), paper)
+    )
+    shown += [c for c in candidates if c.arm.name == one.choice.name]
+    folder = results / "test" / one.language
+    ask.answer(one.language, "test", shown, folder)
+    return replace(one, test=folder)
+
+
+__all__ = ["PAPER", "Swept", "report_on_test", "run_sweep"]

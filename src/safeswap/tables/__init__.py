@@ -1,0 +1,46 @@
+"""Tables for people and for papers: one `Table`, shown as Markdown, CSV, LaTeX, HTML or in colour.
+
+A table is made of finished cells. A cell carries its text, the figures behind it, a key by which
+`safeswap compare --explain` finds the stored rows, and a note where something must be said: a cell
+without a value shows "n/a" and says why. Equal notes share one number and are printed below.
+"""
+
+from collections.abc import Callable
+
+from safeswap.tables.html import as_html, html_table
+from safeswap.tables.latex import as_latex
+from safeswap.tables.markdown import as_markdown
+from safeswap.tables.model import MISSING, Cell, Column, Row, Table, plain
+from safeswap.tables.reports import write_reports
+from safeswap.tables.spreadsheet import as_csv, spreadsheet_plain, spreadsheet_safe, storable
+from safeswap.tables.terminal import as_rich, as_text, print_tables, split_columns
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "markdown": as_markdown,
+    "csv": as_csv,
+    "latex": as_latex,
+    "html": as_html,
+}
+
+__all__ = [
+    "FORMATS",
+    "MISSING",
+    "Cell",
+    "Column",
+    "Row",
+    "Table",
+    "as_csv",
+    "as_html",
+    "as_latex",
+    "as_markdown",
+    "as_rich",
+    "as_text",
+    "html_table",
+    "plain",
+    "print_tables",
+    "split_columns",
+    "spreadsheet_plain",
+    "spreadsheet_safe",
+    "storable",
+    "write_reports",
+]

@@ -1,0 +1,118 @@
+"""Dev and test: the sides of a split, and what may be reported on which."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safeswap.errors import EvaluationError
+from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
+from safeswap.evaluation.benchmarks.splits import Split, read_split, seen_cells, split_of
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+
+names = st.text(min_size=1, max_size=20)
+splits = st.builds(
+    Split,
+    st.sampled_from(["dev", "test"]),
+    st.floats(0.05, 0.95),
+    st.integers(0, 2**31),
+)
+
+
+@given(splits, names)
+def test_every_question_is_on_one_side(split: Split, name: str) -> None:
+    assert split.of("dev").holds(name) != split.of("test").holds(name)
+
+
+@given(splits, names)
+def test_more_dev_takes_none_away(split: Split, name: str) -> None:
+    if split.of("dev").holds(name):
+        assert Split("dev", min(0.99, split.fraction + 0.04), split.seed).holds(name)
+
+
+def test_the_side_is_a_hash_that_anyone_can_compute() -> None:
+    for seed, name in ((0, "17"), (3, "https://example.org/passage")):
+        first = hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:16]
+        assert Split("dev", 0.25, seed).holds(name) == (int(first, 16) / 2**64 < 0.25)
+
+
+def test_about_the_fraction_is_dev() -> None:
+    held = sum(Split("dev", 0.3, 1).holds(str(n)) for n in range(10_000))
+    assert abs(held - 3000) < 5 * (10_000 * 0.3 * 0.7) ** 0.5
+
+
+@given(splits)
+def test_it_reads_what_it_writes(split: Split) -> None:
+    assert split_of(split.as_dict()) == split
+
+
+def test_the_command_line_s_form() -> None:
+    assert read_split("test") == Split("test", 0.5, 0)
+    assert read_split("dev:0.25") == Split("dev", 0.25, 0)
+    assert read_split("dev:0.25:7") == Split("dev", 0.25, 7)
+    assert str(Split("dev", 0.25, 7)) == "dev:0.25:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tset", "did you mean 'test'"),
+        ("dev:1", "between 0 and 1"),
+        ("dev:0", "between 0 and 1"),
+        ("dev:nan", "between 0 and 1"),
+        ("dev:half", "test:0.5:0"),
+        ("dev:0.5:1:2", "test:0.5:0"),
+        ("dev:0.5:x", "test:0.5:0"),
+    ],
+)
+def test_wrong_ones_say_what_is_right(text: str, said: str) -> None:
+    with pytest.raises(EvaluationError, match=said):
+        read_split(text)
+
+
+def suite(count: int) -> Suite:
+    prompts = tuple(
+        Prompt(str(n), code, f"{code} {n}") for code in ("sw", "te") for n in range(count)
+    )
+    harm = Benchmark("harm", "Harm", "unsafe", PromptSet("harm", "harmful", prompts))
+    return Suite(("sw", "te"), (harm,))
+
+
+def test_translations_stay_together() -> None:
+    sides = {}
+    for part in ("dev", "test"):
+        on = suite(40).on(Split(part, 0.5, 2))  # type: ignore[arg-type]
+        assert on.split is not None and on.benchmarks[0].prompts is not None
+        for prompt in on.benchmarks[0].prompts.prompts:
+            assert sides.setdefault(prompt.id, part) == part
+    assert len(sides) == 40 and set(sides.values()) == {"dev", "test"}
+
+
+def test_a_side_without_prompts_is_refused() -> None:
+    with pytest.raises(EvaluationError, match=r"Harm, sw: none of its prompts is on the side dev"):
+        suite(1).on(Split("dev" if not Split("dev").holds("0") else "test")).on(Split("dev", 1e-9))
+
+
+DEV = {"part": "dev", "fraction": 0.5, "seed": 0}
+CHOSEN = {"split": DEV, "cells": ["multijail/sw", "mgsm/sw"]}
+
+
+@pytest.mark.parametrize(
+    ("split", "cells", "seen"),
+    [
+        (None, ["multijail/sw", "xstest/sw"], ["multijail/sw"]),
+        (DEV, ["multijail/sw"], ["multijail/sw"]),
+        ({**DEV, "part": "test"}, ["multijail/sw", "mgsm/sw"], []),
+        ({**DEV, "part": "test", "seed": 1}, ["mgsm/sw"], ["mgsm/sw"]),
+        ({**DEV, "part": "test", "fraction": 0.4}, ["mgsm/sw"], ["mgsm/sw"]),
+        (None, ["multijail/te", "belebele/sw"], []),
+        (None, ["multijail-intentional/sw"], ["multijail-intentional/sw"]),
+    ],
+)
+def test_what_a_model_was_chosen_on(split: object, cells: list[str], seen: list[str]) -> None:
+    settings = {"cells": dict.fromkeys(cells)} | ({"split": split} if split else {})
+    assert seen_cells(settings, CHOSEN) == seen
+    assert seen_cells(settings, {}) == []

@@ -1,0 +1,200 @@
+"""Tables, the map and the figure say what the plan and the profile hold."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from profiles import HAND, make_profile
+from safeswap.errors import SafeswapError
+from safeswap.plan import Plan, PlannedUnit, fill_plan
+from safeswap.profile import Profile
+from safeswap.report import plan_figure, plan_terminal
+from safeswap.report.plan_figure import COLOURS, decision_colour, draw
+from tiny import png_size
+
+
+def hand_plan(norms: str | None = None) -> Plan:
+    return fill_plan(make_profile(HAND), tau=0.1, norms=norms)
+
+
+def printed(view: object, capsys: pytest.CaptureFixture[str]) -> str:
+    plan_terminal.print_view(view)  # type: ignore[arg-type]
+    return capsys.readouterr().out
+
+
+def row_of(text: str, unit: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.split()[:1] == [unit]]
+    return line.split()
+
+
+def test_the_map_has_a_letter_per_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(plan_terminal.plan_view(hand_plan(norms="follow")), capsys)
+    rows = dict(re.findall(r"^ *(attention|mlp|norms) ([SLB·?]+)$", text, re.MULTILINE))
+    assert rows == {"attention": "S·L", "mlp": "S·L", "norms": "S·L"}
+    assert "S safety   L sw   · blend" in text
+
+
+def test_the_table_has_the_effective_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(plan_terminal.plan_view(hand_plan()), capsys)
+    # 2.5 and 0.5 of 8.5, as worked by hand in test_selectors
+    wanted = ["0.attention", "safety", "1", "0", "29.412", "5.882", "+23.529"]
+    assert row_of(text, "0.attention") == wanted
+    assert row_of(text, "embeddings") == ["embeddings", "blend", "0.5", "0.5"]
+
+
+def test_counts_and_how_much_of_each_expert_went_in(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(plan_terminal.plan_view(hand_plan()), capsys)
+    assert "attention: 1 safety, 1 blend, 1 sw" in text
+    assert "norms: 3 sw" in text
+    # safety: (2.5 + 2.5 + half of 2) / 8.5; sw: (2 + 2.5 + half of 2) / 8.5
+    assert "safety: 70.6 % of its update in the layers went in" in text
+    assert "sw: 64.7 % of its update in the layers went in" in text
+
+
+def test_a_profile_shows_update_share_and_cosine(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(plan_terminal.profile_view(make_profile(HAND)), capsys)
+    wanted = ["1.mlp", "1.00000", "11.765", "1.00000", "11.765", "+0.000"]
+    assert row_of(text, "1.mlp") == wanted
+    assert "safety: safety" in text
+
+
+def test_a_profile_shows_a_map_of_shares(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(plan_terminal.profile_view(make_profile(HAND)), capsys)
+    rows = {
+        (kind, expert): bars
+        for kind, expert, bars in re.findall(r"^ *(attention|mlp) +(\w+) ([▁-█]+)$", text, re.M)
+    }
+    # of the largest share, 2.5 of 8.5: 2.5, 1, 0.5 and 2.5, 1, 1; 0.5, 1, 2 and 1.5, 1, 2.5
+    assert rows == {
+        ("attention", "safety"): "█▄▂",
+        ("mlp", "safety"): "█▄▄",
+        ("attention", "sw"): "▂▄▇",
+        ("mlp", "sw"): "▅▄█",
+    }
+    assert "█ is 29.41 %" in text
+
+
+def test_eighty_columns_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """Three languages, 100 layers: nothing is cut and no line is longer."""
+    one = make_profile(HAND * 34)
+    inputs = {**one.inputs, "te": one.inputs["sw"], "nso": one.inputs["sw"]}
+    tensors = [
+        replace(
+            tensor,
+            update_norm={**tensor.update_norm, "te": 1.0, "nso": 1.0},
+            inner=dict.fromkeys(("sw", "te", "nso"), 0.0),
+        )
+        for tensor in one.tensors
+    ]
+    profile = Profile(inputs, one.units, tuple(tensors))
+    console = Console(width=80)
+    for view in (
+        plan_terminal.profile_view(profile),
+        plan_terminal.plan_view(fill_plan(profile, "te")),
+    ):
+        console.print(view)
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+        assert "101.attention" in text
+        (last,) = [line for line in text.splitlines() if line.startswith("            layer 64")]
+        assert last.split()[1:] == ["64", "72", "80", "88", "96"]
+    assert "nso" not in text  # the plan is for te
+
+
+def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(plan_terminal.plan_view(hand_plan()), capsys)
+    assert "base: base\nsafety: safety\nsw: sw\n" in text
+    assert "selector: share-difference (by module, tau 0.1, alpha 0.5" in text
+    mixed = {**hand_plan().units, "0.mlp": PlannedUnit({"safety": 0.5, "sw": 1.0})}
+    plan = hand_plan()
+    text = printed(plan_terminal.plan_view(Plan(plan.inputs, mixed, "sw")), capsys)
+    assert re.search(r"^ +mlp \*·L$", text, re.M) and "* mix" in text
+    assert "selector: written by hand" in text
+
+
+def test_the_figures_panels_are_what_has_a_share() -> None:
+    by_layer = fill_plan(make_profile(HAND), by="layer", tau=0.2, tau_relative=True)
+    assert list(plan_figure.panels_of(by_layer)) == ["layer"]
+    assert plan_figure.threshold_of(by_layer) == pytest.approx(0.2 / 3)
+    assert list(plan_figure.panels_of(hand_plan())) == ["attention", "mlp"]
+    assert plan_figure.threshold_of(hand_plan()) == 0.1
+    relative = fill_plan(make_profile(HAND), tau=0.3, tau_relative=True)
+    assert plan_figure.threshold_of(relative) == pytest.approx(0.3 / 6)
+    plan = hand_plan()
+    by_hand = Plan(plan.inputs, {u: PlannedUnit(r.weights) for u, r in plan.units.items()}, "sw")
+    assert plan_figure.panels_of(by_hand) == {} and plan_figure.threshold_of(by_hand) is None
+
+
+def test_a_profiles_figure_shows_every_expert(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    plan_figure.draw_profile(make_profile(HAND), tmp_path / "profile.png")
+    pixels = (imread(tmp_path / "profile.png")[..., :3] * 255).round().astype(int)
+    for name in ("safety", "language"):
+        colour = [int(COLOURS[name][at : at + 2], 16) for at in (1, 3, 5)]
+        assert (pixels == colour).all(-1).sum() > 500, name
+
+
+@pytest.mark.parametrize("draw_one", [plan_figure.draw, plan_figure.draw_profile])
+def test_a_figure_that_cannot_be_written_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_one: Any
+) -> None:
+    from matplotlib.figure import Figure
+
+    def full(self: Figure, path: Path, **how: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    shown = hand_plan() if draw_one is plan_figure.draw else make_profile(HAND)
+    with pytest.raises(SafeswapError, match=r"No space left on device.*Free some space"):
+        draw_one(shown, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_the_figure_is_a_png_of_a_readable_size(tmp_path: Path) -> None:
+    draw(hand_plan(), tmp_path / "one.png")
+    width, height = png_size(tmp_path / "one.png")
+    assert width >= 1000 and height >= 900
+    draw(hand_plan(), tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_figure_shows_the_decisions_in_their_colours(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    draw(hand_plan(), tmp_path / "plan.png")
+    pixels = (imread(tmp_path / "plan.png")[..., :3] * 255).round().astype(int)
+    for name in ("safety", "language", "blend"):
+        colour = [int(COLOURS[name][at : at + 2], 16) for at in (1, 3, 5)]
+        assert (pixels == colour).all(-1).sum() > 500, name
+
+
+def test_a_figure_drawn_by_a_process_of_its_own(tmp_path: Path) -> None:
+    hand_plan().save(tmp_path / "plan.yaml")
+    command = [sys.executable, "-m", "safeswap.report.plan_figure"]
+    command += [str(tmp_path / "plan.yaml"), str(tmp_path / "plan.png")]
+    subprocess.run(command, check=True, timeout=60)
+    assert png_size(tmp_path / "plan.png")[0] >= 1000
+
+
+def test_a_short_plan_by_hand_is_shown_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without shares and without some rows: the merge refuses it, but looking at it may help."""
+    plan = hand_plan()
+    units = {u: PlannedUnit(row.weights) for u, row in plan.units.items() if u != "1.mlp"}
+    short = Plan(plan.inputs, units, plan.donor)
+    text = printed(plan_terminal.plan_view(short), capsys)
+    assert re.search(r"mlp S\?L", text)
+    assert decision_colour(short, "1.mlp") == "#ffffff"
+    draw(short, tmp_path / "short.png")
+    assert png_size(tmp_path / "short.png")[0] >= 1000
