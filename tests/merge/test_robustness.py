@@ -423,7 +423,7 @@ def test_a_limit_on_the_size_of_files_is_called_one(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(os, "ftruncate", limit)
-        refused(lambda: merge(trio, out), str(out), "ulimit -f", "same command", out=out)
+        refused(lambda: merge(trio, out), ".safetensors", "ulimit -f", "same command", out=out)
     merge(trio, out)
 
 

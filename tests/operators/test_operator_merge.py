@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import safeswap
+from safeswap.checkpoint import reader
 from safeswap.errors import PlanError, VerificationError
 from safeswap.io import workers
 from safeswap.merge import chunks, stream, write
@@ -49,16 +50,16 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces and chunks so small that every tensor has several."""
-    for module in (workers, stream, chunks, write):
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks and blocks so small that every tensor has several."""
+    for module in (workers, stream, chunks, write, reader):
         if hasattr(module, "BLOCK_ELEMENTS"):
             monkeypatch.setattr(module, "BLOCK_ELEMENTS", 96)
     for module in (workers, chunks):
         monkeypatch.setattr(module, "CHUNK_ELEMENTS", 192)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_merge_gives_what_the_operator_says(
     name: str, trio: dict[str, Path], tmp_path: Path
@@ -97,19 +98,19 @@ def test_the_merge_gives_what_the_operator_says(
     assert merged.plan.operator.name == name
 
 
-def test_pieces_do_not_matter(
+def test_chunks_do_not_matter(
     trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ties", "dare-ties", "della", "breadcrumbs"):
         plan = plan_of(trio, Operation(name))
         safeswap.merge_plans([plan], tmp_path / f"{name}-large", figure=False)
         with monkeypatch.context() as patch:
-            for module in (workers, stream, chunks, write):
+            for module in (workers, stream, chunks, write, reader):
                 if hasattr(module, "BLOCK_ELEMENTS"):
                     patch.setattr(module, "BLOCK_ELEMENTS", 40)
             for module in (workers, chunks):
                 patch.setattr(module, "CHUNK_ELEMENTS", 120)
-            plan = plan_of(trio, Operation(name))  # digests hang on the pieces
+            plan = plan_of(trio, Operation(name))  # digests hang on the chunks
             safeswap.merge_plans([plan], tmp_path / f"{name}-small", figure=False)
         large, small = (tensors_of(tmp_path / f"{name}-{size}") for size in ("large", "small"))
         for tensor, values in large.items():
@@ -135,14 +136,14 @@ def test_a_changed_setting_is_found_by_verify(
         safeswap.verify_merge(out)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("name", ["ties", "iso-c"])
 def test_an_interrupted_merge_goes_on(
     name: str, trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(trio, Operation(name))
     safeswap.merge_plans([plan], tmp_path / "whole", figure=False)
-    original, calls = write._write_piece, []
+    original, calls = write._write_chunk, []
 
     def dies(*given: Any) -> str:
         calls.append(given)
@@ -151,7 +152,7 @@ def test_an_interrupted_merge_goes_on(
         return original(*given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(write, "_write_piece", dies)
+        patch.setattr(write, "_write_chunk", dies)
         safeswap.merge_plans([plan], tmp_path / "out", figure=False, workers=1)
     (merged,) = safeswap.merge_plans([plan], tmp_path / "out", figure=False)
     assert merged.resumed_bytes > 0

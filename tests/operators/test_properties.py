@@ -1,4 +1,4 @@
-"""What holds for every operator: chunks, ends, seeds, degenerate tensors, refusals."""
+"""What holds for every operator: blocks, ends, seeds, degenerate tensors, refusals."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from safeswap.operators import (
     Operation,
     TensorContext,
     applies,
+    blocks,
     check_operation,
-    chunks,
     linear,
     merge_arrays,
     read_operation,
@@ -46,7 +46,7 @@ def test_all_operators_are_known_here() -> None:
 @settings(max_examples=25, deadline=None)
 @given(size=st.integers(1, 200), rows=st.integers(1, 12), columns=st.integers(1, 40))
 @pytest.mark.parametrize("name", NAMES)
-def test_chunks_do_not_matter(name: str, size: int, rows: int, columns: int) -> None:
+def test_blocks_do_not_matter(name: str, size: int, rows: int, columns: int) -> None:
     """Bit for bit where nothing is summed; sums are of float64, so within a rounding elsewhere."""
     base, tuned = make((rows, columns), 2)
     one, many = (joined(name, base, tuned, (0.5, 0.5), n) for n in (1 << 17, size))
@@ -198,10 +198,10 @@ def test_nan_shows_in_the_result(name: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(begin=st.integers(0, 50), count=st.integers(0, 99), size=st.integers(1, 40),
        grain=st.integers(1, 30))  # fmt: skip
-def test_chunks_cover_the_piece_in_whole_grains(
+def test_blocks_cover_the_chunk_in_whole_grains(
     begin: int, count: int, size: int, grain: int
 ) -> None:
-    found = list(chunks(begin, begin + count, size, grain))
+    found = list(blocks(begin, begin + count, size, grain))
     if not count:
         assert len(found) <= 1
         return

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from safeswap.checkpoint.dtypes import decode
 from safeswap.checkpoint.family import Family
-from safeswap.merge.chunks import Chunk, Scratch, chunk_bytes
+from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import prepare
 from safeswap.merge.stream import measure_joins, single_threaded
 from safeswap.operators import OPERATORS
@@ -117,15 +117,15 @@ def all_candidates() -> tuple[Candidate, ...]:
 
 def merged_state(family: Family, plan: Plan) -> dict[str, Tensor]:
     """The tensors that `safeswap merge` would write for a plan, widened to float32."""
-    job, scratch = prepare(family, plan), Scratch()
+    job = prepare(family, plan)
     made: dict[str, Tensor] = {}
     measure_joins(family, [job], workers=1)
     with single_threaded([job]):
         for name in family.names:
             stored, target = family.base.tensors[name], job.dtypes[name]
             values = np.empty(stored.elements, np.float32)
-            for begin, end in job.runs(name, stored.elements):
-                for at, raw in chunk_bytes(family, job, Chunk(0, name, begin, end), scratch):
+            for chunk in job.chunks(name, stored.elements):
+                for at, raw in chunk_bytes(family, job, chunk):
                     decode(raw, target, values[at : at + len(raw) // target.size])
             made[name] = torch.from_numpy(values.reshape(stored.shape))
     return made

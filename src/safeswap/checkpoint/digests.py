@@ -1,7 +1,7 @@
 """Digests that do not depend on sharding or on how many threads made them.
 
-- a piece: BLAKE3 of the bytes of up to 4 Mi elements (:data:`safeswap.io.workers.CHUNK_ELEMENTS`);
-- a tensor: BLAKE3 of its pieces' digests, one after another;
+- a chunk: BLAKE3 of the bytes of up to 4 Mi elements (:data:`safeswap.io.workers.CHUNK_ELEMENTS`);
+- a tensor: BLAKE3 of its chunks' digests, one after another;
 - a safetensors file: BLAKE3 of its raw header, then its tensors' digests in file order;
 - a checkpoint: BLAKE3 of one line ``name dtype shape digest`` per tensor, sorted by name.
 """
@@ -14,23 +14,21 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from safeswap.checkpoint.header import StoredTensor
+from safeswap.checkpoint.reader import Tensor
 
 
-def of_chunks(pieces: Iterable[bytes]) -> str:
-    """The digest (hex) of a tensor from its pieces' digests, in order."""
-    return blake3(b"".join(pieces)).hexdigest()
+def of_chunks(chunks: Iterable[bytes]) -> str:
+    """The digest (hex) of a tensor from its chunks' digests, in order."""
+    return blake3(b"".join(chunks)).hexdigest()
 
 
-def of_weight_file(
-    header: bytes, tensors: Iterable[StoredTensor], digests: Mapping[str, str]
-) -> str:
+def of_weight_file(header: bytes, tensors: Iterable[Tensor], digests: Mapping[str, str]) -> str:
     """The digest (hex) of a weight file from its header and its tensors' digests."""
     parts = [bytes.fromhex(digests[tensor.name]) for tensor in tensors]
     return blake3(header + b"".join(parts)).hexdigest()
 
 
-def of_checkpoint(tensors: Mapping[str, StoredTensor], digests: Mapping[str, str]) -> str:
+def of_checkpoint(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> str:
     """The digest (hex) of a checkpoint's weights, whatever their sharding."""
     lines = (
         f"{name} {tensors[name].dtype} {list(tensors[name].shape)} {digests[name]}\n"

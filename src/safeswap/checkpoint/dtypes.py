@@ -105,7 +105,7 @@ def arithmetic_dtype(*dtypes: Dtype) -> np.dtype[Any]:
     return np.dtype(np.float64 if wide else np.float32)
 
 
-_ROW = 256
+SUM_ROW = 256
 """Products summed in their own type before float64 takes over. Longer rows lose digits (equal
 values: 9e-6 of the norm in one row of 65 536, 2e-8 in rows of 256, which cost 0.03 ns more per
 element), and from 10 000 on BLAS starts threads of its own: they fight with ours, and their sums
@@ -117,8 +117,8 @@ def inner_product(left: NDArray[Any], right: NDArray[Any]) -> float:
 
     For float32 the relative error of a norm is below 1e-7 (2e-8 for equal values).
     """
-    whole = len(left) - len(left) % _ROW
-    shape = (whole // _ROW, _ROW)
+    whole = len(left) - len(left) % SUM_ROW
+    shape = (whole // SUM_ROW, SUM_ROW)
     rows = np.vecdot(left[:whole].reshape(shape), right[:whole].reshape(shape))
     rest = np.dot(left[whole:], right[whole:])
     return float(rows.sum(dtype=np.float64)) + float(rest)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from safeswap.anatomy import Anatomy, anatomy_of
-from safeswap.checkpoint.header import StoredTensor, same_bytes
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
+from safeswap.checkpoint.reader import Tensor, same_bytes
 from safeswap.checkpoint.tokenizers import compare_tokenizers
 from safeswap.errors import ConfigError, FamilyError, listed
 from safeswap.roles import BASE, SAFETY, check_role
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Family:
     """A base and its experts, checked to be of one family.
 
@@ -45,7 +46,20 @@ class Family:
         """The language roles as given."""
         return tuple(role for role in self.experts if role != SAFETY)
 
-    @property
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Role → the member's tensor of this name, base first."""
+        return {role: self.members[role].tensors[name] for role in (BASE, *self.experts)}
+
+    def is_weight(self, name: str) -> bool:
+        """Whether task vectors of a tensor mean something: floats, and no buffer."""
+        buffer = self.anatomy.placements[name].role == "buffer"
+        return self.base.tensors[name].dtype.mergeable and not buffer
+
+    def bytes_to_read(self) -> int:
+        """Bytes of all merged tensors of all members."""
+        return sum(m.tensors[name].nbytes for m in self.members.values() for name in self.names)
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The merged tensors, in the order of the base's files."""
         return tuple(name for name in self.base.tensors if (BASE, name) not in self.aliases)
@@ -138,9 +152,7 @@ def _same_architecture(base: Checkpoint, expert: Checkpoint, role: str) -> None:
             )
 
 
-def _same_tensors(
-    base: Mapping[str, StoredTensor], expert: Mapping[str, StoredTensor], who: str
-) -> None:
+def _same_tensors(base: Mapping[str, Tensor], expert: Mapping[str, Tensor], who: str) -> None:
     missing = [name for name in base if name not in expert]
     extra = [name for name in expert if name not in base]
     if missing or extra:
@@ -160,17 +172,17 @@ def _same_tensors(
             if outside and len(tensor.shape) == 2 and tensor.shape[1:] == other.shape[1:]:
                 hint = "A resized vocabulary must be cut back to the base's first."
             raise FamilyError(
-                f"{who}: tensor {name!r} in {other.file} has shape {list(other.shape)}, the base "
+                f"{who}: tensor {name!r} in {other.where} has shape {list(other.shape)}, the base "
                 f"has {list(tensor.shape)}. {hint}"
             )
         if tensor.dtype.mergeable != other.dtype.mergeable:
             raise FamilyError(
-                f"{who}: tensor {name!r} in {other.file} is {other.dtype}, the base has "
+                f"{who}: tensor {name!r} in {other.where} is {other.dtype}, the base has "
                 f"{tensor.dtype}. Save the expert in the base's dtype."
             )
 
 
-def _depth(tensors: Mapping[str, StoredTensor]) -> int:
+def _depth(tensors: Mapping[str, Tensor]) -> int:
     return len({layer_of_name(name) for name in tensors} - {None})
 
 

@@ -17,35 +17,13 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
+from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CheckpointError, nearest
-from safeswap.io.files import opened, read_into, refuse_pointer
+from safeswap.io.files import refuse_pointer
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit on N; a larger number means that the file is something else."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """Where one tensor lies: its file, format, shape and absolute byte range."""
-
-    name: str
-    file: Path
-    dtype: Dtype
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def elements(self) -> int:
-        """Number of elements (1 for a scalar)."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the payload."""
-        return self.elements * self.dtype.bits // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +62,6 @@ def read_header(path: Path) -> Header:
 
 
 _TOO_LARGE = 1 << 64
-_COMPARED = 1 << 18
 _AGAIN = "Check its permissions, or fetch the file again."
 
 
@@ -180,27 +157,6 @@ def _check_cover(path: Path, tensors: Sequence[StoredTensor], payload: int, size
         )
     if position < size:
         raise _bad(path, f"it has {size - position} bytes after its last tensor")
-
-
-def same_bytes(one: StoredTensor, two: StoredTensor) -> bool:
-    """Whether two stored tensors are of one shape and format and have the same bytes.
-
-    Raises:
-        CheckpointError: a file ends early or the disk fails.
-    """
-    if (one.shape, one.dtype) != (two.shape, two.dtype):
-        return False
-    if (one.file, one.start) == (two.file, two.start):
-        return True
-    left, right = (np.empty(min(one.nbytes, _COMPARED), np.uint8) for _ in range(2))
-    with opened(one.file) as first, opened(two.file) as second:
-        for at in range(0, one.nbytes, _COMPARED):
-            count = min(_COMPARED, one.nbytes - at)
-            read_into(first, one.start + at, left[:count], one.file)
-            read_into(second, two.start + at, right[:count], two.file)
-            if not np.array_equal(left[:count], right[:count]):
-                return False
-    return True
 
 
 def build_header(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safeswap.checkpoint.header import StoredTensor, read_header
+from safeswap.checkpoint.header import read_header
+from safeswap.checkpoint.reader import StoredTensor, Tensor
 from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.torch_bin import read_torch_file
 from safeswap.errors import CheckpointError, listed
@@ -44,12 +45,19 @@ class WeightFile:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model on disk. ``tensors`` maps every stored name to its place."""
+    """A model as stored.
+
+    Attributes:
+        source: where it is.
+        config: its ``config.json``.
+        files: its weight files.
+        tensors: every stored name → the tensor, whose ``reader()`` gives its numbers.
+    """
 
     source: Source
     config: Mapping[str, Any]
     files: tuple[WeightFile, ...]
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Tensor]
 
     @property
     def folder(self) -> Path:

@@ -57,7 +57,7 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
     roles = (BASE, *plan.experts)
     family = join_family({role: open_checkpoint(plan.inputs[role].source) for role in roles})
     check_units(plan, family.anatomy.units)
-    weights = {n: family.anatomy.placements[n].unit for n in family.names if _is_weight(family, n)}
+    weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)
     models = {role: _model(family.members[role].source, role) for role in roles}
     content = {
@@ -86,11 +86,6 @@ def _refuse_operators(plan: Plan) -> None:
             )
 
 
-def _is_weight(family: Family, name: str) -> bool:
-    buffer = family.anatomy.placements[name].role == "buffer"
-    return family.base.tensors[name].dtype.mergeable and not buffer
-
-
 def _model(source: Source, role: str) -> str:
     """A checkpoint as mergekit writes one: a folder, or ``org/name@commit``."""
     if source.hub_id:
@@ -117,7 +112,7 @@ def _computed_in(family: Family, names: Mapping[str, str]) -> str:
 
 def _stored_in(family: Family, donor: str) -> str:
     tensors = family.members[donor].tensors
-    found = Counter(tensors[n].dtype for n in family.names if _is_weight(family, n))
+    found = Counter(tensors[n].dtype for n in family.names if family.is_weight(n))
     if len(found) > 1:
         kinds = " and ".join(torch_name(kind) for kind in found)
         raise PlanError(

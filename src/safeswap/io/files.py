@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +20,24 @@ _LFS = b"version https://git-lfs"
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A file descriptor for reading, closed at the end.
+def open_descriptor(path: Path) -> int:
+    """Open a file for reading; the caller closes it with :func:`close_descriptor`.
 
     Raises:
         CheckpointError: the file is gone or may not be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be opened ({error.strerror}). Check that it is still there and "
             "readable, then run the same command again."
         ) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+
+
+def close_descriptor(descriptor: int) -> None:
+    """Close what :func:`open_descriptor` opened."""
+    os.close(descriptor)
 
 
 def refuse_pointer(path: Path) -> None:
@@ -102,6 +101,18 @@ def write_at(descriptor: int, start: int, data: memoryview | bytes, path: Path) 
             done += os.pwrite(descriptor, view[done:], start + done)
         except OSError as error:
             raise _write_failed(path, error) from error
+
+
+def set_size(descriptor: int, size: int, path: Path) -> None:
+    """Give an open file its size; what was in it stays.
+
+    Raises:
+        OutputError: the disk or a limit does not allow it.
+    """
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        raise _write_failed(path, error) from error
 
 
 def fsync(descriptor: int, path: Path, *, forget: bool = False) -> None:
@@ -229,6 +240,8 @@ def remedy(error: OSError, *, resumed: bool = True) -> str:
     again = "run the same command again" + (": it goes on where it stopped." if resumed else ".")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"Free some space and {again}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"Raise the number of files that may be open (ulimit -n), and {again}"
     if error.errno == errno.EFBIG:
         return f"Check the limit on the size of files (ulimit -f), raise it, and {again}"
     return f"Check the disk and its permissions, then {again}"

@@ -1,4 +1,4 @@
-"""Pieces of work on several threads, in bytes, with progress and a clean stop."""
+"""Chunks of work on several threads, in bytes, with progress and a clean stop."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-Piece = TypeVar("Piece")
+Work = TypeVar("Work")
 Result = TypeVar("Result")
-Scratch = TypeVar("Scratch")
 
 CHUNK_ELEMENTS = 1 << 22
-"""Elements of a piece: the grain of scheduling, of resuming and of digests."""
+"""Elements of a chunk: the unit of scheduling, of resuming and of digests."""
 BLOCK_ELEMENTS = 1 << 17
 """Elements worked on at a time: few enough for the buffers to stay in a cache, enough for Python's
-part to be small (with half as many a profile takes 15 % more CPU time)."""
+part to be small."""
 
 
 def default_workers() -> int:
@@ -26,45 +25,44 @@ def default_workers() -> int:
 
 
 def chunks_of(elements: int) -> Iterator[tuple[int, int]]:
-    """The fixed grid [begin, end) over a tensor's elements; one empty piece for an empty tensor."""
+    """The fixed grid [begin, end) over a tensor's elements; one empty chunk for an empty tensor."""
     for begin in range(0, max(elements, 1), CHUNK_ELEMENTS):
         yield begin, min(begin + CHUNK_ELEMENTS, elements)
 
 
 def run_chunks(
-    pieces: Sequence[Piece],
-    act: Callable[[Piece, Scratch], Result],
-    make_scratch: Callable[[], Scratch],
+    chunks: Sequence[Work],
+    act: Callable[[Work], Result],
     *,
     workers: int,
     advance: Callable[[int], None],
-    size: Callable[[Piece], int],
+    size: Callable[[Work], int],
 ) -> list[Result]:
-    """Act on every piece; the results come in the order of the pieces, whatever the workers did.
+    """Act on every chunk; the results come in the order of the chunks, whatever the workers did.
 
     Args:
-        make_scratch: makes one worker's reused buffers.
-        advance: told ``size(piece)`` after each piece, from the calling thread only.
+        act: called on one of ``workers`` threads; working memory comes from
+            :func:`safeswap.io.buffers.buffer`.
+        advance: told ``size(chunk)`` after each chunk, from the calling thread only.
 
     Raises:
         Whatever ``act`` raised first; KeyboardInterrupt is passed on once all workers have stopped.
     """
-    results: list[Any] = [None] * len(pieces)
-    queue = iter(range(len(pieces)))
+    results: list[Any] = [None] * len(chunks)
+    queue = iter(range(len(chunks)))
     lock, stop, finished = threading.Lock(), threading.Event(), threading.Semaphore(0)
     failures: list[BaseException] = []
     done = [0] * workers
 
     def work(worker: int) -> None:
         try:
-            scratch = make_scratch()
             while not stop.is_set():
                 with lock:
                     index = next(queue, None)
                 if index is None:
                     break
-                results[index] = act(pieces[index], scratch)
-                done[worker] += size(pieces[index])
+                results[index] = act(chunks[index])
+                done[worker] += size(chunks[index])
         except BaseException as error:
             failures.append(error)
             stop.set()

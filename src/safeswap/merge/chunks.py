@@ -1,10 +1,10 @@
-"""The output bytes of one piece: copied where one expert is taken, computed where it is blended."""
+"""The output bytes of a chunk: copied where one expert is taken, computed where it is blended."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,47 +13,32 @@ from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import Dtype, arithmetic_dtype, decode, encode, inner_product
 from safeswap.checkpoint.family import Family
-from safeswap.checkpoint.header import StoredTensor
+from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.errors import CheckpointError
-from safeswap.io.files import opened, prefetch, read_into
+from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, CHUNK_ELEMENTS
-from safeswap.merge.prepare import MergeJob
-from safeswap.merge.stream import joined_chunks
+from safeswap.merge.prepare import Chunk, MergeJob
+from safeswap.merge.stream import merged_numbers
 
 _LARGEST_F16 = 65504.0
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A run of elements of one output tensor: a piece of its grid, or all of it."""
+class ChunkHash:
+    """The digests of a run that begins at a chunk's start: one for each chunk of 4 Mi elements.
 
-    job: int
-    name: str
-    begin: int
-    end: int
-
-    @property
-    def key(self) -> str:
-        """Its name in the journal."""
-        return f"{self.job}:{self.name}:{self.begin}"
-
-
-class RunHash:
-    """The digests of a run that begins at a piece's start: one for each piece of 4 Mi elements.
-
-    What is added may not reach across the pieces' borders.
+    What is added may not reach across the chunks' borders.
     """
 
     def __init__(self, size: int) -> None:
         """``size``: bytes of an element."""
-        self._left = self._piece = CHUNK_ELEMENTS * size
+        self._left = self._chunk = CHUNK_ELEMENTS * size
         self._hash, self._done = blake3(), b""
 
     def update(self, raw: NDArray[np.uint8]) -> None:
         """Add bytes."""
         if not self._left:
             self._done += self._hash.digest()
-            self._hash, self._left = blake3(), self._piece
+            self._hash, self._left = blake3(), self._chunk
         self._hash.update(raw.data)
         self._left -= len(raw)
 
@@ -62,104 +47,78 @@ class RunHash:
         return self._done + self._hash.digest()
 
 
-def make_scratch() -> Scratch:
-    """One worker's buffers."""
-    return Scratch()
-
-
-class Scratch:
-    """Buffers of one worker: stored bytes in and out, and two of numbers per arithmetic."""
-
-    def __init__(self) -> None:
-        self.raw = np.empty(BLOCK_ELEMENTS * 8, np.uint8)
-        self.out = np.empty(BLOCK_ELEMENTS * 8, np.uint8)
-        self.other = np.empty(BLOCK_ELEMENTS * 8, np.uint8)
-        self._wide: dict[np.dtype[Any], tuple[NDArray[Any], NDArray[Any]]] = {}
-
-    def wide(self, kind: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """An accumulator and a term, BLOCK_ELEMENTS numbers each."""
-        if kind not in self._wide:
-            self._wide[kind] = np.empty(BLOCK_ELEMENTS, kind), np.empty(BLOCK_ELEMENTS, kind)
-        return self._wide[kind]
-
-
 def chunk_bytes(
-    family: Family, job: MergeJob, piece: Chunk, scratch: Scratch
+    family: Family, job: MergeJob, chunk: Chunk
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The output bytes of a piece, chunk by chunk: (first element, uint8 view of a buffer).
+    """The output bytes of a chunk, block by block: (first element, uint8 view of a buffer).
 
     The arithmetic is float32 with one rounding to the output format; float64 when a stored or
     written format is F32 or F64.
+
+    Raises:
+        CheckpointError: an input cannot be read, or the numbers do not fit the output format.
     """
-    if job.recipes[piece.name].join is not None:
-        yield from _joined_bytes(family, job, piece, scratch)
+    op, target = job.recipes[chunk.name], job.dtypes[chunk.name]
+    if op.join is not None:
+        yield from _merged_bytes(family, job, chunk)
         return
-    terms = job.recipes[piece.name].terms
-    stored = [family.members[role].tensors[piece.name] for role, _ in terms]
-    target = job.dtypes[piece.name]
-    copied = job.is_copy(family, piece.name)
-    managers = [opened(tensor.file) for tensor in stored]
-    descriptors = [manager.__enter__() for manager in managers]
-    try:
-        for descriptor, tensor in zip(descriptors, stored, strict=True):
-            size = tensor.dtype.size
-            start = tensor.start + piece.begin * size
-            prefetch(descriptor, start, (piece.end - piece.begin) * size)
-        for at in range(piece.begin, piece.end, BLOCK_ELEMENTS):
-            count = min(BLOCK_ELEMENTS, piece.end - at)
+    tensors = [family.members[role].tensors[chunk.name] for role, _ in op.terms]
+    coefficients = [coefficient for _, coefficient in op.terms]
+    copied = job.is_copy(family, chunk.name)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(tensor.reader()) for tensor in tensors]
+        for reader in readers:
+            reader.prefetch(chunk.begin, chunk.end)
+        for at in range(chunk.begin, chunk.end, BLOCK_ELEMENTS):
+            end = min(at + BLOCK_ELEMENTS, chunk.end)
             if copied:
-                raw = scratch.raw[: count * target.size]
-                read_into(descriptors[0], stored[0].start + at * target.size, raw, stored[0].file)
-                yield at, raw
+                yield at, _copied(tensors[0], readers[0], at, end)
             else:
-                coefficients = [coefficient for _, coefficient in terms]
-                yield (
-                    at,
-                    _combine(stored, descriptors, coefficients, target, at, count, scratch),
-                )
-    finally:
-        for manager in managers:
-            manager.__exit__(None, None, None)
+                yield at, _combined(tensors, readers, coefficients, target, at, end)
 
 
-def _joined_bytes(
-    family: Family, job: MergeJob, piece: Chunk, scratch: Scratch
+def _merged_bytes(
+    family: Family, job: MergeJob, chunk: Chunk
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    target = job.dtypes[piece.name]
-    found = joined_chunks(family, job, piece.name, piece.begin, piece.end, scratch.raw)
-    for first, numbers in found:
+    target = job.dtypes[chunk.name]
+    for first, numbers in merged_numbers(family, job, chunk):
         for at in range(0, len(numbers), BLOCK_ELEMENTS):
             values = numbers[at : at + BLOCK_ELEMENTS]
-            _check_range(piece.name, values, target)
-            out = scratch.out[: len(values) * target.size]
-            encode(values, target, out)
-            yield first + at, out
+            yield first + at, _encoded(chunk.name, values, target)
 
 
-def _combine(
-    stored: Sequence[StoredTensor],
-    descriptors: Sequence[int],
+def _copied(tensor: Tensor, reader: TensorReader, begin: int, end: int) -> NDArray[np.uint8]:
+    raw = buffer("output", (end - begin) * tensor.dtype.size, np.uint8)
+    values = buffer("total", end - begin, arithmetic_dtype(tensor.dtype))
+    read_bytes(tensor, reader, begin, end, raw, values)
+    return raw
+
+
+def _combined(
+    tensors: Sequence[Tensor],
+    readers: Sequence[TensorReader],
     coefficients: Sequence[float],
     target: Dtype,
-    at: int,
-    count: int,
-    scratch: Scratch,
+    begin: int,
+    end: int,
 ) -> NDArray[np.uint8]:
-    kind = arithmetic_dtype(target, *(tensor.dtype for tensor in stored))
-    total, term = (buffer[:count] for buffer in scratch.wide(kind))
-    for index, (tensor, descriptor) in enumerate(zip(stored, descriptors, strict=True)):
-        raw = scratch.raw[: count * tensor.dtype.size]
-        read_into(descriptor, tensor.start + at * tensor.dtype.size, raw, tensor.file)
+    kind = arithmetic_dtype(target, *(tensor.dtype for tensor in tensors))
+    total, term = (buffer(slot, end - begin, kind) for slot in ("total", "term"))
+    for index, reader in enumerate(readers):
         values = term if index else total
-        decode(raw, tensor.dtype, values)
+        reader.read_numbers(begin, end, values)
         if coefficients[index] != 1.0:
             np.multiply(values, kind.type(coefficients[index]), out=values)
         if index:
             np.add(total, term, out=total)
-    _check_range(stored[0].name, total, target)
-    out = scratch.out[: count * target.size]
-    encode(total, target, out)
-    return out
+    return _encoded(tensors[0].name, total, target)
+
+
+def _encoded(name: str, values: NDArray[Any], target: Dtype) -> NDArray[np.uint8]:
+    _check_range(name, values, target)
+    raw = buffer("output", len(values) * target.size, np.uint8)
+    encode(values, target, raw)
+    return raw
 
 
 def _check_range(name: str, values: NDArray[Any], target: Dtype) -> None:
@@ -172,3 +131,13 @@ def _check_range(name: str, values: NDArray[Any], target: Dtype) -> None:
             f"tensor {name!r}: the merged values do not fit {target}. Use --dtype bfloat16 or "
             "float32, or smaller weights in the plan."
         )
+
+
+def all_finite(raw: NDArray[np.uint8], dtype: Dtype) -> bool:
+    """Whether stored bytes hold no NaN and no infinity; True for formats that are no weights."""
+    if not dtype.mergeable:
+        return True
+    values = buffer("total", len(raw) // dtype.size, np.float64)
+    decode(raw, dtype, values)
+    # not by a dot product: BLAS would start threads of its own, which then fight with ours
+    return bool(np.isfinite(values).all())

@@ -21,6 +21,27 @@ from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of elements of one output tensor: a chunk of its grid, or all of it.
+
+    Attributes:
+        job: the number of its job in the run.
+        name: the tensor.
+        begin, end: elements.
+    """
+
+    job: int
+    name: str
+    begin: int
+    end: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the journal."""
+        return f"{self.job}:{self.name}:{self.begin}"
+
+
 @dataclass(frozen=True)
 class MergeJob:
     """One plan, ready to be carried out.
@@ -30,7 +51,7 @@ class MergeJob:
         recipes: tensor → which inputs are read with which coefficients, and how they are joined.
         layout: where every output byte will lie.
         dtypes: tensor → format it is written in.
-        states: tensor → what its operator found out before it joins (see `measure_joins`).
+        states: tensor → what its operator found out before it merges (see `measure_joins`).
     """
 
     plan: Plan
@@ -40,9 +61,14 @@ class MergeJob:
     dtypes: Mapping[str, Dtype]
     states: dict[str, Any] = field(default_factory=dict)
 
-    def runs(self, name: str, elements: int) -> list[tuple[int, int]]:
-        """The runs [begin, end) in which a tensor is made: its pieces, or all of it at once."""
-        return [(0, elements)] if self.recipes[name].whole else list(chunks_of(elements))
+    def chunks(self, name: str, elements: int, number: int = 0) -> list[Chunk]:
+        """The runs in which a tensor is made: the chunks of its grid, or all of it at once.
+
+        Args:
+            number: of the job in its run.
+        """
+        runs = [(0, elements)] if self.recipes[name].whole else chunks_of(elements)
+        return [Chunk(number, name, begin, end) for begin, end in runs]
 
     def is_copy(self, family: Family, name: str) -> bool:
         """Whether a tensor's bytes are one input's bytes."""
@@ -77,18 +103,13 @@ def prepare(
 
 def _recipe(family: Family, plan: Plan, name: str) -> TensorOp:
     placement = family.anatomy.placements[name]
-    if not _is_weight(family, name):
+    if not family.is_weight(name):
         return TensorOp(((plan.donor, 1.0),))
     operation, weights = plan.operation(placement.unit), plan.parts(placement.unit)
     if not applies(operation, weights):
         return linear(plan.units[placement.unit].weights)
     shape, inside = family.base.tensors[name].shape, placement.role == "projection"
     return tensor_op(operation, weights, name=name, shape=shape, inside=inside)
-
-
-def _is_weight(family: Family, name: str) -> bool:
-    buffer = family.anatomy.placements[name].role == "buffer"
-    return family.base.tensors[name].dtype.mergeable and not buffer
 
 
 def output_layout(
@@ -100,7 +121,7 @@ def output_layout(
         dtype, shard_size: as in :func:`prepare`.
     """
     given = family.members[donor].tensors
-    dtypes = {n: dtype if dtype and _is_weight(family, n) else given[n].dtype for n in family.names}
+    dtypes = {n: dtype if dtype and family.is_weight(n) else given[n].dtype for n in family.names}
     tensors = {n: OutputTensor(n, dtypes[n], family.base.tensors[n].shape) for n in family.names}
     if shard_size is None:
         kept = set(family.names)

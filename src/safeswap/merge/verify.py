@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safeswap.checkpoint import digests
-from safeswap.checkpoint.dtypes import DTYPES, decode
+from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, join_family
-from safeswap.checkpoint.header import StoredTensor, read_header
+from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
+from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.shards import OutputTensor, lay_out
 from safeswap.errors import PlanError, VerificationError, listed, nearest
-from safeswap.io.files import opened, read_into
+from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
-from safeswap.merge.chunks import Chunk, RunHash, Scratch, chunk_bytes, make_scratch
+from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
 from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE
 from safeswap.merge.manifest import AGAIN, read_manifest
 from safeswap.merge.manifest_check import check_manifest
-from safeswap.merge.prepare import MergeJob, check_operator_files, prepare
+from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
 from safeswap.merge.stream import measure_joins, single_threaded
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units, pin_operators
@@ -103,11 +105,13 @@ def verify_folder(
     if grams is not None:
         plan = _with_grams(plan, Path(grams), out)
     recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
-    pieces = [
-        Chunk(0, name, begin, end)
+    chunks = [
+        chunk
         for name, tensor in written.items()
-        for begin, end in (
-            recomputed.job.runs(name, tensor.elements) if recomputed else chunks_of(tensor.elements)
+        for chunk in (
+            recomputed.job.chunks(name, tensor.elements)
+            if recomputed
+            else [Chunk(0, name, begin, end) for begin, end in chunks_of(tensor.elements)]
         )
     ]
     jobs = [recomputed.job] if recomputed else []
@@ -116,14 +120,13 @@ def verify_folder(
         measure_joins(recomputed.family, jobs, workers=workers)
     with single_threaded(jobs):
         results = run_chunks(
-            pieces,
-            lambda piece, scratch: _check_piece(piece, written[piece.name], recomputed, scratch),
-            make_scratch,
+            chunks,
+            lambda chunk: _check_chunk(chunk, written[chunk.name], recomputed),
             workers=workers or default_workers(),
             advance=advance,
-            size=lambda piece: (piece.end - piece.begin) * written[piece.name].dtype.size,
+            size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
         )
-    _report(pieces, results, manifest, out)
+    _report(chunks, results, manifest, out)
     if recomputed:
         measured = measure_family(recomputed.family, workers=workers, advance=advance)
         check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
@@ -208,8 +211,8 @@ def _check_plan_file(out: Path, plan: Plan) -> None:
         )
 
 
-def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, StoredTensor]:
-    tensors: dict[str, StoredTensor] = {}
+def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
     for record in manifest["outputs"]:
         if not (out / record["name"]).exists():
             raise VerificationError(f"{out / record['name']}: the shard is missing. {AGAIN}")
@@ -243,7 +246,7 @@ class _Recomputed:
 
 def _recompute(
     plan: Plan,
-    written: Mapping[str, StoredTensor],
+    written: Mapping[str, Tensor],
     manifest: Mapping[str, Any],
     inputs: Mapping[str, str | Path],
 ) -> _Recomputed:
@@ -271,48 +274,36 @@ class _Checked:
     finite: bool
 
 
-def _check_piece(
-    piece: Chunk, tensor: StoredTensor, recomputed: _Recomputed | None, scratch: Scratch
-) -> _Checked:
-    hashing, equal, finite = RunHash(tensor.dtype.size), True, True
-    with opened(tensor.file) as descriptor:
-
-        def stored(at: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-            size = tensor.dtype.size
-            raw = scratch.other[: count * size]
-            read_into(descriptor, tensor.start + at * size, raw, tensor.file)
-            return raw
-
-        if recomputed:
-            chunks = chunk_bytes(recomputed.family, recomputed.job, piece, scratch)
-            for at, wanted in chunks:
-                found = stored(at, len(wanted) // tensor.dtype.size)
-                equal = equal and np.array_equal(found, wanted)
-                hashing.update(found)
-                finite = finite and _finite(found, tensor, scratch)
-        else:
-            for at in range(piece.begin, piece.end, BLOCK_ELEMENTS):
-                found = stored(at, min(BLOCK_ELEMENTS, piece.end - at))
-                hashing.update(found)
-                finite = finite and _finite(found, tensor, scratch)
+def _check_chunk(chunk: Chunk, tensor: Tensor, recomputed: _Recomputed | None) -> _Checked:
+    hashing, equal, finite = ChunkHash(tensor.dtype.size), True, True
+    with tensor.reader() as reader:
+        for at, count, wanted in _wanted(chunk, tensor, recomputed):
+            found = buffer("written", count * tensor.dtype.size, np.uint8)
+            reader.read_raw(at, at + count, found)
+            equal = equal and (wanted is None or np.array_equal(found, wanted))
+            hashing.update(found)
+            finite = finite and all_finite(found, tensor.dtype)
     return _Checked(hashing.digest(), equal, finite)
 
 
-def _finite(raw: np.ndarray[Any, np.dtype[np.uint8]], tensor: StoredTensor, s: Scratch) -> bool:
-    if not tensor.dtype.mergeable:
-        return True
-    values = s.wide(np.dtype(np.float64))[0][: len(raw) // tensor.dtype.size]
-    decode(raw, tensor.dtype, values)
-    # not by a dot product: BLAS would start threads of its own, which then fight with ours
-    return bool(np.isfinite(values).all())
+def _wanted(
+    chunk: Chunk, tensor: Tensor, recomputed: _Recomputed | None
+) -> Iterator[tuple[int, int, NDArray[np.uint8] | None]]:
+    """First element, how many, and the bytes that plan and inputs give (None: not asked for)."""
+    if recomputed is None:
+        for at in range(chunk.begin, chunk.end, BLOCK_ELEMENTS):
+            yield at, min(BLOCK_ELEMENTS, chunk.end - at), None
+        return
+    for at, wanted in chunk_bytes(recomputed.family, recomputed.job, chunk):
+        yield at, len(wanted) // tensor.dtype.size, wanted
 
 
 def _report(
-    pieces: list[Chunk], results: list[_Checked], manifest: Mapping[str, Any], out: Path
+    chunks: list[Chunk], results: list[_Checked], manifest: Mapping[str, Any], out: Path
 ) -> None:
     parts: dict[str, list[_Checked]] = {}
-    for piece, checked in zip(pieces, results, strict=True):
-        parts.setdefault(piece.name, []).append(checked)
+    for chunk, checked in zip(chunks, results, strict=True):
+        parts.setdefault(chunk.name, []).append(checked)
     for name, checks in parts.items():
         entry = manifest["tensors"][name]
         if not all(check.finite for check in checks):

@@ -18,7 +18,7 @@ from safeswap.operators.base import (
     Parameter,
     TensorContext,
     Value,
-    chunks,
+    blocks,
     merge_arrays,
 )
 from safeswap.operators.breadcrumbs import Breadcrumbs
@@ -186,7 +186,7 @@ __all__ = [
     "Value",
     "applies",
     "check_operation",
-    "chunks",
+    "blocks",
     "find_operator",
     "linear",
     "merge_arrays",

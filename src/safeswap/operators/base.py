@@ -1,14 +1,14 @@
 """What an operator is: its name and parameters, and how it joins the task vectors of a tensor.
 
-An operator works on chunks of a tensor, so that no model and no large tensor has to fit in memory:
+An operator works on blocks of a tensor, so that no model and no large tensor has to fit in memory:
 
-- `merge` turns a chunk of the base and of the experts into a chunk of the result;
+- `merge` turns a block of the base and of the experts into a block of the result;
 - `n_passes` says how often it wants to see the whole tensor first: in each pass `update` adds what
-  a chunk shows to an array, and `finish_pass` turns the finished array into the tensor's state;
-- `whole` asks for the tensor in one chunk (factorizations), `grain` for chunks of whole rows.
+  a block shows to an array, and `finish_pass` turns the finished array into the tensor's state;
+- `whole` asks for the tensor in one block (factorizations), `grain` for blocks of whole rows.
 
 Everything is a function of its arguments alone: the result depends neither on how a tensor was cut
-into chunks nor on which worker took them. Files that settings name (`regmean`'s) are arguments too:
+into blocks nor on which worker took them. Files that settings name (`regmean`'s) are arguments too:
 `pinned` puts their digest into the plan, and `check_files` refuses what does not fit before work.
 """
 
@@ -271,7 +271,7 @@ class Operator:
         experts: Sequence[Numbers],
         total: Numbers,
     ) -> None:
-        """Add what a chunk shows to `total`; the chunk may be overwritten."""
+        """Add what a block shows to `total`; the block may be overwritten."""
         raise NotImplementedError
 
     def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
@@ -279,22 +279,22 @@ class Operator:
         raise NotImplementedError
 
     def whole(self, task: TensorContext) -> bool:
-        """Whether `merge` needs the whole tensor in one chunk."""
+        """Whether `merge` needs the whole tensor in one block."""
         return False
 
     def grain(self, task: TensorContext) -> int:
-        """Chunks begin and end at multiples of this many elements."""
+        """Blocks begin and end at multiples of this many elements."""
         return 1
 
     def merge(
         self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
-        """The merged chunk, from element `at` on; the chunks given may be overwritten."""
+        """The merged block, from element `at` on; the blocks given may be overwritten."""
         raise NotImplementedError
 
 
-def chunks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[int, int]]:
-    """Cut [begin, end) into chunks of about `size` elements, widened to multiples of `grain`."""
+def blocks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[int, int]]:
+    """Cut [begin, end) into blocks of about `size` elements, widened to multiples of `grain`."""
     step = max(grain, size - size % grain)
     for at in range(begin - begin % grain, end, step):
         yield at, min(at + step, end + -end % grain)
@@ -311,19 +311,19 @@ def merge_arrays(
 
     Args:
         base, experts: of one shape and type, float32 or float64; they are left as they are.
-        size: elements of a chunk.
+        size: elements of a block.
     """
     flat, tasks = base.reshape(-1), [expert.reshape(-1) for expert in experts]
     state: Any = None
     for _ in range(operator.n_passes(task)):
         total = operator.init_state(task, state)
-        for at, end in chunks(0, flat.size, size):
+        for at, end in blocks(0, flat.size, size):
             cut = [expert[at:end].copy() for expert in tasks]
             operator.update(task, state, flat[at:end].copy(), cut, total)
         state = operator.finish_pass(task, state, total)
     step = max(1, flat.size) if operator.whole(task) else size
     merged = np.empty_like(flat)
-    for at, end in chunks(0, flat.size, step, operator.grain(task)):
+    for at, end in blocks(0, flat.size, step, operator.grain(task)):
         cut = [expert[at:end].copy() for expert in tasks]
         merged[at:end] = operator.merge(task, state, flat[at:end].copy(), cut, at)
     return merged.reshape(base.shape)

@@ -25,9 +25,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.header import StoredTensor, read_header
+from safeswap.checkpoint.header import read_header
+from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CalibrationError, CheckpointError, listed, nearest
-from safeswap.io.files import opened, read_into
 
 FORMAT = "safeswap-grams/1"
 MANIFEST = "grams.json"
@@ -142,7 +142,7 @@ class Grams:
         side = shape[-1] if found.inputs == "columns" else shape[0]
         if stored.shape != (side, side) or stored.dtype.name != "F32":
             raise CalibrationError(
-                f"{stored.file}: the Gram matrix {found.gram!r} is {stored.dtype} "
+                f"{stored.where}: the Gram matrix {found.gram!r} is {stored.dtype} "
                 f"{list(stored.shape)}, tensor {tensor!r} needs F32 {[side, side]}. Run safeswap "
                 "calibrate on the checkpoints of this plan."
             )
@@ -166,16 +166,16 @@ class Grams:
         stored = self._tensors(role)[record.gram]
         side, hashing = stored.shape[0], blake3()
         rows = max(1, BLOCK_BYTES // max(4 * side, 1))
-        with opened(stored.file) as descriptor:
+        with stored.reader() as reader:
             for begin in range(0, side, rows):
                 count = min(rows, side - begin)
                 raw = np.empty(count * side * 4, np.uint8)
-                read_into(descriptor, stored.start + begin * side * 4, raw, stored.file)
+                reader.read_raw(begin * side, (begin + count) * side, raw)
                 hashing.update(raw.data)
                 yield begin, raw.view(np.float32).reshape(count, side)
         if hashing.hexdigest() != record.digest:
             raise CalibrationError(
-                f"{stored.file}: the Gram matrix {record.gram!r} was changed after it was made. "
+                f"{stored.where}: the Gram matrix {record.gram!r} was changed after it was made. "
                 "Remove the folder and run safeswap calibrate again."
             )
 

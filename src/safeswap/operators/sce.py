@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import inner_product
+from safeswap.io.buffers import buffer
 from safeswap.operators.base import Numbers, Operator, Parameter, TensorContext, task_vectors
 from safeswap.operators.kernels import topk
-from safeswap.operators.kernels.buffers import spare
 from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
 
 
@@ -112,7 +112,7 @@ class Sce(Operator):
 def _variance(vectors: Sequence[Numbers]) -> NDArray[np.float32]:
     """The variance between the experts, element by element (of the population)."""
     kind, size = vectors[0].dtype, len(vectors[0])
-    mean, away, spread = (spare(f"variance {n}", size, kind) for n in range(3))
+    mean, away, spread = (buffer(f"variance {n}", size, kind) for n in range(3))
     share = kind.type(1 / len(vectors))
     mean[:] = spread[:] = 0
     for vector in vectors:
@@ -129,7 +129,7 @@ def _variance(vectors: Sequence[Numbers]) -> NDArray[np.float32]:
 def _erase(parts: Sequence[float], vectors: Sequence[Numbers]) -> Numbers:
     """``Σ_A c·t / Σ_A c``; the sign is that of the plain sum, unlike in TIES."""
     kind, size = vectors[0].dtype, len(vectors[0])
-    sign, joined, divisor, agrees = (spare(f"erase {n}", size, kind) for n in range(4))
+    sign, joined, divisor, agrees = (buffer(f"erase {n}", size, kind) for n in range(4))
     joined[:] = divisor[:] = sign[:] = 0
     for vector in vectors:
         np.add(sign, vector, out=sign)

@@ -14,17 +14,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from safeswap.checkpoint.family import Family
 from safeswap.errors import EvaluationError, listed
 from safeswap.evaluation.backends import Backend, BackendOptions, open_backend
 from safeswap.evaluation.backends.hf import HFBackend
-from safeswap.io.files import opened, read_into
-from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
-from safeswap.merge.chunks import Chunk, Scratch, chunk_bytes, make_scratch
-from safeswap.merge.prepare import MergeJob, prepare
+from safeswap.evaluation.backends.loaded import match_parameters
+from safeswap.io.workers import default_workers, run_chunks
+from safeswap.merge.chunks import chunk_bytes
+from safeswap.merge.prepare import Chunk, MergeJob, prepare
 from safeswap.merge.stream import measure_joins, single_threaded
 from safeswap.operators import TensorOp, linear
 from safeswap.plan import Plan
@@ -103,24 +102,22 @@ class HotSwapModel:
 
     def _exchange(self, job: MergeJob) -> None:
         measure_joins(self.family, [job], workers=self.workers)
-        pieces = [
-            Chunk(0, name, begin, end)
+        chunks = [
+            chunk
             for name in job.recipes
-            for begin, end in job.runs(name, self.family.base.tensors[name].elements)
+            for chunk in job.chunks(name, self.family.base.tensors[name].elements)
         ]
 
-        def act(piece: Chunk, scratch: Scratch) -> None:
-            flat = self._parameters[piece.name].view(-1)
-            _fill(flat, self.family, job, piece, scratch)
+        def act(chunk: Chunk) -> None:
+            _fill(self._parameters[chunk.name].view(-1), self.family, job, chunk)
 
         with single_threaded([job]), torch.inference_mode():
             run_chunks(
-                pieces,
+                chunks,
                 act,
-                make_scratch,
                 workers=self.workers,
                 advance=lambda count: None,
-                size=lambda piece: 0,
+                size=lambda chunk: 0,
             )
 
 
@@ -151,59 +148,31 @@ class ReloadedModel:
         """Nothing is held."""
 
 
-def _fill(
-    flat: torch.Tensor, family: Family, job: MergeJob, piece: Chunk, scratch: Scratch
-) -> None:
-    """The piece's bytes, as the merge would write them, into the model."""
-    kind = job.dtypes[piece.name]
-    for first, raw in chunk_bytes(family, job, piece, scratch):
+def _fill(flat: torch.Tensor, family: Family, job: MergeJob, chunk: Chunk) -> None:
+    """The chunk's bytes, as the merge would write them, into the model."""
+    kind = job.dtypes[chunk.name]
+    for first, raw in chunk_bytes(family, job, chunk):
         values = torch.frombuffer(raw, dtype=_TORCH[kind.name])
         flat[first : first + len(values)].copy_(values)
 
 
 def _parameters(model: Any, family: Family, language: str) -> dict[str, torch.Tensor]:
-    """The checkpoint's tensor names → the loaded model's own tensors.
-
-    Every one is compared with the language expert's, value by value: a name alone would not show
-    that a tensor was transposed, split or scaled on its way.
-    """
-    held, prefix = model.state_dict(), f"{model.base_model_prefix}."
+    """The checkpoint's tensor names → the loaded model's own tensors."""
+    held = {name: value for name, value in model.state_dict().items() if value.is_contiguous()}
     head = model.get_output_embeddings()  # which not every family calls what its files call it
-    found: dict[str, torch.Tensor] = {}
-    lost: list[str] = []
-    for name in family.names:
-        if family.anatomy.placements[name].role == "buffer":
-            continue  # the language expert's in every candidate
-        names = (name, prefix + name, name.removeprefix(prefix))
-        parameter = next((held[known] for known in names if known in held), None)
-        if parameter is None and name in family.base.heads and head is not None:
-            parameter = head.weight.data
-        if parameter is None or not _is_stored(parameter, family, language, name):
-            lost.append(name)
-        else:
-            found[name] = parameter
-    if lost:
+    if head is not None:
+        held |= {n: head.weight.data for n in family.base.heads if n not in held}
+    # buffers are the language expert's in every candidate
+    wanted = {
+        name: family.members[language].tensors[name]
+        for name in family.names
+        if family.anatomy.placements[name].role != "buffer"
+    }
+    matches = match_parameters(held, wanted)
+    if matches.unmatched:
         raise EvaluationError(
-            f"{family.members[language].folder}: transformers does not hold {listed(lost)} as "
-            "the checkpoint stores them, so candidates cannot be exchanged in memory. Add "
-            "--reload: each candidate is then written and loaded."
+            f"{family.members[language].folder}: transformers does not hold "
+            f"{listed(matches.unmatched)} as the checkpoint stores them, so candidates cannot be "
+            "exchanged in memory. Add --reload: each candidate is then written and loaded."
         )
-    return found
-
-
-def _is_stored(parameter: torch.Tensor, family: Family, language: str, name: str) -> bool:
-    """Whether a loaded tensor is the stored one, rounded to the model's format."""
-    stored = family.members[language].tensors[name]
-    alike = tuple(parameter.shape) == stored.shape and stored.dtype.name in _TORCH
-    if not alike or not parameter.is_contiguous():
-        return False
-    flat, size = parameter.view(-1), stored.dtype.size
-    buffer = np.empty(min(stored.elements, BLOCK_ELEMENTS) * size, np.uint8)
-    with opened(stored.file) as file:
-        for first in range(0, stored.elements, BLOCK_ELEMENTS):
-            raw = buffer[: min(BLOCK_ELEMENTS, stored.elements - first) * size]
-            read_into(file, stored.start + first * size, raw, stored.file)
-            values = torch.frombuffer(raw, dtype=_TORCH[stored.dtype.name]).to(flat.dtype)
-            if not torch.equal(flat[first : first + len(values)].cpu(), values):
-                return False
-    return True
+    return {name: held[parameter] for name, parameter in matches.parameters.items()}

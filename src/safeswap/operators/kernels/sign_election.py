@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from safeswap.io.buffers import buffer
 from safeswap.operators.base import Numbers
-from safeswap.operators.kernels.buffers import spare
 
 
 def elect(weights: Sequence[float], vectors: Sequence[Numbers], normalize: bool) -> Numbers:
@@ -18,7 +18,7 @@ def elect(weights: Sequence[float], vectors: Sequence[Numbers], normalize: bool)
     vectors are used up; the result lies in the first.
     """
     kind, size = vectors[0].dtype, len(vectors[0])
-    sign, joined, divisor = (spare(f"elect {n}", size, kind) for n in range(3))
+    sign, joined, divisor = (buffer(f"elect {n}", size, kind) for n in range(3))
     for number, (weight, vector) in enumerate(zip(weights, vectors, strict=True)):
         if weight != 1.0:
             np.multiply(vector, kind.type(weight), out=vector)

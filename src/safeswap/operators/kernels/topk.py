@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.errors import CheckpointError
-from safeswap.operators.kernels.buffers import spare
+from safeswap.io.buffers import buffer
 
 UPPER, LOWER = 1 << 15, 1 << 16
 _NOT_FINITE = 0x7F80
@@ -25,7 +25,7 @@ _FEW = 1 << 12
 
 def magnitudes(vector: NDArray[Any]) -> NDArray[np.float32]:
     """|v| as float32, in a buffer that the next call takes back."""
-    found = spare("magnitudes", len(vector), np.float32)
+    found = buffer("magnitudes", len(vector), np.float32)
     with np.errstate(over="ignore"):
         np.abs(vector, out=found, casting="same_kind")
     return found
@@ -47,7 +47,7 @@ class OrderStatistic:
 
 def count_upper(numbers: NDArray[np.float32], total: NDArray[np.int64]) -> None:
     """First pass: add the counts of the upper 16 bits to `total` (32 768 bins)."""
-    upper = spare("upper", len(numbers), np.intp)
+    upper = buffer("upper", len(numbers), np.intp)
     np.right_shift(numbers.view(np.uint32), 16, out=upper)
     total += np.bincount(upper, minlength=UPPER)
 

@@ -1,4 +1,4 @@
-"""Working memory that a thread keeps: fresh arrays for every chunk cost more than the arithmetic.
+"""Working memory that a thread keeps: fresh arrays for every block cost more than the arithmetic.
 
 The system gives new pages one fault at a time (7 ns per element for the three arrays of an
 election, whose arithmetic takes 3 ns); buffers that stay are paid for once.
@@ -16,7 +16,7 @@ _LARGEST = 1 << 22
 _kept = threading.local()
 
 
-def spare(slot: str, size: int, kind: DTypeLike) -> NDArray[Any]:
+def buffer(slot: str, size: int, kind: DTypeLike) -> NDArray[Any]:
     """A buffer with anything in it, this thread's until the slot is asked for again.
 
     Args:

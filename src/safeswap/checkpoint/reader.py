@@ -1,0 +1,262 @@
+"""The reading seam: one way to a tensor's numbers, wherever they come from.
+
+Profile, merge, operators, verification, candidates in memory and Gram matrices know a `Tensor` and
+ask it for a `TensorReader`; only this module knows files and offsets. What is stored in another way
+(an adapter, scaled fp8, rows in another order, ranges of a remote file) comes in as another class
+with the same six methods:
+
+>>> class Zeros:                                  # a tensor of zeros, with no file behind it
+...     def __enter__(self): return self
+...     def __exit__(self, *error): pass
+...     def prefetch(self, begin, end): pass
+...     def read_raw(self, begin, end, out): return False         # no stored bytes to copy
+...     def copy_raw(self, begin, end, target, start, into): return False
+...     def read_numbers(self, begin, end, out): out[:] = 0
+
+A reader is made for one chunk of work by one thread and is a context manager: it holds its file
+open between enter and exit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safeswap.checkpoint.dtypes import Dtype, arithmetic_dtype, decode, encode
+from safeswap.io.buffers import buffer
+from safeswap.io.files import close_descriptor, copy_range, open_descriptor, prefetch, read_into
+from safeswap.io.workers import BLOCK_ELEMENTS
+
+Numbers = NDArray[Any]
+"""float32 or float64, flat."""
+Bytes = NDArray[np.uint8]
+
+
+class TensorReader(Protocol):
+    """Reads one tensor. Ranges are of elements, row-major, ``0 <= begin <= end <= elements``."""
+
+    def __enter__(self) -> Self:
+        """Open what it reads from."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        ...
+
+    def read_numbers(self, begin: int, end: int, out: Numbers) -> None:
+        """Fill ``out`` (float32 or float64, ``end - begin`` elements) with the tensor's numbers.
+
+        Raises:
+            CheckpointError: the source ends early, changed, or fails.
+        """
+        ...
+
+    def read_raw(self, begin: int, end: int, out: Bytes) -> bool:
+        """Fill ``out`` (uint8) with the stored bytes of a range, in the tensor's dtype.
+
+        Returns:
+            False where there are no such bytes (the numbers are computed); ``out`` is then as it
+            was.
+
+        Raises:
+            CheckpointError: as `read_numbers`.
+        """
+        ...
+
+    def copy_raw(self, begin: int, end: int, target: int, start: int, into: Path) -> bool:
+        """Copy the stored bytes of a range into an open file, from its byte ``start`` on.
+
+        Args:
+            target: a descriptor; ``into`` names it in messages.
+
+        Returns:
+            False where there are no such bytes; nothing is written then.
+
+        Raises:
+            CheckpointError: as `read_numbers`.
+            OutputError: the target cannot take them.
+        """
+        ...
+
+    def prefetch(self, begin: int, end: int) -> None:
+        """Say which range comes next, so that a cold disk or a network reads ahead."""
+        ...
+
+
+class Tensor(Protocol):
+    """What a tensor is, and who reads it.
+
+    Attributes:
+        name: in the checkpoint.
+        shape: rows first.
+        dtype: the format that a copy of it is stored in.
+        where: the file (or whatever it comes from), for messages.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - documented in the class
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> Dtype: ...  # noqa: D102
+    @property
+    def where(self) -> str: ...  # noqa: D102
+
+    @property
+    def elements(self) -> int:
+        """Number of elements (1 for a scalar)."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a copy in its dtype."""
+        ...
+
+    def reader(self) -> TensorReader:
+        """Make a reader, for one thread and one chunk of work."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor whose bytes lie in a local file: file, format, shape and absolute byte offset."""
+
+    name: str
+    file: Path
+    dtype: Dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements (1 for a scalar)."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload."""
+        return self.elements * self.dtype.bits // 8
+
+    @property
+    def where(self) -> str:
+        """The file."""
+        return str(self.file)
+
+    def reader(self) -> StoredReader:
+        """Make a reader of the file's bytes."""
+        return StoredReader(self)
+
+
+class StoredReader:
+    """Reads a tensor whose bytes lie in a local file (safetensors, or a ``.bin`` of torch)."""
+
+    __slots__ = ("_descriptor", "_tensor")
+
+    def __init__(self, tensor: StoredTensor) -> None:
+        self._tensor = tensor
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            CheckpointError: it is gone or may not be read.
+        """
+        self._descriptor = open_descriptor(self._tensor.file)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        close_descriptor(self._descriptor)
+        self._descriptor = -1
+
+    def read_numbers(self, begin: int, end: int, out: Numbers) -> None:
+        """See `TensorReader.read_numbers`."""
+        dtype = self._tensor.dtype
+        for at in range(begin, end, BLOCK_ELEMENTS):
+            count = min(BLOCK_ELEMENTS, end - at)
+            raw = buffer("stored", count * dtype.size, np.uint8)
+            self.read_raw(at, at + count, raw)
+            decode(raw, dtype, out[at - begin : at - begin + count])
+
+    def read_raw(self, begin: int, end: int, out: Bytes) -> bool:
+        """See `TensorReader.read_raw`; always True."""
+        stored = self._tensor
+        read_into(self._descriptor, stored.start + begin * stored.dtype.size, out, stored.file)
+        return True
+
+    def copy_raw(self, begin: int, end: int, target: int, start: int, into: Path) -> bool:
+        """See `TensorReader.copy_raw`; always True, and inside the kernel where it can."""
+        stored, size = self._tensor, self._tensor.dtype.size
+        source, nbytes = stored.start + begin * size, (end - begin) * size
+        copy_range(self._descriptor, source, target, start, nbytes, stored.file, into)
+        return True
+
+    def prefetch(self, begin: int, end: int) -> None:
+        """See `TensorReader.prefetch`."""
+        stored, size = self._tensor, self._tensor.dtype.size
+        prefetch(self._descriptor, stored.start + begin * size, (end - begin) * size)
+
+
+def read_bytes(
+    tensor: Tensor, reader: TensorReader, begin: int, end: int, raw: Bytes, values: Numbers
+) -> bool:
+    """Fill ``raw`` with the bytes that a copy of the range has: the stored ones, or else the
+    numbers rounded to the tensor's dtype.
+
+    Args:
+        raw: uint8, ``end - begin`` elements of the dtype.
+        values: float32 or float64, ``end - begin`` elements; filled only where nothing is stored.
+
+    Returns:
+        Whether the bytes are stored ones, so that ``values`` still has to be decoded from them.
+    """
+    if reader.read_raw(begin, end, raw):
+        return True
+    reader.read_numbers(begin, end, values)
+    own = arithmetic_dtype(tensor.dtype)
+    rounded = values
+    if values.dtype != own:  # a copy's bytes do not depend on what else takes part in a run
+        rounded = buffer("computed", end - begin, own)
+        reader.read_numbers(begin, end, rounded)
+    encode(rounded, tensor.dtype, raw)
+    return False
+
+
+def same_bytes(one: Tensor, two: Tensor) -> bool:
+    """Whether copies of two tensors are of one shape and format and have the same bytes.
+
+    Raises:
+        CheckpointError: a file ends early or the disk fails.
+    """
+    if (one.shape, one.dtype) != (two.shape, two.dtype):
+        return False
+    if one == two:
+        return True
+    size = one.dtype.size
+    left, right = (np.empty(BLOCK_ELEMENTS * size, np.uint8) for _ in range(2))
+    values = np.empty(BLOCK_ELEMENTS, np.float64)
+    with one.reader() as first, two.reader() as second:
+        for at in range(0, one.elements, BLOCK_ELEMENTS):
+            count = min(BLOCK_ELEMENTS, one.elements - at)
+            read_bytes(one, first, at, at + count, left[: count * size], values[:count])
+            read_bytes(two, second, at, at + count, right[: count * size], values[:count])
+            if not np.array_equal(left[: count * size], right[: count * size]):
+                return False
+    return True
