@@ -105,13 +105,13 @@ class Tensor(Protocol):
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102 - documented in the class
+    def name(self) -> str: ...
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]: ...
     @property
-    def dtype(self) -> Dtype: ...  # noqa: D102
+    def dtype(self) -> Dtype: ...
     @property
-    def where(self) -> str: ...  # noqa: D102
+    def where(self) -> str: ...
 
     @property
     def elements(self) -> int:

@@ -124,12 +124,21 @@ def output_layout(
     dtypes = {n: dtype if dtype and family.is_weight(n) else given[n].dtype for n in family.names}
     tensors = {n: OutputTensor(n, dtypes[n], family.base.tensors[n].shape) for n in family.names}
     if shard_size is None:
-        kept = set(family.names)
-        files = [[t.name for t in f.tensors if t.name in kept] for f in family.base.files]
-        groups = [[tensors[name] for name in names] for names in files if names]
+        groups = [[tensors[name] for name in names] for names in _sharding(family) if names]
     else:
         groups = group_by_size(list(tensors.values()), shard_size)
     return lay_out(groups), dtypes
+
+
+def _sharding(family: Family) -> list[list[str]]:
+    """The merged tensors as the base's files group them; those of no file come last, together."""
+    left = dict.fromkeys(family.names)
+    files = []
+    for file in family.base.files:
+        files.append([tensor.name for tensor in file.tensors if tensor.name in left])
+        for name in files[-1]:
+            del left[name]
+    return [*files, list(left)]
 
 
 def _check_tied(family: Family, plan: Plan) -> None:

@@ -182,7 +182,7 @@ class _Inputs:
 
 
 def merged_numbers(family: Family, job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, Numbers]]:
-    """The merged numbers of a chunk of a tensor that an operator joins: (first element, numbers)."""
+    """The merged numbers of a chunk that an operator joins: (first element, numbers)."""
     join = job.recipes[chunk.name].join
     assert join is not None
     operator, task, state = join.operator, join.task, job.states.get(chunk.name)

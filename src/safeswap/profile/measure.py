@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,19 +80,16 @@ class _Sums:
 
 def _measure_chunk(family: Family, name: str, begin: int, end: int) -> _Sums:
     tensors = family.tensors(name)
-    hashes = {role: blake3() for role in tensors}
-    parts: dict[Pair, list[float]] = {pair: [] for pair in _pairs(family)}
     with ExitStack() as stack:
         readers = {role: stack.enter_context(t.reader()) for role, t in tensors.items()}
         for reader in readers.values():
             reader.prefetch(begin, end)
-        for at in range(begin, end, BLOCK_ELEMENTS):
-            block = _Block(tensors, readers, at, min(BLOCK_ELEMENTS, end - at))
-            for pair, product in block.measure(parts, hashes).items():
-                exact = product if math.isfinite(product) else block.exact_product(pair)
-                parts[pair].append(exact)
-    products = {pair: math.fsum(values) for pair, values in parts.items()}
-    return _Sums(products, {role: hashing.digest() for role, hashing in hashes.items()})
+        measuring = _Measuring(tensors, readers, _pairs(family))
+        # a product that is not finite is computed again, so numpy need not warn of it
+        with np.errstate(over="ignore", invalid="ignore"):
+            for at in range(begin, end, BLOCK_ELEMENTS):
+                measuring.add_block(at, min(BLOCK_ELEMENTS, end - at))
+    return measuring.sums()
 
 
 def _pairs(family: Family) -> list[Pair]:
@@ -102,10 +99,57 @@ def _pairs(family: Family) -> list[Pair]:
     return squares + [(SAFETY, language) for language in family.languages]
 
 
-class _Block:
-    """A block of one tensor in all members; base first, then the experts.
+@dataclass(slots=True)
+class _Product:
+    """⟨left, right⟩ of a pair of members.
 
-    A product over the block is the sum, in float64, of products over rows of `SUM_ROW` elements in
+    Attributes:
+        rows: products of the rows of the block at hand.
+        tail: product of the elements after its last whole row.
+        blocks: products of the blocks before.
+    """
+
+    pair: Pair
+    left: NDArray[Any]
+    right: NDArray[Any]
+    rows: NDArray[Any]
+    tail: float = 0.0
+    blocks: list[float] = field(default_factory=list)
+
+    def add_step(self, at: int, count: int) -> None:
+        """Take in the first ``count`` elements of the buffers, element ``at`` of the block on."""
+        whole = count // SUM_ROW
+        elements, shape = whole * SUM_ROW, (whole, SUM_ROW)
+        left, right = self.left[:elements].reshape(shape), self.right[:elements].reshape(shape)
+        first = at // SUM_ROW
+        np.vecdot(left, right, out=self.rows[first : first + whole])
+        if elements < count:
+            self.tail = float(np.dot(self.left[elements:count], self.right[elements:count]))
+
+    def finish_block(self, count: int) -> float:
+        """The product over the block's ``count`` elements."""
+        rows, tail = self.rows[: count // SUM_ROW], self.tail
+        self.tail = 0.0
+        return float(rows.sum(dtype=np.float64)) + tail
+
+
+@dataclass(slots=True)
+class _Member:
+    """One member's tensor while a chunk is measured: buffers of `_STEP` elements."""
+
+    role: str
+    tensor: Tensor
+    reader: TensorReader
+    hashing: Any
+    raw: NDArray[np.uint8]
+    numbers: NDArray[Any]
+    products: list[_Product]
+
+
+class _Measuring:
+    """One tensor in all members, block by block; base first, then the experts.
+
+    A product over a block is the sum, in float64, of products over rows of `SUM_ROW` elements in
     the arithmetic's own type, so that it does not depend on the steps in which it is read.
     """
 
@@ -113,72 +157,92 @@ class _Block:
         self,
         tensors: Mapping[str, Tensor],
         readers: Mapping[str, TensorReader],
-        begin: int,
-        count: int,
+        pairs: Sequence[Pair],
     ) -> None:
-        self.tensors, self.readers, self.begin, self.count = tensors, readers, begin, count
-        self.kind = arithmetic_dtype(*(tensor.dtype for tensor in tensors.values()))
-        self.is_weight = tensors[BASE].dtype.mergeable
+        kind = arithmetic_dtype(*(tensor.dtype for tensor in tensors.values()))
+        self._is_weight = tensors[BASE].dtype.mergeable
+        numbers = {role: _numbers_of(role, kind) for role in tensors}
+        self._base = numbers[BASE]
+        products = [
+            _Product(
+                pair,
+                numbers[pair[0]],
+                numbers[pair[1]],
+                buffer(f"rows {pair}", BLOCK_ELEMENTS // SUM_ROW, kind),
+            )
+            for pair in pairs
+        ]
+        self._members = [
+            _Member(
+                role,
+                tensor,
+                readers[role],
+                blake3(),
+                buffer("bytes of a member", _STEP * tensor.dtype.size, np.uint8),
+                numbers[role],
+                [product for product in products if product.pair[1] == role],
+            )
+            for role, tensor in tensors.items()
+        ]
+        self._products = products
 
-    def measure(self, pairs: Mapping[Pair, Any], hashes: Mapping[str, Any]) -> dict[Pair, float]:
-        """The products of the pairs over the block (none for tensors that are no weights); what is
-        read is added to the members' hashes."""
-        rows = {p: buffer(f"rows {p}", self.count // SUM_ROW, self.kind) for p in pairs}
-        rest = dict.fromkeys(pairs, 0.0)
-        of_role = {
-            role: [p for p in pairs if p in ((role, role), (SAFETY, role))] for role in self.tensors
-        }
-        numbers = {role: self._numbers_of(role) for role in self.tensors}
-        # a product that is not finite is computed again, so numpy need not warn of it
-        with np.errstate(over="ignore", invalid="ignore"):
-            for at in range(0, self.count, _STEP):
-                count = min(_STEP, self.count - at)
-                for role, values in numbers.items():
-                    self._read(role, at, values[:count], hashes[role])
-                    if not self.is_weight:
-                        continue
-                    if role != BASE:
-                        np.subtract(values[:count], numbers[BASE][:count], out=values[:count])
-                    for pair in of_role[role]:
-                        left = values if pair[0] == role else numbers[SAFETY]
-                        part = rows[pair][at // SUM_ROW : (at + count) // SUM_ROW]
-                        rest[pair] += _products(left[:count], values[:count], part)
-        if not self.is_weight:
-            return {}
-        return {p: float(rows[p].sum(dtype=np.float64)) + rest[p] for p in pairs}
+    def add_block(self, begin: int, count: int) -> None:
+        """Read a block of every member, hash it, and sum its products.
 
-    def _numbers_of(self, role: str) -> NDArray[Any]:
-        """The languages share a buffer: however many there are, all fits a core's cache."""
-        slot = role if role in (BASE, SAFETY) else "language"
-        return buffer(f"numbers of {slot}", _STEP, self.kind)
+        Raises:
+            CheckpointError: a weight that is NaN, infinite, or too large to measure.
+        """
+        for at in range(0, count, _STEP):
+            step = min(_STEP, count - at)
+            for member in self._members:
+                self._read(member, begin + at, step)
+                for product in member.products if self._is_weight else ():
+                    product.add_step(at, step)
+        for product in self._products if self._is_weight else ():
+            found = product.finish_block(count)
+            if not math.isfinite(found):
+                found = self._exact_product(product.pair, begin, count)
+            product.blocks.append(found)
 
-    def _read(self, role: str, at: int, values: NDArray[Any], hashing: Any) -> None:
-        tensor, begin = self.tensors[role], self.begin + at
-        raw = buffer("bytes of a member", len(values) * tensor.dtype.size, np.uint8)
-        stored = read_bytes(tensor, self.readers[role], begin, begin + len(values), raw, values)
-        hashing.update(raw.data)
-        if stored and self.is_weight:
-            decode(raw, tensor.dtype, values)
+    def sums(self) -> _Sums:
+        """What was found in all blocks."""
+        products = {product.pair: math.fsum(product.blocks) for product in self._products}
+        return _Sums(products, {member.role: member.hashing.digest() for member in self._members})
 
-    def exact_product(self, pair: Pair) -> float:
+    def _read(self, member: _Member, begin: int, count: int) -> None:
+        """The member's task vector (the base's own numbers) into its buffer."""
+        dtype, values = member.tensor.dtype, member.numbers[:count]
+        raw = member.raw[: count * dtype.size]
+        stored = read_bytes(member.tensor, member.reader, begin, begin + count, raw, values)
+        member.hashing.update(raw.data)
+        if not self._is_weight:
+            return
+        if stored:
+            decode(raw, dtype, values)
+        if member.role != BASE:
+            np.subtract(values, self._base[:count], out=values)
+
+    def _exact_product(self, pair: Pair, begin: int, count: int) -> float:
         """The product again in float64, after showing that every weight of the block is finite.
 
         Raises:
             CheckpointError: a weight that is none, or too large to measure.
         """
         exact: dict[str, NDArray[np.float64]] = {}
-        for role in dict.fromkeys((BASE, *pair)):
-            tensor, values = self.tensors[role], np.empty(self.count, np.float64)
-            self.readers[role].read_numbers(self.begin, self.begin + self.count, values)
+        for member in self._members:
+            if member.role not in (BASE, *pair):
+                continue
+            values = np.empty(count, np.float64)
+            member.reader.read_numbers(begin, begin + count, values)
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
-                raise not_finite(role, tensor, self.begin + int(bad[0]), float(values[bad[0]]))
-            exact[role] = values
+                at = int(bad[0])
+                raise not_finite(member.role, member.tensor, begin + at, float(values[at]))
+            exact[member.role] = values
         left, right = (exact[r] if r == BASE else exact[r] - exact[BASE] for r in pair)
-        with np.errstate(over="ignore", invalid="ignore"):
-            product = inner_product(left, right)
+        product = inner_product(left, right)
         if not math.isfinite(product):
-            tensor = self.tensors[pair[0]]
+            tensor = next(m.tensor for m in self._members if m.role == pair[0])
             raise CheckpointError(
                 f"{tensor.where}: tensor {tensor.name!r} has weights too large to measure. "
                 "The checkpoint is damaged; fetch it again."
@@ -186,12 +250,10 @@ class _Block:
         return product
 
 
-def _products(left: NDArray[Any], right: NDArray[Any], rows: NDArray[Any]) -> float:
-    """Products over whole rows go into ``rows``; that of the elements after them is returned."""
-    whole = len(rows) * SUM_ROW
-    shape = (len(rows), SUM_ROW)
-    np.vecdot(left[:whole].reshape(shape), right[:whole].reshape(shape), out=rows)
-    return float(np.dot(left[whole:], right[whole:])) if whole < len(left) else 0.0
+def _numbers_of(role: str, kind: np.dtype[Any]) -> NDArray[Any]:
+    """The languages share a buffer: however many there are, all fits a core's cache."""
+    slot = role if role in (BASE, SAFETY) else "language"
+    return buffer(f"numbers of {slot}", _STEP, kind)
 
 
 def not_finite(role: str, tensor: Tensor, element: int, value: float) -> CheckpointError:
