@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from test_registry import restored  # noqa: F401  (a fixture)
 
 from profiles import HAND, make_profile
 from safeswap.cli import main
 from safeswap.plan import fill_plan
 from safeswap.selectors import registered
+from test_registry import restored  # noqa: F401  (a fixture)
 
 PAGE = (Path(__file__).parents[2] / "docs/methods.md").read_text()
 DEFAULTS = {

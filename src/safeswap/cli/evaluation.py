@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.parameters import read_value
 
 if TYPE_CHECKING:
     from safeswap.evaluation.backends import BackendOptions
@@ -344,18 +345,10 @@ def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
 
     fields = {key: value for key, value in backend.items() if key != "engine"}
     template = None if chat_template in ("on", "off") else Path(chat_template)
-    engine = {key: _plain(value) for key, value in _pairs("--engine", backend["engine"])}
+    engine = {key: read_value(value) for key, value in _pairs("--engine", backend["engine"])}
     return BackendOptions(
         **fields, engine=engine, chat_template=template, use_template=chat_template != "off"
     )
-
-
-def _plain(text: str) -> Any:
-    """``2`` is a number, ``true`` a truth value, anything else stays text."""
-    import yaml
-
-    value = yaml.safe_load(text)
-    return value if isinstance(value, (int, float, bool)) else text
 
 
 def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:

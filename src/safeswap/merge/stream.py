@@ -17,7 +17,7 @@ from safeswap.checkpoint.header import StoredTensor
 from safeswap.io.files import opened, prefetch, read_into
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.merge.prepare import MergeJob
-from safeswap.operators import Join, Numbers, chunks, one_blas_thread
+from safeswap.operators import Numbers, OperatorStep, chunks, one_blas_thread
 from safeswap.operators.kernels.buffers import spare
 from safeswap.roles import BASE
 
@@ -100,7 +100,7 @@ def _pass(
     )
 
 
-def _joins(job: MergeJob) -> Iterator[tuple[str, Join]]:
+def _joins(job: MergeJob) -> Iterator[tuple[str, OperatorStep]]:
     for name, recipe in job.recipes.items():
         if recipe.join is not None:
             yield name, recipe.join
@@ -121,7 +121,7 @@ class _Tally:
 
     job: MergeJob
     name: str
-    join: Join
+    join: OperatorStep
     total: Numbers | None = None
     done: int = 0
     waiting: dict[int, Numbers] = field(default_factory=dict)
