@@ -33,12 +33,12 @@ class Registry(Mapping[str, Entry]):
         reloaded one or a notebook's cell does.
 
         Args:
-            origin: the function or class that the entry is made of.
+            origin: the function or class that the entry is made of, or its module's name.
 
         Raises:
             ConfigError: the name belongs to another module.
         """
-        module = str(getattr(origin, "__module__", "?"))
+        module = origin if isinstance(origin, str) else str(getattr(origin, "__module__", "?"))
         owner = self._origins.setdefault(name, module)
         if owner != module:
             raise ConfigError(

@@ -21,7 +21,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,8 @@ from typing import Literal
 from safeswap.errors import EvaluationError, listed, nearest
 
 Kind = Literal["harmful", "harmless"]
+FORMS: Mapping[Kind, str] = {"harmful": "MultiJail", "harmless": "XSTest"}
+"""Whose columns a file of a kind has."""
 PROMPT_SLOT = "{prompt}"
 
 _MULTIJAIL_OTHER = ("id", "source", "tags", "reference", "")  # "": the number of the row
