@@ -140,11 +140,13 @@ def evaluate(
     goes on where it was stopped.
     """
     from safeswap.evaluation import pipeline
+    from safeswap.evaluation.backends import refuse_foreign_options
     from safeswap.evaluation.benchmarks.splits import read_split
     from safeswap.evaluation.judges import make_judge
 
     kind = backend.pop("backend")
     options = options_of(backend, chat_template)
+    refuse_foreign_options(options, (kind, judge_backend or kind))
     if judge_spec is not None:  # a wrong name should not show after hours of answering
         make_judge(judge_spec, kind=judge_kind)
     made = pipeline.make_suite(
@@ -188,8 +190,12 @@ def judge(
     Each judge has a file of its own; what it has read already is not judged again.
     """
     names = tuple(name.strip() for name in models.split(",") if name.strip())
+    from safeswap.evaluation.backends import refuse_foreign_options
+
     chosen = backend.pop("backend")
-    _judge(results, spec, kind, chosen, options_of(backend, "on"), names, quiet)
+    options = options_of(backend, "on")
+    refuse_foreign_options(options, (chosen,))
+    _judge(results, spec, kind, chosen, options, names, quiet)
 
 
 def _judge(

@@ -53,7 +53,7 @@ def test_a_users_benchmarks_join_suites_and_are_refused_alike(tmp_path: Path) ->
     register(mine, __name__)
     register(TaskBenchmark("sums", "Sums", ("sw",), lambda code: f"no {code}"), __name__)
     assert named_suites()["own"] == ("mine",) and named_suites()["safety"][-1] == "mine"
-    with pytest.raises(EvaluationError, match="Mine needs its CSV file.*It comes from my desk"):
+    with pytest.raises(EvaluationError, match=r"Mine needs its CSV file.*It comes from my desk"):
         make_suite("own", ["sw"])
     (tmp_path / "mine.csv").write_text("id,sw\n1,Iba?\n")
     given = {"mine": tmp_path / "mine.csv"}
