@@ -53,7 +53,8 @@ def run(title: str) -> None:
     blocks = examples(title)
     assert blocks
     for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/extend.md: {title}", "exec"), {"__name__": f"mine_{number}"})
+        code = compile(block, f"docs/extend.md: {title}", "exec", dont_inherit=True)
+        exec(code, {"__name__": f"mine_{number}"})
 
 
 def numbers(folder: Path) -> dict[str, np.ndarray[Any, Any]]:

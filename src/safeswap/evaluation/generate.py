@@ -221,11 +221,8 @@ def templates_agree(arms: Sequence[EvaluatedModel], backend: str, options: Backe
     Raises:
         EvaluationError: some have none; says which, and the ways out.
     """
-    if (
-        find_backend(backend).remote
-        or not options.use_template
-        or options.chat_template is not None
-    ):
+    one_for_all = not options.use_template or options.chat_template is not None
+    if one_for_all or find_backend(backend).remote:
         return
     from safeswap.evaluation.backends.encoding import load_tokenizer
 
