@@ -80,7 +80,8 @@ def judge_name(judge: Judge, source: str) -> str:
         model = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
         # verdicts on prompts are no verdicts on responses: they have a file of their own
         return file_name(f"{model}-prompt" if judge.name.endswith("-prompt") else model)
-    return file_name(f"{judge.name}-{Path(source.removeprefix('rule:')).stem}")
+    told = source.removeprefix(f"{judge.name}:")
+    return file_name(f"{judge.name}-{Path(told).stem}")
 
 
 def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, Row]:
