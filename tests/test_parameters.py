@@ -75,6 +75,12 @@ def test_values_come_back_in_the_parameters_kind() -> None:
         whole.check(None, "n")
 
 
+def test_numbers_beyond_all_floats_are_refused_or_kept_whole() -> None:
+    with pytest.raises(PlanError, match="x 1000"):
+        Parameter("x", 0.0, "").check(10**400, "x")
+    assert Parameter("n", 0, "", int).check(10**400, "n") == 10**400
+
+
 def test_settings_are_resolved_whole_or_refused_by_name() -> None:
     parameters = [HALF_OPEN, Parameter("seed", 0, "", int, 0)]
     found = resolve_settings(parameters, {"seed": 3}, "--method m", "--set {}".format)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +114,11 @@ class Parameter:
 
     def _inside(self, value: float) -> bool:
         """Whether a number is finite and between the limits; NaN is not."""
+        if isinstance(value, int) and self.kind is float and abs(value) > sys.float_info.max:
+            return False  # more than a float can hold
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and not math.isinf(value)
+        return above and below and value not in (math.inf, -math.inf)
 
     def _refuse(self, value: Any, where: str) -> NoReturn:
         finite = " and finite" if self.limits == _KINDS[float] else ""
