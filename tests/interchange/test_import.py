@@ -120,7 +120,7 @@ def test_slerp_is_between_the_experts(models: dict[str, str]) -> None:
     [
         (0, {}, "ties joins both experts, and lm_head.weight has weight from 1"),
         (1, {"rescale": True}, "rescale: safeswap's operators do not rescale"),
-        (1, {"density": 2}, "density is 2.0; use a number in (0, 1]"),
+        (1, {"density": 2}, "density 2.0 is not valid: it must be a number in (0, 1]"),
     ],
 )
 def test_ties_that_no_plan_can_express(

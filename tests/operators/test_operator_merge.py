@@ -202,7 +202,7 @@ def test_a_linear_plan_is_written_as_before(trio: dict[str, Path]) -> None:
     ("old", "new", "words"),
     [
         ("operator: linear", "operator: tiess", ["unknown operator 'tiess'", "'ties'"]),
-        ("operator: linear", "operator: {name: ties, density: 2}", ["density is 2"]),
+        ("operator: linear", "operator: {name: ties, density: 2}", ["density 2 is not valid"]),
         ("operator: linear", "operator: {name: ties, top: 2}", ["no parameter 'top'"]),
         ("0.mlp:", "0.mlp: {weights: {safety: 1, sw: -1}, operator: slerp}\n  1.mlp:",
          ["unit 0.mlp", "parts of a whole", "sw is -1"]),

@@ -213,9 +213,9 @@ def test_nan_shows_in_the_result(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("regmean", ["needs Gram matrices", "safeswap calibrate"]),
-        ({"name": "regmean", "grams": 7}, ["grams is 7", "a path"]),
-        ({"name": "regmean", "grams": "x", "scale": 1.5}, ["scale is 1.5", "[0, 1]"]),
-        ({"name": "regmean", "grams": "x", "ridge": -1}, ["ridge is -1"]),
+        ({"name": "regmean", "grams": 7}, ["grams 7", "a path"]),
+        ({"name": "regmean", "grams": "x", "scale": 1.5}, ["scale 1.5", "from 0 to 1"]),
+        ({"name": "regmean", "grams": "x", "ridge": -1}, ["ridge -1"]),
         ({"name": "regmean", "gram": "x"}, ["no parameter 'gram'", "'grams'"]),
     ],
 )

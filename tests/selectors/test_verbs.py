@@ -86,7 +86,7 @@ REFUSED = [
     (["--method", "band", "--set", "top=1", "--set", "top=2"], "top is given twice"),
     (["--alpha", "0.1", "--set", "alpha=0.2"], "alpha is given twice"),
     (["--operator", "tise"], "unknown operator 'tise'; did you mean 'ties'?"),
-    (["--operator", "ties", "--operator-set", "density=0"], "density is 0"),
+    (["--operator", "ties", "--operator-set", "density=0"], "density 0 is not valid"),
     (["--operator", "ties", "--operator-set", "p=0.5"], "operator ties has no parameter 'p'"),
     (["--operator-set", "density=0.5"], "--operator-set needs --operator NAME"),
 ]

@@ -274,7 +274,8 @@ def test_operators_go_into_the_plan_and_are_checked() -> None:
     assert fill_plan(profile, operator="slerp").operator.plain == "slerp"
     refused: list[tuple[dict[str, Any], str]] = [
         ({"operator": "tise"}, "--operator: unknown operator 'tise'; did you mean 'ties'?"),
-        ({"operator": {"name": "ties", "density": 0.0}}, "density is 0.0; use a number in (0, 1]"),
+        ({"operator": {"name": "ties", "density": 0.0}},
+         "density 0.0 is not valid: it must be a number in (0, 1]"),
         (
             {"operator": "slerp", "method": "uniform", "form": "weights",
              "weight_safety": -1.0, "weight_language": 2.0},

@@ -106,7 +106,7 @@ def all_candidates() -> tuple[Candidate, ...]:
         add("control", f"permuted #{n}", "permuted", seed=n)
         add("control", f"gated by a random table #{n}", "random", gate=True, seed=n)
     for name, operator in OPERATORS.items():
-        if any(parameter.path for parameter in operator.parameters):
+        if any(parameter.is_path for parameter in operator.parameters):
             continue  # needs files of the experts' inputs: measured by benchmarks/regmean.py
         for weight in (0.5, 1.0):
             pair = f"({weight:g}, {weight:g})"

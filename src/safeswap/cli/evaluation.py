@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.parameters import read_value
 
 if TYPE_CHECKING:
     from safeswap.evaluation.backends import BackendOptions
@@ -139,11 +140,13 @@ def evaluate(
     goes on where it was stopped.
     """
     from safeswap.evaluation import pipeline
+    from safeswap.evaluation.backends import refuse_foreign_options
     from safeswap.evaluation.benchmarks.splits import read_split
     from safeswap.evaluation.judges import make_judge
 
     kind = backend.pop("backend")
     options = options_of(backend, chat_template)
+    refuse_foreign_options(options, (kind, judge_backend or kind))
     if judge_spec is not None:  # a wrong name should not show after hours of answering
         make_judge(judge_spec, kind=judge_kind)
     made = pipeline.make_suite(
@@ -187,8 +190,12 @@ def judge(
     Each judge has a file of its own; what it has read already is not judged again.
     """
     names = tuple(name.strip() for name in models.split(",") if name.strip())
+    from safeswap.evaluation.backends import refuse_foreign_options
+
     chosen = backend.pop("backend")
-    _judge(results, spec, kind, chosen, options_of(backend, "on"), names, quiet)
+    options = options_of(backend, "on")
+    refuse_foreign_options(options, (chosen,))
+    _judge(results, spec, kind, chosen, options, names, quiet)
 
 
 def _judge(
@@ -344,18 +351,10 @@ def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
 
     fields = {key: value for key, value in backend.items() if key != "engine"}
     template = None if chat_template in ("on", "off") else Path(chat_template)
-    engine = {key: _plain(value) for key, value in _pairs("--engine", backend["engine"])}
+    engine = {key: read_value(value) for key, value in _pairs("--engine", backend["engine"])}
     return BackendOptions(
         **fields, engine=engine, chat_template=template, use_template=chat_template != "off"
     )
-
-
-def _plain(text: str) -> Any:
-    """``2`` is a number, ``true`` a truth value, anything else stays text."""
-    import yaml
-
-    value = yaml.safe_load(text)
-    return value if isinstance(value, (int, float, bool)) else text
 
 
 def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 
-def _catalogue() -> dict[str, Mapping[str, Any]]:
-    """Title → name → what has a name, a summary, a source and parameters."""
+def _catalogue() -> list[tuple[str, Mapping[str, Any], Callable[[str], str]]]:
+    """Title, entries by name (each with a summary, a source and parameters), and how a parameter
+    of theirs is written on the command line."""
     from safeswap.operators import OPERATORS
-    from safeswap.selectors import registered
+    from safeswap.selectors import option_of, registered
 
-    return {
-        "selectors: profile → weights per unit (--method NAME)": registered(),
-        "operators: how the task vectors of a unit are joined (--operator NAME)": OPERATORS,
-    }
+    selectors = "selectors: profile → weights per unit (--method NAME)"
+    operators = "operators: how the task vectors of a unit are joined (--operator NAME)"
+    return [
+        (selectors, registered(), option_of),
+        (operators, OPERATORS, lambda name: f"--operator-set {name}"),
+    ]
 
 
 @click.command()
@@ -25,43 +28,32 @@ def methods(name: str | None) -> None:
     """List selectors and operators; with NAME, its parameters."""
     catalogue = _catalogue()
     if name is None:
-        for title, entries in catalogue.items():
+        for title, entries, _ in catalogue:
             click.echo(f"{title}\n")
             for entry in entries.values():
-                click.echo(f"  {entry.name:<18}{_line(entry)}\n{'':20}{entry.source}")
+                click.echo(f"  {entry.name:<18}{entry.summary}\n{'':20}{entry.source}")
             click.echo()
         click.echo(
             "Parameters: safeswap methods NAME. Formulas: docs/methods.md, docs/operators.md."
         )
         return
-    for entries in catalogue.values():
+    for _, entries, spelled in catalogue:
         if name in entries:
-            _describe(entries[name])
+            _describe(entries[name], spelled)
             return
     from safeswap.errors import PlanError, nearest
 
-    known = [known for entries in catalogue.values() for known in entries]
+    known = [known for _, entries, _ in catalogue for known in entries]
     raise PlanError(f"there is no method {name!r}{nearest(name, known)}")
 
 
-def _line(entry: Any) -> str:
-    """What it does, as a sentence: selectors have a summary, operators a line."""
-    return str(
-        entry.summary if hasattr(entry, "summary") else f"{entry.line[:1].upper()}{entry.line[1:]}."
-    )
-
-
-def _describe(entry: Any) -> None:
-    click.echo(f"{entry.name}: {_line(entry)}\nsource: {entry.source}")
+def _describe(entry: Any, spelled: Callable[[str], str]) -> None:
+    click.echo(f"{entry.name}: {entry.summary}\nsource: {entry.source}")
     for parameter in entry.parameters:
-        own = hasattr(parameter, "option")  # a selector's; an operator's says it in other words
-        option = parameter.option if own else f"--operator-set {parameter.name}"
-        doc, limits = (
-            (parameter.doc, parameter.limits) if own else (parameter.meaning, parameter.range)
-        )
         named = parameter.default not in (None, "")
         default = f"  [default: {_shown(parameter.default)}]" if named else ""
-        click.echo(f"  {option:<28}{doc}{default}\n{'':30}{limits}")
+        option = spelled(parameter.name)
+        click.echo(f"  {option:<28}{parameter.doc}{default}\n{'':30}{parameter.limits}")
     if not entry.parameters:
         click.echo("  no parameters")
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from safeswap.errors import PlanError
+from safeswap.parameters import read_value
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -89,7 +90,7 @@ def languages_of(pairs: tuple[str, ...]) -> dict[str, str | Path]:
 
 def selection(options: Mapping[str, Any]) -> dict[str, Any]:
     """The method with its parameters and the donor, those that were given."""
-    from safeswap.selectors import OPTIONS, find
+    from safeswap.selectors import OPTIONS, find, option_of
 
     chosen = {key: options[key] for key in (*OPTIONS, "donor") if options[key] is not None}
     if "tau_relative" in chosen:
@@ -102,26 +103,14 @@ def selection(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in chosen:
             raise PlanError(f"{name} is given twice; leave one out.")
         # an unknown one is refused with the others, by the method
-        chosen[name] = known[name].parse(text) if name in known else text
+        chosen[name] = known[name].parse(text, option_of(name)) if name in known else text
     settings = _pairs("--operator-set", options["operator_settings"])
     if settings and not options["operator"]:
         raise PlanError("--operator-set needs --operator NAME; see safeswap methods.")
     if options["operator"]:
-        values = {name: _value(text) for name, text in settings.items()}
+        values = {name: read_value(text) for name, text in settings.items()}
         chosen["operator"] = {"name": options["operator"], **values}
     return {"method": method.name, **chosen}
-
-
-def _value(text: str) -> float | int | bool | str:
-    """What a text says; whether it is what the parameter takes is for the operator to check."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:

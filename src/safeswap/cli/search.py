@@ -47,11 +47,13 @@ def sweep(
 
     SWEEP is a YAML file (docs/sweep.md). The same command goes on where it was stopped.
     """
+    from safeswap.evaluation.backends import refuse_foreign_options
     from safeswap.report.ablation import write_sweep_reports
     from safeswap.search.sweep import run_sweep
     from safeswap.search.sweep_config import read_sweep
 
     kind = backend.pop("backend")
+    refuse_foreign_options(options_of(backend, "on"), (kind, judge_backend))
     asked = read_sweep(sweep)
     done = run_sweep(
         asked,
@@ -107,12 +109,14 @@ def search(
     SEARCH is a YAML file (docs/search.md). The same command goes on where it was stopped; given
     twice at once, the two share the work.
     """
+    from safeswap.evaluation.backends import refuse_foreign_options
     from safeswap.report.pareto_set import searched_table
     from safeswap.search.search import read_search, run_search
 
     names = ("trials", "storage", "languages", "seed", "sampler", "reload", "workers", "quiet")
     settings = {name: given.pop(name) for name in names}
     kind = given.pop("backend")
+    refuse_foreign_options(options_of(given, "on"), (kind, judge_backend))
     found = run_search(
         read_search(search, group),
         results,

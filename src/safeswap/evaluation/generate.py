@@ -17,6 +17,7 @@ from safeswap.evaluation.backends import (
     BackendOptions,
     Chat,
     Reply,
+    find_backend,
     open_backend,
 )
 from safeswap.evaluation.benchmarks.prompts import Prompt
@@ -220,7 +221,8 @@ def templates_agree(arms: Sequence[EvaluatedModel], backend: str, options: Backe
     Raises:
         EvaluationError: some have none; says which, and the ways out.
     """
-    if backend == "api" or not options.use_template or options.chat_template is not None:
+    one_for_all = not options.use_template or options.chat_template is not None
+    if one_for_all or find_backend(backend).remote:
         return
     from safeswap.evaluation.backends.encoding import load_tokenizer
 

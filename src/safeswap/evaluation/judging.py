@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Backend, BackendOptions, Chat, open_backend
 from safeswap.evaluation.generate import Tell
-from safeswap.evaluation.judges import Judge, Judgement, RuleJudge
+from safeswap.evaluation.judges import Judge, Judgement, RowJudge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.quality import flag
 from safeswap.evaluation.results.store import (
@@ -80,7 +80,8 @@ def judge_name(judge: Judge, source: str) -> str:
         model = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
         # verdicts on prompts are no verdicts on responses: they have a file of their own
         return file_name(f"{model}-prompt" if judge.name.endswith("-prompt") else model)
-    return file_name(f"{judge.name}-{Path(source.removeprefix('rule:')).stem}")
+    told = source.removeprefix(f"{judge.name}:")
+    return file_name(f"{judge.name}-{Path(told).stem}")
 
 
 def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, Row]:
@@ -138,18 +139,23 @@ def _judge_rows(
         kept = [row for key, row in journal.rows.items() if key not in now]
         if len(kept) < len(journal.rows):
             journal.replace(kept)
-        if responder is None:
-            assert isinstance(judge, RuleJudge)
-            for row in rows:
-                decided = judge.decide(row["prompt"], row["response"], row)
-                journal.add([_verdict_row(row, decided, judge)])
-                advance(1)
-            return
+        for row, judgement in _judgements(judge, rows, responder):
+            journal.add([_verdict_row(row, judgement, judge)])
+            advance(1)
+
+
+def _judgements(
+    judge: Judge, rows: list[Row], responder: Backend | None
+) -> Iterator[tuple[Row, Judgement]]:
+    """Rows with what the judge says of them, as they are done."""
+    if isinstance(judge, RowJudge):
+        for row in rows:
+            yield row, judge.decide(row["prompt"], row["response"], row)
+    elif responder is not None:
         questions = [judge.question(row["prompt"], row["response"]) for row in rows]
         chats = [Chat(q.messages, q.max_new_tokens, q.add_generation_prompt) for q in questions]
         for index, reply in responder.respond(chats):
-            journal.add([_verdict_row(rows[index], judge.parse(reply.text), judge)])
-            advance(1)
+            yield rows[index], judge.parse(reply.text)
 
 
 def _verdict_row(row: Row, judgement: Judgement, judge: Judge) -> Row:

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from safeswap.checkpoint.source import resolve
 from safeswap.errors import EvaluationError, SafeswapError
+from safeswap.evaluation.backends import find_backend
 
 Role = Literal["base", "safety", "language", "merged", "other"]
 
@@ -79,7 +80,7 @@ def name_models(
             raise EvaluationError(
                 f"two models are called {name!r}. Give one another name: NAME={source}."
             )
-        if backend == "api":
+        if find_backend(backend).remote:
             digest = blake3(f"{base_url}\n{source}".encode()).hexdigest(length=16)
             arms.append(EvaluatedModel(name, source, source, digest))
         else:

@@ -18,9 +18,9 @@ from types import ModuleType
 
 from blake3 import blake3
 
-from safeswap.errors import EvaluationError, nearest
+from safeswap.errors import EvaluationError
 from safeswap.evaluation import generate, judging
-from safeswap.evaluation.backends import BACKENDS, Backend, BackendOptions
+from safeswap.evaluation.backends import Backend, BackendOptions, find_backend
 from safeswap.evaluation.backends.encoding import read_template
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 from safeswap.evaluation.generate import Generation
@@ -69,7 +69,7 @@ def evaluate(
         SafeswapError: what is wrong with which model, prompt, setting or server; what was done
             before is stored.
     """
-    _check_backend(backend)
+    find_backend(backend)
     options = options or BackendOptions()
     arms = name_models(models, backend, options.base_url)
     generate.templates_agree(arms, backend, options)
@@ -169,7 +169,7 @@ def judge(
     Raises:
         SafeswapError: unknown judge, no such model, a judge that does not load.
     """
-    _check_backend(backend)
+    find_backend(backend)
     store = open_results(results)
     chosen = make_judge(spec, kind=kind)
     arms = [find_model(store, name) for name in models] or store.arms
@@ -190,11 +190,6 @@ def count_verdicts(
     """Model to how many of each verdict a judge has given it; ``unparsed`` are not its verdicts."""
     store, chosen = open_results(results), make_judge(spec, kind=kind)
     return judging.count_verdicts(store, store.arms, judging.judge_name(chosen, spec))
-
-
-def _check_backend(name: str) -> None:
-    if name not in BACKENDS:
-        raise EvaluationError(f"no backend is called {name!r}{nearest(name, BACKENDS)}")
 
 
 def annotate(

@@ -21,7 +21,7 @@ from safeswap.io.workers import (
     run_chunks,
 )
 from safeswap.merge.prepare import Chunk, MergeJob
-from safeswap.operators import Join, Numbers, blocks, one_blas_thread
+from safeswap.operators import Numbers, OperatorStep, blocks, one_blas_thread
 from safeswap.roles import BASE
 
 
@@ -98,7 +98,7 @@ def _pass(
     )
 
 
-def _joins(job: MergeJob) -> Iterator[tuple[str, Join]]:
+def _joins(job: MergeJob) -> Iterator[tuple[str, OperatorStep]]:
     for name, recipe in job.recipes.items():
         if recipe.join is not None:
             yield name, recipe.join
@@ -124,7 +124,7 @@ class _Tally:
 
     job: MergeJob
     name: str
-    join: Join
+    join: OperatorStep
     total: Numbers | None = None
     done: int = 0
     waiting: dict[int, tuple[int, Numbers]] = field(default_factory=dict)

@@ -1,6 +1,8 @@
 """Operators join the task vectors of one unit; the plan names one.
 
-A new operator is a file with a subclass of `Operator` and its line in `OPERATORS`.
+A new operator is a file with a subclass of `Operator` under ``@operator``, and its name in the
+import below; docs/extend.md shows one. `registry` holds the table, `base` what an operator is,
+`tensor_op` what the merge does with one tensor.
 """
 
 from __future__ import annotations
@@ -10,69 +12,45 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import PlanError, nearest
+from safeswap.errors import PlanError
 from safeswap.operators.base import (
+    DENSITY,
+    SCALE,
+    SEED,
     Numbers,
     Operation,
     Operator,
-    Parameter,
     TensorContext,
-    Value,
     blocks,
     merge_arrays,
+    task_vectors,
+    weighted_sum,
 )
-from safeswap.operators.breadcrumbs import Breadcrumbs
-from safeswap.operators.dare import Dare
-from safeswap.operators.dare_ties import DareTies
-from safeswap.operators.della import Della
-from safeswap.operators.iso_c import IsoC
-from safeswap.operators.karcher import Karcher
-from safeswap.operators.kernels.factorize import one_blas_thread
-from safeswap.operators.linear import Join, Linear, TensorOp, linear
-from safeswap.operators.model_stock import ModelStock
-from safeswap.operators.nuslerp import Nuslerp
-from safeswap.operators.project import Project
-from safeswap.operators.regmean import RegMean
-from safeswap.operators.sce import Sce
-from safeswap.operators.slerp import Slerp
-from safeswap.operators.ties import Ties
-from safeswap.operators.tsv import Tsv
-from safeswap.operators.wudi import Wudi
+from safeswap.operators.linear import Linear
+from safeswap.operators.registry import OPERATORS, find_operator, operator
+from safeswap.operators.tensor_op import OperatorStep, TensorOp, linear
+from safeswap.parameters import Parameter, Value
 from safeswap.roles import BASE
 
-OPERATORS: dict[str, Operator] = {
-    operator.name: operator
-    for operator in (
-        Linear(),
-        Slerp(),
-        Nuslerp(),
-        Ties(),
-        Dare(),
-        DareTies(),
-        Della(),
-        Breadcrumbs(),
-        Sce(),
-        ModelStock(),
-        Karcher(),
-        Tsv(),
-        IsoC(),
-        Wudi(),
-        Project(),
-        RegMean(),
-    )
-}
-"""Every operator by its name, in the order in which they are listed."""
-
-
-def find_operator(name: str, where: str) -> Operator:
-    """The operator of a name.
-
-    Raises:
-        PlanError: there is none; names the nearest.
-    """
-    if name not in OPERATORS:
-        raise PlanError(f"{where}: unknown operator {name!r}{nearest(name, OPERATORS)}")
-    return OPERATORS[name]
+# registers each; the order of `safeswap methods`, after linear
+from safeswap.operators import (  # isort: skip
+    slerp,  # noqa: F401
+    nuslerp,  # noqa: F401
+    ties,  # noqa: F401
+    dare,  # noqa: F401
+    dare_ties,  # noqa: F401
+    della,  # noqa: F401
+    breadcrumbs,  # noqa: F401
+    sce,  # noqa: F401
+    model_stock,  # noqa: F401
+    karcher,  # noqa: F401
+    tsv,  # noqa: F401
+    iso_c,  # noqa: F401
+    wudi,  # noqa: F401
+    project,  # noqa: F401
+    regmean,  # noqa: F401
+)
+from safeswap.operators.kernels.factorize import one_blas_thread  # isort: skip
 
 
 def read_operation(content: Any, where: str) -> Operation:
@@ -85,9 +63,9 @@ def read_operation(content: Any, where: str) -> Operation:
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise PlanError(f"{where}: operator must be a name, or e.g. {{name: ties, density: 0.2}}.")
     given = {key: value for key, value in table.items() if key != "name"}
-    operator = find_operator(table["name"], where)
-    settings = operator.resolve_settings(given, where)
-    return Operation(operator.name, {key: settings[key] for key in given})
+    found = find_operator(table["name"], where)
+    settings = found.resolve_settings(given, where)
+    return Operation(found.name, {key: settings[key] for key in given})
 
 
 def pin_operation(operation: Operation, experts: Sequence[str], where: str) -> Operation:
@@ -96,13 +74,15 @@ def pin_operation(operation: Operation, experts: Sequence[str], where: str) -> O
     Raises:
         CalibrationError: there is no such file, or its digest is not the one that is given.
     """
-    operator = find_operator(operation.name, where)
-    return replace(operation, settings=operator.pinned(operation.settings, experts, where))
+    found = find_operator(operation.name, where)
+    return replace(operation, settings=found.pinned(operation.settings, experts, where))
 
 
 def paths_in(operation: Operation) -> dict[str, str]:
     """The files and folders that an operation's settings name: parameter → path."""
-    paths = (parameter.name for parameter in OPERATORS[operation.name].parameters if parameter.path)
+    paths = (
+        parameter.name for parameter in OPERATORS[operation.name].parameters if parameter.is_path
+    )
     return {name: str(operation.settings[name]) for name in paths if operation.settings.get(name)}
 
 
@@ -138,14 +118,14 @@ def check_operation(operation: Operation, weights: Mapping[str, float], where: s
     Raises:
         PlanError: unknown names, settings out of range, a wrong number of experts.
     """
-    operator = find_operator(operation.name, where)
-    operator.resolve_settings(operation.settings, where)
+    found = find_operator(operation.name, where)
+    found.resolve_settings(operation.settings, where)
     if applies(operation, weights):
-        operator.check_weights(_read(operator, weights), where)
+        found.check_weights(_read(found, weights), where)
 
 
-def _read(operator: Operator, weights: Mapping[str, float]) -> dict[str, float]:
-    return {e: w for e, w in weights.items() if w != 0.0 or operator.reads_all}
+def _read(one: Operator, weights: Mapping[str, float]) -> dict[str, float]:
+    return {e: w for e, w in weights.items() if w != 0.0 or one.reads_all}
 
 
 def tensor_op(
@@ -164,22 +144,26 @@ def tensor_op(
     """
     if not applies(operation, weights):
         return linear(weights)
-    operator = OPERATORS[operation.name]
-    read = _read(operator, weights)
+    found = OPERATORS[operation.name]
+    read = _read(found, weights)
     places = tuple(number for number, expert in enumerate(weights) if expert in read)
-    settings = operator.resolve_settings(operation.settings, operation.name)
+    settings = found.resolve_settings(operation.settings, operation.name)
     task = TensorContext(name, shape, tuple(read.values()), settings, places, inside, tuple(read))
     terms = tuple((expert, float(weight)) for expert, weight in read.items())
-    first = ((BASE, 1.0),) if operator.reads_base else ()
-    return TensorOp((*first, *terms), Join(operator, task, str(operation)))
+    first = ((BASE, 1.0),) if found.reads_base else ()
+    return TensorOp((*first, *terms), OperatorStep(found, task, str(operation)))
 
 
 __all__ = [
+    "DENSITY",
     "OPERATORS",
-    "Join",
+    "SCALE",
+    "SEED",
+    "Linear",
     "Numbers",
     "Operation",
     "Operator",
+    "OperatorStep",
     "Parameter",
     "TensorContext",
     "TensorOp",
@@ -191,9 +175,12 @@ __all__ = [
     "linear",
     "merge_arrays",
     "one_blas_thread",
+    "operator",
     "paths_in",
     "pin_operation",
     "place_operation",
     "read_operation",
+    "task_vectors",
     "tensor_op",
+    "weighted_sum",
 ]

@@ -22,79 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.errors import PlanError, nearest
+from safeswap.errors import PlanError
+from safeswap.parameters import Parameter, Value, resolve_settings
 
 Numbers = NDArray[Any]
 """Weights of one tensor, flat, float32 or float64."""
-Value = float | int | bool | str
 
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of an operator.
-
-    Attributes:
-        default: its type is the parameter's type: float, int, bool or str.
-        low, high: the range; the ends belong to it unless `open_low` or `open_high`.
-        path: names a file or folder; relative ones count from the plan's own folder.
-    """
-
-    name: str
-    default: Value
-    meaning: str
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    path: bool = False
-
-    def checked(self, value: Any, where: str) -> Value:
-        """The value in the parameter's type.
-
-        Raises:
-            PlanError: of another type, or out of the range.
-        """
-        if isinstance(self.default, bool):
-            if isinstance(value, bool):
-                return value
-            raise PlanError(f"{where}: {self.name} is {value!r}; use true or false.")
-        if isinstance(self.default, str):
-            if isinstance(value, str):
-                return value
-            raise PlanError(f"{where}: {self.name} is {value!r}; use {self.range}.")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and isinstance(self.default, int) and value == int(value):
-            value = int(value)
-        elif number and isinstance(self.default, float):
-            value = float(value)
-        else:
-            number = False
-        if not number or not self._inside(value):
-            raise PlanError(f"{where}: {self.name} is {value!r}; use {self.range}.")
-        return value  # type: ignore[no-any-return]
-
-    def _inside(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return above and below and not math.isinf(value)
-
-    @property
-    def range(self) -> str:
-        """The range in words, e.g. ``a number in (0, 1]``."""
-        if isinstance(self.default, str):
-            return "a path" if self.path else "a text"
-        kind = "true or false" if isinstance(self.default, bool) else "a number"
-        kind = "a whole number" if kind == "a number" and isinstance(self.default, int) else kind
-        if math.isinf(self.low) and math.isinf(self.high):
-            return kind
-        left = "(" if self.open_low or math.isinf(self.low) else "["
-        right = ")" if self.open_high or math.isinf(self.high) else "]"
-        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}"
-
-
-DENSITY = Parameter("density", 0.2, "part of each task vector that is kept", 0, 1, open_low=True)
+DENSITY = Parameter(
+    "density", 0.2, "part of each task vector that is kept", float, 0, 1, open_low=True
+)
 SCALE = Parameter("scale", 1.0, "factor of the joined task vector (the papers' λ)")
-SEED = Parameter("seed", 0, "of the random masks", 0, 2**63 - 1)
+SEED = Parameter("seed", 0, "of the random masks", int, 0, 2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -163,7 +101,7 @@ class Operator:
 
     Attributes:
         name: as plans and the command line call it.
-        line: what it does, in one line.
+        summary: what it does, in one line.
         source: the paper, with its arXiv id.
         parameters: with defaults and ranges.
         experts: least and greatest number of experts that it joins; None for no limit.
@@ -173,7 +111,7 @@ class Operator:
     """
 
     name: str
-    line: str
+    summary: str
     source: str
     parameters: tuple[Parameter, ...] = ()
     experts: tuple[int, int | None] = (2, None)
@@ -181,26 +119,14 @@ class Operator:
     reads_all: bool = False
     reads_base: bool = True
 
-    @property
-    def seeded(self) -> bool:
-        """Whether it draws random numbers."""
-        return any(parameter is SEED for parameter in self.parameters)
-
     def resolve_settings(self, given: Mapping[str, Any], where: str) -> dict[str, Value]:
         """Every parameter's value: those given, checked, and the defaults of the others.
 
         Raises:
             PlanError: unknown names (with the nearest), values out of their range.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
-        for key in given:
-            if key not in known:
-                has = nearest(key, known) if known else "; it has no parameters"
-                raise PlanError(f"{where}: operator {self.name} has no parameter {key!r}{has}")
-        values = {
-            name: parameter.checked(given.get(name, parameter.default), f"{where}: {self.name}")
-            for name, parameter in known.items()
-        }
+        owner, place = f"{where}: operator {self.name}", f"{where}: {self.name}: "
+        values = resolve_settings(self.parameters, given, owner, lambda name: f"{place}{name}")
         self.check(values, where)
         return values
 

@@ -7,19 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.operators.base import (
-    Numbers,
-    Operator,
-    Parameter,
-    TensorContext,
-    task_vectors,
-    weighted_sum,
-)
+from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
 from safeswap.operators.kernels import topk
 from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
+from safeswap.operators.registry import operator
 from safeswap.operators.ties import trimmed_count
+from safeswap.parameters import Parameter
 
 
+@operator
 class Breadcrumbs(Operator):
     """``base + Σ w · m·t``, where m keeps the `density` · n magnitudes below the `gamma` · n
     largest.
@@ -32,11 +28,13 @@ class Breadcrumbs(Operator):
     """
 
     name = "breadcrumbs"
-    line = "drop the smallest changes and the very largest, add the rest"
+    summary = "Drop the smallest changes and the very largest, add the rest."
     source = "Davari & Belilovsky, ECCV 2024, arXiv 2312.06795"
     parameters = (
-        Parameter("density", 0.15, "part of each task vector that is kept", 0, 1, open_low=True),
-        Parameter("gamma", 0.006, "part that is dropped as outliers", 0, 1, open_high=True),
+        Parameter(
+            "density", 0.15, "part of each task vector that is kept", float, 0, 1, open_low=True
+        ),
+        Parameter("gamma", 0.006, "part that is dropped as outliers", float, 0, 1, open_high=True),
     )
 
     def n_passes(self, task: TensorContext) -> int:

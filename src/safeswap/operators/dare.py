@@ -11,14 +11,17 @@ from safeswap.operators.base import (
     SEED,
     Numbers,
     Operator,
-    Parameter,
     TensorContext,
     task_vectors,
     weighted_sum,
 )
 from safeswap.operators.kernels.random_masks import draw, kept
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter
 
-DROP = Parameter("drop", 0.9, "chance that an element's change is dropped", 0, 1, open_high=True)
+DROP = Parameter(
+    "drop", 0.9, "chance that an element's change is dropped", float, 0, 1, open_high=True
+)
 
 
 def dropped(task: TensorContext, vectors: Sequence[Numbers], at: int) -> Sequence[Numbers]:
@@ -33,6 +36,7 @@ def dropped(task: TensorContext, vectors: Sequence[Numbers], at: int) -> Sequenc
     return vectors
 
 
+@operator
 class Dare(Operator):
     """``base + Σ w · m·t / (1 − p)``, where each element of m is 0 with chance p, else 1.
 
@@ -43,7 +47,7 @@ class Dare(Operator):
     """
 
     name = "dare"
-    line = "drop changes at random (chance p), rescale the rest by 1/(1 − p), add"
+    summary = "Drop changes at random (chance p), rescale the rest by 1/(1 − p), add."
     source = "Yu et al., ICML 2024, arXiv 2311.03099"
     parameters = (DROP, SEED)
 

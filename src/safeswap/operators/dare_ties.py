@@ -8,9 +8,11 @@ from typing import Any
 from safeswap.operators.base import SCALE, SEED, Numbers, Operator, TensorContext, task_vectors
 from safeswap.operators.dare import DROP, dropped
 from safeswap.operators.kernels.sign_election import elect
+from safeswap.operators.registry import operator
 from safeswap.operators.ties import NORMALIZE, add
 
 
+@operator
 class DareTies(Operator):
     """``base + λ · Σ_A w·d / Σ_A w`` with ``d = m·t / (1 − p)`` (see `Dare`) and A, per element,
     the experts whose ``w·d`` has the sign of ``Σ w·d`` (see `Ties`).
@@ -21,7 +23,7 @@ class DareTies(Operator):
     """
 
     name = "dare-ties"
-    line = "drop changes at random and rescale (DARE), then elect signs and average (TIES)"
+    summary = "Drop changes at random and rescale (DARE), then elect signs and average (TIES)."
     source = "Yu et al., ICML 2024, arXiv 2311.03099; Yadav et al., NeurIPS 2023, arXiv 2306.01708"
     parameters = (DROP, SEED, SCALE, NORMALIZE)
 

@@ -9,22 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.errors import PlanError
-from safeswap.operators.base import (
-    SCALE,
-    SEED,
-    Numbers,
-    Operator,
-    Parameter,
-    TensorContext,
-    Value,
-    task_vectors,
-)
+from safeswap.operators.base import SCALE, SEED, Numbers, Operator, TensorContext, task_vectors
 from safeswap.operators.kernels.random_masks import draw, kept
 from safeswap.operators.kernels.sign_election import elect
 from safeswap.operators.kernels.topk import magnitudes
+from safeswap.operators.registry import operator
 from safeswap.operators.ties import NORMALIZE, add
+from safeswap.parameters import Parameter, Value
 
 
+@operator
 class Della(Operator):
     """TIES with MagPrune in the place of trimming: in each row of n elements, the one of rank r by
     magnitude (0 the smallest) is kept with chance ``q = density − ε + 2ε · r/(n − 1)`` and then
@@ -38,11 +32,11 @@ class Della(Operator):
     """
 
     name = "della"
-    line = "drop small changes more often than large ones, rescale, elect signs, average"
+    summary = "Drop small changes more often than large ones, rescale, elect signs, average."
     source = "Deep, Bhardwaj & Poria, arXiv 2406.11617"
     parameters = (
-        Parameter("density", 0.7, "mean chance that a change is kept", 0, 1, open_low=True),
-        Parameter("epsilon", 0.07, "half the width of the window of chances", 0, 0.5),
+        Parameter("density", 0.7, "mean chance that a change is kept", float, 0, 1, open_low=True),
+        Parameter("epsilon", 0.07, "half the width of the window of chances", float, 0, 0.5),
         SEED,
         SCALE,
         NORMALIZE,

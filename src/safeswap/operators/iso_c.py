@@ -8,8 +8,10 @@ import numpy as np
 
 from safeswap.operators.base import SCALE, Numbers, TensorContext, weighted_sum
 from safeswap.operators.kernels.factorize import MatrixOperator, svd
+from safeswap.operators.registry import operator
 
 
+@operator
 class IsoC(MatrixOperator):
     """``base + λ · σ̄ · U Vᵀ`` with ``Σ w·t = U S Vᵀ`` and σ̄ the mean of the singular values.
 
@@ -20,7 +22,7 @@ class IsoC(MatrixOperator):
     """
 
     name = "iso-c"
-    line = "the sum of the task vectors with all singular values made equal"
+    summary = "The sum of the task vectors with all singular values made equal."
     source = "Marczak et al., ICML 2025, arXiv 2502.04959"
     parameters = (SCALE,)
 

@@ -7,10 +7,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.operators.base import Parameter, TensorContext
+from safeswap.operators.base import TensorContext
 from safeswap.operators.kernels.inner_products import Gram, GramOperator, parts
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter
 
 
+@operator
 class Karcher(GramOperator):
     """``(Σ p_e ‖W_e‖) · m``, with p the weights as parts of a whole and m the mean of the
     directions ``W_e/‖W_e‖`` on the unit sphere, found by steps ``m ← exp_m(Σ p_e
@@ -23,11 +26,11 @@ class Karcher(GramOperator):
     """
 
     name = "karcher"
-    line = "the mean of the experts' directions on the sphere, times the mean of their norms"
+    summary = "The mean of the experts' directions on the sphere, times the mean of their norms."
     source = "Wang, Ye & Yin, arXiv 2603.04972"
     parameters = (
-        Parameter("max_iter", 10, "greatest number of steps", 1, 10_000),
-        Parameter("tol", 1e-5, "length of a step that is small enough", 0, 1, open_low=True),
+        Parameter("max_iter", 10, "greatest number of steps", int, 1, 10_000),
+        Parameter("tol", 1e-5, "length of a step that is small enough", float, 0, 1, open_low=True),
     )
     positive = True
     reads_base = False

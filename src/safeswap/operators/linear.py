@@ -2,76 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
-from safeswap.roles import BASE
-
-_SUMS_TO_ONE = 1e-9
+from safeswap.operators.registry import operator
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
-    """What an operator other than `linear` does with one tensor."""
-
-    operator: Operator
-    task: TensorContext
-    shown: str
-
-
-@dataclass(frozen=True, slots=True)
-class TensorOp:
-    """Which members of the family are read for a tensor, and what is done with them.
-
-    A single term with coefficient exactly 1 is a copy.
-
-    Attributes:
-        terms: the members with their coefficients; with `join`, the base (where it is read) and
-            then the experts with the weights of their task vectors.
-        join: None where the terms are simply added.
-    """
-
-    terms: tuple[tuple[str, float], ...]
-    join: Join | None = None
-
-    @property
-    def copied(self) -> str | None:
-        """The role whose bytes are the result, or None when there is something to compute."""
-        if self.join is None and len(self.terms) == 1 and self.terms[0][1] == 1.0:
-            return self.terms[0][0]
-        return None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the tensor must be made in one piece."""
-        return self.join is not None and self.join.operator.whole(self.join.task)
-
-    def __str__(self) -> str:
-        """What is done, in words, for the manifest."""
-        if self.copied:
-            return f"copied from {self.copied}"
-        terms = [term for term in self.terms if not (self.join and term[0] == BASE)]
-        sum_of = " + ".join(f"{coefficient:.9g} · {role}" for role, coefficient in terms)
-        return f"{self.join.shown}: {sum_of}" if self.join else sum_of
-
-
-def linear(weights: Mapping[str, float]) -> TensorOp:
-    """The recipe of a unit from the weights of the experts' task vectors.
-
-    ``base + Σ w_e (W_e − base) = (1 − Σ w_e) · base + Σ w_e W_e``: a weight of 0 is never read, and
-    weights that sum to 1 (within 1e-9) need no base.
-    """
-    terms = tuple((expert, float(w)) for expert, w in weights.items() if w != 0.0)
-    rest = 1.0 - sum(weight for _, weight in terms)
-    if abs(rest) > _SUMS_TO_ONE or not terms:
-        terms = ((BASE, rest), *terms)
-    return TensorOp(terms)
-
-
+@operator
 class Linear(Operator):
     """``base + Σ w · t``, with t the task vectors.
 
@@ -82,7 +22,7 @@ class Linear(Operator):
     """
 
     name = "linear"
-    line = "the weighted sum of the task vectors (task arithmetic, soup, swap)"
+    summary = "The weighted sum of the task vectors (task arithmetic, soup, swap)."
     source = "Ilharco et al., ICLR 2023, arXiv 2212.04089"
     experts = (0, None)
 

@@ -6,8 +6,10 @@ from itertools import combinations
 
 from safeswap.operators.base import TensorContext
 from safeswap.operators.kernels.inner_products import Gram, GramOperator, cosine, parts
+from safeswap.operators.registry import operator
 
 
+@operator
 class ModelStock(GramOperator):
     """``base + s · Σ w·t / Σ w`` with ``s = N cos θ / (1 + (N − 1) cos θ)``, θ the angle between
     the N task vectors of a tensor (the mean of the cosines over all pairs).
@@ -19,7 +21,7 @@ class ModelStock(GramOperator):
     """
 
     name = "model-stock"
-    line = "from the base towards the experts' mean, as far as the angle between them says"
+    summary = "From the base towards the experts' mean, as far as the angle between them says."
     source = "Jang, Yun & Han, ECCV 2024, arXiv 2403.19522"
     positive = True
     of_task_vectors = True

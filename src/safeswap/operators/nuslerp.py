@@ -6,8 +6,10 @@ import math
 
 from safeswap.operators.base import TensorContext
 from safeswap.operators.kernels.inner_products import Gram, GramOperator, arc, cosine, parts
+from safeswap.operators.registry import operator
 
 
+@operator
 class Nuslerp(GramOperator):
     """``base + sin((1 − t)θ)/sin θ · t_1 + sin(tθ)/sin θ · t_2``, with t the second expert's part
     of the weights and θ the angle between the task vectors of a tensor; linear where they are
@@ -18,7 +20,7 @@ class Nuslerp(GramOperator):
     """
 
     name = "nuslerp"
-    line = "turn one expert's task vector into the other's, along the arc (two experts)"
+    summary = "Turn one expert's task vector into the other's, along the arc (two experts)."
     source = "mergekit (no paper); Shoemake, SIGGRAPH 1985"
     experts = (2, 2)
     positive = True

@@ -9,9 +9,11 @@ import numpy as np
 
 from safeswap.errors import PlanError
 from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
+from safeswap.operators.registry import operator
 from safeswap.operators.ties import add
 
 
+@operator
 class Project(Operator):
     """``base + w_s · V + Σ w_e · C t_e`` with V the safety expert's task vector (the first
     expert's) and ``C = V Vᵀ / ‖V‖_F``, for matrices and (as columns) vectors of the layers; other
@@ -26,7 +28,7 @@ class Project(Operator):
     """
 
     name = "project"
-    line = "the other experts' updates, projected onto the safety expert's (Safe LoRA)"
+    summary = "The other experts' updates, projected onto the safety expert's (Safe LoRA)."
     source = "Hsu et al., NeurIPS 2024, arXiv 2405.16833"
     reads_all = True
 

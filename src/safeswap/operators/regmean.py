@@ -10,23 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.errors import CalibrationError, PlanError
-from safeswap.operators.base import (
-    Numbers,
-    Operator,
-    Parameter,
-    TensorContext,
-    Value,
-    task_vectors,
-    weighted_sum,
-)
+from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
 from safeswap.operators.gram_store import GramRecord, Grams, open_grams
 from safeswap.operators.kernels.inner_products import parts
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter, Value
 
 Wide = NDArray[np.float64]
 _BLOCK = 256
 """Side of the blocks in which triangles are solved."""
 
 
+@operator
 class RegMean(Operator):
     """``base + (Σ w G)⁻¹ Σ w G t`` for the weight matrices of attention and MLP (written for
     weights [in, out]), with ``G = XᵀX / rows`` the Gram matrix of an expert's inputs to the layer;
@@ -47,14 +42,16 @@ class RegMean(Operator):
     """
 
     name = "regmean"
-    line = "least change of every layer's outputs on calibration texts (from Gram matrices)"
+    summary = "Least change of every layer's outputs on calibration texts (from Gram matrices)."
     source = "Jin et al., ICLR 2023, arXiv 2212.09849"
     positive = True
     parameters = (
-        Parameter("grams", "", "the folder that safeswap calibrate wrote", path=True),
-        Parameter("grams_digest", "", "which matrices (filled in by safeswap)"),
-        Parameter("scale", 0.9, "factor of G off the diagonal (the paper's α)", 0, 1),
-        Parameter("ridge", 1e-6, "pull to the experts' mean, in mean diagonals of G", 0, 1e3),
+        Parameter("grams", "", "the folder that safeswap calibrate wrote", Path),
+        Parameter("grams_digest", "", "which matrices (filled in by safeswap)", str),
+        Parameter("scale", 0.9, "factor of G off the diagonal (the paper's α)", float, 0, 1),
+        Parameter(
+            "ridge", 1e-6, "pull to the experts' mean, in mean diagonals of G", float, 0, 1e3
+        ),
     )
 
     def check(self, settings: Mapping[str, Value], where: str) -> None:

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import inner_product
 from safeswap.io.buffers import buffer
-from safeswap.operators.base import Numbers, Operator, Parameter, TensorContext, task_vectors
+from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors
 from safeswap.operators.kernels import topk
 from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class _State:
     energies: tuple[float, ...] | None = None
 
 
+@operator
 class Sce(Operator):
     """``base + Σ_A c·t / Σ_A c``: t are the task vectors at the elements whose variance between the
     experts is among the top `select_topk` of those not 0, ``c_e = w_e · Σ t_e² / Σ_e w_e Σ t_e²``
@@ -37,10 +40,12 @@ class Sce(Operator):
     """
 
     name = "sce"
-    line = "select elements of high variance, weigh experts by energy, erase minority signs"
+    summary = "Select elements of high variance, weigh experts by energy, erase minority signs."
     source = "Wan et al., EMNLP 2025, arXiv 2408.07990"
     parameters = (
-        Parameter("select_topk", 0.1, "part of the elements that is kept", 0, 1, open_low=True),
+        Parameter(
+            "select_topk", 0.1, "part of the elements that is kept", float, 0, 1, open_low=True
+        ),
     )
     positive = True
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
-from safeswap.operators.base import Parameter, TensorContext
+from safeswap.operators.base import TensorContext
 from safeswap.operators.kernels.inner_products import Gram, GramOperator, arc, cosine, parts
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter
 
 
+@operator
 class Slerp(GramOperator):
     """``sin((1 − t)θ)/sin θ · W_1 + sin(tθ)/sin θ · W_2``, with t the second expert's part of the
     weights and θ the angle between the experts' weights; linear where ``|cos θ| > dot_threshold``.
@@ -19,9 +22,11 @@ class Slerp(GramOperator):
     """
 
     name = "slerp"
-    line = "turn one expert's weights into the other's, along the arc (two experts)"
+    summary = "Turn one expert's weights into the other's, along the arc (two experts)."
     source = "Shoemake, SIGGRAPH 1985; mergekit"
-    parameters = (Parameter("dot_threshold", 0.9995, "cosine above which it is linear", 0, 1),)
+    parameters = (
+        Parameter("dot_threshold", 0.9995, "cosine above which it is linear", float, 0, 1),
+    )
     experts = (2, 2)
     positive = True
     reads_base = False

@@ -7,20 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.operators.base import (
-    DENSITY,
-    SCALE,
-    Numbers,
-    Operator,
-    Parameter,
-    TensorContext,
-    task_vectors,
-)
+from safeswap.operators.base import DENSITY, SCALE, Numbers, Operator, TensorContext, task_vectors
 from safeswap.operators.kernels import topk
 from safeswap.operators.kernels.sign_election import elect
 from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter
 
-NORMALIZE = Parameter("normalize", True, "divide by the sum of the weights that agree")
+NORMALIZE = Parameter("normalize", True, "divide by the sum of the weights that agree", bool)
 
 
 def trimmed_count(density: float, elements: int) -> int:
@@ -28,6 +22,7 @@ def trimmed_count(density: float, elements: int) -> int:
     return max(1, int(density * elements))
 
 
+@operator
 class Ties(Operator):
     """``base + λ · Σ_A w·t / Σ_A w``, where t are the task vectors trimmed to their largest
     magnitudes and A, per element, those whose ``w·t`` has the sign of ``Σ w·t``.
@@ -39,7 +34,7 @@ class Ties(Operator):
     """
 
     name = "ties"
-    line = "keep the largest changes, elect a sign per element, average what agrees"
+    summary = "Keep the largest changes, elect a sign per element, average what agrees."
     source = "Yadav et al., NeurIPS 2023, arXiv 2306.01708"
     parameters = (DENSITY, SCALE, NORMALIZE)
 

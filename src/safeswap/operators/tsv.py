@@ -8,8 +8,10 @@ import numpy as np
 
 from safeswap.operators.base import SCALE, Numbers, TensorContext
 from safeswap.operators.kernels.factorize import MatrixOperator, nearest_orthogonal, svd
+from safeswap.operators.registry import operator
 
 
+@operator
 class Tsv(MatrixOperator):
     """``base + λ · U⊥ S V⊥ᵀ``: of every expert's ``w·t = U_e S_e V_eᵀ`` the first r/N singular
     vectors (r = the shorter side, N = number of experts) stand side by side in U, S and V, and U⊥,
@@ -21,7 +23,7 @@ class Tsv(MatrixOperator):
     """
 
     name = "tsv"
-    line = "each expert's main singular directions, made orthogonal to one another"
+    summary = "Each expert's main singular directions, made orthogonal to one another."
     source = "Gargiulo et al., CVPR 2025, arXiv 2412.00081"
     parameters = (SCALE,)
 

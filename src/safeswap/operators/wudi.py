@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from safeswap.operators.base import SCALE, Numbers, Parameter, TensorContext
+from safeswap.operators.base import SCALE, Numbers, TensorContext
 from safeswap.operators.kernels.factorize import MatrixOperator
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter
 
 
+@operator
 class Wudi(MatrixOperator):
     """``base + λ · X`` with X the minimum of
     ``Σ_e ‖(X − t_e) t_eᵀ‖² / ‖t_e‖² + ρ ‖X − Σ t_e‖²``, in closed form.
@@ -26,11 +29,13 @@ class Wudi(MatrixOperator):
     """
 
     name = "wudi"
-    line = "the task vector that disturbs each expert least in its own subspace (closed form)"
+    summary = "The task vector that disturbs each expert least in its own subspace (closed form)."
     source = "Cheng et al., ICML 2025, arXiv 2503.08099"
     parameters = (
         SCALE,
-        Parameter("ridge", 1e-3, "pull to the sum, in mean eigenvalues", 0, 1e3, open_low=True),
+        Parameter(
+            "ridge", 1e-3, "pull to the sum, in mean eigenvalues", float, 0, 1e3, open_low=True
+        ),
     )
 
     def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:

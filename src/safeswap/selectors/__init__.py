@@ -4,13 +4,14 @@
 all of them; docs/methods.md has a section for each and shows how to write another.
 """
 
+from safeswap.parameters import Parameter
 from safeswap.selectors.common import GRANULARITIES, NORMS, OUTSIDE, Decision, UnitChoice
 from safeswap.selectors.registry import (
     OPTIONS,
-    Parameter,
     Row,
     Selector,
     find,
+    option_of,
     registered,
     selector,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Selector",
     "UnitChoice",
     "find",
+    "option_of",
     "registered",
     "selector",
     "share_difference",

@@ -14,9 +14,10 @@ from typing import Any
 
 from safeswap.anatomy import layer_of
 from safeswap.errors import PlanError
+from safeswap.parameters import Parameter
 from safeswap.profile import Profile
 from safeswap.selectors.common import ALPHA, OUTSIDE_PARAMETER, UnitChoice, rows_of, swaps
-from safeswap.selectors.registry import Parameter, Row, selector
+from safeswap.selectors.registry import Row, selector
 
 OF_32 = {"bottom": 5, "top": 2, "transition_bottom": 1, "transition_top": 1}
 """The source's layers, out of 32."""

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from safeswap.anatomy import kind_of, layer_of
 from safeswap.errors import PlanError
+from safeswap.parameters import Parameter
 from safeswap.profile import Profile
 from safeswap.roles import SAFETY
-from safeswap.selectors.registry import Parameter, Row
+from safeswap.selectors.registry import Row
 
 Decision = Literal["safety", "language", "blend"]
 GRANULARITIES = ("module", "layer")

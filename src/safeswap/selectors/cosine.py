@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from safeswap.parameters import Parameter
 from safeswap.profile import Profile
 from safeswap.selectors.common import (
     ALPHA,
@@ -26,7 +27,7 @@ from safeswap.selectors.common import (
     swaps,
     unit_cosines,
 )
-from safeswap.selectors.registry import Parameter, Row, selector
+from safeswap.selectors.registry import Row, selector
 
 
 @selector(

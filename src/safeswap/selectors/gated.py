@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from safeswap.parameters import Parameter
 from safeswap.profile import Profile
 from safeswap.selectors.common import (
     ALPHA,
@@ -18,7 +19,7 @@ from safeswap.selectors.common import (
     rows_of,
     spread,
 )
-from safeswap.selectors.registry import Parameter, Row, selector
+from safeswap.selectors.registry import Row, selector
 from safeswap.selectors.share_difference import TAU, TAU_RELATIVE, decide
 
 

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safeswap.errors import PlanError
+from safeswap.parameters import Parameter
 from safeswap.profile import Profile
 from safeswap.selectors.common import BY, keys_of, unit_cosines
-from safeswap.selectors.registry import Parameter, Row, selector
+from safeswap.selectors.registry import Row, selector
 
 NUMBER, THRESHOLD = 10, 0.5
 """The defaults of the source's code."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from safeswap.parameters import Parameter
 from safeswap.profile import Profile, TensorProfile
 from safeswap.roles import SAFETY
 from safeswap.selectors.common import (
@@ -24,7 +25,7 @@ from safeswap.selectors.common import (
     spread,
     swaps,
 )
-from safeswap.selectors.registry import Parameter, Row, selector
+from safeswap.selectors.registry import Row, selector
 
 SMALL_NORM = 1e-8
 """Below this ‖W_base‖ the update is measured as it is, not relative to the base."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from safeswap.anatomy import kind_of
 from safeswap.errors import PlanError
+from safeswap.parameters import Parameter
 from safeswap.profile import Profile
-from safeswap.selectors.registry import Parameter, Row, selector
+from safeswap.selectors.registry import Row, selector
 
 FORMS = ("soup", "task-arithmetic", "chat-vector", "weights")
 _OWN: dict[str, dict[str, float | None]] = {

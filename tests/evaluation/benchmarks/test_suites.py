@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.benchmarks import languages
+from safeswap.evaluation.benchmarks import belebele, mgsm, mmmlu
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 
 
@@ -94,13 +94,13 @@ def test_every_mapped_task_is_in_the_installed_lm_eval() -> None:
         pytest.skip("lm_eval is not installed")
     tasks = Path(spec.origin).parent / "tasks"
     known = {path.stem.lstrip("_") for path in (tasks / "openai-mmmlu").rglob("*.yaml")}
-    assert {f"mmmlu_{name}" for name in languages.MMMLU.values()} <= known
+    assert {f"mmmlu_{name}" for name in mmmlu.MMMLU.values()} <= known
     known = {path.name for path in (tasks / "global_mmlu" / "full").iterdir() if path.is_dir()}
-    assert set(languages.GLOBAL_MMLU.split()) == known - {"__pycache__"}
+    assert set(mmmlu.GLOBAL_MMLU.split()) == known - {"__pycache__"}
     known = {path.stem for path in (tasks / "belebele").glob("*.yaml")}
-    assert {f"belebele_{name}" for name in languages.BELEBELE.values()} <= known
+    assert {f"belebele_{name}" for name in belebele.BELEBELE.values()} <= known
     known = {path.stem for path in (tasks / "mgsm" / "native_cot").glob("*.yaml")}
-    assert {f"mgsm_native_cot_{name}" for name in languages.MGSM.split()} == known
+    assert {f"mgsm_native_cot_{name}" for name in mgsm.MGSM.split()} == known
 
 
 @pytest.mark.parametrize(

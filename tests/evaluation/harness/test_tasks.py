@@ -26,7 +26,8 @@ from safeswap.demo.world import LANGUAGES, default_world  # noqa: E402
 from safeswap.errors import EvaluationError  # noqa: E402
 from safeswap.evaluation.backends import BackendOptions  # noqa: E402
 from safeswap.evaluation.backends.hf import HFBackend  # noqa: E402
-from safeswap.evaluation.benchmarks.suites import Benchmark, HarnessTask, Suite  # noqa: E402
+from safeswap.evaluation.benchmarks.registry import HarnessTask  # noqa: E402
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite  # noqa: E402
 from safeswap.evaluation.generate import Generation  # noqa: E402
 from safeswap.evaluation.harness.cached_lm import StoredModel, _is_cut  # noqa: E402
 from safeswap.evaluation.harness.local_data import _mgsm_rows  # noqa: E402

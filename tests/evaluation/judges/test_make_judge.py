@@ -12,7 +12,9 @@ from safeswap.evaluation.judges import (
     KINDS,
     Judge,
     LlamaGuardJudge,
+    ModelJudge,
     Qwen3GuardJudge,
+    RowJudge,
     RuleJudge,
     ThreeWayJudge,
     make_judge,
@@ -150,4 +152,6 @@ def test_every_kind_is_a_judge(kind: str, tmp_path: Path) -> None:
     judge: Judge = make_judge(str(path), kind=kind)
     assert judge.name == kind
     assert judge.version.startswith(kind)
-    assert judge.asks_model is (kind != "rule")
+    assert judge.asks_model is KINDS[kind].asks_model is (kind != "rule")
+    assert isinstance(judge, ModelJudge if judge.asks_model else RowJudge)
+    assert KINDS[kind].summary.endswith((".", "?"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from safeswap.demo.world import default_world
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.judges import Judgement, RuleJudge
+from safeswap.evaluation.judges import Judgement, ModelJudge, RowJudge, RuleJudge
 
 SORRY = """
 default: unsafe
@@ -166,12 +166,10 @@ def test_a_file_is_named_in_the_message(tmp_path: Path) -> None:
         RuleJudge.load(tmp_path / "none.yaml")
 
 
-def test_a_rule_judge_asks_and_reads_nothing() -> None:
+def test_a_rule_judge_decides_alone() -> None:
     judge = RuleJudge.from_text(SORRY)
-    assert judge.asks_model is False
-    for call in (lambda: judge.question("a", "b"), lambda: judge.parse("safe")):
-        with pytest.raises(EvaluationError, match="decide"):
-            call()
+    assert judge.asks_model is False and isinstance(judge, RowJudge)
+    assert not isinstance(judge, ModelJudge)
 
 
 @given(st.text(max_size=200))

@@ -19,7 +19,7 @@ from typing import Any
 import openai
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.backends import BackendOptions, Chat, FinishReason, Reply
+from safeswap.evaluation.backends import APIOptions, Chat, FinishReason, Reply
 from safeswap.evaluation.backends.encoding import joined_text
 
 GIVE_UP_AFTER = 3
@@ -43,7 +43,7 @@ class APIBackend:
     do not know it pass it over, and the guards' templates open the answer themselves.
     """
 
-    def __init__(self, source: str, options: BackendOptions) -> None:
+    def __init__(self, source: str, options: APIOptions) -> None:
         if not options.base_url:
             raise EvaluationError(
                 "the backend api needs --base-url, such as http://localhost:8000/v1."

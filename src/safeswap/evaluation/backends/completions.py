@@ -13,7 +13,7 @@ from lm_eval.models import api_models
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.backends import BackendOptions
+from safeswap.evaluation.backends import TemplateOptions
 from safeswap.evaluation.backends.api import LONGEST
 from safeswap.evaluation.backends.encoding import load_tokenizer
 
@@ -25,7 +25,7 @@ class Completions(LocalCompletionsAPI):  # type: ignore[misc]
     """
 
     def __init__(self, *, longest: int | None, tokenizer: str, **settings: Any) -> None:
-        limit = load_tokenizer(tokenizer, BackendOptions()).model_max_length
+        limit = load_tokenizer(tokenizer, TemplateOptions()).model_max_length
         if limit > LONGEST:  # transformers' word for "not known" is 10 ** 30
             limit = LONGEST
         super().__init__(tokenizer=tokenizer, max_length=(longest or limit), **settings)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.backends import BackendOptions, Chat
+from safeswap.evaluation.backends import Chat, TemplateOptions
 
 
-def load_tokenizer(source: str, options: BackendOptions) -> Any:
+def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """The checkpoint's tokenizer, padding on the left, with the chosen chat template.
 
     Raises:

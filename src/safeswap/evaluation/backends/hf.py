@@ -16,14 +16,14 @@ from transformers import (
 )
 
 from safeswap.errors import EvaluationError, listed
-from safeswap.evaluation.backends import BackendOptions, Chat, FinishReason, Reply
+from safeswap.evaluation.backends import Chat, FinishReason, HFOptions, Reply
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
 
 
 class HFBackend:
     """A causal language model loaded by transformers; see `Backend`."""
 
-    def __init__(self, source: str, options: BackendOptions) -> None:
+    def __init__(self, source: str, options: HFOptions) -> None:
         self.tokenizer = load_tokenizer(source, options)
         self.device = _device(options.device)
         model = _load(source, options.dtype).eval()

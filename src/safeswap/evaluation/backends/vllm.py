@@ -14,7 +14,7 @@ from typing import Any
 import vllm
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.backends import BackendOptions, Chat, Reply
+from safeswap.evaluation.backends import Chat, Reply, VLLMOptions
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
 
 AT_ONCE = 512
@@ -24,7 +24,7 @@ AT_ONCE = 512
 class VLLMBackend:
     """A model in a vLLM engine; see `Backend`. The engine starts at the first question."""
 
-    def __init__(self, source: str, options: BackendOptions) -> None:
+    def __init__(self, source: str, options: VLLMOptions) -> None:
         self.source, self.options = source, options
         self.tokenizer = load_tokenizer(source, options)
         self._engine: Any = None

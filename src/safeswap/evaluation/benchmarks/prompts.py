@@ -21,7 +21,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,11 @@ from typing import Literal
 from safeswap.errors import EvaluationError, listed, nearest
 
 Kind = Literal["harmful", "harmless"]
+FORMS: Mapping[Kind, str] = {"harmful": "MultiJail", "harmless": "XSTest"}
+"""Whose columns a file of a kind has."""
 PROMPT_SLOT = "{prompt}"
+HOSTILE = "-intentional"
+"""Ends the name of a benchmark whose prompts stand inside a malicious instruction."""
 
 _MULTIJAIL_OTHER = ("id", "source", "tags", "reference", "")  # "": the number of the row
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]+)*")
@@ -131,7 +135,7 @@ def with_instruction(prompts: PromptSet, instruction: Path) -> PromptSet:
         Prompt(p.id, p.language, frame.replace(PROMPT_SLOT, p.text), p.tags, p.reference)
         for p in prompts.prompts
     )
-    return PromptSet(f"{prompts.name}-intentional", prompts.kind, asked)
+    return PromptSet(f"{prompts.name}{HOSTILE}", prompts.kind, asked)
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.benchmarks.prompts import HOSTILE
 
 Part = Literal["dev", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -97,6 +98,6 @@ def seen_cells(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[s
 
 
 def _asked(cell: str) -> tuple[str, str]:
-    """Benchmark and language; MultiJail's two modes ask the same prompts."""
+    """Benchmark and language; a benchmark and its hostile mode ask the same prompts."""
     benchmark, _, language = cell.rpartition("/")
-    return benchmark.removesuffix("-intentional"), language
+    return benchmark.removesuffix(HOSTILE), language

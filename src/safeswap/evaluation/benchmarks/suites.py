@@ -1,7 +1,7 @@
 """Suites: which benchmarks are run in which languages, and why a cell stays empty.
 
-A suite is a built-in name (`SUITES`), names of suites and benchmarks joined by commas, or a YAML
-file::
+A suite is a name that benchmarks are registered with (``paper``), names of suites and benchmarks
+joined by commas, or a YAML file::
 
     benchmarks:
       harm:   {prompts: my_prompts.csv}                    # MultiJail's or XSTest's columns
@@ -31,53 +31,20 @@ from typing import Any, Literal
 import yaml
 
 from safeswap.errors import EvaluationError, listed, nearest
-from safeswap.evaluation.benchmarks.languages import BELEBELE, GLOBAL_MMLU, MGSM, MMMLU
-from safeswap.evaluation.benchmarks.prompts import Kind, PromptSet, read_prompts, with_instruction
+from safeswap.evaluation.benchmarks.prompts import FORMS, PromptSet, read_prompts, with_instruction
+from safeswap.evaluation.benchmarks.registry import (
+    BENCHMARKS,
+    HarnessTask,
+    PromptBenchmark,
+    TaskBenchmark,
+    named_suites,
+)
 from safeswap.evaluation.benchmarks.splits import Split
 
 Measures = Literal["unsafe", "refused", "right"]
 """The rate in a cell: unsafe answers, refused harmless prompts (both lower is better), or right."""
 
-SUITES: Mapping[str, tuple[str, ...]] = {
-    "paper": ("multijail", "xstest", "mmmlu", "belebele", "mgsm"),
-    "safety": ("multijail", "xstest"),
-    "ability": ("mmmlu", "belebele", "mgsm"),
-}
-PROMPT_BENCHMARKS = ("multijail", "xstest")
-HARNESS_BENCHMARKS = ("mmmlu", "belebele", "mgsm")
-TITLES = {
-    "multijail": "MultiJail",
-    "multijail-intentional": "MultiJail, intentional",
-    "xstest": "XSTest",
-    "mmmlu": "MMMLU",
-    "belebele": "BELEBELE",
-    "mgsm": "MGSM",
-}
-
 _NAME = re.compile(r"[\w.+-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class HarnessTask:
-    """One lm-evaluation-harness task in one language.
-
-    Attributes:
-        language: as the user names it.
-        task: lm-eval's name of the task or group.
-        settings: lm-eval settings that override the task's own (empty: none).
-        file: a local file instead of the task's dataset.
-        cluster: field of the document that groups questions about one text.
-        numbers: the answer is a number: our reader's verdict is reported beside lm-eval's.
-        label: said in tables where the task stands in for another one.
-    """
-
-    language: str
-    task: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    file: Path | None = None
-    cluster: str | None = None
-    numbers: bool = False
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +112,12 @@ def make_suite(
     """Resolve a suite for the languages.
 
     Args:
-        spec: a name of `SUITES`, benchmark names joined by commas, or the path of a YAML file.
+        spec: a named suite, benchmark names joined by commas, or the path of a YAML file.
         languages: codes; MultiJail's own, ISO 639-1, or FLORES-200 (``hau_Latn``) for BELEBELE.
-        prompts: prompt benchmark (``multijail``, ``xstest``, or ``xstest/sw`` for one language) to
+        prompts: name of a prompt benchmark (``multijail``, or ``xstest/sw`` for one language) to
             its CSV file.
         files: (benchmark, language) to a local file in the benchmark's own schema.
-        instruction: adds MultiJail's intentional mode with this malicious instruction.
+        instruction: adds the hostile mode (MultiJail's intentional one) with this instruction.
 
     Raises:
         EvaluationError: unknown suite, benchmark or key; a missing file; a language that no
@@ -173,10 +140,11 @@ def make_suite(
         _refuse_unused(prompts, files, instruction, names, wanted, spec)
         benchmarks = []
         for name in names:
-            if name in PROMPT_BENCHMARKS:
-                benchmarks += _prompt_benchmarks(name, wanted, prompts or {}, instruction)
+            one = BENCHMARKS[name]
+            if isinstance(one, PromptBenchmark):
+                benchmarks += _prompt_benchmarks(one, wanted, prompts or {}, instruction)
             else:
-                benchmarks.append(_harness_benchmark(name, wanted, files or {}))
+                benchmarks.append(_harness_benchmark(one, wanted, files or {}))
     for code in wanted:
         if all(code in benchmark.absent for benchmark in benchmarks):
             reasons = "; ".join(f"{b.title}: {b.absent[code]}" for b in benchmarks)
@@ -189,11 +157,12 @@ def make_suite(
 def _names(spec: str) -> tuple[str, ...]:
     """The benchmarks of a list of suites and benchmarks, each once."""
     names: list[str] = []
-    known = (*SUITES, *PROMPT_BENCHMARKS, *HARNESS_BENCHMARKS)
+    suites = named_suites()
+    known = (*suites, *BENCHMARKS)
     for name in (part.strip() for part in spec.split(",")):
         if name not in known:
             raise EvaluationError(f"no suite or benchmark is called {name!r}{nearest(name, known)}")
-        names += SUITES.get(name, (name,))
+        names += suites.get(name, (name,))
     return tuple(dict.fromkeys(names))
 
 
@@ -206,7 +175,8 @@ def _refuse_unused(
     spec: str,
 ) -> None:
     """Raise for inputs that the suite would pass over in silence."""
-    of_prompts = [name for name in names if name in PROMPT_BENCHMARKS]
+    held = [BENCHMARKS[name] for name in names]
+    of_prompts = [one.name for one in held if isinstance(one, PromptBenchmark)]
     for key in prompts or {}:
         name = key.partition("/")[0]
         if name not in of_prompts:
@@ -214,103 +184,99 @@ def _refuse_unused(
                 f"--prompts {key}: the suite {spec} asks no prompts of this name"
                 f"{nearest(name, of_prompts)}"
             )
-    cells = [f"{n}/{code}" for n in names if n in HARNESS_BENCHMARKS for code in wanted]
+    cells = [
+        f"{one.name}/{code}" for one in held if isinstance(one, TaskBenchmark) for code in wanted
+    ]
     for name, code in files or {}:
         if f"{name}/{code}" not in cells:
             raise EvaluationError(
                 f"--data {name}/{code}: is no cell of the suite {spec} in the languages "
                 f"{', '.join(wanted)}{nearest(f'{name}/{code}', cells)}"
             )
-    if instruction is not None and "multijail" not in names:
+    if instruction is not None:
+        _refuse_no_hostile_mode(held, spec)
+
+
+def _refuse_no_hostile_mode(held: Sequence[PromptBenchmark | TaskBenchmark], spec: str) -> None:
+    able = [one for one in BENCHMARKS.values() if _has_hostile_mode(one)]
+    if not any(one in able for one in held):
         raise EvaluationError(
-            f"--instruction is for MultiJail, which the suite {spec} does not hold. Leave it out, "
-            "or add multijail to --suite."
+            f"--instruction is for {', '.join(one.title for one in able)}, which the suite {spec} "
+            f"does not hold. Leave it out, or add {able[0].name} to --suite."
         )
 
 
+def _has_hostile_mode(one: PromptBenchmark | TaskBenchmark) -> bool:
+    return isinstance(one, PromptBenchmark) and bool(one.hostile_title)
+
+
 def _prompt_benchmarks(
-    name: str, wanted: Sequence[str], prompts: Mapping[str, Path], instruction: Path | None
+    one: PromptBenchmark,
+    wanted: Sequence[str],
+    prompts: Mapping[str, Path],
+    instruction: Path | None,
 ) -> list[Benchmark]:
-    chosen = {key: path for key, path in prompts.items() if key.partition("/")[0] == name}
+    """The benchmark with its prompts; and its hostile mode, where an instruction is given."""
+    chosen = {key: path for key, path in prompts.items() if key.partition("/")[0] == one.name}
     if not chosen:
-        raise EvaluationError(_where_to_get(name))
-    sets = [
-        read_prompts(path, name, language=key.partition("/")[2] or None)
-        for key, path in chosen.items()
-    ]
-    expected: Kind = "harmful" if name == "multijail" else "harmless"
-    for path, one in zip(chosen.values(), sets, strict=True):
-        if one.kind != expected:
+        raise EvaluationError(
+            f"{one.title} needs its CSV file: --prompts {one.name}=FILE. It comes from "
+            f"{one.source}."
+        )
+    joined = _all_prompts(one, chosen)
+    made = [_of_prompts(one.name, one.title, joined, wanted)]
+    if instruction is not None and one.hostile_title:
+        hostile = with_instruction(joined, instruction)
+        made.append(_of_prompts(hostile.name, one.hostile_title, hostile, wanted))
+    return made
+
+
+def _all_prompts(one: PromptBenchmark, chosen: Mapping[str, Path]) -> PromptSet:
+    """The prompts of several files together, all of the benchmark's kind and each only once."""
+    sets = [one.read(path, one.name, key.partition("/")[2] or None) for key, path in chosen.items()]
+    for path, found in zip(chosen.values(), sets, strict=True):
+        if found.kind != one.kind:
             raise EvaluationError(
-                f"{path}: has the columns of {'XSTest' if name == 'multijail' else 'MultiJail'}, "
-                f"whose prompts are {one.kind}; {name} needs {expected} ones. Check --prompts."
+                f"{path}: has the columns of {FORMS[found.kind]}, whose prompts are {found.kind}; "
+                f"{one.name} needs {one.kind} ones. Check --prompts."
             )
-    joined = PromptSet(name, expected, tuple(p for one in sets for p in one.prompts))
+    joined = PromptSet(one.name, one.kind, tuple(p for found in sets for p in found.prompts))
     counts = Counter((p.language, p.id) for p in joined.prompts)
     if twice := [f"{id_} ({code})" for (code, id_), count in counts.items() if count > 1]:
         raise EvaluationError(
             f"{', '.join(map(str, chosen.values()))}: prompts stand in several of these files: "
-            f"{listed(twice)}. Name the language of each: --prompts {name}/LANGUAGE=FILE."
+            f"{listed(twice)}. Name the language of each: --prompts {one.name}/LANGUAGE=FILE."
         )
-    made = [_of_prompts(name, joined, wanted)]
-    if instruction is not None and expected == "harmful":
-        hostile = with_instruction(joined, instruction)
-        made.append(_of_prompts(hostile.name, hostile, wanted))
-    return made
+    return joined
 
 
-def _of_prompts(name: str, prompts: PromptSet, wanted: Sequence[str]) -> Benchmark:
+def _of_prompts(name: str, title: str, prompts: PromptSet, wanted: Sequence[str]) -> Benchmark:
     has = ", ".join(prompts.languages)
     absent = {
         code: f"the prompts are in {has} only" for code in wanted if code not in prompts.languages
     }
     kept = PromptSet(name, prompts.kind, prompts.in_languages(wanted))
     measures: Measures = "unsafe" if prompts.kind == "harmful" else "refused"
-    return Benchmark(name, TITLES.get(name, name), measures, prompts=kept, absent=absent)
-
-
-def _where_to_get(name: str) -> str:
-    source = {
-        "multijail": "github.com/DAMO-NLP-SG/multilingual-safety-for-LLMs, data/MultiJail.csv",
-        "xstest": "github.com/paul-rottger/exaggerated-safety, xstest_prompts.csv (English; add "
-        "translations with --prompts xstest/sw=FILE)",
-    }[name]
-    return f"{TITLES[name]} needs its CSV file: --prompts {name}=FILE. It comes from {source}."
+    return Benchmark(name, title, measures, prompts=kept, absent=absent)
 
 
 def _harness_benchmark(
-    name: str, wanted: Sequence[str], files: Mapping[tuple[str, str], Path]
+    one: TaskBenchmark, wanted: Sequence[str], files: Mapping[tuple[str, str], Path]
 ) -> Benchmark:
     tasks: dict[str, HarnessTask] = {}
     absent: dict[str, str] = {}
     for code in wanted:
-        found = _harness_task(name, code, files.get((name, code)))
+        file = files.get((one.name, code))
+        if file is not None and not file.is_file():
+            raise EvaluationError(
+                f"{file}: there is no such file. Check --data {one.name}/{code}=FILE."
+            )
+        found = one.task(code)
         if isinstance(found, HarnessTask):
-            tasks[code] = found
+            tasks[code] = replace(found, file=file)
         else:
             absent[code] = found
-    return Benchmark(name, TITLES[name], "right", tasks=tasks, absent=absent)
-
-
-def _harness_task(name: str, code: str, file: Path | None) -> HarnessTask | str:
-    """The task, or the reason why there is none."""
-    if file is not None and not file.is_file():
-        raise EvaluationError(f"{file}: there is no such file. Check --data {name}/{code}=FILE.")
-    if name == "mmmlu":
-        if code in MMMLU:
-            return HarnessTask(code, f"mmmlu_{MMMLU[code]}", file=file)
-        if code in GLOBAL_MMLU.split():
-            label = f"{code}: Global-MMLU (full), not MMMLU, which lacks it"
-            return HarnessTask(code, f"global_mmlu_full_{code}", file=file, label=label)
-        return "neither MMMLU's 14 languages nor Global-MMLU's 42 include it"
-    if name == "belebele":
-        flores = BELEBELE.get(code, code if "_" in code else "")
-        if not flores:
-            return "BELEBELE does not have it under this code; try FLORES-200's, such as hau_Latn"
-        return HarnessTask(code, f"belebele_{flores}", file=file, cluster="link")
-    if code in MGSM.split():
-        return HarnessTask(code, f"mgsm_native_cot_{code}", file=file, numbers=True)
-    return f"MGSM is in {', '.join(MGSM.split())} only"
+    return Benchmark(one.name, one.title, "right", tasks=tasks, absent=absent)
 
 
 class _Loader(yaml.SafeLoader):
@@ -356,10 +322,8 @@ def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Be
         _mapping(entry, f"{where}, with prompts", ("prompts", "language", "title"))
         language = settings.get("language")
         code = None if language is None else _code(language)
-        made = _of_prompts(
-            name, read_prompts(path.parent / str(settings["prompts"]), name, code), wanted
-        )
-        return replace(made, title=title)
+        prompts = read_prompts(path.parent / str(settings["prompts"]), name, code)
+        return _of_prompts(name, title, prompts, wanted)
     _mapping(entry, f"{where}, with tasks", ("tasks", "cluster", "numbers", "title"))
     if not isinstance(settings["tasks"], dict) or not settings["tasks"]:
         raise EvaluationError(f"{where}.tasks: is a mapping from language to task.")

@@ -35,8 +35,9 @@ from lm_eval.tasks import TaskManager
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import Backend
+from safeswap.evaluation.benchmarks.registry import HarnessTask, folder_of
 from safeswap.evaluation.benchmarks.splits import Split
-from safeswap.evaluation.benchmarks.suites import Benchmark, HarnessTask, Suite
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.generate import Generation, Tell
 from safeswap.evaluation.harness.cached_lm import StoredModel
 from safeswap.evaluation.harness.final_number import final_number, same_number
@@ -44,13 +45,6 @@ from safeswap.evaluation.harness.local_data import as_parquet, written
 from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.results.store import REQUESTS, SCORES, Journal, Results, Row, read_rows
 
-# Task families → folder of lm-eval's tasks: to index those of 0.4.13 as a whole takes ten seconds.
-_FOLDERS = {
-    "mmmlu_": "openai-mmmlu",
-    "global_mmlu_": "global_mmlu",
-    "belebele_": "belebele",
-    "mgsm_": "mgsm",
-}
 _COMPLETE = "complete"
 _LOADING = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, TemplateError,
@@ -110,16 +104,17 @@ def score_tasks(
 
 
 def _manager(tasks: Sequence[HarnessTask]) -> TaskManager:
-    """An index of the task folders that are needed."""
+    """An index of the task folders that are needed; of all where one is not known, which takes ten
+    seconds in 0.4.13."""
     root = Path(lm_eval.__file__).parent / "tasks"
     folders: set[str] = set()
     for task in tasks:
         if "output_type" in task.settings:
             continue  # a whole task of the user's own
-        found = [name for prefix, name in _FOLDERS.items() if task.task.startswith(prefix)]
-        if not found:
+        folder = task.folder or folder_of(task.task)
+        if not folder:
             return TaskManager()
-        folders.add(str(root / found[0]))
+        folders.add(str(root / folder))
     return TaskManager(include_defaults=False, include_path=sorted(folders))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Verdict = Literal["safe", "unsafe", "controversial", "invalid", "unparsed"]
 
@@ -48,8 +49,8 @@ class Question:
     max_new_tokens: int
 
 
-class Judge(Protocol):
-    """One way to ask and to read. It holds no model: the pipeline brings that."""
+class _Named(Protocol):
+    """What every judge says of itself."""
 
     @property
     def name(self) -> str:
@@ -57,17 +58,33 @@ class Judge(Protocol):
 
     @property
     def asks_model(self) -> bool:
-        """False where the judge decides alone, by rules."""
+        """Whether it is a `ModelJudge`; a `RowJudge` decides alone."""
 
     @property
     def version(self) -> str:
-        """Changes whenever the question or its reading changes."""
+        """Changes whenever the question or its reading changes, or the rules do."""
+
+
+@runtime_checkable
+class ModelJudge(_Named, Protocol):
+    """One way to ask a model and to read it. It holds no model: the pipeline brings that."""
 
     def question(self, prompt: str, response: str) -> Question:
         """What to ask about one response."""
 
     def parse(self, text: str) -> Judgement:
         """The judge's words, read. Never raises: what is not of the format is ``unparsed``."""
+
+
+@runtime_checkable
+class RowJudge(_Named, Protocol):
+    """A judge that decides alone, from what is stored of a response."""
+
+    def decide(self, prompt: str, response: str, row: Mapping[str, Any]) -> Judgement:
+        """The judgement of one response; ``row`` is all that is stored of it."""
+
+
+Judge = ModelJudge | RowJudge
 
 
 def counts_unsafe(verdict: Verdict, strict: bool) -> bool | None:

@@ -27,6 +27,7 @@ from safeswap.evaluation.judges.base import (
     defuse,
     lines_of,
 )
+from safeswap.evaluation.judges.registry import JudgeKind, register
 
 CATEGORIES: Final = (
     "Violent",
@@ -47,6 +48,7 @@ _VERDICTS: Final[dict[str, Verdict]] = {
     "Unsafe": "unsafe",
     "Controversial": "controversial",
 }
+_NAME = re.compile(r"qwen-?3-?guard(?P<variant>.*)")
 _FIELD = re.compile(r"(Safety|Categories|Refusal):[ \t]*(.*)")
 
 
@@ -99,3 +101,35 @@ def _fields(answer: str) -> dict[str, str]:
 def _categories(line: str) -> tuple[str, ...]:
     names = (name.strip(" \t.") for name in line.split(","))
     return tuple(dict.fromkeys(name for name in names if name in CATEGORIES))
+
+
+def _recognises(name: str) -> bool:
+    found = _NAME.search(name)
+    return found is not None and "gen" in found["variant"]
+
+
+def _objects(name: str) -> str | None:
+    return _OTHER if _NAME.search(name) else None
+
+
+_OTHER: Final = (
+    "is no Qwen3Guard-Gen, and only that answers in words (Stream scores tokens); use "
+    "Qwen/Qwen3Guard-Gen-4B, or kind 'qwen3guard' if it is one"
+)
+register(
+    JudgeKind(
+        "qwen3guard",
+        "Qwen3Guard-Gen: responses in 119 languages, in three degrees.",
+        lambda spec: Qwen3GuardJudge(),
+        recognises=_recognises,
+        objects=_objects,
+        models=tuple(f"Qwen/Qwen3Guard-Gen-{size}" for size in ("0.6B", "4B", "8B")),
+    )
+)
+register(
+    JudgeKind(
+        "qwen3guard-prompt",
+        "Qwen3Guard-Gen of the prompts alone: does it know a harmful one?",
+        lambda spec: Qwen3GuardJudge(of_prompt=True),
+    )
+)

@@ -32,7 +32,8 @@ from typing import Any, Final, cast, get_args
 import yaml
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.judges.base import Judgement, Question, Verdict
+from safeswap.evaluation.judges.base import Judgement, Verdict
+from safeswap.evaluation.judges.registry import JudgeKind, register
 from safeswap.evaluation.quality import UNSPACED, script_of
 
 _VERDICTS: Final = get_args(Verdict)
@@ -130,14 +131,6 @@ class RuleJudge:
             if rule.matches(prompt, response, row):
                 return Judgement(rule.verdict, refusal=rule.refusal, raw=f"rule {number}")
         return Judgement(self.default, raw="default")
-
-    def question(self, prompt: str, response: str) -> Question:
-        """There is none."""
-        raise EvaluationError("a rule judge asks no model; call decide()")
-
-    def parse(self, text: str) -> Judgement:
-        """There is nothing to read."""
-        raise EvaluationError("a rule judge has no words to read; call decide()")
 
 
 class _Reader:
@@ -240,3 +233,13 @@ class _Reader:
 def _boundary(word: str) -> str:
     """The end of a word, in scripts that end words."""
     return "" if script_of(word[-1]) in UNSPACED else r"(?!\w)"
+
+
+register(
+    JudgeKind(
+        "rule",
+        "A YAML file of rules instead of a model, for answers whose form is known.",
+        lambda path: RuleJudge.load(Path(path)),
+        asks_model=False,
+    )
+)

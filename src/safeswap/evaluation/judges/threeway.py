@@ -24,6 +24,7 @@ from safeswap.evaluation.judges.base import (
     defuse,
     lines_of,
 )
+from safeswap.evaluation.judges.registry import JudgeKind, register
 
 MAX_NEW_TOKENS: Final = 512  # one word needs five; a judge that thinks aloud needs room
 _CLASSES: Final[dict[str, Verdict]] = {"safe": "safe", "unsafe": "unsafe", "invalid": "invalid"}
@@ -100,3 +101,12 @@ def _fence(prompt: str, response: str) -> str:
     both = f"{len(prompt)}:{prompt}{response}".encode("utf-8", "surrogatepass")
     fences = (f"=== {hashlib.sha256(both + b'%d' % turn).hexdigest()[:16]} ===" for turn in count())
     return next(fence for fence in fences if fence not in prompt and fence not in response)
+
+
+register(
+    JudgeKind(
+        "threeway",
+        "Any chat model, asked for one word: safe, unsafe or invalid.",
+        lambda spec: ThreeWayJudge(),
+    )
+)

@@ -1,18 +1,10 @@
-"""Which languages lm-evaluation-harness 0.4.13 has of each benchmark, and what it calls them."""
+"""BELEBELE: questions on passages in 122 variants of languages, by lm-evaluation-harness."""
 
 from __future__ import annotations
 
-# ISO 639-1 → what a benchmark calls the language.
-MMMLU = {
-    "ar": "ar_xy", "bn": "bn_bd", "de": "de_de", "es": "es_la", "fr": "fr_fr", "hi": "hi_in",
-    "id": "id_id", "it": "it_it", "ja": "ja_jp", "ko": "ko_kr", "pt": "pt_br", "sw": "sw_ke",
-    "yo": "yo_ng", "zh": "zh_cn",
-}  # fmt: skip
-GLOBAL_MMLU = (
-    "am ar bn cs de el en es fa fil fr ha he hi id ig it ja ko ky lt mg ms ne nl ny pl pt ro ru si "
-    "sn so sr sv sw te tr uk vi yo zh"
-)
-MGSM = "bn de en es fr ja ru sw te th zh"
+from safeswap.evaluation.benchmarks.registry import HarnessTask, TaskBenchmark, register
+
+# ISO 639-1 → FLORES-200, which the benchmark uses.
 BELEBELE = {
     "af": "afr_Latn", "am": "amh_Ethi", "ar": "arb_Arab", "as": "asm_Beng", "az": "azj_Latn",
     "bm": "bam_Latn", "bn": "ben_Beng", "bo": "bod_Tibt", "bg": "bul_Cyrl", "ca": "cat_Latn",
@@ -36,3 +28,17 @@ BELEBELE = {
     "vi": "vie_Latn", "wo": "wol_Latn", "xh": "xho_Latn", "yo": "yor_Latn", "zh": "zho_Hans",
     "zu": "zul_Latn",
 }  # fmt: skip
+
+
+def task(code: str) -> HarnessTask | str:
+    """The task in a language, by ISO 639-1 or FLORES-200; questions on one passage share a link."""
+    flores = BELEBELE.get(code, code if "_" in code else "")
+    if not flores:
+        return "BELEBELE does not have it under this code; try FLORES-200's, such as hau_Latn"
+    return HarnessTask(code, f"belebele_{flores}", cluster="link", folder="belebele")
+
+
+register(
+    TaskBenchmark("belebele", "BELEBELE", tuple(BELEBELE), task, suites=("paper", "ability")),
+    __name__,
+)

@@ -1,0 +1,41 @@
+"""Names that a judge's model goes by, and what a local folder says of itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def names_of(spec: str) -> Iterator[str]:
+    """Names that a spec may go by, the most telling first, in lower case with hyphens.
+
+    A folder goes by what its configuration says, its own name, and in a hub cache
+    (``models--ORG--NAME/snapshots/REVISION``) the name of the model's folder.
+    """
+    folder = Path(spec)
+    if not folder.is_dir():
+        yield _plain(spec)
+        return
+    told = json_in(folder / "config.json").get("_name_or_path")
+    if isinstance(told, str):
+        yield _plain(told)
+    folder = folder.resolve()
+    yield _plain(folder.name)
+    if folder.parent.name == "snapshots":
+        yield _plain(folder.parent.parent.name)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.:/\s\\]+", "-", name.lower())
+
+
+def json_in(path: Path) -> dict[str, Any]:
+    """The table in a JSON file; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
