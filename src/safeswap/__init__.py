@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import SafeswapError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from safeswap.calibration.run import calibrate
     from safeswap.plan import Plan
     from safeswap.profile import Profile
+
+logging.getLogger("safeswap").addHandler(logging.NullHandler())  # heard by those who ask
 
 _HOMES = {
     "Merged": "safeswap.api",

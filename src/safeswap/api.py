@@ -14,6 +14,7 @@ True
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,19 @@ from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import check_place
 from safeswap.errors import PlanError, SafeswapError
-from safeswap.io.workers import progress_bar
+from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
-from safeswap.merge.run import Draw, Merged, Tell, measure, say_nothing
+from safeswap.merge.run import Draw, Merged, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
 from safeswap.report.figure_process import FigureProcess, can_draw
 from safeswap.roles import BASE, SAFETY
+
+_log = logging.getLogger("safeswap.api")
 
 
 def _refuse_twice(family: Family) -> None:
@@ -55,16 +58,12 @@ def make_profile(
     safety: str | Path,
     languages: Mapping[str, str | Path],
     workers: int | None = None,
-    quiet: bool = True,
-    tell: Tell = say_nothing,
 ) -> Profile:
     """Measure how far each expert moved each tensor, in one pass over all checkpoints.
 
     Args:
         base, safety, languages: local folders or hub ids; languages by name.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
-        quiet: no progress bar.
-        tell: given a line for each thing that a user should know although it is no obstacle.
 
     Raises:
         SafeswapError: a checkpoint is damaged, quantized, or not of the base's family.
@@ -78,9 +77,8 @@ def make_profile(
     """
     family = open_family(base, safety, languages)
     _refuse_twice(family)
-    for note in family.notes:
-        tell(note)
-    return measure(family, workers, quiet)
+    _note(family)
+    return measure(family, workers)
 
 
 def make_plan(
@@ -127,8 +125,6 @@ def merge_plans(
     shard_size: str | None = None,
     workers: int | None = None,
     figure: bool = True,
-    quiet: bool = True,
-    tell: Tell = say_nothing,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -138,8 +134,6 @@ def merge_plans(
         dtype: ``bfloat16``, ``float16``, ``float32``; by default as stored in the donor.
         shard_size: e.g. ``"5GB"``; by default the base's sharding.
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
-        tell: given a line, before anything is written, for each thing that a user should know
-            although it is no obstacle.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -158,9 +152,7 @@ def merge_plans(
         dtype=dtype,
         shard_size=shard_size,
         workers=workers,
-        draw=_told(family, figure, tell),
-        quiet=quiet,
-        tell=tell,
+        draw=_noted(family, figure),
     )
 
 
@@ -189,8 +181,6 @@ def swap(
     shard_size: str | None = None,
     workers: int | None = None,
     figure: bool = True,
-    quiet: bool = True,
-    tell: Tell = say_nothing,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
@@ -221,8 +211,8 @@ def swap(
     layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
     rest = sum(rest_bytes(family, donor) for donor in donors)
     check_place(target, rest + sum(layout.nbytes for layout in layouts))
-    draw = _told(family, figure, tell)
-    profile = measure(family, workers, quiet)
+    draw = _noted(family, figure)
+    profile = measure(family, workers)
     plans = [make_plan(profile, language, **options) for language in languages]
     return run_merge(
         family,
@@ -233,17 +223,20 @@ def swap(
         shard_size=shard_size,
         workers=workers,
         draw=draw,
-        quiet=quiet,
-        tell=tell,
     )
 
 
-def _told(family: Family, figure: bool, tell: Tell) -> Draw | None:
-    """Tell what a user should know of a family; who draws its figure, where one can be drawn."""
+def _note(family: Family) -> None:
+    """What a user should know of a family although it is no obstacle."""
     for note in family.notes:
-        tell(note)
+        _log.warning(note)
+
+
+def _noted(family: Family, figure: bool) -> Draw | None:
+    """Note what is to be known of a family; who draws its figure, where one can be drawn."""
+    _note(family)
     if figure and not can_draw():
-        tell("no figure is drawn: install safeswap[figures] for it, or say --no-figure")
+        _log.warning("no figure is drawn: install safeswap[figures] for it, or say --no-figure")
         return None
     return FigureProcess if figure else None
 
@@ -255,7 +248,6 @@ def verify_merge(
     grams: str | Path | None = None,
     without_inputs: bool = False,
     workers: int | None = None,
-    quiet: bool = True,
 ) -> Verification:
     """Compute a merged checkpoint again from its inputs and compare it bit for bit.
 
@@ -276,7 +268,7 @@ def verify_merge(
     if not without_inputs:  # which are read again, to measure them
         profile = Profile.from_dict(manifest["profile"], str(Path(out) / MANIFEST))
         total += sum(file.size for record in profile.inputs.values() for file in record.files)
-    with progress_bar("verify", total, quiet) as advance:
+    with bytes_bar("verify", total) as advance:
         return verify_folder(
             Path(out),
             inputs=inputs,

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 import safeswap
 from safeswap.cli import main
-from safeswap.io.workers import shown_bytes
+from safeswap.io.progress import shown_bytes
 from tiny import digest_of, png_size
 
 VERBS = ("profile", "plan", "merge", "show", "verify", "demo")

@@ -18,6 +18,7 @@ pytest.importorskip("lm_eval")
 
 import safeswap
 from evaluation.standin import FLOAT32, Commands, lines, wait_for_lines
+from heard import heard
 from safeswap.demo import models_folder
 from safeswap.demo.suite import write_suite
 from safeswap.errors import EvaluationError
@@ -68,9 +69,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(folder: Path) -> Path:
-    said: list[str] = []
     sweep = read_sweep(folder / "sweep.yaml")
-    run_sweep(sweep, folder / "r", options=FLOAT32, say=said.append)
+    with heard() as said:
+        run_sweep(sweep, folder / "r", options=FLOAT32)
     assert said[0] == "qab: 4 cells, 3 different tables"
     return folder / "r"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,35 @@ import click
 
 from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
 from safeswap.errors import Interrupted, SafeswapError
+from safeswap.io import progress
 from safeswap.version import __version__
 
 _RESUMED = ("evaluate", "judge", "sweep", "search", "calibrate")
+
+
+class _Printed(logging.Handler):
+    """What the package logs, as a user reads it: steps on stdout, what to know on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note = record.levelno >= logging.WARNING
+        text = record.getMessage()
+        click.echo(f"note: {text}" if note else text, err=note)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Print what is logged; only here, for libraries that we call may set up handlers of theirs."""
+    log, handler = logging.getLogger("safeswap"), _Printed()
+    before = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 class _Group(click.Group):
@@ -22,7 +51,8 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            return super().invoke(ctx)
+            with _heard(), progress.switched(True):
+                return super().invoke(ctx)
         except SafeswapError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
@@ -68,7 +98,7 @@ def demo(out: Path) -> None:
 
     transformers.utils.logging.disable_progress_bar()
     click.echo("The small world shows the mechanism; it is no evidence about large models.")
-    run_demo(out, click.echo)
+    run_demo(out)
 
 
 _VERBS = (merging, methods, interchange, calibration, evaluation, search)

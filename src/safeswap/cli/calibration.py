@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from safeswap.cli.options import languages_of
-from safeswap.errors import CalibrationError, listed
+from safeswap.cli.options import QUIET, languages_of
+from safeswap.errors import CalibrationError
 
 
 @click.command()
@@ -55,7 +55,7 @@ from safeswap.errors import CalibrationError, listed
     help="Tokens per forward pass; lower it when memory runs out.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 def calibrate(
     base: str,
     safety: str,
@@ -65,7 +65,6 @@ def calibrate(
     memory: str,
     max_tokens: int,
     workers: int | None,
-    quiet: bool,
     **backend: Any,
 ) -> None:
     """Run each expert over a few unlabelled texts and keep what its layers saw, for regmean.
@@ -95,26 +94,8 @@ def calibrate(
         memory=limit,
         max_tokens=max_tokens,
         workers=workers,
-        quiet=quiet,
-        told=_say,
     )
     click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={output}")
-
-
-def _say(done: Any) -> None:
-    seen, entry = done.entry.texts, done.entry
-    click.echo(
-        f"{done.path}: {len(entry.tensors)} tensors in {done.matrices} matrices, from "
-        f"{seen['texts']} texts ({seen['tokens']} tokens, {seen['cut']} texts cut)"
-        + ("; kept from before" if done.kept else "")
-    )
-    reasons: dict[str, list[str]] = {}
-    for name, reason in entry.left_out.items():
-        reasons.setdefault(reason, []).append(name)
-    never = [name for name, record in entry.tensors.items() if not record.rows]
-    reasons |= {"the layer never ran on these texts": never} if never else {}
-    for reason, names in reasons.items():
-        click.echo(f"note: {done.role}: regmean will average {listed(names)}: {reason}", err=True)
 
 
 def _options(backend: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from safeswap.cli.options import QUIET
 from safeswap.errors import EvaluationError, nearest
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ FORMATS = ("terminal", "md", "csv", "latex", "html")
 
 _results = click.argument("results", type=click.Path(path_type=Path))
 _many_results = click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-_quiet = click.option("--quiet", is_flag=True, help="No progress bar.")
 _judge_choice = click.option("--judge", help="Whose verdicts count, if there are several.")
 _counting = click.option(
     "--loose", is_flag=True, help="Count “controversial” as safe (default: as unsafe)."
@@ -113,7 +113,7 @@ def backend_options(command: Command) -> Command:
 @click.option("--judge-backend", help="Default: that of the models.")
 @click.option("--judge-url", default="", help="For a judge on another server.")
 @backend_options
-@_quiet
+@QUIET
 def evaluate(
     models: tuple[str, ...],
     suite: str,
@@ -130,7 +130,6 @@ def evaluate(
     judge_kind: str | None,
     judge_backend: str | None,
     judge_url: str,
-    quiet: bool,
     **backend: Any,
 ) -> None:
     """Let MODELS answer a suite, and store every answer in the results folder.
@@ -158,12 +157,12 @@ def evaluate(
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
     generation = pipeline.Generation(max_new_tokens, harness_tokens)
     for done in pipeline.evaluate(
-        models, made, results, backend=kind, options=options, generation=generation, quiet=quiet
+        models, made, results, backend=kind, options=options, generation=generation
     ):
         click.echo(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
     if judge_spec is not None:
         judging = options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
-        _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, (), quiet)
+        _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, ())
     elif any(benchmark.prompts for benchmark in made.benchmarks):
         click.echo(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
 
@@ -178,17 +177,15 @@ def evaluate(
 )
 @click.option("--models", default="", help="Only these, joined by commas.")
 @backend_options
-@_quiet
-def judge(
-    results: Path, spec: str, kind: str | None, models: str, quiet: bool, **backend: Any
-) -> None:
+@QUIET
+def judge(results: Path, spec: str, kind: str | None, models: str, **backend: Any) -> None:
     """Judge the stored responses of a results folder, without generating any.
 
     Each judge has a file of its own; what it has read already is not judged again.
     """
     names = tuple(name.strip() for name in models.split(",") if name.strip())
     chosen = backend.pop("backend")
-    _judge(results, spec, kind, chosen, options_of(backend, "on"), names, quiet)
+    _judge(results, spec, kind, chosen, options_of(backend, "on"), names)
 
 
 def _judge(
@@ -198,12 +195,11 @@ def _judge(
     backend: str,
     options: BackendOptions,
     models: Sequence[str],
-    quiet: bool,
 ) -> None:
     from safeswap.evaluation import pipeline
 
     added = pipeline.judge(
-        results, spec, kind=kind, backend=backend, options=options, models=models, quiet=quiet
+        results, spec, kind=kind, backend=backend, options=options, models=models
     )
     for arm, count in added.items():
         click.echo(f"{arm}: {count} verdicts of {spec} added")

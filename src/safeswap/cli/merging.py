@@ -10,7 +10,7 @@ import click
 
 from safeswap.cli.options import EXPERTS, PLANNING, RUNNING, languages_of, selection
 from safeswap.errors import PlanError, listed
-from safeswap.io.workers import shown_bytes
+from safeswap.io.progress import shown_bytes
 
 
 @click.command()
@@ -24,7 +24,6 @@ def profile(
     languages: tuple[str, ...],
     output: Path,
     workers: int | None,
-    quiet: bool,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
     from safeswap.api import make_profile
@@ -36,8 +35,6 @@ def profile(
         safety=_required(safety),
         languages=languages_of(languages),
         workers=workers,
-        quiet=quiet,
-        tell=_tell,
     )
     measured.save(output)
     click.echo(f"{output}: {len(measured.tensors)} tensors in {len(measured.units)} units")
@@ -47,10 +44,6 @@ def _required(safety: str | None) -> str:
     if not safety:
         raise PlanError("the safety expert is missing: add --safety CHECKPOINT.")
     return safety
-
-
-def _tell(note: str) -> None:
-    click.echo(f"note: {note}", err=True)
 
 
 @click.command()
@@ -103,8 +96,8 @@ def merge(
     """Build the merged checkpoint: from BASE and its experts, or from a plan."""
     from safeswap import api
 
-    running: dict[str, Any] = {k: options[k] for k in ("dtype", "shard_size", "workers", "quiet")}
-    running |= {"figure": not options["no_figure"], "tell": _tell}
+    running: dict[str, Any] = {k: options[k] for k in ("dtype", "shard_size", "workers")}
+    running["figure"] = not options["no_figure"]
     if plans:
         merged = _merge_plans(plans, out, base, safety, languages, options, running)
     elif base is None:
@@ -212,7 +205,6 @@ def verify(
     grams: Path | None,
     without_inputs: bool,
     workers: int | None,
-    quiet: bool,
 ) -> None:
     """Check that OUT is what its plan says, bit for bit."""
     from safeswap.api import verify_merge
@@ -226,7 +218,6 @@ def verify(
         grams=grams,
         without_inputs=without_inputs,
         workers=workers,
-        quiet=quiet,
     )
     how = "computed again from the inputs" if checked.from_inputs else "compared by digest only"
     click.echo(f"{out}: {checked.tensors} tensors, {shown_bytes(checked.nbytes)} {how}: all equal")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from safeswap.errors import PlanError
+from safeswap.io import progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -22,6 +23,14 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return apply
 
 
+def _silence(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        progress.disable()
+
+
+QUIET = click.option(
+    "--quiet", is_flag=True, expose_value=False, callback=_silence, help="No progress bar."
+)
 EXPERTS = _options(
     click.option("--safety", metavar="CHECKPOINT", help="The English safety expert."),
     click.option(
@@ -71,7 +80,7 @@ PLANNING = _options(
 )
 RUNNING = _options(
     click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"),
-    click.option("--quiet", is_flag=True, help="No progress bar."),
+    QUIET,
 )
 
 

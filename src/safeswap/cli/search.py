@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from safeswap.cli.evaluation import Command, backend_options, options_of, print_tables
+from safeswap.cli.options import QUIET
 
 _RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), required=True, help="Where rows go."
@@ -22,7 +23,7 @@ def _asking(command: Command) -> Command:
         click.option("--judge-url", default="", help="For a judge on a server."),
         click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
         backend_options,
-        click.option("--quiet", is_flag=True, help="No progress bar."),
+        QUIET,
     )
     for option in reversed(options):
         command = option(command)
@@ -40,7 +41,6 @@ def sweep(
     judge_backend: str,
     judge_url: str,
     workers: int | None,
-    quiet: bool,
     **backend: Any,
 ) -> None:
     """Measure a grid of methods and settings on dev questions, choose, report on test questions.
@@ -62,8 +62,6 @@ def sweep(
         judge_options=options_of({**backend, "base_url": judge_url}, "on"),
         reload=reload,
         workers=workers,
-        quiet=quiet,
-        say=click.echo,
     )
     for written in write_sweep_reports(asked, results):
         click.echo(f"{written[0]}: written, with {len(written) - 1} more files beside it")
@@ -110,7 +108,7 @@ def search(
     from safeswap.report.pareto_set import searched_table
     from safeswap.search.search import read_search, run_search
 
-    names = ("trials", "storage", "languages", "seed", "sampler", "reload", "workers", "quiet")
+    names = ("trials", "storage", "languages", "seed", "sampler", "reload", "workers")
     settings = {name: given.pop(name) for name in names}
     kind = given.pop("backend")
     found = run_search(
@@ -120,7 +118,6 @@ def search(
         options=options_of(given, "on"),
         judge_backend=judge_backend,
         judge_options=options_of({**given, "base_url": judge_url}, "on"),
-        say=click.echo,
         **settings,
     )
     print_tables([searched_table(one) for one in found], "terminal")
