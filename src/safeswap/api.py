@@ -1,23 +1,52 @@
-"""The verbs as functions: each step takes what the one before it made.
+"""The verbs of the command line as functions, under the same names: the public API.
+
+They live in this module, and not in ``safeswap`` itself, because ``safeswap.merge``,
+``safeswap.profile``, … are folders of the package: as soon as Python imports one of them, its
+name in ``safeswap`` is the folder. (``safeswap.make_profile``, ``make_plan``, ``merge_plans``,
+``verify_merge`` and ``calibrate`` are there too: nothing hides those.)
 
 The examples run in a folder with the checkpoints ``base``, ``safety`` and ``swahili``; hub ids do
-as well.
+as well. All at once:
 
->>> import safeswap
->>> languages = {"sw": "swahili"}
->>> profile = safeswap.make_profile("base", safety="safety", languages=languages)
->>> plan = safeswap.make_plan(profile, by="layer")
->>> (merged,) = safeswap.merge_plans([plan], "merged", profile=profile)
->>> safeswap.verify_merge(merged.folder).from_inputs
+>>> from safeswap import api
+>>> (merged,) = api.merge("base", safety="safety", languages={"sw": "swahili"}, out="whole")
+
+In steps:
+
+>>> profile = api.make_profile("base", safety="safety", languages={"sw": "swahili"})
+>>> plan = api.make_plan(profile, by="layer")
+>>> (merged,) = api.merge_plans([plan], "merged", profile=profile)
+>>> api.verify_merge(merged.folder).from_inputs
 True
+>>> api.to_mergekit(plan).splitlines()[0].partition(":")[0]
+'merge_method'
+
+Evaluating, here with the small models that come with safeswap and a judge that goes by rules:
+
+>>> from safeswap.demo import models_folder
+>>> from safeswap.demo.suite import RULES, write_suite
+>>> suite = api.make_suite(str(write_suite(Path("suite"))), ["qab"])
+>>> short = api.Generation(max_new_tokens=4, harness_tokens=4)
+>>> on_cpu = api.BackendOptions(dtype="float32", device="cpu")
+>>> models = [f"base={models_folder() / 'base'}", f"safe={models_folder() / 'safety'}"]
+>>> done = api.evaluate(models, suite, "results", options=on_cpu, generation=short)
+>>> sorted(api.judge("results", f"rule:suite/{RULES}"))
+['base', 'safe']
+>>> len(api.compare(["results"])) > 0
+True
+
+What is worth knowing on the way is logged (``logging.getLogger("safeswap")``), and a library is
+silent until logging is set up; ``safeswap.io.progress.enable()`` turns progress bars on.
 """
 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import Family, open_family
@@ -35,6 +64,15 @@ from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
 from safeswap.report.figure_process import FigureProcess, can_draw
 from safeswap.roles import BASE, SAFETY
+
+if TYPE_CHECKING:
+    from safeswap.calibration.run import calibrate
+    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.evaluation.generate import Generation
+    from safeswap.evaluation.pipeline import evaluate, judge, make_suite
+    from safeswap.interchange import from_mergekit, to_mergekit
+    from safeswap.report.evaluation import compare
+    from safeswap.search.sweep import Swept
 
 _log = logging.getLogger("safeswap.api")
 
@@ -171,7 +209,7 @@ def _family_of(plans: Sequence[Plan]) -> Family:
     return open_family(first[BASE].source, first[SAFETY].source, languages)
 
 
-def swap(
+def merge(
     base: str | Path,
     *,
     safety: str | Path,
@@ -191,7 +229,7 @@ def swap(
     Raises:
         SafeswapError: as the steps do.
 
-    >>> (merged,) = swap("base", safety="safety", languages={"sw": "swahili"}, out="swapped")
+    >>> (merged,) = merge("base", safety="safety", languages={"sw": "swahili"}, out="swapped")
     >>> merged.plan.counts()["embeddings"]
     {'blend': 1}
     """
@@ -259,7 +297,7 @@ def verify_merge(
     Raises:
         SafeswapError: names what differs.
 
-    >>> _ = swap("base", safety="safety", languages={"sw": "swahili"}, out="checked")
+    >>> _ = merge("base", safety="safety", languages={"sw": "swahili"}, out="checked")
     >>> verify_merge("checked").edited
     ()
     """
@@ -279,12 +317,116 @@ def verify_merge(
         )
 
 
+def swap(*arguments: Any, **named: Any) -> list[Merged]:
+    """The name of :func:`merge` before; it goes with the next version.
+
+    Raises:
+        SafeswapError: as :func:`merge` does.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as seen:
+    ...     warnings.simplefilter("always")
+    ...     _ = swap("base", safety="safety", languages={"sw": "swahili"}, out="as-before")
+    >>> [one.category.__name__ for one in seen]
+    ['DeprecationWarning']
+    """
+    warnings.warn(
+        "safeswap.swap is now safeswap.api.merge; the old name goes with the next version.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return merge(*arguments, **named)
+
+
+def sweep(file: str | Path, out: str | Path, **options: Any) -> list[Swept]:
+    """Carry out the sweep of a YAML file and write its reports, as ``safeswap sweep`` does.
+
+    Args:
+        file: as docs/sweep.md describes.
+        out: the results folder: new, or that of the same sweep to go on in.
+        options: those of :func:`safeswap.search.sweep.run_sweep`: back ends, ``reload``, …
+
+    Returns:
+        What was chosen, a record per language.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+
+    >>> api.sweep("sweep.yaml", "results")                                 # doctest: +SKIP
+    """
+    from safeswap.report.ablation import write_sweep_reports
+    from safeswap.search.sweep import run_sweep
+    from safeswap.search.sweep_config import read_sweep
+
+    asked = read_sweep(Path(file))
+    done = run_sweep(asked, Path(out), **options)
+    for written in write_sweep_reports(asked, Path(out)):
+        _log.info(f"{written[0]}: written, with {len(written) - 1} more files beside it")
+    return done
+
+
+def search(file: str | Path, out: str | Path, *, group: str = "layer", **options: Any) -> list[Any]:
+    """Carry out the search of a YAML file, as ``safeswap search`` does.
+
+    Args:
+        file: as docs/search.md describes.
+        out: the results folder: new, or that of the same search to go on in or to join.
+        group: what shares its weights: ``unit``, ``layer``, ``kind`` or ``band``.
+        options: those of :func:`safeswap.search.search.run_search`: ``trials``, ``seed``, …
+
+    Returns:
+        What was found, a record per language.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+
+    >>> api.search("search.yaml", "results", trials=200)                   # doctest: +SKIP
+    """
+    from safeswap.search.search import read_search, run_search
+
+    return list(run_search(read_search(Path(file), group), Path(out), **options))
+
+
+_HOMES = {
+    "BackendOptions": "safeswap.evaluation.backends",
+    "Generation": "safeswap.evaluation.generate",
+    "calibrate": "safeswap.calibration.run",
+    "compare": "safeswap.report.evaluation",
+    "evaluate": "safeswap.evaluation.pipeline",
+    "from_mergekit": "safeswap.interchange",
+    "judge": "safeswap.evaluation.pipeline",
+    "make_suite": "safeswap.evaluation.pipeline",
+    "to_mergekit": "safeswap.interchange",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the other verbs when they are first used: merging needs nothing of theirs."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'safeswap.api' has no attribute {name!r}")
+
+
 __all__ = [
+    "BackendOptions",
+    "Generation",
     "Merged",
+    "Plan",
+    "Profile",
     "SafeswapError",
+    "calibrate",
+    "compare",
+    "evaluate",
+    "from_mergekit",
+    "judge",
     "make_plan",
     "make_profile",
+    "make_suite",
+    "merge",
     "merge_plans",
+    "search",
     "swap",
+    "sweep",
+    "to_mergekit",
     "verify_merge",
 ]

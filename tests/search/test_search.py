@@ -192,7 +192,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Commands
 def test_killed_and_then_two_at_once(place: Path, tmp_path: Path, commands: list[Commands]) -> None:
     results = tmp_path / "r"
     path = write(place, "short.yaml", start=[{"method": "gated"}])
-    line = ["search", path, "--results", results, "--trials", 6]
+    line = ["search", path, "--out", results, "--trials", 6]
     line += ["--group", "layer", "--dtype", "float32", "--device", "cpu"]
     process = commands[0].start(*line)
     while not list(results.glob("dev/qac/table-*")) and alive(process):

@@ -202,7 +202,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 
 def test_killed_and_gone_on_with(commands: Commands, folder: Path, swept: Path) -> None:
-    command: list[str | Path] = ["sweep", folder / "sweep.yaml", "--results", folder / "k"]
+    command: list[str | Path] = ["sweep", folder / "sweep.yaml", "--out", folder / "k"]
     command += ["--dtype", "float32", "--device", "cpu", "--quiet"]
     for watched in ("dev/qab/base/responses.jsonl", "dev/qac/gated+gamma-1/responses.jsonl"):
         process = commands.start(*command)

@@ -13,11 +13,23 @@ from typing import Any
 import click
 
 from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
+from safeswap.cli.verbs import Verbs
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.io import progress
 from safeswap.version import __version__
 
-_RESUMED = ("evaluate", "judge", "sweep", "search", "calibrate")
+_SECTIONS = {
+    "Merge": ("profile", "plan", "merge", "show", "verify"),
+    "Evaluate": ("evaluate", "judge", "compare", "label"),
+    "Choose": ("sweep", "search"),
+    "Tools": ("methods", "convert", "calibrate", "demo"),
+}
+_RENAMED = {
+    "export": ("convert", "--to", "mergekit"),
+    "import": ("convert", "--from", "mergekit"),
+    "annotate": ("label", "sample"),
+    "agreement": ("label", "agreement"),
+}
 
 
 class _Printed(logging.Handler):
@@ -45,7 +57,7 @@ def _heard() -> Iterator[None]:
         log.propagate = before[1]
 
 
-class _Group(click.Group):
+class _Group(Verbs):
     """Errors become one readable message and an exit status: 1 refused, 130 interrupted."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -58,7 +70,7 @@ class _Group(click.Group):
             ctx.exit(1)
         except KeyboardInterrupt as error:
             again = "Nothing is left half written; run the same command again."
-            if isinstance(error, Interrupted) or ctx.invoked_subcommand in _RESUMED:
+            if isinstance(error, Interrupted):
                 again = "The same command goes on where this one stopped."
             click.echo(f"Interrupted. {again}", err=True)
             ctx.exit(130)
@@ -68,7 +80,12 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    sections=_SECTIONS,
+    renamed=_RENAMED,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__)
 def main() -> None:
     """Give a fine-tuned language model its safety back, without training.
@@ -79,6 +96,7 @@ def main() -> None:
 
 @main.command()
 @click.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     default="safeswap-demo",

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from safeswap.cli.options import QUIET, languages_of
+from safeswap.cli.verbs import Verb
 from safeswap.errors import CalibrationError
 
 
-@click.command()
+@click.command(cls=Verb, renamed={"--output": "--out"}, resumes=True)
 @click.argument("base")
 @click.option("--safety", required=True, metavar="CHECKPOINT", help="The English safety expert.")
 @click.option(
@@ -30,7 +31,7 @@ from safeswap.errors import CalibrationError
     metavar="[EXPERT=]FILE",
     help="One text a line, JSONL with text, or a CSV of prompts; one for all, or one for each.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), default="grams", show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="grams", show_default=True)
 @click.option("--memory", default="8GB", show_default=True, help="For the sums held at once.")
 @click.option(
     "--max-tokens",
@@ -61,7 +62,7 @@ def calibrate(
     safety: str,
     languages: tuple[str, ...],
     texts: tuple[str, ...],
-    output: Path,
+    out: Path,
     memory: str,
     max_tokens: int,
     workers: int | None,
@@ -89,13 +90,13 @@ def calibrate(
         safety=safety,
         languages=experts,
         texts=chosen,
-        out=output,
+        out=out,
         options=_options(backend),
         memory=limit,
         max_tokens=max_tokens,
         workers=workers,
     )
-    click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={output}")
+    click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={out}")
 
 
 def _options(backend: Mapping[str, Any]) -> Any:

@@ -89,7 +89,7 @@ def merge(
     target = Path(out).expanduser().absolute()
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
-    repeated = f" --dtype {dtype}" if dtype else ""
+    repeated = f" --save-dtype {dtype}" if dtype else ""
     repeated += f" --shard-size {shard_size}" if shard_size else ""
     folders = [plan.language if len(plans) > 1 else "" for plan in plans]
     jobs = [
