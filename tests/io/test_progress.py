@@ -16,11 +16,14 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setattr(sys, "stderr", Terminal())
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A screen in place of stderr; made in the test, for pytest sets stderr before each."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.delenv(progress.SILENCED, raising=False)
-    return sys.stderr  # type: ignore[return-value]
+    for name, value in {"TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    return screen
 
 
 def draw() -> None:
@@ -30,7 +33,8 @@ def draw() -> None:
             inside(5)
 
 
-def test_a_library_shows_no_bar_unless_asked(screen: Terminal) -> None:
+def test_a_library_shows_no_bar_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
     draw()
     assert screen.getvalue() == ""
     with progress.switched(True):
@@ -42,7 +46,8 @@ def test_a_library_shows_no_bar_unless_asked(screen: Terminal) -> None:
     assert screen.getvalue() == shown
 
 
-def test_bytes_and_a_switch_within_a_switch(screen: Terminal) -> None:
+def test_bytes_and_a_switch_within_a_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
     with progress.switched(True):
         with progress.switched(False):
             draw()
@@ -58,8 +63,9 @@ def test_bytes_and_a_switch_within_a_switch(screen: Terminal) -> None:
 
 @pytest.mark.parametrize(("value", "shown"), [("1", False), ("0", True), ("", True)])
 def test_the_environment_keeps_bars_off(
-    screen: Terminal, monkeypatch: pytest.MonkeyPatch, value: str, shown: bool
+    monkeypatch: pytest.MonkeyPatch, value: str, shown: bool
 ) -> None:
+    screen = terminal(monkeypatch)
     monkeypatch.setenv(progress.SILENCED, value)
     with progress.switched(True):
         draw()

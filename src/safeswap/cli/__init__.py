@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
-from safeswap.cli.verbs import Verbs
+from safeswap.cli.verbs import Verb, Verbs
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.io import progress
 from safeswap.version import __version__
@@ -94,7 +94,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(cls=Verb)
 @click.option(
     "-o",
     "--out",
