@@ -113,8 +113,9 @@ def test_old_verbs_work_and_say_the_new_ones(profile: Path, tmp_path: Path) -> N
     assert "import is now convert --from mergekit" in typed("import", plan).stderr
     labels = tmp_path / "labels.csv"
     labels.write_text("id,human,guard\n1,safe,safe\n2,unsafe,safe\n3,unsafe,unsafe\n")
-    now = typed("label", "agreement", labels, "--human", "human")
-    before = typed("agreement", labels, "--human", "human")
+    columns = ["--human", "human", "--judge", "guard"]
+    now = typed("label", "agreement", labels, *columns)
+    before = typed("agreement", labels, *columns)
     assert now.exit_code == 0 and now.stdout == before.stdout
     assert "agreement is now label agreement" in before.stderr
     assert "annotate is now label sample" in typed("annotate", tmp_path / "none").stderr

@@ -109,7 +109,7 @@ def test_what_mergekit_cannot_say_is_refused(plan: Plan, tmp_path: Path) -> None
         to_mergekit(replace(plan, operator=Operation("ties")))
     sw = Path(plan.inputs["sw"].source)
     rewrite(sw, lambda w: w.update({"lm_head.weight": w["lm_head.weight"].astype("float32")}))
-    with pytest.raises(PlanError, match=r"stores bfloat16 and float32, .* --dtype bfloat16"):
+    with pytest.raises(PlanError, match=r"stores bfloat16 and float32, .* --save-dtype bfloat16"):
         to_mergekit(plan)
     moved = sw.rename(sw.parent / "sw+x")
     inputs = {**plan.inputs, "sw": replace(plan.inputs["sw"], source=str(moved))}
