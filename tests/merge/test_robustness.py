@@ -26,7 +26,7 @@ Trio = dict[str, Path]
 
 def merge(trio: Trio, out: Path, **options: Any) -> list[safeswap.Merged]:
     languages = {role: path for role, path in trio.items() if role == "sw"}
-    return safeswap.swap(
+    return safeswap.api.merge(
         trio["base"], safety=trio["safety"], languages=languages, out=out, figure=False, **options
     )
 
@@ -284,7 +284,7 @@ def test_a_step_that_fails_lets_go_of_the_place(
 
     out = tmp_path / "out"
     languages = {"sw": trio["sw"]}
-    swap = lambda: safeswap.swap(  # noqa: E731
+    swap = lambda: safeswap.api.merge(  # noqa: E731
         trio["base"], safety=trio["safety"], languages=languages, out=out
     )
     with monkeypatch.context() as patch:
