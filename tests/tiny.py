@@ -123,7 +123,7 @@ def swap(trio: Mapping[str, Path], out: Path, *languages: str, **options: Any) -
     """Merge a trio into `out`, by default for sw and without a figure; returns `out`."""
     chosen = {language: trio[language] for language in languages or ("sw",)}
     given = {"figure": False, **options}
-    safeswap.swap(trio["base"], safety=trio["safety"], languages=chosen, out=out, **given)
+    safeswap.api.merge(trio["base"], safety=trio["safety"], languages=chosen, out=out, **given)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import SafeswapError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from safeswap.calibration.run import calibrate
     from safeswap.plan import Plan
     from safeswap.profile import Profile
+
+logging.getLogger("safeswap").addHandler(logging.NullHandler())  # heard by those who ask
 
 _HOMES = {
     "Merged": "safeswap.api",
@@ -28,9 +31,11 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``safeswap --help`` answers at once."""
-    if name in _HOMES:
-        from importlib import import_module
+    from importlib import import_module
 
+    if name == "api":
+        return import_module("safeswap.api")
+    if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'safeswap' has no attribute {name!r}")
 

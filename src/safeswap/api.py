@@ -1,39 +1,80 @@
-"""The verbs as functions: each step takes what the one before it made.
+"""The verbs of the command line as functions, under the same names: the public API.
+
+They live in this module, and not in ``safeswap`` itself, because ``safeswap.merge``,
+``safeswap.profile``, … are folders of the package: as soon as Python imports one of them, its
+name in ``safeswap`` is the folder. (``safeswap.make_profile``, ``make_plan``, ``merge_plans``,
+``verify_merge`` and ``calibrate`` are there too: nothing hides those.)
 
 The examples run in a folder with the checkpoints ``base``, ``safety`` and ``swahili``; hub ids do
-as well.
+as well. All at once:
 
->>> import safeswap
->>> languages = {"sw": "swahili"}
->>> profile = safeswap.make_profile("base", safety="safety", languages=languages)
->>> plan = safeswap.make_plan(profile, by="layer")
->>> (merged,) = safeswap.merge_plans([plan], "merged", profile=profile)
->>> safeswap.verify_merge(merged.folder).from_inputs
+>>> from safeswap import api
+>>> (merged,) = api.merge("base", safety="safety", languages={"sw": "swahili"}, out="whole")
+
+In steps:
+
+>>> profile = api.make_profile("base", safety="safety", languages={"sw": "swahili"})
+>>> plan = api.make_plan(profile, by="layer")
+>>> (merged,) = api.merge_plans([plan], "merged", profile=profile)
+>>> api.verify_merge(merged.folder).from_inputs
 True
+>>> "merge_method: " in api.to_mergekit(plan)
+True
+
+Evaluating, here with the small models that come with safeswap and a judge that goes by rules:
+
+>>> from safeswap.demo import models_folder
+>>> from safeswap.demo.suite import RULES, write_suite
+>>> suite = api.make_suite(str(write_suite(Path("suite"))), ["qab"])
+>>> short = api.Generation(max_new_tokens=4, harness_tokens=4)
+>>> on_cpu = api.BackendOptions(dtype="float32", device="cpu")
+>>> models = [f"base={models_folder() / 'base'}", f"safe={models_folder() / 'safety'}"]
+>>> done = api.evaluate(models, suite, "results", options=on_cpu, generation=short)
+>>> sorted(api.judge("results", f"rule:suite/{RULES}"))
+['base', 'safe']
+>>> len(api.compare(["results"])) > 0
+True
+
+What is worth knowing on the way is logged (``logging.getLogger("safeswap")``), and a library is
+silent until logging is set up; ``safeswap.io.progress.enable()`` turns progress bars on.
 """
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import check_place
 from safeswap.errors import PlanError, SafeswapError
-from safeswap.io.workers import progress_bar
+from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
-from safeswap.merge.run import Draw, Merged, Tell, measure, say_nothing
+from safeswap.merge.run import Draw, Merged, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
 from safeswap.report.figure_process import FigureProcess, can_draw
 from safeswap.roles import BASE, SAFETY
+
+if TYPE_CHECKING:
+    from safeswap.calibration.run import calibrate
+    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.evaluation.generate import Generation
+    from safeswap.evaluation.pipeline import evaluate, judge, make_suite
+    from safeswap.interchange import from_mergekit, to_mergekit
+    from safeswap.report.evaluation import compare
+    from safeswap.search.sweep import Swept
+
+_log = logging.getLogger("safeswap.api")
 
 
 def _refuse_twice(family: Family) -> None:
@@ -55,16 +96,12 @@ def make_profile(
     safety: str | Path,
     languages: Mapping[str, str | Path],
     workers: int | None = None,
-    quiet: bool = True,
-    tell: Tell = say_nothing,
 ) -> Profile:
     """Measure how far each expert moved each tensor, in one pass over all checkpoints.
 
     Args:
         base, safety, languages: local folders or hub ids; languages by name.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
-        quiet: no progress bar.
-        tell: given a line for each thing that a user should know although it is no obstacle.
 
     Raises:
         SafeswapError: a checkpoint is damaged, quantized, or not of the base's family.
@@ -78,9 +115,8 @@ def make_profile(
     """
     family = open_family(base, safety, languages)
     _refuse_twice(family)
-    for note in family.notes:
-        tell(note)
-    return measure(family, workers, quiet)
+    _note(family)
+    return measure(family, workers)
 
 
 def make_plan(
@@ -127,8 +163,6 @@ def merge_plans(
     shard_size: str | None = None,
     workers: int | None = None,
     figure: bool = True,
-    quiet: bool = True,
-    tell: Tell = say_nothing,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -138,8 +172,6 @@ def merge_plans(
         dtype: ``bfloat16``, ``float16``, ``float32``; by default as stored in the donor.
         shard_size: e.g. ``"5GB"``; by default the base's sharding.
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
-        tell: given a line, before anything is written, for each thing that a user should know
-            although it is no obstacle.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -158,9 +190,7 @@ def merge_plans(
         dtype=dtype,
         shard_size=shard_size,
         workers=workers,
-        draw=_told(family, figure, tell),
-        quiet=quiet,
-        tell=tell,
+        draw=_noted(family, figure),
     )
 
 
@@ -179,7 +209,7 @@ def _family_of(plans: Sequence[Plan]) -> Family:
     return open_family(first[BASE].source, first[SAFETY].source, languages)
 
 
-def swap(
+def merge(
     base: str | Path,
     *,
     safety: str | Path,
@@ -189,8 +219,6 @@ def swap(
     shard_size: str | None = None,
     workers: int | None = None,
     figure: bool = True,
-    quiet: bool = True,
-    tell: Tell = say_nothing,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
@@ -201,7 +229,7 @@ def swap(
     Raises:
         SafeswapError: as the steps do.
 
-    >>> (merged,) = swap("base", safety="safety", languages={"sw": "swahili"}, out="swapped")
+    >>> (merged,) = merge("base", safety="safety", languages={"sw": "swahili"}, out="swapped")
     >>> merged.plan.counts()["embeddings"]
     {'blend': 1}
     """
@@ -221,8 +249,8 @@ def swap(
     layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
     rest = sum(rest_bytes(family, donor) for donor in donors)
     check_place(target, rest + sum(layout.nbytes for layout in layouts))
-    draw = _told(family, figure, tell)
-    profile = measure(family, workers, quiet)
+    draw = _noted(family, figure)
+    profile = measure(family, workers)
     plans = [make_plan(profile, language, **options) for language in languages]
     return run_merge(
         family,
@@ -233,17 +261,20 @@ def swap(
         shard_size=shard_size,
         workers=workers,
         draw=draw,
-        quiet=quiet,
-        tell=tell,
     )
 
 
-def _told(family: Family, figure: bool, tell: Tell) -> Draw | None:
-    """Tell what a user should know of a family; who draws its figure, where one can be drawn."""
+def _note(family: Family) -> None:
+    """What a user should know of a family although it is no obstacle."""
     for note in family.notes:
-        tell(note)
+        _log.warning(note)
+
+
+def _noted(family: Family, figure: bool) -> Draw | None:
+    """Note what is to be known of a family; who draws its figure, where one can be drawn."""
+    _note(family)
     if figure and not can_draw():
-        tell("no figure is drawn: install safeswap[figures] for it, or say --no-figure")
+        _log.warning("no figure is drawn: install safeswap[figures] for it, or say --no-figure")
         return None
     return FigureProcess if figure else None
 
@@ -255,7 +286,6 @@ def verify_merge(
     grams: str | Path | None = None,
     without_inputs: bool = False,
     workers: int | None = None,
-    quiet: bool = True,
 ) -> Verification:
     """Compute a merged checkpoint again from its inputs and compare it bit for bit.
 
@@ -267,7 +297,7 @@ def verify_merge(
     Raises:
         SafeswapError: names what differs.
 
-    >>> _ = swap("base", safety="safety", languages={"sw": "swahili"}, out="checked")
+    >>> _ = merge("base", safety="safety", languages={"sw": "swahili"}, out="checked")
     >>> verify_merge("checked").edited
     ()
     """
@@ -276,7 +306,7 @@ def verify_merge(
     if not without_inputs:  # which are read again, to measure them
         profile = Profile.from_dict(manifest["profile"], str(Path(out) / MANIFEST))
         total += sum(file.size for record in profile.inputs.values() for file in record.files)
-    with progress_bar("verify", total, quiet) as advance:
+    with bytes_bar("verify", total) as advance:
         return verify_folder(
             Path(out),
             inputs=inputs,
@@ -287,12 +317,116 @@ def verify_merge(
         )
 
 
+def swap(*arguments: Any, **named: Any) -> list[Merged]:
+    """The name of :func:`merge` before; it goes with the next version.
+
+    Raises:
+        SafeswapError: as :func:`merge` does.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as seen:
+    ...     warnings.simplefilter("always")
+    ...     _ = swap("base", safety="safety", languages={"sw": "swahili"}, out="as-before")
+    >>> [one.category.__name__ for one in seen]
+    ['DeprecationWarning']
+    """
+    warnings.warn(
+        "safeswap.swap is now safeswap.api.merge; the old name goes with the next version.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return merge(*arguments, **named)
+
+
+def sweep(file: str | Path, out: str | Path, **options: Any) -> list[Swept]:
+    """Carry out the sweep of a YAML file and write its reports, as ``safeswap sweep`` does.
+
+    Args:
+        file: as docs/sweep.md describes.
+        out: the results folder: new, or that of the same sweep to go on in.
+        options: those of :func:`safeswap.search.sweep.run_sweep`: back ends, ``reload``, …
+
+    Returns:
+        What was chosen, a record per language.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+
+    >>> api.sweep("sweep.yaml", "results")                                 # doctest: +SKIP
+    """
+    from safeswap.report.ablation import write_sweep_reports
+    from safeswap.search.sweep import run_sweep
+    from safeswap.search.sweep_config import read_sweep
+
+    asked = read_sweep(Path(file))
+    done = run_sweep(asked, Path(out), **options)
+    for written in write_sweep_reports(asked, Path(out)):
+        _log.info(f"{written[0]}: written, with {len(written) - 1} more files beside it")
+    return done
+
+
+def search(file: str | Path, out: str | Path, *, group: str = "layer", **options: Any) -> list[Any]:
+    """Carry out the search of a YAML file, as ``safeswap search`` does.
+
+    Args:
+        file: as docs/search.md describes.
+        out: the results folder: new, or that of the same search to go on in or to join.
+        group: what shares its weights: ``unit``, ``layer``, ``kind`` or ``band``.
+        options: those of :func:`safeswap.search.search.run_search`: ``trials``, ``seed``, …
+
+    Returns:
+        What was found, a record per language.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+
+    >>> api.search("search.yaml", "results", trials=200)                   # doctest: +SKIP
+    """
+    from safeswap.search.search import read_search, run_search
+
+    return list(run_search(read_search(Path(file), group), Path(out), **options))
+
+
+_HOMES = {
+    "BackendOptions": "safeswap.evaluation.backends",
+    "Generation": "safeswap.evaluation.generate",
+    "calibrate": "safeswap.calibration.run",
+    "compare": "safeswap.report.evaluation",
+    "evaluate": "safeswap.evaluation.pipeline",
+    "from_mergekit": "safeswap.interchange",
+    "judge": "safeswap.evaluation.pipeline",
+    "make_suite": "safeswap.evaluation.pipeline",
+    "to_mergekit": "safeswap.interchange",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the other verbs when they are first used: merging needs nothing of theirs."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'safeswap.api' has no attribute {name!r}")
+
+
 __all__ = [
+    "BackendOptions",
+    "Generation",
     "Merged",
+    "Plan",
+    "Profile",
     "SafeswapError",
+    "calibrate",
+    "compare",
+    "evaluate",
+    "from_mergekit",
+    "judge",
     "make_plan",
     "make_profile",
+    "make_suite",
+    "merge",
     "merge_plans",
+    "search",
     "swap",
+    "sweep",
+    "to_mergekit",
     "verify_merge",
 ]

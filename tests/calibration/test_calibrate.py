@@ -70,12 +70,11 @@ def write_texts(folder: Path) -> dict[str, Path]:
 
 def calibrated(family: dict[str, Path], texts: dict[str, Path], out: Path, **how: Any) -> Any:
     given: dict[str, Any] = {"options": FLOAT32, **how}
-    told: list[Any] = []
     found = safeswap.calibrate(
         family["base"], safety=family["safety"], languages={"sw": family["sw"]},
-        texts=texts, out=out, told=told.append, **given,
+        texts=texts, out=out, **given,
     )  # fmt: skip
-    assert found == told and [one.role for one in found] == ["safety", "sw"]
+    assert [one.role for one in found] == ["safety", "sw"]
     return found
 
 

@@ -114,13 +114,9 @@ def written(family: Family, out: Path, operator: str, **options: Any) -> dict[st
         shard_size=None,
         workers=2,
         draw=None,
-        **SILENT,
     )
     found: dict[str, Any] = load_file(out / "model.safetensors")
     return {**found, "": json.loads((out / "safeswap.json").read_text())}
-
-
-SILENT: dict[str, Any] = {"quiet": True, "tell": lambda note: None}
 
 
 @pytest.fixture(scope="module")

@@ -63,8 +63,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluating(inputs: Path, out: Path, *more: object) -> list[object]:
     base = ["evaluate", models_folder() / "base", f"other={models_folder() / 'safety'}", "--quiet"]
-    base += ["--suite", inputs / "suite.yaml", "--languages", f"{FIRST},{SECOND}"]
-    base += ["--results", out, "--max-new-tokens", 6, "--harness-tokens", 6, "--dtype", "float32"]
+    base += ["--suite", inputs / "suite.yaml", "--only", f"{FIRST},{SECOND}"]
+    base += ["--out", out, "--max-new-tokens", 6, "--harness-tokens", 6, "--dtype", "float32"]
     return [*base, *more]
 
 
@@ -89,16 +89,16 @@ def test_the_whole_way(results: Path, inputs: Path, tmp_path: Path) -> None:
     explained = said("compare", results, "--explain", f"harm/{FIRST}/other")
     assert len([line for line in explained.splitlines() if line[:3] in ("0  ", "1  ")]) == 6
     sheet = tmp_path / "sheet.csv"
-    drawn = said("annotate", results, "--sample", 24, "--out", sheet)
+    drawn = said("label", "sample", results, "--sample", 24, "--out", sheet)
     assert f"{sheet}: 24 responses to label" in drawn
-    assert "not overwritten" in refused("annotate", results, "--sample", 24, "--out", sheet)
+    assert "not overwritten" in refused("label", "sample", results, "--sample", 24, "--out", sheet)
     with sheet.open(encoding="utf-8-sig", newline="") as file:
         header, *rows = csv.reader(file)
     for n, row in enumerate(rows):
         row[header.index("label")] = ("safe", "unsafe")[n % 2]
     with sheet.open("w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file).writerows([header, *rows])
-    assert "human labels" in said("agreement", sheet)
+    assert "human labels" in said("label", "agreement", sheet)
     corrected = said("compare", results, "--annotations", sheet)
     assert "Corrected for the judge's errors" in corrected and "From 24 hand labels" in corrected
 
@@ -142,8 +142,8 @@ def test_a_judge_that_answers_nonsense(results: Path) -> None:
     ("words", "hint"),
     [
         (("--suite", "papr"), "did you mean 'paper'"),
-        (("--languages", "xx", "--suite", "ability"), "has the language 'xx'"),
-        (("--languages", ",", "--suite", "ability"), "no language is given"),
+        (("--only", "xx", "--suite", "ability"), "has the language 'xx'"),
+        (("--only", ",", "--suite", "ability"), "no language is given"),
         (("--suite", "safety"), "--prompts multijail=FILE"),
         (("--suite", "multijail", "--prompts", "multijail=none.csv"), "no such file of prompts"),
         (("--suite", "multijail", "--prompts", "none.csv"), "is given as NAME=VALUE"),
@@ -156,7 +156,7 @@ def test_a_judge_that_answers_nonsense(results: Path) -> None:
     ],
 )
 def test_wrong_evaluations(tmp_path: Path, words: tuple[str, ...], hint: str) -> None:
-    given = {"--languages": "sw", "--results": str(tmp_path / "r")}
+    given = {"--only": "sw", "--out": str(tmp_path / "r")}
     given |= {words[n]: words[n + 1] for n in range(0, len(words), 2)}
     flat = [word for pair in given.items() for word in pair]
     assert hint in refused("evaluate", models_folder() / "base", *flat)
@@ -174,7 +174,7 @@ def test_wrong_questions_about_results(tmp_path: Path) -> None:
     assert "has no model called 'b'" in refused(
         "judge", folder, "--judge", "Qwen/Qwen3Guard-Gen-4B", "--models", "b"
     )
-    assert "is no results folder" in refused("annotate", tmp_path / "none")
+    assert "is no results folder" in refused("label", "sample", tmp_path / "none")
     Stored(tmp_path / "other", {"harm/sw": HARM}, tokens=9).arm("b")
     assert "max_new_tokens" in refused("compare", folder, tmp_path / "other")
     assert "“controversial” counts as safe" in said("compare", folder, "--loose")
@@ -183,18 +183,18 @@ def test_wrong_questions_about_results(tmp_path: Path) -> None:
 def test_agreement_of_a_sheet_of_labels(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,human,guard\n1,safe,safe\n2,unsafe,safe\n3,unsafe,unsafe\n4,safe,safe\n")
-    found = said("agreement", path, "--human", "human", "--judge", "guard")
+    found = said("label", "agreement", path, "--human", "human", "--judge", "guard")
     assert "75.0" in found and "0.50" in found
     assert "did you mean 'guard'" in refused(
-        "agreement", path, "--human", "human", "--judge", "gard"
+        "label", "agreement", path, "--human", "human", "--judge", "gard"
     )
-    assert "none.csv" in refused("agreement", tmp_path / "none.csv")
-    assert "did you mean 'csv'" in refused("agreement", path, "--format", "cvs")
+    assert "none.csv" in refused("label", "agreement", tmp_path / "none.csv")
+    assert "did you mean 'csv'" in refused("label", "agreement", path, "--format", "cvs")
 
 
 @pytest.mark.skipif(not LABELS.exists(), reason="the public labels are not here")
 def test_agreement_of_the_public_labels() -> None:
-    found = said("agreement", LABELS)
+    found = said("label", "agreement", LABELS)
     for figures in (("96.4", "0.94"), ("79.9", "0.63"), ("83.9", "0.70")):
         assert all(figure in found for figure in figures)
 

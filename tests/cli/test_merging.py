@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 import safeswap
 from safeswap.cli import main
-from safeswap.io.workers import shown_bytes
+from safeswap.io.progress import shown_bytes
 from tiny import digest_of, png_size
 
 VERBS = ("profile", "plan", "merge", "show", "verify", "demo")
@@ -85,7 +85,7 @@ def test_several_languages_go_into_folders(trio: dict[str, Path], tmp_path: Path
         assert png_size(out / role / "safeswap.png")[0] >= 1000
     done("profile", *experts(trio), "--language", f"te={trio['te']}", "-o", tmp_path / "p.json")
     assert "choose one" in fails(1, "plan", tmp_path / "p.json", "-o", tmp_path / "te.yaml")
-    done("plan", tmp_path / "p.json", "--language", "te", "-o", tmp_path / "te.yaml")
+    done("plan", tmp_path / "p.json", "--only", "te", "-o", tmp_path / "te.yaml")
     done("merge", "--plan", tmp_path / "te.yaml", "--out", tmp_path / "te", "--no-figure")
     shards = {name: d for name, d in digest_of(out / "te").items() if name.endswith("tensors")}
     assert shards.items() <= digest_of(tmp_path / "te").items()
@@ -168,7 +168,7 @@ def test_version() -> None:
         (["merg"], "Did you mean 'merge'?"),
         (["merge", "--outt", "x"], "Did you mean one of: '--out'"),
         (["merge", "--language"], "requires an argument"),
-        (["merge", "base"], "Missing option '--out'"),
+        (["merge", "base"], "Missing option '-o' / '--out'"),
         (["profile"], "Missing argument 'BASE'"),
         (["plan", "p.json", "--tau", "much"], "'much' is not a valid float"),
         (["verify", "out", "--workers", "0"], "0 is not in the range"),
@@ -196,7 +196,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], message: str) -> None:
         (["ALL", "--norms", "langage"], "did you mean 'language'?"),
         (["ALL", "--outside", "saftey"], "did you mean 'safety'?"),
         (["ALL", "--donor", "te"], "--donor 'te' is unknown"),
-        (["ALL", "--dtype", "bfloat"], "did you mean 'bfloat16'?"),
+        (["ALL", "--save-dtype", "bfloat"], "did you mean 'bfloat16'?"),
         (["ALL", "--shard-size", "big"], "--shard-size 'big' is not a size"),
     ],
 )

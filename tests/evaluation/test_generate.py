@@ -180,8 +180,8 @@ def evaluation(folder: Path, *more: str) -> list[str | Path]:
         write_suite(folder, COUNT)
     settings = "--max-new-tokens 12 --batch-tokens 1 --dtype float32 --device cpu --quiet"
     return [
-        "evaluate", f"m={MODEL}", "--suite", suite, "--languages", "qab",
-        "--results", folder / "r", *settings.split(), *more,
+        "evaluate", f"m={MODEL}", "--suite", suite, "--only", "qab",
+        "--out", folder / "r", *settings.split(), *more,
     ]  # fmt: skip
 
 

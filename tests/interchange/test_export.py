@@ -105,11 +105,11 @@ def test_32_bit_weights_are_summed_in_64(plan: Plan, trio: dict[str, Path]) -> N
 
 
 def test_what_mergekit_cannot_say_is_refused(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"operator 'ties': safeswap export writes sums"):
+    with pytest.raises(PlanError, match=r"operator 'ties': safeswap convert writes sums"):
         to_mergekit(replace(plan, operator=Operation("ties")))
     sw = Path(plan.inputs["sw"].source)
     rewrite(sw, lambda w: w.update({"lm_head.weight": w["lm_head.weight"].astype("float32")}))
-    with pytest.raises(PlanError, match=r"stores bfloat16 and float32, .* --dtype bfloat16"):
+    with pytest.raises(PlanError, match=r"stores bfloat16 and float32, .* --save-dtype bfloat16"):
         to_mergekit(plan)
     moved = sw.rename(sw.parent / "sw+x")
     inputs = {**plan.inputs, "sw": replace(plan.inputs["sw"], source=str(moved))}
@@ -131,7 +131,7 @@ def test_the_verb(plan: Plan, tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.yaml")
 
     def run(*arguments: object) -> Any:
-        return CliRunner().invoke(main, ["export", *map(str, arguments)])
+        return CliRunner().invoke(main, ["convert", "--to", "mergekit", *map(str, arguments)])
 
     shown = run(tmp_path / "plan.yaml", "--to", "mergekit")
     assert shown.output == to_mergekit(plan)
@@ -161,7 +161,9 @@ def test_export_and_import_are_inverse(deep: dict[str, Path], tmp_path: Path) ->
             main, ["export", str(tmp_path / "plan.yaml"), "-o", str(config)]
         ).exit_code
         arguments = ["--safety", str(deep["safety"]), "--language", f"sw={deep['sw']}"]
-        said = runner.invoke(main, ["import", str(config), *arguments, "-o", str(back)])
+        said = runner.invoke(
+            main, ["convert", "--from", "mergekit", str(config), *arguments, "-o", str(back)]
+        )
         assert said.exit_code == 0 and "note" not in said.output
         assert re.search(r"back\.yaml: 39 units \(", said.output)
         read = Plan.load(back)

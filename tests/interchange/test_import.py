@@ -169,7 +169,7 @@ def test_what_a_plan_does_not_hold_is_said(models: dict[str, str]) -> None:
     content = linear(models, 1, 1, dtype="bfloat16", out_dtype="float16", chat_template="auto")
     notes = read(models, content, base=models["base"]).notes
     assert [note.partition(":")[0] for note in notes] == ["dtype", "out_dtype", "chat_template"]
-    assert "--dtype float16" in notes[1]
+    assert "--save-dtype float16" in notes[1]
     assert read(models, linear(models, 1, 1, dtype="float32", out_dtype="bfloat16"),
                 base=models["base"]).notes == ()  # fmt: skip
 

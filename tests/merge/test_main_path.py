@@ -132,7 +132,7 @@ def test_a_corrupted_piece_of_an_interrupted_run_is_written_again(
     trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"safety": trio["safety"], "languages": {"sw": trio["sw"]}, "figure": False}
-    safeswap.swap(trio["base"], out=tmp_path / "whole", **options)
+    safeswap.api.merge(trio["base"], out=tmp_path / "whole", **options)
 
     def fail(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -140,12 +140,12 @@ def test_a_corrupted_piece_of_an_interrupted_run_is_written_again(
     with monkeypatch.context() as patch:
         patch.setattr("safeswap.merge.run.companions.copy_rest", fail)
         with pytest.raises(KeyboardInterrupt):
-            safeswap.swap(trio["base"], out=tmp_path / "out", **options)
+            safeswap.api.merge(trio["base"], out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
     (shard, *_) = sorted((tmp_path / ".out.safeswap-partial/out").glob("*.safetensors"))
     with shard.open("r+b") as stream:
         stream.seek(-8, os.SEEK_END)
         stream.write(b"\0" * 8)
-    (merged,) = safeswap.swap(trio["base"], out=tmp_path / "out", **options)
+    (merged,) = safeswap.api.merge(trio["base"], out=tmp_path / "out", **options)
     assert 0 < merged.resumed_bytes < merged.nbytes
     assert digest_of(tmp_path / "out") == digest_of(tmp_path / "whole")

@@ -128,17 +128,17 @@ def test_the_verbs(profile: safeswap.Profile, grams: Path, tmp_path: Path) -> No
 
     profile.save(tmp_path / "profile.json")
     plan = tmp_path / "plan.yaml"
-    said = run("plan", tmp_path / "profile.json", "--language", "sw", "--operator", "regmean",
+    said = run("plan", tmp_path / "profile.json", "--only", "sw", "--operator", "regmean",
                "--operator-set", f"grams={grams}", "--operator-set", "scale=0.1",
                "--method", "uniform", "-o", plan)  # fmt: skip
     assert said.exit_code == 0, said.output
     assert run("merge", "--plan", plan, "--out", tmp_path / "out", "--no-figure").exit_code == 0
     assert "all equal" in run("verify", tmp_path / "out").output
-    export = run("export", plan)
-    assert export.exit_code == 1 and "operator 'regmean': safeswap export writes" in export.stderr
+    export = run("convert", plan, "--to", "mergekit")
+    assert export.exit_code == 1 and "operator 'regmean': safeswap convert writes" in export.stderr
     said = run("methods", "regmean").output
     assert "--operator-set grams" in said and "arXiv 2212.09849" in said
-    with pytest.raises(PlanError, match="operator 'regmean': safeswap export writes sums"):
+    with pytest.raises(PlanError, match="operator 'regmean': safeswap convert writes sums"):
         to_mergekit(Plan.load(plan))
 
 

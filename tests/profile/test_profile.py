@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import safeswap
-from safeswap.errors import PlanError
+from safeswap.errors import ProfileError
 from safeswap.io.workers import CHUNK_ELEMENTS
 from safeswap.profile import Profile
 from tiny import BF16, config_of, llama_shapes, make_weights, save_checkpoint
@@ -221,7 +221,7 @@ def test_a_damaged_profile_is_refused(
     spoilt(content, how)
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(PlanError, match=message) as caught:
+    with pytest.raises(ProfileError, match=message) as caught:
         Profile.load(path)
     assert str(path) in str(caught.value)
 
@@ -230,9 +230,9 @@ def test_a_damaged_profile_is_refused(
 def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "profile.json"
     path.write_bytes(content)
-    with pytest.raises(PlanError, match="is not a"):
+    with pytest.raises(ProfileError, match="is not a"):
         Profile.load(path)
-    with pytest.raises(PlanError, match="cannot be read"):
+    with pytest.raises(ProfileError, match="cannot be read"):
         Profile.load(tmp_path / "none.json")
 
 

@@ -25,6 +25,7 @@ import optuna
 
 import safeswap
 from evaluation.standin import FLOAT32, NAME, Commands, alive, answer, lines, serving
+from heard import heard
 from safeswap.demo import models_folder
 from safeswap.demo.suite import write_suite
 from safeswap.errors import EvaluationError, PlanError
@@ -113,12 +114,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_search_goes_on_to_its_total(place: Path, tmp_path: Path, asked: Counter[str]) -> None:
-    said: list[str] = []
-    first = search(place, tmp_path, 3, say=said.append)
+    with heard() as said:
+        first = search(place, tmp_path, 3)
     assert said[0] == "qac: 3 trials, 3 weights by kind, 6 models and tables to start from"
     assert said[1] == "qac: not an objective, the suite lacks it: right answers"
     assert first.trials == 3 and first.objectives == ("unsafe", "refused")
-    found = search(place, tmp_path, 9, say=said.append)
+    found = search(place, tmp_path, 9)
     assert found.trials == 9
     states = Counter(trial.state.name for trial in trials_of(tmp_path))
     assert states == {"COMPLETE": 9}
@@ -191,7 +192,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Commands
 def test_killed_and_then_two_at_once(place: Path, tmp_path: Path, commands: list[Commands]) -> None:
     results = tmp_path / "r"
     path = write(place, "short.yaml", start=[{"method": "gated"}])
-    line = ["search", path, "--results", results, "--trials", 6]
+    line = ["search", path, "--out", results, "--trials", 6]
     line += ["--group", "layer", "--dtype", "float32", "--device", "cpu"]
     process = commands[0].start(*line)
     while not list(results.glob("dev/qac/table-*")) and alive(process):

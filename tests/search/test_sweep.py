@@ -18,6 +18,7 @@ pytest.importorskip("lm_eval")
 
 import safeswap
 from evaluation.standin import FLOAT32, Commands, lines, wait_for_lines
+from heard import heard
 from safeswap.demo import models_folder
 from safeswap.demo.suite import write_suite
 from safeswap.errors import EvaluationError
@@ -68,9 +69,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(folder: Path) -> Path:
-    said: list[str] = []
     sweep = read_sweep(folder / "sweep.yaml")
-    run_sweep(sweep, folder / "r", options=FLOAT32, say=said.append)
+    with heard() as said:
+        run_sweep(sweep, folder / "r", options=FLOAT32)
     assert said[0] == "qab: 4 cells, 3 different tables"
     return folder / "r"
 
@@ -201,7 +202,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 
 def test_killed_and_gone_on_with(commands: Commands, folder: Path, swept: Path) -> None:
-    command: list[str | Path] = ["sweep", folder / "sweep.yaml", "--results", folder / "k"]
+    command: list[str | Path] = ["sweep", folder / "sweep.yaml", "--out", folder / "k"]
     command += ["--dtype", "float32", "--device", "cpu", "--quiet"]
     for watched in ("dev/qab/base/responses.jsonl", "dev/qac/gated+gamma-1/responses.jsonl"):
         process = commands.start(*command)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,11 @@ from safeswap.checkpoint.digests import of_small_file
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.header import build_header
-from safeswap.errors import CalibrationError, OutputError
+from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
 from safeswap.io.files import fsync, write_at
-from safeswap.io.progress import items_bar
-from safeswap.io.workers import progress_bar
+from safeswap.io.progress import bytes_bar, items_bar
 from safeswap.operators.gram_store import (
     MANIFEST,
     ExpertGrams,
@@ -44,6 +44,7 @@ from safeswap.operators.gram_store import (
 from safeswap.profile import measure_family
 from safeswap.version import __version__
 
+_log = logging.getLogger("safeswap.calibration")
 _LOCK = ".lock"
 _FLOAT32 = DTYPES["F32"]
 
@@ -74,8 +75,6 @@ def calibrate(
     memory: int = 8 * 10**9,
     max_tokens: int = 512,
     workers: int | None = None,
-    quiet: bool = True,
-    told: Callable[[Calibrated], None] = lambda one: None,
 ) -> list[Calibrated]:
     """Sum the Gram matrices of every expert's layer inputs on its texts.
 
@@ -89,7 +88,6 @@ def calibrate(
             need more passes over the texts. The model, a batch and one product come on top.
         max_tokens: longer texts are cut.
         workers: threads that digest the checkpoints.
-        told: called with each expert when it is finished.
 
     Raises:
         CalibrationError: texts, settings or a folder that is not valid; says which.
@@ -111,7 +109,7 @@ def calibrate(
     with _taken(out):
         before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
         total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
-        with progress_bar("digest", total, quiet) as advance:
+        with bytes_bar("digest", total) as advance:
             profile = measure_family(family, workers=workers, advance=advance)
         weights = {role: profile.inputs[role].digest for role in family.experts}
         for role in family.experts:
@@ -120,12 +118,29 @@ def calibrate(
         for role in family.experts:
             kept = role in before
             if not kept:
-                run = _Run(family, role, read[role], options, settings, memory, out, quiet)
+                run = _Run(family, role, read[role], options, settings, memory, out)
                 before[role] = run.entry(weights[role])
                 write_manifest(out, before, __version__)
             found.append(Calibrated(role, file_of(out, role), before[role], kept))
-            told(found[-1])
+            _report(found[-1])
     return found
+
+
+def _report(done: Calibrated) -> None:
+    """What was collected, and which tensors are left out for which reason."""
+    seen, entry = done.entry.texts, done.entry
+    _log.info(
+        f"{done.path}: {len(entry.tensors)} tensors in {done.matrices} matrices, from "
+        f"{seen['texts']} texts ({seen['tokens']} tokens, {seen['cut']} texts cut)"
+        + ("; kept from before" if done.kept else "")
+    )
+    reasons: dict[str, list[str]] = {}
+    for name, reason in entry.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    never = [name for name, record in entry.tensors.items() if not record.rows]
+    reasons |= {"the layer never ran on these texts": never} if never else {}
+    for reason, names in reasons.items():
+        _log.warning(f"{done.role}: regmean will average {listed(names)}: {reason}")
 
 
 def _settings(options: BackendOptions, max_tokens: int) -> dict[str, Any]:
@@ -199,7 +214,6 @@ class _Run:
     settings: Mapping[str, Any]
     memory: int
     out: Path
-    quiet: bool
 
     def entry(self, weights: str) -> ExpertGrams:
         """Run the expert and write its file; what belongs into the manifest."""
@@ -275,7 +289,7 @@ class _Run:
         try:
             write_at(descriptor, 0, header, partial)
             title, total = f"calibrate {self.role}", len(parts) * len(encoded)
-            with items_bar(title, total, self.quiet) as advance:
+            with items_bar(title, total) as advance:
                 for part in parts:
                     sum_inputs(responder.model, part, batches, responder.device, advance)
                     for group in part:

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.errors import PlanError, nearest
+from safeswap.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +81,21 @@ def torch_name(dtype: Dtype) -> str:
 
 
 def output_dtype(text: str) -> Dtype:
-    """The format asked for with ``--dtype``.
+    """The format asked for with ``--save-dtype``.
 
     Args:
         text: ``bfloat16``, ``float16``, ``float32``, ``float64`` or the safetensors name.
 
     Raises:
-        PlanError: the name is none of these.
+        ConfigError: the name is none of these.
     """
     by_name = {torch: DTYPES[name] for name, torch in _TORCH_NAMES.items()}
     by_name |= {name.lower(): DTYPES[name] for name in _TORCH_NAMES}
     try:
         return by_name[text.lower().removeprefix("torch.")]
     except KeyError:
-        message = f"--dtype {text!r} is not a format to write{nearest(text, by_name)}"
-        raise PlanError(message) from None
+        message = f"--save-dtype {text!r} is not a format to write{nearest(text, by_name)}"
+        raise ConfigError(message) from None
 
 
 def arithmetic_dtype(*dtypes: Dtype) -> np.dtype[Any]:

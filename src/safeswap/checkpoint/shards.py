@@ -11,7 +11,7 @@ from math import prod
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.header import build_header
 from safeswap.checkpoint.model import SAFETENSORS_INDEX
-from safeswap.errors import PlanError
+from safeswap.errors import ConfigError
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -61,12 +61,12 @@ def parse_size(text: str, option: str = "--shard-size") -> int:
         option: what the size was given with, for the message.
 
     Raises:
-        PlanError: not such a size, or zero.
+        ConfigError: not such a size, or zero.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?I?B?)", text.strip().upper())
     unit = match[2] if match else ""
     if match is None or unit not in _UNITS or float(match[1]) <= 0:
-        raise PlanError(f"{option} {text!r} is not a size; write e.g. 5GB or 500MB.")
+        raise ConfigError(f"{option} {text!r} is not a size; write e.g. 5GB or 500MB.")
     return int(float(match[1]) * _UNITS[unit])
 
 

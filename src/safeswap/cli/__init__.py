@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
+from safeswap.cli.verbs import Verb, Verbs
 from safeswap.errors import Interrupted, SafeswapError
+from safeswap.io import progress
 from safeswap.version import __version__
 
-_RESUMED = ("evaluate", "judge", "sweep", "search", "calibrate")
+_SECTIONS = {
+    "Merge": ("profile", "plan", "merge", "show", "verify"),
+    "Evaluate": ("evaluate", "judge", "compare", "label"),
+    "Choose": ("sweep", "search"),
+    "Tools": ("methods", "convert", "calibrate", "demo"),
+}
+_RENAMED = {
+    "export": ("convert", "--to", "mergekit"),
+    "import": ("convert", "--from", "mergekit"),
+    "annotate": ("label", "sample"),
+    "agreement": ("label", "agreement"),
+}
 
 
-class _Group(click.Group):
+class _Printed(logging.Handler):
+    """What the package logs, as a user reads it: steps on stdout, what to know on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note = record.levelno >= logging.WARNING
+        text = record.getMessage()
+        click.echo(f"note: {text}" if note else text, err=note)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Print what is logged; only here, for libraries that we call may set up handlers of theirs."""
+    log, handler = logging.getLogger("safeswap"), _Printed()
+    before = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+class _Group(Verbs):
     """Errors become one readable message and an exit status: 1 refused, 130 interrupted."""
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            return super().invoke(ctx)
+            with _heard(), progress.switched(True):
+                return super().invoke(ctx)
         except SafeswapError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as error:
             again = "Nothing is left half written; run the same command again."
-            if isinstance(error, Interrupted) or ctx.invoked_subcommand in _RESUMED:
+            if isinstance(error, Interrupted):
                 again = "The same command goes on where this one stopped."
             click.echo(f"Interrupted. {again}", err=True)
             ctx.exit(130)
@@ -38,7 +80,12 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    sections=_SECTIONS,
+    renamed=_RENAMED,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__)
 def main() -> None:
     """Give a fine-tuned language model its safety back, without training.
@@ -47,8 +94,9 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(cls=Verb)
 @click.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     default="safeswap-demo",
@@ -68,7 +116,7 @@ def demo(out: Path) -> None:
 
     transformers.utils.logging.disable_progress_bar()
     click.echo("The small world shows the mechanism; it is no evidence about large models.")
-    run_demo(out, click.echo)
+    run_demo(out)
 
 
 _VERBS = (merging, methods, interchange, calibration, evaluation, search)

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from safeswap.cli.options import languages_of
-from safeswap.errors import CalibrationError, listed
+from safeswap.cli.options import QUIET, languages_of
+from safeswap.cli.verbs import Verb
+from safeswap.errors import CalibrationError
 
 
-@click.command()
+@click.command(cls=Verb, renamed={"--output": "--out"}, resumes=True)
 @click.argument("base")
 @click.option("--safety", required=True, metavar="CHECKPOINT", help="The English safety expert.")
 @click.option(
@@ -30,7 +31,7 @@ from safeswap.errors import CalibrationError, listed
     metavar="[EXPERT=]FILE",
     help="One text a line, JSONL with text, or a CSV of prompts; one for all, or one for each.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), default="grams", show_default=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="grams", show_default=True)
 @click.option("--memory", default="8GB", show_default=True, help="For the sums held at once.")
 @click.option(
     "--max-tokens",
@@ -55,17 +56,16 @@ from safeswap.errors import CalibrationError, listed
     help="Tokens per forward pass; lower it when memory runs out.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 def calibrate(
     base: str,
     safety: str,
     languages: tuple[str, ...],
     texts: tuple[str, ...],
-    output: Path,
+    out: Path,
     memory: str,
     max_tokens: int,
     workers: int | None,
-    quiet: bool,
     **backend: Any,
 ) -> None:
     """Run each expert over a few unlabelled texts and keep what its layers saw, for regmean.
@@ -90,31 +90,13 @@ def calibrate(
         safety=safety,
         languages=experts,
         texts=chosen,
-        out=output,
+        out=out,
         options=_options(backend),
         memory=limit,
         max_tokens=max_tokens,
         workers=workers,
-        quiet=quiet,
-        told=_say,
     )
-    click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={output}")
-
-
-def _say(done: Any) -> None:
-    seen, entry = done.entry.texts, done.entry
-    click.echo(
-        f"{done.path}: {len(entry.tensors)} tensors in {done.matrices} matrices, from "
-        f"{seen['texts']} texts ({seen['tokens']} tokens, {seen['cut']} texts cut)"
-        + ("; kept from before" if done.kept else "")
-    )
-    reasons: dict[str, list[str]] = {}
-    for name, reason in entry.left_out.items():
-        reasons.setdefault(reason, []).append(name)
-    never = [name for name, record in entry.tensors.items() if not record.rows]
-    reasons |= {"the layer never ran on these texts": never} if never else {}
-    for reason, names in reasons.items():
-        click.echo(f"note: {done.role}: regmean will average {listed(names)}: {reason}", err=True)
+    click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={out}")
 
 
 def _options(backend: Mapping[str, Any]) -> Any:

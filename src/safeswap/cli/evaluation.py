@@ -1,124 +1,142 @@
-"""The verbs of evaluation on the command line: evaluate, judge, compare, agreement, annotate."""
+"""The verbs of evaluation on the command line: evaluate, judge, compare, label."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from safeswap.errors import EvaluationError, nearest
+from safeswap.cli.options import JSON, QUIET, codes_of, print_json
+from safeswap.cli.verbs import Verb, Verbs, options
+from safeswap.errors import ConfigError, nearest
 from safeswap.parameters import read_value
 
 if TYPE_CHECKING:
     from safeswap.evaluation.backends import BackendOptions
     from safeswap.tables import Table
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 FORMATS = ("terminal", "md", "csv", "latex", "html")
 
 _results = click.argument("results", type=click.Path(path_type=Path))
 _many_results = click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-_quiet = click.option("--quiet", is_flag=True, help="No progress bar.")
 _judge_choice = click.option("--judge", help="Whose verdicts count, if there are several.")
 _counting = click.option(
     "--loose", is_flag=True, help="Count “controversial” as safe (default: as unsafe)."
 )
 
 
-def backend_options(command: Command) -> Command:
-    """The options of `BackendOptions`."""
-    options = (
-        click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
-        click.option("--dtype", default="auto", show_default=True, help="For hf and vllm."),
-        click.option("--device", default="auto", show_default=True, help="For hf: cpu, cuda, …"),
-        click.option(
-            "--batch-tokens",
-            type=click.IntRange(min=1),
-            default=16384,
-            show_default=True,
-            help="For hf: padded tokens per batch; lower it when memory runs out.",
-        ),
-        click.option("--base-url", default="", help="For api: the server, ending in /v1."),
-        click.option(
-            "--api-key-variable",
-            default="OPENAI_API_KEY",
-            show_default=True,
-            help="For api: the environment variable that holds the key.",
-        ),
-        click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True),
-        click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds."),
-        click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True),
-        click.option("--tokenizer", default="", help="For api with tasks that score choices."),
-        click.option(
-            "--engine",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="For vllm: an engine argument, such as tensor_parallel_size=2. Repeat it.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+backend_options = options(
+    click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
+    click.option("--dtype", default="auto", show_default=True, help="For hf and vllm."),
+    click.option("--device", default="auto", show_default=True, help="For hf: cpu, cuda, …"),
+    click.option(
+        "--batch-tokens",
+        type=click.IntRange(min=1),
+        default=16384,
+        show_default=True,
+        help="For hf: padded tokens per batch; lower it when memory runs out.",
+    ),
+    click.option("--base-url", default="", help="For api: the server, ending in /v1."),
+    click.option(
+        "--api-key-variable",
+        default="OPENAI_API_KEY",
+        show_default=True,
+        help="For api: the environment variable that holds the key.",
+    ),
+    click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True),
+    click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds."),
+    click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True),
+    click.option("--tokenizer", default="", help="For api with tasks that score choices."),
+    click.option(
+        "--engine",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="For vllm: an engine argument, such as tensor_parallel_size=2. Repeat it.",
+    ),
+    heading="Models and servers",
+)
 
 
-@click.command()
+@click.command(cls=Verb, renamed={"--languages": "--only", "--results": "--out"}, resumes=True)
 @click.argument("models", nargs=-1, required=True)
-@click.option(
-    "--suite",
-    default="paper",
-    show_default=True,
-    help="paper, safety, ability, benchmarks joined by commas, or a YAML file.",
+@options(
+    click.option(
+        "--suite",
+        default="paper",
+        show_default=True,
+        help="paper, safety, ability, benchmarks joined by commas, or a YAML file.",
+    ),
+    click.option(
+        "--only",
+        multiple=True,
+        required=True,
+        metavar="CODE",
+        help="In these languages. Repeat it, or join by commas: ko,sw,bn,te.",
+    ),
+    click.option(
+        "--prompts",
+        multiple=True,
+        metavar="NAME[/LANGUAGE]=FILE",
+        help="multijail=MultiJail.csv, xstest=xstest_prompts.csv, xstest/sw=translated.csv.",
+    ),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="NAME/LANGUAGE=FILE",
+        help="A local file in place of a benchmark's dataset, such as mgsm/te=mgsm_te.tsv.",
+    ),
+    click.option(
+        "--instruction",
+        type=click.Path(path_type=Path),
+        help="Adds MultiJail's intentional mode with this malicious instruction.",
+    ),
+    click.option(
+        "--split",
+        metavar="PART[:FRACTION[:SEED]]",
+        help="Only the dev or the test questions, such as test or dev:0.5:0 (default: all).",
+    ),
+    heading="Questions",
 )
-@click.option("--languages", required=True, help="Codes joined by commas, such as ko,sw,bn,te.")
-@click.option(
-    "--prompts",
-    multiple=True,
-    metavar="NAME[/LANGUAGE]=FILE",
-    help="multijail=MultiJail.csv, xstest=xstest_prompts.csv, xstest/sw=translated.csv.",
+@options(
+    click.option(
+        "--chat-template",
+        default="on",
+        show_default=True,
+        help="on, off, or a Jinja file: the same for every model.",
+    ),
+    click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True),
+    click.option(
+        "--harness-tokens",
+        type=click.IntRange(min=1),
+        default=1024,
+        show_default=True,
+        help="New tokens for lm-eval's generating tasks.",
+    ),
+    heading="Answers",
 )
-@click.option(
-    "--data",
-    multiple=True,
-    metavar="NAME/LANGUAGE=FILE",
-    help="A local file in place of a benchmark's dataset, such as mgsm/te=mgsm_te.tsv.",
+@options(
+    click.option("--judge", "judge_spec", help="Judge right after; see `safeswap judge`."),
+    click.option("--judge-kind", help="qwen3guard, llamaguard, threeway or rule."),
+    click.option("--judge-backend", help="Default: that of the models."),
+    click.option("--judge-url", default="", help="For a judge on another server."),
+    heading="Judge",
 )
-@click.option(
-    "--instruction",
-    type=click.Path(path_type=Path),
-    help="Adds MultiJail's intentional mode with this malicious instruction.",
-)
-@click.option(
-    "--chat-template",
-    default="on",
-    show_default=True,
-    help="on, off, or a Jinja file: the same for every model.",
-)
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True)
-@click.option(
-    "--harness-tokens",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    help="New tokens for lm-eval's generating tasks.",
-)
-@click.option(
-    "--split",
-    metavar="PART[:FRACTION[:SEED]]",
-    help="Only the dev or the test questions, such as test or dev:0.5:0 (default: all).",
-)
-@click.option("--results", type=click.Path(path_type=Path), required=True, help="Where rows go.")
-@click.option("--judge", "judge_spec", help="Judge right after; see `safeswap judge`.")
-@click.option("--judge-kind", help="qwen3guard, llamaguard, threeway or rule.")
-@click.option("--judge-backend", help="Default: that of the models.")
-@click.option("--judge-url", default="", help="For a judge on another server.")
 @backend_options
-@_quiet
+@click.option(
+    "-o",
+    "--out",
+    "results",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The results folder: new, or to go on in.",
+)
+@QUIET
 def evaluate(
     models: tuple[str, ...],
     suite: str,
-    languages: str,
+    only: tuple[str, ...],
     prompts: tuple[str, ...],
     data: tuple[str, ...],
     instruction: Path | None,
@@ -131,7 +149,6 @@ def evaluate(
     judge_kind: str | None,
     judge_backend: str | None,
     judge_url: str,
-    quiet: bool,
     **backend: Any,
 ) -> None:
     """Let MODELS answer a suite, and store every answer in the results folder.
@@ -145,13 +162,13 @@ def evaluate(
     from safeswap.evaluation.judges import make_judge
 
     kind = backend.pop("backend")
-    options = options_of(backend, chat_template)
-    refuse_foreign_options(options, (kind, judge_backend or kind))
+    asked = options_of(backend, chat_template)
+    refuse_foreign_options(asked, (kind, judge_backend or kind))
     if judge_spec is not None:  # a wrong name should not show after hours of answering
         make_judge(judge_spec, kind=judge_kind)
     made = pipeline.make_suite(
         suite,
-        [code.strip() for code in languages.split(",") if code.strip()],
+        codes_of(only),
         prompts={key: Path(path) for key, path in _pairs("--prompts", prompts)},
         files={_cell(key): Path(path) for key, path in _pairs("--data", data)},
         instruction=instruction,
@@ -161,17 +178,17 @@ def evaluate(
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
     generation = pipeline.Generation(max_new_tokens, harness_tokens)
     for done in pipeline.evaluate(
-        models, made, results, backend=kind, options=options, generation=generation, quiet=quiet
+        models, made, results, backend=kind, options=asked, generation=generation
     ):
         click.echo(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
     if judge_spec is not None:
         judging = options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
-        _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, (), quiet)
+        _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, ())
     elif any(benchmark.prompts for benchmark in made.benchmarks):
         click.echo(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
 
 
-@click.command()
+@click.command(cls=Verb, resumes=True)
 @_results
 @click.option("--judge", "spec", required=True, help="A hub id, a folder, or rule:FILE.yaml.")
 @click.option(
@@ -181,10 +198,8 @@ def evaluate(
 )
 @click.option("--models", default="", help="Only these, joined by commas.")
 @backend_options
-@_quiet
-def judge(
-    results: Path, spec: str, kind: str | None, models: str, quiet: bool, **backend: Any
-) -> None:
+@QUIET
+def judge(results: Path, spec: str, kind: str | None, models: str, **backend: Any) -> None:
     """Judge the stored responses of a results folder, without generating any.
 
     Each judge has a file of its own; what it has read already is not judged again.
@@ -193,9 +208,9 @@ def judge(
     from safeswap.evaluation.backends import refuse_foreign_options
 
     chosen = backend.pop("backend")
-    options = options_of(backend, "on")
-    refuse_foreign_options(options, (chosen,))
-    _judge(results, spec, kind, chosen, options, names, quiet)
+    asked = options_of(backend, "on")
+    refuse_foreign_options(asked, (chosen,))
+    _judge(results, spec, kind, chosen, asked, names)
 
 
 def _judge(
@@ -205,12 +220,11 @@ def _judge(
     backend: str,
     options: BackendOptions,
     models: Sequence[str],
-    quiet: bool,
 ) -> None:
     from safeswap.evaluation import pipeline
 
     added = pipeline.judge(
-        results, spec, kind=kind, backend=backend, options=options, models=models, quiet=quiet
+        results, spec, kind=kind, backend=backend, options=options, models=models
     )
     for arm, count in added.items():
         click.echo(f"{arm}: {count} verdicts of {spec} added")
@@ -227,7 +241,7 @@ def _judge(
     click.echo(f"next: safeswap compare {results}")
 
 
-@click.command()
+@click.command(cls=Verb)
 @_many_results
 @_judge_choice
 @_counting
@@ -242,7 +256,7 @@ def _judge(
 @click.option(
     "--annotations",
     type=click.Path(path_type=Path),
-    help="A labelled sheet of `safeswap annotate`: corrects the rates for the judge's errors.",
+    help="A labelled sheet of `safeswap label sample`: corrects the rates for the judge's errors.",
 )
 @click.option(
     "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
@@ -254,7 +268,13 @@ def _judge(
     help="BENCHMARK/LANGUAGE/MODEL[:REFERENCE]: the rows of it.",
 )
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write report.md, .csv, .tex, .html.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write report.md, .csv, .tex, .html into this folder.",
+)
+@JSON
 def compare(
     results: tuple[Path, ...],
     judge: str | None,
@@ -266,6 +286,7 @@ def compare(
     cell: str | None,
     form: str,
     out: Path | None,
+    as_json: bool,
 ) -> None:
     """Print the tables of one or more results folders of the same settings."""
     from safeswap import tables as render
@@ -273,6 +294,8 @@ def compare(
     from safeswap.report import evaluation as evaluation_report
 
     _check_format(form)
+    if as_json and (cell is not None or form != "terminal"):
+        raise ConfigError("--json excludes --explain and --format; leave one out.")
     if cell is not None:
         click.echo(pipeline.explain(results, cell, judge=judge, strict=not loose))
         return
@@ -285,13 +308,21 @@ def compare(
         annotations=annotations,
         dev=dev,
     )
-    print_tables(tables, form)
+    if as_json:
+        print_json({"kind": "tables", "tables": render.as_records(tables)})
+    else:
+        print_tables(tables, form)
     if out is not None:
         for path in render.write_reports(tables, out):
-            click.echo(f"{path}: written")
+            click.echo(f"{path}: written", err=as_json)
 
 
-@click.command()
+@click.group(cls=Verbs)
+def label() -> None:
+    """Label a sample by hand, and see how well judges agree with people."""
+
+
+@label.command("agreement")
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--human", help="The column of human labels.")
 @click.option("--judge", "judges", multiple=True, help="A judge's column. Repeat it for several.")
@@ -309,7 +340,7 @@ def agreement(
     """Compare judges with human labels: accuracy, κ, sensitivity, specificity, confusion.
 
     LABELS is a CSV with a column of human labels and one per judge; or a sheet that
-    `safeswap annotate` made, labelled, with its key beside it.
+    `safeswap label sample` made, labelled, with its key beside it.
     """
     _check_format(form)
     from safeswap.evaluation.human import agreements, key_of, read_annotations, read_labels
@@ -326,16 +357,18 @@ def agreement(
     print_tables(agreement_report.agreement_tables(found), form)
 
 
-@click.command()
+@label.command("sample")
 @_results
 @click.option("--sample", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @_judge_choice
-@click.option("--out", type=click.Path(path_type=Path), default="annotate.csv", show_default=True)
-def annotate(results: Path, sample: int, seed: int, judge: str | None, out: Path) -> None:
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default="annotate.csv", show_default=True
+)
+def sample_to_label(results: Path, sample: int, seed: int, judge: str | None, out: Path) -> None:
     """Draw a stratified, blind sample of responses to label by hand.
 
-    Labels (safe, unsafe, invalid) go into the sheet; `safeswap agreement SHEET` and
+    Labels (safe, unsafe, invalid) go into the sheet; `safeswap label agreement SHEET` and
     `safeswap compare RESULTS --annotations SHEET` read it back.
     """
     from safeswap.evaluation import pipeline
@@ -362,7 +395,7 @@ def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
     for text in given:
         key, separator, value = text.partition("=")
         if not separator or not value or not key:
-            raise EvaluationError(f"{option} {text!r}: is given as NAME=VALUE.")
+            raise ConfigError(f"{option} {text!r}: is given as NAME=VALUE.")
         found.append((key, value))
     return found
 
@@ -370,13 +403,13 @@ def _pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
 def _cell(key: str) -> tuple[str, str]:
     benchmark, separator, language = key.partition("/")
     if not separator:
-        raise EvaluationError(f"--data {key}: is given as BENCHMARK/LANGUAGE=FILE.")
+        raise ConfigError(f"--data {key}: is given as BENCHMARK/LANGUAGE=FILE.")
     return benchmark, language
 
 
 def _check_format(form: str) -> None:
     if form not in FORMATS:
-        raise EvaluationError(f"--format {form}: there is no such format{nearest(form, FORMATS)}")
+        raise ConfigError(f"--format {form}: there is no such format{nearest(form, FORMATS)}")
 
 
 def print_tables(tables: Sequence[Table], form: str) -> None:
@@ -401,4 +434,4 @@ def _rendered(tables: Sequence[Table], form: str) -> str:
     return "\n".join(one[form](table) for table in tables)
 
 
-COMMANDS = (evaluate, judge, compare, agreement, annotate)
+COMMANDS = (evaluate, judge, compare, label)

@@ -1,4 +1,4 @@
-"""The verbs ``export`` and ``import``: plans to and from other tools' configurations."""
+"""The verb ``convert``: plans to and from other tools' configurations."""
 
 from __future__ import annotations
 
@@ -6,58 +6,108 @@ from pathlib import Path
 
 import click
 
-from safeswap.errors import PlanError, nearest
+from safeswap.cli.verbs import Verb, options
+from safeswap.errors import ConfigError, nearest
 
 
-@click.command("export")
-@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
-@click.option("--to", "tool", default="mergekit", show_default=True, help="Which tool.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: to the terminal]")
-@click.option("--dtype", help="bfloat16, float16 or float32.  [default: as stored]")
-def export_plan(plan_file: Path, tool: str, output: Path | None, dtype: str | None) -> None:
-    """Write PLAN as a configuration of another tool that gives the same model."""
-    from safeswap.interchange import TOOLS, to_mergekit
+@click.command(cls=Verb, renamed={"--output": "--out", "--dtype": "--save-dtype"})
+@click.argument("source", metavar="PLAN|CONFIG", type=click.Path(path_type=Path))
+@click.option("--to", "to_tool", metavar="TOOL", help="Write PLAN for this tool: mergekit.")
+@click.option("--from", "from_tool", metavar="TOOL", help="Read CONFIG of this tool: mergekit.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="[default: to the terminal with --to, plan.yaml with --from]",
+)
+@options(
+    click.option(
+        "--save-dtype", "dtype", help="bfloat16, float16 or float32.  [default: as stored]"
+    ),
+    heading="With --to",
+)
+@options(
+    click.option("--safety", metavar="MODEL", help="Which model is the safety expert."),
+    click.option("--language", metavar="NAME=MODEL", help="Which is the language expert."),
+    click.option("--base", metavar="MODEL", help="Which is the base.  [default: the one left]"),
+    click.option("--donor", help="Whose config and tokenizer go along.  [default: as in CONFIG]"),
+    heading="With --from",
+)
+def convert(
+    source: Path,
+    to_tool: str | None,
+    from_tool: str | None,
+    out: Path | None,
+    dtype: str | None,
+    safety: str | None,
+    language: str | None,
+    base: str | None,
+    donor: str | None,
+) -> None:
+    """Write a plan as a mergekit configuration that gives the same model, or read one as a plan.
+
+    Read are linear, task_arithmetic, ties, breadcrumbs and slerp.
+    """
+    reading = {"--safety": safety, "--language": language, "--base": base, "--donor": donor}
+    if (to_tool is None) == (from_tool is None):
+        raise ConfigError("give --to TOOL with a plan, or --from TOOL with a configuration.")
+    if to_tool is not None:
+        _check_tool("--to", to_tool)
+        _exclude("--to", reading)
+        _write(source, out, dtype)
+    elif from_tool is not None:
+        _check_tool("--from", from_tool)
+        _exclude("--from", {"--save-dtype": dtype})
+        if not safety or not language:
+            missing = "--language NAME=MODEL" if safety else "--safety MODEL"
+            raise click.UsageError(f"--from needs {missing}.")
+        _read(source, out or Path("plan.yaml"), safety, language, base, donor)
+
+
+def _check_tool(option: str, tool: str) -> None:
+    from safeswap.interchange import TOOLS
+
+    if tool not in TOOLS:
+        raise ConfigError(f"{option} {tool!r} is unknown{nearest(tool, TOOLS)}")
+
+
+def _exclude(option: str, others: dict[str, str | None]) -> None:
+    for name, given in others.items():
+        if given is not None:
+            raise ConfigError(f"{name} does not go with {option}; leave it out.")
+
+
+def _write(plan_file: Path, out: Path | None, dtype: str | None) -> None:
+    from safeswap.interchange import to_mergekit
     from safeswap.io.files import check_writable, save_text
     from safeswap.plan import Plan
 
-    if tool not in TOOLS:
-        raise PlanError(f"--to {tool!r} is unknown{nearest(tool, TOOLS)}")
-    if output is not None:
-        check_writable(output)
+    if out is not None:
+        check_writable(out)
     text = to_mergekit(Plan.load(plan_file), dtype=dtype)
-    if output is None:
+    if out is None:
         click.echo(text, nl=False)
         return
-    save_text(output, text)
-    click.echo(f"{output}: run mergekit-yaml {output} OUT")
+    save_text(out, text)
+    click.echo(f"{out}: run mergekit-yaml {out} OUT")
 
 
-@click.command("import")
-@click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
-@click.option("--safety", required=True, metavar="MODEL", help="Which model is the safety expert.")
-@click.option(
-    "--language", required=True, metavar="NAME=MODEL", help="Which is the language expert."
-)
-@click.option("--base", metavar="MODEL", help="Which is the base.  [default: the one left]")
-@click.option("--donor", help="Whose config and tokenizer go along.  [default: as in CONFIG]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default="plan.yaml")
-def import_config(
-    config: Path, safety: str, language: str, base: str | None, donor: str | None, output: Path
+def _read(
+    config: Path, out: Path, safety: str, language: str, base: str | None, donor: str | None
 ) -> None:
-    """Read a mergekit CONFIG as a plan: linear, task_arithmetic, ties, breadcrumbs, slerp."""
     from safeswap.interchange import from_mergekit
     from safeswap.io.files import check_writable
 
     name, separator, model = language.partition("=")
     if not separator or not model:
-        raise PlanError(f"--language {language!r} must be NAME=MODEL, e.g. sw={language}.")
-    check_writable(output)
+        raise ConfigError(f"--language {language!r} must be NAME=MODEL, e.g. sw={language}.")
+    check_writable(out)
     made = from_mergekit(config, safety=safety, languages={name: model}, base=base, donor=donor)
-    made.plan.save(output)
+    made.plan.save(out)
     for note in made.notes:
         click.echo(f"note: {note}", err=True)
     counts = {what for table in made.plan.counts().values() for what in table}
-    click.echo(f"{output}: {len(made.plan.units)} units ({', '.join(sorted(counts))})")
+    click.echo(f"{out}: {len(made.plan.units)} units ({', '.join(sorted(counts))})")
 
 
-COMMANDS = (export_plan, import_config)
+COMMANDS = (convert,)

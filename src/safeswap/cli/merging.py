@@ -8,75 +8,92 @@ from typing import Any
 
 import click
 
-from safeswap.cli.options import EXPERTS, PLANNING, RUNNING, languages_of, selection
-from safeswap.errors import PlanError, listed
-from safeswap.io.workers import shown_bytes
+from safeswap.cli.options import (
+    EXPERTS,
+    JSON,
+    PLANNING,
+    RUNNING,
+    languages_of,
+    print_json,
+    selection,
+)
+from safeswap.cli.verbs import Verb, options
+from safeswap.errors import ConfigError, listed
+from safeswap.io.progress import shown_bytes
 
 
-@click.command()
+@click.command(cls=Verb, renamed={"--output": "--out"})
 @click.argument("base")
 @EXPERTS
-@click.option("-o", "--output", type=click.Path(path_type=Path), default="profile.json")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
+)
 @RUNNING
 def profile(
     base: str,
     safety: str | None,
     languages: tuple[str, ...],
-    output: Path,
+    out: Path,
     workers: int | None,
-    quiet: bool,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
     from safeswap.api import make_profile
     from safeswap.io.files import check_writable
 
-    check_writable(output)
+    check_writable(out)
     measured = make_profile(
         base,
         safety=_required(safety),
         languages=languages_of(languages),
         workers=workers,
-        quiet=quiet,
-        tell=_tell,
     )
-    measured.save(output)
-    click.echo(f"{output}: {len(measured.tensors)} tensors in {len(measured.units)} units")
+    measured.save(out)
+    click.echo(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
 
 
 def _required(safety: str | None) -> str:
     if not safety:
-        raise PlanError("the safety expert is missing: add --safety CHECKPOINT.")
+        raise ConfigError("the safety expert is missing: add --safety CHECKPOINT.")
     return safety
 
 
-def _tell(note: str) -> None:
-    click.echo(f"note: {note}", err=True)
-
-
-@click.command()
+@click.command(cls=Verb, renamed={"--output": "--out", "--language": "--only"})
 @click.argument("profile_file", metavar="PROFILE", type=click.Path(path_type=Path))
-@click.option("--language", "name", help="Which language, where the profile has several.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default="plan.yaml")
+@click.option("--only", "name", metavar="CODE", help="Which language, if the profile has several.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default="plan.yaml", show_default=True
+)
+@JSON
 @PLANNING
-def plan(profile_file: Path, name: str | None, output: Path, **options: Any) -> None:
+def plan(profile_file: Path, name: str | None, out: Path, as_json: bool, **options: Any) -> None:
     """Decide every unit, by the paper's rule or another method; reads no weights."""
     from safeswap.api import make_plan
     from safeswap.io.files import check_writable
     from safeswap.profile import Profile
 
-    check_writable(output)
+    check_writable(out)
     measured = Profile.load(profile_file)
     place = str(profile_file.resolve())
     made = make_plan(measured, name, profile_path=place, **selection(options))
-    made.save(output)
+    made.save(out)
+    if as_json:
+        print_json({"kind": "plan", "path": str(out), **_plan_record(made)})
+        return
     counts = "; ".join(
         f"{kind}: " + ", ".join(f"{n} {what}" for what, n in table.items())
         for kind, table in made.counts().items()
     )
-    click.echo(f"{output}: {counts}")
+    click.echo(f"{out}: {counts}")
 
 
-@click.command()
+def _plan_record(plan: Any) -> dict[str, Any]:
+    """A plan for scripts: as in its file, with the decision of every unit, and how many of each."""
+    content = plan.as_dict()
+    units = {u: {**r, "decision": plan.units[u].decision} for u, r in content["units"].items()}
+    return {"plan": content | {"units": units}, "counts": plan.counts()}
+
+
+@click.command(cls=Verb, renamed={"--dtype": "--save-dtype"})
 @click.argument("base", required=False)
 @EXPERTS
 @click.option(
@@ -86,11 +103,24 @@ def plan(profile_file: Path, name: str | None, output: Path, **options: Any) -> 
     type=click.Path(path_type=Path),
     help="Carry this plan out instead. Repeat it for several languages.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new folder.")
 @PLANNING
-@click.option("--dtype", help="bfloat16, float16 or float32.  [default: as stored]")
-@click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]")
-@click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png.")
+@options(
+    click.option(
+        "-o",
+        "--out",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="The new folder.",
+    ),
+    click.option(
+        "--save-dtype",
+        "dtype",
+        help="bfloat16, float16 or float32.  [default: as stored]",
+    ),
+    click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
+    click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
+    heading="Output",
+)
 @RUNNING
 def merge(
     base: str | None,
@@ -98,24 +128,24 @@ def merge(
     languages: tuple[str, ...],
     plans: tuple[Path, ...],
     out: Path,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Build the merged checkpoint: from BASE and its experts, or from a plan."""
     from safeswap import api
 
-    running: dict[str, Any] = {k: options[k] for k in ("dtype", "shard_size", "workers", "quiet")}
-    running |= {"figure": not options["no_figure"], "tell": _tell}
+    running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers")}
+    running["figure"] = not given["no_figure"]
     if plans:
-        merged = _merge_plans(plans, out, base, safety, languages, options, running)
+        merged = _merge_plans(plans, out, base, safety, languages, given, running)
     elif base is None:
-        raise PlanError("give BASE with --safety and --language, or a --plan.")
+        raise ConfigError("give BASE with --safety and --language, or a --plan.")
     else:
-        merged = api.swap(
+        merged = api.merge(
             base,
             safety=_required(safety),
             languages=languages_of(languages),
             out=out,
-            **selection(options),
+            **selection(given),
             **running,
         )
     for one in merged:
@@ -141,7 +171,7 @@ def _merge_plans(
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
-    options: Mapping[str, Any],
+    given: Mapping[str, Any],
     running: Mapping[str, Any],
 ) -> list[Any]:
     from safeswap.api import merge_plans
@@ -149,22 +179,23 @@ def _merge_plans(
     from safeswap.profile import Profile
 
     planning = ("method", "by", "tau", "tau_relative", "alpha", "norms", "outside", "donor")
-    changed = [key for key in planning if options[key] is not None]
-    changed += ["set"] if options["settings"] else []
-    changed += ["operator"] if options["operator"] or options["operator_settings"] else []
+    changed = [key for key in planning if given[key] is not None]
+    changed += ["set"] if given["settings"] else []
+    changed += ["operator"] if given["operator"] or given["operator_settings"] else []
     if base or safety or languages or changed:
         named = f"--{changed[0].replace('_', '-')}" if changed else "BASE and the experts"
-        raise PlanError(f"with --plan, {named} come from the plan; edit it, or plan again.")
+        raise ConfigError(f"with --plan, {named} come from the plan; edit it, or plan again.")
     read = [Plan.load(path) for path in plans]
     saved = plans[0].parent / read[0].profile if read[0].profile else None  # absolute ones stay so
     profile = Profile.load(saved) if saved and saved.exists() else None
     return merge_plans(read, out, profile=profile, **running)
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the figure into this file.")
-def show(path: Path, png: Path | None) -> None:
+@JSON
+def show(path: Path, png: Path | None, as_json: bool) -> None:
     """Print a profile, a plan or a merged checkpoint as a table and a map."""
     from safeswap.merge.companions import MANIFEST
     from safeswap.merge.manifest import read_manifest
@@ -177,15 +208,19 @@ def show(path: Path, png: Path | None) -> None:
 
         check_writable(png)
     shown: Plan | Profile
+    folder: Path | None = None
     if path.suffix == ".json" and path.name != MANIFEST:
         shown = Profile.load(path)
+    elif path.is_dir() or path.name == MANIFEST:
+        folder = path if path.is_dir() else path.parent
+        shown = Plan.from_dict(read_manifest(folder)["plan"], str(folder / MANIFEST))
+    else:
+        shown = Plan.load(path)
+    if as_json:
+        print_json({"path": str(path), **_record(shown, folder)})
+    elif isinstance(shown, Profile):
         plan_terminal.print_view(plan_terminal.profile_view(shown))
     else:
-        if path.is_dir() or path.name == MANIFEST:
-            folder = path if path.is_dir() else path.parent
-            shown = Plan.from_dict(read_manifest(folder)["plan"], str(folder / MANIFEST))
-        else:
-            shown = Plan.load(path)
         plan_terminal.print_view(plan_terminal.plan_view(shown))
     if png is not None:
         from safeswap.report import plan_figure
@@ -194,10 +229,19 @@ def show(path: Path, png: Path | None) -> None:
             plan_figure.draw_profile(shown, png)
         else:
             plan_figure.draw(shown, png)
-        click.echo(f"{png}: drawn")
+        click.echo(f"{png}: drawn", err=as_json)
 
 
-@click.command()
+def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
+    """What is shown, for scripts."""
+    from safeswap.profile import Profile
+
+    if isinstance(shown, Profile):
+        return {"kind": "profile", "profile": shown.as_dict()}
+    return {"kind": "merged" if folder else "plan", **_plan_record(shown)}
+
+
+@click.command(cls=Verb)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--base", help="Where the base lies now, if it moved.")
 @EXPERTS
@@ -212,7 +256,6 @@ def verify(
     grams: Path | None,
     without_inputs: bool,
     workers: int | None,
-    quiet: bool,
 ) -> None:
     """Check that OUT is what its plan says, bit for bit."""
     from safeswap.api import verify_merge
@@ -226,7 +269,6 @@ def verify(
         grams=grams,
         without_inputs=without_inputs,
         workers=workers,
-        quiet=quiet,
     )
     how = "computed again from the inputs" if checked.from_inputs else "compared by digest only"
     click.echo(f"{out}: {checked.tensors} tensors, {shown_bytes(checked.nbytes)} {how}: all equal")

@@ -7,8 +7,13 @@ from typing import Any
 
 import click
 
+from safeswap.cli.options import JSON, print_json
+from safeswap.cli.verbs import Verb
 
-def _catalogue() -> list[tuple[str, Mapping[str, Any], Callable[[str], str]]]:
+Catalogue = list[tuple[str, Mapping[str, Any], Callable[[str], str]]]
+
+
+def _catalogue() -> Catalogue:
     """Title, entries by name (each with a summary, a source and parameters), and how a parameter
     of theirs is written on the command line."""
     from safeswap.operators import OPERATORS
@@ -22,11 +27,20 @@ def _catalogue() -> list[tuple[str, Mapping[str, Any], Callable[[str], str]]]:
     ]
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("name", required=False)
-def methods(name: str | None) -> None:
+@JSON
+def methods(name: str | None, as_json: bool) -> None:
     """List selectors and operators; with NAME, its parameters."""
     catalogue = _catalogue()
+    if name is not None and not any(name in entries for _, entries, _ in catalogue):
+        from safeswap.errors import ConfigError, nearest
+
+        known = [known for _, entries, _ in catalogue for known in entries]
+        raise ConfigError(f"there is no method {name!r}{nearest(name, known)}")
+    if as_json:
+        print_json(_records(catalogue, name))
+        return
     if name is None:
         for title, entries, _ in catalogue:
             click.echo(f"{title}\n")
@@ -41,10 +55,33 @@ def methods(name: str | None) -> None:
         if name in entries:
             _describe(entries[name], spelled)
             return
-    from safeswap.errors import PlanError, nearest
 
-    known = [known for _, entries, _ in catalogue for known in entries]
-    raise PlanError(f"there is no method {name!r}{nearest(name, known)}")
+
+def _records(catalogue: Catalogue, name: str | None) -> dict[str, Any]:
+    """Selectors and operators for scripts; with ``name``, only what is called so."""
+    found: dict[str, Any] = {"kind": "methods"}
+    for title, entries, spelled in catalogue:
+        found[title.partition(":")[0]] = [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "source": entry.source,
+                "parameters": [_parameter(one, spelled(one.name)) for one in entry.parameters],
+            }
+            for entry in entries.values()
+            if name in (None, entry.name)
+        ]
+    return found
+
+
+def _parameter(parameter: Any, option: str) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "option": option,
+        "default": parameter.default,
+        "meaning": parameter.doc,
+        "range": parameter.limits,
+    }
 
 
 def _describe(entry: Any, spelled: Callable[[str], str]) -> None:

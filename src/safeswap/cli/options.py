@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from safeswap.errors import PlanError
+from safeswap.cli.verbs import options
+from safeswap.errors import ConfigError
+from safeswap.io import progress
 from safeswap.parameters import read_value
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+
+def _silence(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        progress.disable()
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def apply(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return apply
-
-
-EXPERTS = _options(
+QUIET = click.option(
+    "--quiet", is_flag=True, expose_value=False, callback=_silence, help="No progress bar."
+)
+EXPERTS = options(
     click.option("--safety", metavar="CHECKPOINT", help="The English safety expert."),
     click.option(
         "--language",
@@ -32,8 +31,9 @@ EXPERTS = _options(
         metavar="NAME=CHECKPOINT",
         help="A language expert, e.g. sw=me/my-swahili. Repeat it for several languages.",
     ),
+    heading="Experts",
 )
-PLANNING = _options(
+PLANNING = options(
     click.option(
         "--method", help="How units are decided; see methods. [default: share-difference]"
     ),
@@ -69,11 +69,38 @@ PLANNING = _options(
         help="A parameter of the operator, e.g. density=0.2. Repeat it for several.",
     ),
     click.option("--donor", help="Whose config and tokenizer go along.  [default: the language]"),
+    heading="Deciding and joining units",
 )
-RUNNING = _options(
+RUNNING = options(
     click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"),
-    click.option("--quiet", is_flag=True, help="No progress bar."),
+    QUIET,
+    heading="Running",
 )
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, for scripts."
+)
+
+
+def codes_of(given: tuple[str, ...]) -> list[str]:
+    """Language codes, each option one or several joined by commas."""
+    return [code.strip() for text in given for code in text.split(",") if code.strip()]
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One document; what JSON has no name for (NaN, infinity) is null."""
+    import json
+
+    click.echo(json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def languages_of(pairs: tuple[str, ...]) -> dict[str, str | Path]:
@@ -81,35 +108,35 @@ def languages_of(pairs: tuple[str, ...]) -> dict[str, str | Path]:
     for pair in pairs:
         name, separator, source = pair.partition("=")
         if not separator or not source:
-            raise PlanError(f"--language {pair!r} must be NAME=CHECKPOINT, e.g. sw={pair}.")
+            raise ConfigError(f"--language {pair!r} must be NAME=CHECKPOINT, e.g. sw={pair}.")
         if name in found:
-            raise PlanError(f"--language {name} is given twice.")
+            raise ConfigError(f"--language {name} is given twice.")
         found[name] = source
     return found
 
 
-def selection(options: Mapping[str, Any]) -> dict[str, Any]:
+def selection(given: Mapping[str, Any]) -> dict[str, Any]:
     """The method with its parameters and the donor, those that were given."""
     from safeswap.selectors import OPTIONS, find, option_of
 
-    chosen = {key: options[key] for key in (*OPTIONS, "donor") if options[key] is not None}
+    chosen = {key: given[key] for key in (*OPTIONS, "donor") if given[key] is not None}
     if "tau_relative" in chosen:
         if "tau" in chosen:
-            raise PlanError("--tau and --tau-relative exclude each other; give one of them.")
+            raise ConfigError("--tau and --tau-relative exclude each other; give one of them.")
         chosen |= {"tau": chosen["tau_relative"], "tau_relative": True}
-    method = find(options["method"] or "share-difference")
+    method = find(given["method"] or "share-difference")
     known = {parameter.name: parameter for parameter in method.parameters}
-    for name, text in _pairs("--set", options["settings"]).items():
+    for name, text in _pairs("--set", given["settings"]).items():
         if name in chosen:
-            raise PlanError(f"{name} is given twice; leave one out.")
+            raise ConfigError(f"{name} is given twice; leave one out.")
         # an unknown one is refused with the others, by the method
         chosen[name] = known[name].parse(text, option_of(name)) if name in known else text
-    settings = _pairs("--operator-set", options["operator_settings"])
-    if settings and not options["operator"]:
-        raise PlanError("--operator-set needs --operator NAME; see safeswap methods.")
-    if options["operator"]:
+    settings = _pairs("--operator-set", given["operator_settings"])
+    if settings and not given["operator"]:
+        raise ConfigError("--operator-set needs --operator NAME; see safeswap methods.")
+    if given["operator"]:
         values = {name: read_value(text) for name, text in settings.items()}
-        chosen["operator"] = {"name": options["operator"], **values}
+        chosen["operator"] = {"name": given["operator"], **values}
     return {"method": method.name, **chosen}
 
 
@@ -119,8 +146,8 @@ def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
         name, separator, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not separator:
-            raise PlanError(f"{option} {pair!r} must be NAME=VALUE; see safeswap methods NAME.")
+            raise ConfigError(f"{option} {pair!r} must be NAME=VALUE; see safeswap methods NAME.")
         if name in pairs:
-            raise PlanError(f"{name} is given twice; leave one out.")
+            raise ConfigError(f"{name} is given twice; leave one out.")
         pairs[name] = text.strip()
     return pairs

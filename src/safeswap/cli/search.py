@@ -7,29 +7,31 @@ from typing import Any
 
 import click
 
-from safeswap.cli.evaluation import Command, backend_options, options_of, print_tables
+from safeswap.cli.evaluation import backend_options, options_of, print_tables
+from safeswap.cli.options import QUIET, codes_of
+from safeswap.cli.verbs import Verb, options
 
 _RESULTS = click.option(
-    "--results", type=click.Path(path_type=Path), required=True, help="Where rows go."
+    "-o",
+    "--out",
+    "results",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The results folder: new, or to go on in.",
 )
 
 
-def _asking(command: Command) -> Command:
-    """What every verb here takes that asks candidates and a judge."""
-    options = (
-        click.option("--reload", is_flag=True, help="Write and load each table (for vllm)."),
-        click.option("--judge-backend", default="hf", show_default=True, help="hf, vllm or api."),
-        click.option("--judge-url", default="", help="For a judge on a server."),
-        click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
-        backend_options,
-        click.option("--quiet", is_flag=True, help="No progress bar."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_asking = options(
+    click.option("--reload", is_flag=True, help="Write and load each table (for vllm)."),
+    click.option("--judge-backend", default="hf", show_default=True, help="hf, vllm or api."),
+    click.option("--judge-url", default="", help="For a judge on a server."),
+    click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
+    backend_options,
+    QUIET,
+)
 
 
-@click.command()
+@click.command(cls=Verb, renamed={"--results": "--out"}, resumes=True)
 @click.argument("sweep", type=click.Path(path_type=Path))
 @_RESULTS
 @_asking
@@ -40,23 +42,19 @@ def sweep(
     judge_backend: str,
     judge_url: str,
     workers: int | None,
-    quiet: bool,
     **backend: Any,
 ) -> None:
     """Measure a grid of methods and settings on dev questions, choose, report on test questions.
 
     SWEEP is a YAML file (docs/sweep.md). The same command goes on where it was stopped.
     """
+    from safeswap import api
     from safeswap.evaluation.backends import refuse_foreign_options
-    from safeswap.report.ablation import write_sweep_reports
-    from safeswap.search.sweep import run_sweep
-    from safeswap.search.sweep_config import read_sweep
 
     kind = backend.pop("backend")
     refuse_foreign_options(options_of(backend, "on"), (kind, judge_backend))
-    asked = read_sweep(sweep)
-    done = run_sweep(
-        asked,
+    done = api.sweep(
+        sweep,
         results,
         backend=kind,
         options=options_of(backend, "on"),
@@ -64,18 +62,14 @@ def sweep(
         judge_options=options_of({**backend, "base_url": judge_url}, "on"),
         reload=reload,
         workers=workers,
-        quiet=quiet,
-        say=click.echo,
     )
-    for written in write_sweep_reports(asked, results):
-        click.echo(f"{written[0]}: written, with {len(written) - 1} more files beside it")
     for one in done:
         if one.plan is not None:
             click.echo(f"next: safeswap merge --plan {one.plan} --out OUT")
         click.echo(f"next: safeswap compare {one.test} --reference {one.language}")
 
 
-@click.command()
+@click.command(cls=Verb, renamed={"--results": "--out", "--language": "--only"}, resumes=True)
 @click.argument("search", type=click.Path(path_type=Path))
 @_RESULTS
 @click.option(
@@ -85,14 +79,20 @@ def sweep(
     show_default=True,
     help="In total, by all workers, those of earlier runs included.",
 )
-@click.option("--storage", help="A database's URL.  [default: SQLite in RESULTS]")
+@click.option("--storage", help="A database's URL.  [default: SQLite in the results folder]")
 @click.option(
     "--group",
     default="layer",
     show_default=True,
     help="What shares its weights: unit, layer, kind or band.",
 )
-@click.option("--language", "languages", multiple=True, help="Only this one. Repeat it.")
+@click.option(
+    "--only",
+    "only",
+    multiple=True,
+    metavar="CODE",
+    help="Only this language. Repeat it, or join by commas.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--sampler", default="tpe", show_default=True, help="tpe or nsga2.")
 @_asking
@@ -100,6 +100,7 @@ def search(
     search: Path,
     results: Path,
     group: str,
+    only: tuple[str, ...],
     judge_backend: str,
     judge_url: str,
     **given: Any,
@@ -113,7 +114,7 @@ def search(
     from safeswap.report.pareto_set import searched_table
     from safeswap.search.search import read_search, run_search
 
-    names = ("trials", "storage", "languages", "seed", "sampler", "reload", "workers", "quiet")
+    names = ("trials", "storage", "seed", "sampler", "reload", "workers")
     settings = {name: given.pop(name) for name in names}
     kind = given.pop("backend")
     refuse_foreign_options(options_of(given, "on"), (kind, judge_backend))
@@ -124,7 +125,7 @@ def search(
         options=options_of(given, "on"),
         judge_backend=judge_backend,
         judge_options=options_of({**given, "base_url": judge_url}, "on"),
-        say=click.echo,
+        languages=codes_of(only),
         **settings,
     )
     print_tables([searched_table(one) for one in found], "terminal")

@@ -6,7 +6,7 @@ mechanism; its figures are no evidence about large models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from safeswap.evaluation.generate import Generation
 from safeswap.report.evaluation import compare
 from safeswap.tables import Table, as_text, write_reports
 
-Say = Callable[[str], None]
+_log = logging.getLogger("safeswap.demo")
 METHODS: dict[str, dict[str, Any]] = {
     "by-layer": {"by": "layer"},
     "by-module": {"by": "module"},
@@ -31,12 +31,11 @@ METHODS: dict[str, dict[str, Any]] = {
 """The paper's rule both ways, and what did better in this world (docs/small-world.md)."""
 
 
-def run_demo(out: Path, say: Say) -> None:
+def run_demo(out: Path) -> None:
     """Merge the small world's experts by layer and by module and evaluate before and after.
 
     Args:
         out: a new folder for profile, plans, merged checkpoints, results and reports.
-        say: called with each line that a reader should see.
 
     Raises:
         OutputError: ``out`` exists already.
@@ -45,7 +44,7 @@ def run_demo(out: Path, say: Say) -> None:
     out.mkdir(parents=True, exist_ok=True)
     models = models_folder()
     languages: dict[str, str | Path] = {code: models / code for code in SMALL_LANGUAGES}
-    say(f"profile: base, safety expert and {len(languages)} language experts, in one pass")
+    _log.info(f"profile: base, safety expert and {len(languages)} language experts, in one pass")
     profile = make_profile(models / "base", safety=models / "safety", languages=languages)
     profile.save(out / "profile.json")
     for name, method in METHODS.items():
@@ -60,16 +59,22 @@ def run_demo(out: Path, say: Say) -> None:
             )
             verified = verify_merge(one.folder)
             checked = f"{verified.tensors} tensors verified"
-            say(f"merge {name}, {one.plan.language}: {decided}; {checked}")
-    say("(of one expert alone; blend: parts of both that sum to 1; mix: both task vectors added)")
-    say("evaluate: base, experts and merges answer the world's benchmarks; a rule judges")
+            _log.info(f"merge {name}, {one.plan.language}: {decided}; {checked}")
+    _log.info(
+        "(of one expert alone; blend: parts of both that sum to 1; mix: both task vectors added)"
+    )
+    _log.info("evaluate: base, experts and merges answer the world's benchmarks; a rule judges")
     for code in languages:
-        _evaluate(code, models, out, say)
-    say("per cent, with Wilson 95 % intervals; all tables, with paired tests: report-*/report.md")
-    say(f"files: {out}/profile.json, plan-*.yaml, {'/, '.join(METHODS)}/, results-*/, report-*/")
+        _evaluate(code, models, out)
+    _log.info(
+        "per cent, with Wilson 95 % intervals; all tables, with paired tests: report-*/report.md"
+    )
+    _log.info(
+        f"files: {out}/profile.json, plan-*.yaml, {'/, '.join(METHODS)}/, results-*/, report-*/"
+    )
 
 
-def _evaluate(code: str, models: Path, out: Path, say: Say) -> None:
+def _evaluate(code: str, models: Path, out: Path) -> None:
     """What `safeswap evaluate`, `judge` and `compare --out` do, for one language."""
     suite = pipeline.make_suite(str(write_suite(out / "suite")), [code])
     results = out / f"results-{code}"
@@ -86,5 +91,5 @@ def _evaluate(code: str, models: Path, out: Path, say: Say) -> None:
     tables = compare([results])
     # One language: its name need not stand over every column.
     columns = tuple(replace(c, name=c.group or c.name, group="") for c in tables[0].columns)
-    say("\n" + as_text(Table(f"In {code}", columns, tables[0].rows)))
+    _log.info("\n" + as_text(Table(f"In {code}", columns, tables[0].rows)))
     write_reports(tables, out / f"report-{code}")

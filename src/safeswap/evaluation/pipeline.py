@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -53,7 +52,6 @@ def evaluate(
     backend: str = "hf",
     options: BackendOptions | None = None,
     generation: Generation | None = None,
-    quiet: bool = True,
 ) -> list[Done]:
     """Stage one for every model: responses to the prompts, and lm-eval's tasks.
 
@@ -78,7 +76,7 @@ def evaluate(
     store = start_results(results, generate.settings_of(suite, chosen), names)
     for arm in arms:
         generate.refuse_other_model(store, arm)
-    return [_evaluate_arm(store, arm, suite, backend, options, chosen, quiet) for arm in arms]
+    return [_evaluate_arm(store, arm, suite, backend, options, chosen) for arm in arms]
 
 
 def _evaluate_arm(
@@ -88,13 +86,11 @@ def _evaluate_arm(
     backend: str,
     options: BackendOptions,
     generation: Generation,
-    quiet: bool,
 ) -> Done:
     if not is_missing(results, arm, suite):
         return Done(arm.name, 0, 0)
-    tell = partial(items_bar, quiet=quiet)
     with generate.loaded(results, arm, backend, options) as responder:
-        return answer(results, arm, suite, responder, generation, tell)
+        return answer(results, arm, suite, responder, generation, items_bar)
 
 
 def is_missing(results: Results, arm: EvaluatedModel, suite: Suite) -> bool:
@@ -157,7 +153,6 @@ def judge(
     backend: str = "hf",
     options: BackendOptions | None = None,
     models: Sequence[str] = (),
-    quiet: bool = True,
 ) -> dict[str, int]:
     """Stage two: judge stored responses; model to number of new verdicts.
 
@@ -180,7 +175,7 @@ def judge(
         spec,
         backend,
         options or BackendOptions(),
-        partial(items_bar, quiet=quiet),
+        items_bar,
     )
 
 

@@ -81,7 +81,7 @@ def _refuse_operators(plan: Plan) -> None:
         operation = plan.operation(unit)
         if applies(operation, plan.parts(unit)):
             raise PlanError(
-                f"unit {unit} has operator {operation.name!r}: safeswap export writes sums of "
+                f"unit {unit} has operator {operation.name!r}: safeswap convert writes sums of "
                 "whole tensors only. Use safeswap merge, or set the operator to linear."
             )
 
@@ -117,7 +117,7 @@ def _stored_in(family: Family, donor: str) -> str:
         kinds = " and ".join(torch_name(kind) for kind in found)
         raise PlanError(
             f"the {donor} checkpoint stores {kinds}, and mergekit writes one format. Choose it "
-            f"with --dtype, e.g. --dtype {torch_name(found.most_common(1)[0][0])}."
+            f"with --save-dtype, e.g. --save-dtype {torch_name(found.most_common(1)[0][0])}."
         )
     return torch_name(next(iter(found)))
 

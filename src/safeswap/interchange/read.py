@@ -201,7 +201,9 @@ def _notes(config: Config, family: Family, donor: str) -> tuple[str, ...]:
     stored = {t.dtype for t in family.members[donor].tensors.values() if t.dtype.mergeable}
     if (written or computed) and {torch_name(kind) for kind in stored} != {written or computed}:
         key = "out_dtype" if written else "dtype"
-        notes.append(f"{key}: give safeswap merge --dtype {written or computed} to write the same")
+        notes.append(
+            f"{key}: give safeswap merge --save-dtype {written or computed} to write the same"
+        )
     if config.rest.get("chat_template"):
         notes.append("chat_template: not in a plan; the donor's goes along")
     return tuple(notes)

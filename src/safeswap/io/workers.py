@@ -1,12 +1,10 @@
-"""Chunks of work on several threads, in bytes, with progress and a clean stop."""
+"""Chunks of work on several threads, in bytes, with a clean stop."""
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Work = TypeVar("Work")
@@ -88,38 +86,3 @@ def run_chunks(
     if failures:
         raise failures[0]
     return results
-
-
-def shown_bytes(nbytes: int) -> str:
-    """A size as people read it: ``980 bytes``, ``13.0 kB``, ``2.47 GB``."""
-    value, units = float(nbytes), iter(("kB", "MB", "GB", "TB"))
-    if nbytes < 1000:
-        return f"{nbytes} bytes"
-    unit = ""
-    while value >= 999.5:
-        value, unit = value / 1000, next(units, "PB")
-    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
-
-
-@contextmanager
-def progress_bar(title: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar in bytes with rate and time left on a terminal's stderr; silent anywhere else, and
-    where there is nothing to do."""
-    if quiet or not total or not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    rate = (TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, *rate, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)

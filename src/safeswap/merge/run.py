@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
 from safeswap.errors import CheckpointError, Interrupted, OutputError
 from safeswap.io.files import remedy
-from safeswap.io.workers import progress_bar
+from safeswap.io.progress import bytes_bar
 from safeswap.merge import card, companions, manifest
 from safeswap.merge.prepare import (
     check_donor,
@@ -28,12 +29,7 @@ from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import Profile, measure_family, unchanged
 
-Tell = Callable[[str], None]
-"""Takes one line for the user."""
-
-
-def say_nothing(note: str) -> None:
-    """The default listener."""
+_log = logging.getLogger("safeswap.merge")
 
 
 class Drawing(Protocol):
@@ -66,10 +62,10 @@ class Merged:
     resumed_bytes: int
 
 
-def measure(family: Family, workers: int | None, quiet: bool) -> Profile:
-    """Measure a family, with a progress bar unless ``quiet``."""
+def measure(family: Family, workers: int | None) -> Profile:
+    """Measure a family, with a progress bar where they are on."""
     total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
-    with progress_bar("profile", total, quiet) as advance:
+    with bytes_bar("profile", total) as advance:
         return measure_family(family, workers=workers, advance=advance)
 
 
@@ -83,8 +79,6 @@ def merge(
     shard_size: str | None,
     workers: int | None,
     draw: Draw | None,
-    quiet: bool,
-    tell: Tell,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 
@@ -95,7 +89,7 @@ def merge(
     target = Path(out).expanduser().absolute()
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
-    repeated = f" --dtype {dtype}" if dtype else ""
+    repeated = f" --save-dtype {dtype}" if dtype else ""
     repeated += f" --shard-size {shard_size}" if shard_size else ""
     folders = [plan.language if len(plans) > 1 else "" for plan in plans]
     jobs = [
@@ -110,28 +104,28 @@ def merge(
         sum(job.layout.nbytes + companions.rest_bytes(family, job.plan.donor) for job in jobs),
     )
     if profile is None or not is_current(profile, family):
-        profile = measure(family, workers, quiet)
+        profile = measure(family, workers)
     check_inputs(family, plans, profile)
     check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
     staging = Staging(target, identity(jobs, profile))
     drawing: Drawing | None = None
     try:
         drawing = draw(_save_plans(plans, folders, staging)) if draw else None
-        with progress_bar("statistics", passes_bytes(family, jobs), quiet) as advance:
+        with bytes_bar("statistics", passes_bytes(family, jobs)) as advance:
             measure_joins(family, jobs, workers=workers, advance=advance)
         total = sum(
             job.dtypes[name].size * family.base.tensors[name].elements
             for job in jobs
             for name in family.names
         )
-        with progress_bar("merge", total, quiet) as advance:
+        with bytes_bar("merge", total) as advance:
             written = write_weights(
                 family, profile, jobs, staging, workers=workers, advance=advance
             )
         _refuse_changed(family, profile)
         drawn = drawing is not None and drawing.finish()
         if drawing is not None and not drawn:
-            tell("the figure could not be drawn; safeswap show OUT --png FILE says why")
+            _log.warning("the figure could not be drawn; safeswap show OUT --png FILE says why")
         for job, tensors in zip(jobs, written.digests, strict=True):
             folder = staging.folder / job.folder
             rest = companions.copy_rest(family, job, folder, kind)

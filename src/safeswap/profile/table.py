@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import PlanError, nearest
+from safeswap.errors import ProfileError, nearest
 from safeswap.io.files import save_text
 from safeswap.roles import BASE, SAFETY
 
@@ -129,28 +129,30 @@ class Profile:
         """Read a profile.
 
         Raises:
-            PlanError: the file is missing, or not a profile of this version.
+            ProfileError: the file is missing, or not a profile of this version.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise PlanError(
+            raise ProfileError(
                 f"{path}: cannot be read ({error.strerror}). Check the path; safeswap profile "
                 "makes one."
             ) from error
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise PlanError(f"{path}: is not a profile ({error}). Run safeswap profile.") from error
+            raise ProfileError(
+                f"{path}: is not a profile ({error}). Run safeswap profile."
+            ) from error
         return cls.from_dict(content, str(path))
 
     @classmethod
     def from_dict(cls, content: Any, where: str) -> Profile:
         """Build a profile from JSON values; ``where`` names them in messages."""
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise PlanError(f"{where}: is not a {FORMAT} file. Run safeswap profile again.")
+            raise ProfileError(f"{where}: is not a {FORMAT} file. Run safeswap profile again.")
         known = {"format", "inputs", "units", "tensors", "notes"}
         for key in content:
             if key not in known:
-                raise PlanError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+                raise ProfileError(f"{where}: unknown key {key!r}{nearest(key, known)}")
         try:
             profile = cls(
                 inputs={role: _input(record) for role, record in content["inputs"].items()},
@@ -160,7 +162,7 @@ class Profile:
             )
             _check_whole(profile)
         except (KeyError, TypeError, AttributeError) as error:
-            raise PlanError(
+            raise ProfileError(
                 f"{where}: is damaged ({error}). Run safeswap profile again."
             ) from error
         return profile

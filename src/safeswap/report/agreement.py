@@ -109,7 +109,7 @@ def render_confusion(found: Agreement) -> Table:
 
 
 def agreement_tables(found: Sequence[Agreement]) -> list[Table]:
-    """What ``safeswap agreement`` prints: agreement, classes, and a confusion table per judge.
+    """What ``safeswap label agreement`` prints: agreement, classes, a confusion table per judge.
 
     With groups, the confusion tables are those of all rows.
     """

@@ -39,14 +39,14 @@ def check_backend(backend: str, reload: bool) -> None:
         )
 
 
-def load_profile(family: Family, results: Path, workers: int | None, quiet: bool) -> Profile:
+def load_profile(family: Family, results: Path, workers: int | None) -> Profile:
     """The profile of an earlier run where the checkpoints are the same, else a new one."""
     path = results / "profile.json"
     if path.exists():
         known = Profile.load(path)
         if set(known.inputs) == set(family.members) and is_current(known, family):
             return known
-    profile = measure(family, workers, quiet)
+    profile = measure(family, workers)
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.save(path)
     return profile
@@ -63,9 +63,8 @@ class CandidateRunner:
         options: BackendOptions,
         reload: bool,
         workers: int | None,
-        quiet: bool,
     ) -> None:
-        self.family, self.sweep, self.quiet = family, sweep, quiet
+        self.family, self.sweep = family, sweep
         template = sweep.chat_template
         self.options = replace(
             options,
@@ -109,7 +108,7 @@ class CandidateRunner:
     ) -> None:
         candidates = self.candidates(language)
         try:
-            with items_bar(title, len(todo), self.quiet) as advance:
+            with items_bar(title, len(todo)) as advance:
                 for arm, plan in todo:
                     with candidates.answering(plan) as responder:
                         generate.introduce(store, arm, responder)

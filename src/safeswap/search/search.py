@@ -35,7 +35,6 @@ from safeswap.evaluation.results.store import one_at_a_time
 from safeswap.search.runner import CandidateRunner, check_backend, load_profile
 from safeswap.search.scoring import JudgeConfig
 from safeswap.search.search_config import Search, read_search
-from safeswap.search.sweep import Say
 from safeswap.search.worker import LanguageSearch, Searched
 
 if TYPE_CHECKING:
@@ -59,8 +58,6 @@ def run_search(
     judge_options: BackendOptions | None = None,
     reload: bool = False,
     workers: int | None = None,
-    quiet: bool = True,
-    say: Say = lambda line: None,
 ) -> list[Searched]:
     """Carry a search out, go on with one, or join one that others carry out.
 
@@ -74,7 +71,6 @@ def run_search(
         seed: another seed makes other proposals.
         backend, reload, workers: as for `run_sweep`.
         judge_backend, judge_options: ``api`` with its server, where the judge is a model.
-        say: called with each line that a reader should see.
 
     Raises:
         SafeswapError: what is wrong, before a model is loaded where it can be known before.
@@ -90,13 +86,11 @@ def run_search(
         sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
     )
     family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
-    ask = CandidateRunner(
-        family, sweep, backend, options or BackendOptions(), reload, workers, quiet
-    )
+    ask = CandidateRunner(family, sweep, backend, options or BackendOptions(), reload, workers)
     results.mkdir(parents=True, exist_ok=True)
     with study.working(results / "workers") as worker:
         with one_at_a_time(results):
-            profile = load_profile(family, results, workers, quiet)
+            profile = load_profile(family, results, workers)
         url = storage or f"sqlite:///{results / 'search.db'}"
         chosen = study.Seeded(sampler, seed)
 
@@ -108,7 +102,7 @@ def run_search(
 
         found = []
         for code in codes:
-            one = LanguageSearch(search, ask, profile, code, results, judges, say)
+            one = LanguageSearch(search, ask, profile, code, results, judges)
             with study.explained(url):
                 found.append(one.run(opened, trials, worker))
     return found

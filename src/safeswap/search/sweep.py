@@ -14,7 +14,8 @@ are stored before a judge is loaded. Whatever stops it, the same command goes on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from safeswap.search.sweep_config import Sweep
 
 PAPER = "paper"
 """The arm of the paper's rule at its defaults on the test side."""
-Say = Callable[[str], None]
+_log = logging.getLogger("safeswap.search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,6 @@ def run_sweep(
     judge_options: BackendOptions | None = None,
     reload: bool = False,
     workers: int | None = None,
-    quiet: bool = True,
-    say: Say = lambda line: None,
 ) -> list[Swept]:
     """Carry a sweep out, or go on with one.
 
@@ -73,7 +72,6 @@ def run_sweep(
         results: a new folder, or that of the same sweep.
         backend: ``hf``; with ``reload`` also ``vllm``.
         reload: write and load every candidate instead of exchanging units in memory.
-        say: called with each line that a reader should see.
 
     Raises:
         SafeswapError: what is wrong, before a model is loaded where it can be known before.
@@ -83,19 +81,19 @@ def run_sweep(
     if sweep.judge:
         make_judge(sweep.judge, kind=sweep.judge_kind)  # a wrong name shows now, not in hours
     family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
-    profile = load_profile(family, results, workers, quiet)
-    ask = CandidateRunner(family, sweep, backend, options, reload, workers, quiet)
-    judging = partial(_judge, sweep, judge_backend, judge_options or BackendOptions(), quiet=quiet)
+    profile = load_profile(family, results, workers)
+    ask = CandidateRunner(family, sweep, backend, options, reload, workers)
+    judging = partial(_judge, sweep, judge_backend, judge_options or BackendOptions())
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}
     for code, candidates in every.items():
         _save_plans(candidates, results / "plans" / code)
-        say(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
+        _log.info(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
         ask.answer(code, "dev", candidates, results / "dev" / code)
     for code in every:
         judging(results / "dev" / code)
     swept = [_choose(sweep, code, every[code], results) for code in every]
     for one in swept:
-        say(f"{one.language}: chosen {one.choice.name or 'nothing'}: {one.choice.why}")
+        _log.info(f"{one.language}: chosen {one.choice.name or 'nothing'}: {one.choice.why}")
     done = [report_on_test(ask, profile, every[one.language], one, results) for one in swept]
     for one in done:
         if one.test is not None:
@@ -103,9 +101,7 @@ def run_sweep(
     return done
 
 
-def _judge(
-    sweep: Sweep, backend: str, options: BackendOptions, folder: Path, *, quiet: bool
-) -> None:
+def _judge(sweep: Sweep, backend: str, options: BackendOptions, folder: Path) -> None:
     if sweep.judge:
         pipeline.judge(
             folder,
@@ -113,7 +109,6 @@ def _judge(
             kind=sweep.judge_kind,
             backend=backend,
             options=options,
-            quiet=quiet,
         )
 
 

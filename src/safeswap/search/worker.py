@@ -3,6 +3,7 @@ the report that the last worker makes."""
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,12 +31,13 @@ from safeswap.search.scoring import CandidateScorer, JudgeConfig
 from safeswap.search.search_config import Search
 from safeswap.search.selection import Choice, choose, mark
 from safeswap.search.space import template_of
-from safeswap.search.sweep import Say, Swept, report_on_test
+from safeswap.search.sweep import Swept, report_on_test
 from safeswap.search.sweep_config import GridCell
 
 if TYPE_CHECKING:
     from safeswap.search.study import SearchStudy
 
+_log = logging.getLogger("safeswap.search")
 _TABLE, _MEASURED = "table", "measured"
 
 
@@ -81,10 +83,9 @@ class LanguageSearch:
         language: str,
         results: Path,
         judges: JudgeConfig,
-        say: Say,
     ) -> None:
         self.ask, self.profile, self.language = ask, profile, language
-        self.results, self.judges, self.say = results, judges, say
+        self.results, self.judges = results, judges
         self.space = search.space
         self.template = template_of(profile, language)
         self.sweep = replace(search.sweep, cells=self._fitting(search))
@@ -107,7 +108,7 @@ class LanguageSearch:
             except PlanError as error:
                 if search.asked_for:
                     raise
-                self.say(f"{self.language}: {cell.name} is left out of the start: {error}")
+                _log.info(f"{self.language}: {cell.name} is left out of the start: {error}")
             else:
                 cells.append(cell)
         return tuple(cells)
@@ -141,7 +142,7 @@ class LanguageSearch:
             self.measuring.close()
         tally = self.study.tally()
         if tally.complete < trials:
-            self.say(
+            _log.info(
                 f"{self.language}: {tally.complete} of {trials} trials done, {tally.running} still "
                 "with other workers; the last of them reports. If one of them died, give the "
                 "command again."
@@ -161,13 +162,13 @@ class LanguageSearch:
         done = self.study.tally().complete
         count = len(self.space.parameters(tuple(self.template.units)))
         begun = f", {done} done" if done else ""
-        self.say(
+        _log.info(
             f"{self.language}: {trials} trials{begun}, {count} weights by {self.space.group}, "
             f"{len(self.fixed)} models and tables to start from"
         )
         lacking = [OBJECTIVES[kind] for kind in OBJECTIVES if kind not in self.objectives]
         if lacking:
-            self.say(f"{self.language}: not an objective, the suite lacks it: {listed(lacking)}")
+            _log.info(f"{self.language}: not an objective, the suite lacks it: {listed(lacking)}")
 
     # Measuring ----------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class LanguageSearch:
     def _measure_fixed(self, worker: str) -> None:
         todo = [d for d in self.fixed if f"{_TABLE}:{d}" not in self.study.noted()]
         random.Random(worker).shuffle(todo)  # workers side by side begin at different ends
-        with items_bar(f"{self.language}: start", len(todo), self.ask.quiet) as advance:
+        with items_bar(f"{self.language}: start", len(todo)) as advance:
             for digest in todo:
                 if f"{_TABLE}:{digest}" not in self.study.noted():
                     one = self.measuring.measure(self.fixed[digest])
@@ -200,7 +201,7 @@ class LanguageSearch:
     def _run_trials(self, total: int) -> None:
         ranges = dict.fromkeys(self.space.parameters(tuple(self.template.units)), self.space.steps)
         told = self.study.tally().complete
-        with items_bar(f"{self.language}: trials", max(0, total - told), self.ask.quiet) as advance:
+        with items_bar(f"{self.language}: trials", max(0, total - told)) as advance:
             while (now := self.study.tally()).complete < total:
                 advance(now.complete - told)
                 told = now.complete
@@ -258,7 +259,7 @@ class LanguageSearch:
         plans = {one.name: plan for one, plan in everything.values()}
         folder = self._save_front(found, plans)
         choice = self._choose([one for one, _ in everything.values()])
-        self.say(f"{self.language}: chosen {choice.name or 'nothing'}: {choice.why}")
+        _log.info(f"{self.language}: chosen {choice.name or 'nothing'}: {choice.why}")
         candidates = list(self.fixed.values())
         path: Path | None = None
         if choice.name:
@@ -300,7 +301,7 @@ class LanguageSearch:
     def _warn_of_second_look(self, path: Path, plan: Plan) -> None:
         """A choice that follows an earlier one was made with the test figures at hand."""
         if path.exists() and table_digest(Plan.load(path)) != table_digest(plan):
-            self.say(
+            _log.warning(
                 f"{self.language}: another table was chosen and reported here before. The test "
                 "questions have been looked at; fix --trials before the first look."
             )

@@ -11,6 +11,7 @@ from safeswap.tables.html import as_html, html_table
 from safeswap.tables.latex import as_latex
 from safeswap.tables.markdown import as_markdown
 from safeswap.tables.model import MISSING, Cell, Column, Row, Table, plain
+from safeswap.tables.records import as_records
 from safeswap.tables.reports import write_reports
 from safeswap.tables.spreadsheet import as_csv, spreadsheet_plain, spreadsheet_safe, storable
 from safeswap.tables.terminal import as_rich, as_text, print_tables, split_columns
@@ -33,6 +34,7 @@ __all__ = [
     "as_html",
     "as_latex",
     "as_markdown",
+    "as_records",
     "as_rich",
     "as_text",
     "html_table",

@@ -125,7 +125,7 @@ def make_suite(
     """
     wanted = tuple(dict.fromkeys(languages))
     if not wanted:
-        raise EvaluationError("no language is given: add --languages, such as --languages sw,te.")
+        raise EvaluationError("no language is given: add --only, such as --only sw,te.")
     for code in wanted:
         if not _NAME.fullmatch(code) or code == "all":
             raise EvaluationError(

@@ -134,13 +134,15 @@ def _read_key(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
         key = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EvaluationError(
-            f"the key {path} cannot be read ({error.strerror}); `safeswap annotate` wrote it with "
-            "the sheet: put it beside the sheet under this name"
+            f"the key {path} cannot be read ({error.strerror}); `safeswap label sample` wrote it "
+            "with the sheet: put it beside the sheet under this name"
         ) from error
     except ValueError as error:
         raise EvaluationError(f"the key {path} is not JSON: {error}") from error
     if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:
-        raise EvaluationError(f"{path} is not a key written by this version of safeswap annotate")
+        raise EvaluationError(
+            f"{path} is not a key written by this version of safeswap label sample"
+        )
     fields = {"key", "arm", "benchmark", "language", "verdict", "stratum", "digest"}
     try:
         rows: dict[str, dict[str, str]] = key["rows"]

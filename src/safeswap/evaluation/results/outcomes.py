@@ -181,7 +181,7 @@ def _refuse_seen(
     raise EvaluationError(
         f"{listed(list(seen))}: chosen by figures on questions that these results hold "
         f"({', '.join(_seen(settings, first))}), so the results are no test. Evaluate on the "
-        f"other questions: --split {rest} into another --results folder; or see these as what "
+        f"other questions: --split {rest} into another --out folder; or see these as what "
         "they are: --dev."
     )
 

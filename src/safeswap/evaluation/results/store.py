@@ -145,7 +145,7 @@ def _locked(path: Path) -> FileIO:
         except OSError as error:
             file.close()
             raise EvaluationError(
-                f"{path}: another safeswap is writing to it. Wait for it, or use other --results."
+                f"{path}: another safeswap is writing to it. Wait for it, or use another --out."
             ) from error
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -298,7 +298,7 @@ def start_results(folder: str | Path, settings: Mapping[str, Any], arms: Iterabl
             return _start(path, {**settings, "arms": list(arms)})
     except OSError as error:
         raise EvaluationError(
-            f"{path}: results cannot be stored there ({error.strerror}). Give --results a folder "
+            f"{path}: results cannot be stored there ({error.strerror}). Give --out a folder "
             "that can be written."
         ) from error
 
@@ -308,7 +308,7 @@ def _start(path: Path, settings: Mapping[str, Any]) -> Results:
         # A process that was killed may have left the half-written settings.
         if any(found.name != f"{SETTINGS}.part" for found in path.iterdir()):
             raise EvaluationError(
-                f"{path}: holds other files and no {SETTINGS}. Give --results an empty folder."
+                f"{path}: holds other files and no {SETTINGS}. Give --out an empty folder."
             )
         write_json(path / SETTINGS, settings)
         return Results(path)
@@ -362,7 +362,7 @@ def _refuse_difference(key: str, one: Any, other: Any, name: str, other_name: st
     raise EvaluationError(
         f"{name} and {other_name} have different settings: {key} is {one!r} in the former and "
         f"{other!r} in the latter. Results of different settings must not stand in one table: use "
-        "the same settings, or another --results folder."
+        "the same settings, or another --out folder."
     )
 
 
