@@ -27,13 +27,13 @@ from safeswap.io.workers import progress_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
-from safeswap.merge.run import Draw, Merged, Tell, measure, say_nothing
+from safeswap.merge.run import Draw, Merged, Tell, family_of, measure, say_nothing
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
 from safeswap.report.figure_process import FigureProcess, can_draw
-from safeswap.roles import BASE, SAFETY
+from safeswap.roles import BASE
 
 
 def _refuse_twice(family: Family) -> None:
@@ -149,7 +149,7 @@ def merge_plans(
     >>> merged.folder.name, (merged.folder / "safeswap.json").exists()
     ('out', True)
     """
-    family = _family_of(plans)
+    family = family_of(plans)
     return run_merge(
         family,
         plans,
@@ -162,21 +162,6 @@ def merge_plans(
         quiet=quiet,
         tell=tell,
     )
-
-
-def _family_of(plans: Sequence[Plan]) -> Family:
-    if not plans:
-        raise PlanError("no plan is given.")
-    first = plans[0].inputs
-    languages: dict[str, str | Path] = {}
-    for plan in plans:
-        for role in (BASE, SAFETY):
-            if plan.inputs[role].source != first[role].source:
-                raise PlanError(f"the plans have different {role} checkpoints; merge them apart.")
-        if plan.language in languages:
-            raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
-        languages[plan.language] = plan.inputs[plan.language].source
-    return open_family(first[BASE].source, first[SAFETY].source, languages)
 
 
 def swap(

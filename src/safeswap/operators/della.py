@@ -17,12 +17,13 @@ from safeswap.operators.base import (
     Parameter,
     TensorContext,
     Value,
+    add,
     task_vectors,
 )
 from safeswap.operators.kernels.random_masks import draw, kept
 from safeswap.operators.kernels.sign_election import elect
 from safeswap.operators.kernels.topk import magnitudes
-from safeswap.operators.ties import NORMALIZE, add
+from safeswap.operators.ties import NORMALIZE
 
 
 class Della(Operator):

@@ -14,6 +14,7 @@ from safeswap.operators.base import (
     Operator,
     Parameter,
     TensorContext,
+    add,
     task_vectors,
 )
 from safeswap.operators.kernels import topk
@@ -78,11 +79,3 @@ class Ties(Operator):
         for vector, least in zip(vectors, state or (), strict=False):
             np.multiply(vector, magnitudes(vector) >= least, out=vector)
         return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
-
-
-def add(base: Numbers, joined: Numbers, task: TensorContext) -> Numbers:
-    """``base + λ · joined``, in `joined`'s place."""
-    scale = task.settings.get("scale", 1.0)
-    if scale != 1.0:
-        np.multiply(joined, joined.dtype.type(scale), out=joined)
-    return np.add(base, joined, out=joined)

@@ -13,9 +13,10 @@ from safeswap import selectors
 from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.errors import PlanError, nearest
+from safeswap.io.files import save_text
 from safeswap.io.yamlfile import read_yaml
 from safeswap.operators import Operation, place_operation, read_operation
-from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators
+from safeswap.plan.table import PlannedInput, PlannedUnit, PlanTable, check_operators
 from safeswap.roles import BASE, RESERVED, SAFETY
 
 FORMAT = "safeswap-plan/1"
@@ -31,40 +32,59 @@ _HEAD = """\
 # shares and difference say what led to the weights; they decide nothing."""
 
 
-def as_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values, in the order of its file."""
-    inputs = {
-        role: {"source": given.source} | ({"digest": given.digest} if given.digest else {})
-        for role, given in plan.inputs.items()
-    }
-    units = {unit: _row(row) for unit, row in plan.units.items()}
-    content = {"format": FORMAT, "selector": dict(plan.selector), "operator": plan.operator.plain}
-    content |= {"donor": plan.donor}
-    content |= {"profile": plan.profile} if plan.profile else {}
-    content |= {"chosen": dict(plan.chosen)} if plan.chosen else {}
-    return content | {"inputs": inputs, "units": units}
+class Plan(PlanTable):
+    """A table of units × experts that is kept as a file; its fields are those of `PlanTable`."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain values, in the order of its file."""
+        inputs = {
+            role: {"source": given.source} | ({"digest": given.digest} if given.digest else {})
+            for role, given in self.inputs.items()
+        }
+        units = {unit: _row(row) for unit, row in self.units.items()}
+        content: dict[str, Any] = {"format": FORMAT, "selector": dict(self.selector)}
+        content |= {"operator": self.operator.plain, "donor": self.donor}
+        content |= {"profile": self.profile} if self.profile else {}
+        content |= {"chosen": dict(self.chosen)} if self.chosen else {}
+        return content | {"inputs": inputs, "units": units}
 
-def text_of(plan: Plan) -> str:
-    """The plan as YAML: one line per unit."""
-    content = as_dict(plan)
-    units = content.pop("units")
-    head = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
-    width = max(len(unit) for unit in units) + 2
-    lines = [f"  {unit + ':':{width}}{_inline(row)}" for unit, row in units.items()]
-    return "\n".join([_HEAD, head.rstrip(), "units:", *lines, ""])
+    def text(self) -> str:
+        """The plan as YAML: one line per unit."""
+        content = self.as_dict()
+        units = content.pop("units")
+        head = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+        width = max(len(unit) for unit in units) + 2
+        lines = [f"  {unit + ':':{width}}{_inline(row)}" for unit, row in units.items()]
+        return "\n".join([_HEAD, head.rstrip(), "units:", *lines, ""])
 
+    def save(self, path: Path) -> None:
+        """Write the plan as YAML.
 
-def load(path: Path) -> Plan:
-    """Read a plan's file and check every key and number of it.
+        Raises:
+            OutputError: the place cannot be written, or is full; an older file is left as it was.
+        """
+        save_text(path, self.text())
 
-    Relative paths in operators' settings count from the file's folder.
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan and check every key and number of it.
 
-    Raises:
-        PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
-    """
-    plan, folder = plan_of(read_yaml(path), str(path)), Path(path).parent
-    return plan.with_operations(lambda operation: place_operation(operation, folder))
+        Relative paths in operators' settings count from the file's folder.
+
+        Raises:
+            PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
+        """
+        plan, folder = cls.from_dict(read_yaml(path), str(path)), Path(path).parent
+        return plan.with_operations(lambda operation: place_operation(operation, folder))
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> Plan:
+        """Build a plan from plain values; ``where`` names them in messages.
+
+        Raises:
+            PlanError: as :func:`load`.
+        """
+        return _plan_of(content, where)
 
 
 def _row(row: PlannedUnit) -> dict[str, Any]:
@@ -83,12 +103,7 @@ def _inline(row: Mapping[str, Any]) -> str:
     return text.strip()
 
 
-def plan_of(content: Any, where: str) -> Plan:
-    """A plan from plain values; ``where`` names them in messages.
-
-    Raises:
-        PlanError: as :func:`load`.
-    """
+def _plan_of(content: Any, where: str) -> Plan:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise PlanError(f"{where}: is not a {FORMAT} file. Make one with safeswap plan.")
     _known(content, _KEYS, where)

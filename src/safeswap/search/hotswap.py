@@ -25,6 +25,7 @@ from safeswap.io.files import opened, read_into
 from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
 from safeswap.merge.chunks import Chunk, Scratch, chunk_bytes, make_scratch
 from safeswap.merge.prepare import MergeJob, prepare
+from safeswap.merge.run import family_of, merge
 from safeswap.merge.stream import measure_joins, single_threaded
 from safeswap.operators import TensorOp, linear
 from safeswap.plan import Plan
@@ -137,10 +138,8 @@ class ReloadedModel:
     @contextmanager
     def answering(self, plan: Plan) -> Iterator[Backend]:
         """The merged checkpoint, loaded; it is gone afterwards."""
-        from safeswap.api import merge_plans
-
         with TemporaryDirectory(prefix="safeswap-candidate-", dir=self.scratch) as folder:
-            (merged,) = merge_plans([plan], Path(folder) / "merged", figure=False)
+            (merged,) = merge(family_of([plan]), [plan], Path(folder) / "merged")
             responder = open_backend(str(merged.folder), self.backend, self.options)
             try:
                 yield responder
