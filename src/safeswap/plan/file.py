@@ -14,7 +14,7 @@ from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.errors import PlanError, nearest
 from safeswap.io.files import save_text
-from safeswap.io.yamlfile import read_yaml
+from safeswap.io.yamlfile import check_keys, read_yaml
 from safeswap.operators import Operation, place_operation, read_operation
 from safeswap.plan.table import PlannedInput, PlannedUnit, PlanTable, check_operators
 from safeswap.roles import BASE, RESERVED, SAFETY
@@ -106,7 +106,7 @@ def _inline(row: Mapping[str, Any]) -> str:
 def _plan_of(content: Any, where: str) -> Plan:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise PlanError(f"{where}: is not a {FORMAT} file. Make one with safeswap plan.")
-    _known(content, _KEYS, where)
+    check_keys(content, _KEYS, where)
     for key in ("inputs", "units"):
         if not isinstance(content.get(key), dict) or not content[key]:
             raise PlanError(f"{where}: {key} is missing or not a table.")
@@ -128,7 +128,7 @@ def _plan_of(content: Any, where: str) -> Plan:
     method = selectors.registered().get(str(selector.get("name")))
     if method is not None:  # one's own, registered elsewhere, says what it likes
         names = (parameter.name for parameter in method.parameters)
-        _known(selector, ("name", *names), f"{where}: selector")
+        check_keys(selector, ("name", *names), f"{where}: selector")
     chosen = _chosen(content.get("chosen", {}), f"{where}: chosen")
     plan = Plan(inputs, units, donor, selector, operator, profile, chosen)
     check_operators(plan, where)
@@ -140,7 +140,7 @@ def _chosen(given: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(given, dict):
         raise PlanError(f"{where}: is a table of split and cells, as a sweep writes it.")
-    _known(given, _CHOSEN_KEYS, where)
+    check_keys(given, _CHOSEN_KEYS, where)
     split, cells = given.get("split"), given.get("cells")
     whole = isinstance(split, dict) and set(split) == {"part", "fraction", "seed"}
     if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
@@ -163,16 +163,10 @@ def _check_names(units: Mapping[str, Any], where: str) -> None:
             raise PlanError(f"{where}: {unit!r} is not a unit{near}") from None
 
 
-def _known(content: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in content:
-        if key not in known:
-            raise PlanError(f"{where}: unknown key {key!r}{nearest(key, known)}")
-
-
 def _input(role: str, given: Any, where: str) -> PlannedInput:
     if not isinstance(given, dict) or not isinstance(given.get("source"), str):
         raise PlanError(f"{where}: input {role} needs a source (a folder or hub id).")
-    _known(given, ("source", "digest"), f"{where}: input {role}")
+    check_keys(given, ("source", "digest"), f"{where}: input {role}")
     if not isinstance(given.get("digest", ""), str):
         raise PlanError(f"{where}: input {role}: digest must be text.")
     return PlannedInput(given["source"], given.get("digest", ""))
@@ -180,7 +174,7 @@ def _input(role: str, given: Any, where: str) -> PlannedInput:
 
 def _unit(row: Any, experts: tuple[str, ...], where: str) -> PlannedUnit:
     if isinstance(row, dict):
-        _known(row, _UNIT_KEYS, where)
+        check_keys(row, _UNIT_KEYS, where)
     if not isinstance(row, dict) or not isinstance(row.get("weights"), dict):
         raise PlanError(f"{where}: needs weights, e.g. {{weights: {{{experts[0]}: 1}}}}.")
     weights = dict.fromkeys(experts, 0.0)
