@@ -181,11 +181,6 @@ class Operator:
     reads_all: bool = False
     reads_base: bool = True
 
-    @property
-    def seeded(self) -> bool:
-        """Whether it draws random numbers."""
-        return any(parameter is SEED for parameter in self.parameters)
-
     def resolve_settings(self, given: Mapping[str, Any], where: str) -> dict[str, Value]:
         """Every parameter's value: those given, checked, and the defaults of the others.
 

@@ -98,13 +98,6 @@ class Backend(Protocol):
         ...
 
 
-def has_chat_template(source: str) -> bool:
-    """Whether a checkpoint's tokenizer has a chat template (hf and vllm)."""
-    from transformers import AutoTokenizer
-
-    return bool(getattr(AutoTokenizer.from_pretrained(source), "chat_template", None))
-
-
 def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
     """Load a model, or reach the server that has it.
 
