@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity lint bench clean
+.PHONY: demo test parity lint layers bench clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -15,10 +15,14 @@ test: .venv-test/ready
 parity: .venv-test/ready .venv-mergekit/ready
 	SAFESWAP_MERGEKIT=$(CURDIR)/.venv-mergekit/bin/python .venv-test/bin/python -m pytest tests/interchange tests/operators/test_mergekit.py
 
-lint: .venv-test/ready
+lint: .venv-test/ready layers
 	.venv-test/bin/ruff check src tests benchmarks research
 	.venv-test/bin/ruff format --check src tests benchmarks research
 	.venv-test/bin/mypy
+
+# what may import what: the contracts in pyproject.toml
+layers: .venv-test/ready
+	.venv-test/bin/lint-imports
 
 bench: .venv-demo/ready
 	.venv-demo/bin/python benchmarks/merge.py --sizes

@@ -57,13 +57,13 @@ from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
-from safeswap.merge.run import Draw, Merged, measure
+from safeswap.merge.run import Draw, Merged, family_of, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
 from safeswap.report.figure_process import FigureProcess, can_draw
-from safeswap.roles import BASE, SAFETY
+from safeswap.roles import BASE
 
 if TYPE_CHECKING:
     from safeswap.calibration.run import calibrate
@@ -181,7 +181,7 @@ def merge_plans(
     >>> merged.folder.name, (merged.folder / "safeswap.json").exists()
     ('out', True)
     """
-    family = _family_of(plans)
+    family = family_of(plans)
     return run_merge(
         family,
         plans,
@@ -192,21 +192,6 @@ def merge_plans(
         workers=workers,
         draw=_noted(family, figure),
     )
-
-
-def _family_of(plans: Sequence[Plan]) -> Family:
-    if not plans:
-        raise PlanError("no plan is given.")
-    first = plans[0].inputs
-    languages: dict[str, str | Path] = {}
-    for plan in plans:
-        for role in (BASE, SAFETY):
-            if plan.inputs[role].source != first[role].source:
-                raise PlanError(f"the plans have different {role} checkpoints; merge them apart.")
-        if plan.language in languages:
-            raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
-        languages[plan.language] = plan.inputs[plan.language].source
-    return open_family(first[BASE].source, first[SAFETY].source, languages)
 
 
 def merge(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -34,15 +33,6 @@ def test_counts_add_up() -> None:
     assert whole == figures.answers_right.n == figures.harmless_refused.n
     assert 0 < kinds["procedure (held out)"].n < kinds["procedure"].n
     assert figures.harmful_refused.n + whole == len(exam(WORLD, "qac"))
-
-
-def test_responses_are_written_with_their_verdicts(tmp_path: Path) -> None:
-    questions = exam(WORLD, "qaa")[:5]
-    measured = judge(WORLD, ((q, q.answer) for q in questions))
-    measured.write_responses(tmp_path / "responses.jsonl")
-    rows = [json.loads(line) for line in (tmp_path / "responses.jsonl").read_text().splitlines()]
-    assert [row["response"] for row in rows] == [q.answer for q in questions]
-    assert all(row["right"] and not row["refused"] for row in rows)
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from safeswap.cli import main
 from safeswap.errors import PlanError
 from safeswap.interchange import Imported, from_mergekit
+from safeswap.interchange.config import read_config
 from tiny import make_trio
 
 
@@ -293,3 +294,11 @@ def test_the_verb_says_what_is_wrong(models: dict[str, str], tmp_path: Path) -> 
     missing = str(tmp_path / "none.yml")
     assert "cannot be read" in fails(missing, *options, "--language", f"sw={models['sw']}")
     assert "must be NAME=MODEL, e.g. sw=" in fails(missing, *options, "--language", models["sw"])
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    """PyYAML takes the latter of the two, without a word."""
+    path = tmp_path / "config.yml"
+    path.write_text("merge_method: linear\nmerge_method: ties\n")
+    with pytest.raises(PlanError, match=r"line 2, column 1: the key 'merge_method' is given twice"):
+        read_config(path)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_formulas import joined, make
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from safeswap.errors import CheckpointError, PlanError
 from safeswap.operators import (
@@ -286,9 +287,12 @@ def test_a_recipe_says_what_it_reads() -> None:
 
 
 def test_factorizations_use_one_thread() -> None:
-    from safeswap.operators.kernels import factorize
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-    library = factorize._openblas()
-    assert library is not None, "numpy's wheels carry OpenBLAS"
-    with one_blas_thread():
-        assert library[0]() == 1
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        assert before, "numpy's wheels carry OpenBLAS"
+        with one_blas_thread():
+            assert set(threads()) == {1}
+        assert threads() == before

@@ -242,12 +242,11 @@ def test_a_plan_that_cannot_be_saved_leaves_the_old_one(
     place = tmp_path / "saved.yaml"
     place.write_text("edited by hand")
 
-    def full(self: Path, text: str, **how: str) -> None:
-        self.touch()
+    def full(self: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "replace", full)
         with pytest.raises(OutputError, match=r"saved\.yaml: writing failed.*Free some space"):
             plan.save(place)
     assert place.read_text() == "edited by hand"

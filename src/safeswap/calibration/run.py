@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -32,6 +31,7 @@ from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
 from safeswap.io.files import fsync, write_at
+from safeswap.io.locks import HeldError, take_lock
 from safeswap.io.progress import bytes_bar, items_bar
 from safeswap.operators.gram_store import (
     MANIFEST,
@@ -181,7 +181,12 @@ def _taken(out: Path) -> Iterator[None]:
     """The folder, ours alone until the end."""
     try:
         if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
-            known = {_LOCK, *(p.name for p in out.glob(".*.partial")), f".{MANIFEST}.new"}
+            known = {
+                _LOCK,
+                *(p.name for p in out.glob(".*.partial")),
+                f".{MANIFEST}.new",
+                f".{MANIFEST}.part",
+            }
             if {path.name for path in out.iterdir()} - known:
                 raise OutputError(f"{out}: exists and holds no {MANIFEST}. Choose another -o.")
         out.mkdir(parents=True, exist_ok=True)
@@ -193,8 +198,8 @@ def _taken(out: Path) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            take_lock(lock, out / _LOCK, OutputError, wait=False)
+        except HeldError:
             raise OutputError(
                 f"{out}: another safeswap is writing it. Wait for it, or choose another -o."
             ) from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.reader import StoredTensor, Tensor
+from safeswap.checkpoint.refusals import refuse_packed, refuse_quantized
 from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.torch_bin import read_torch_file
 from safeswap.errors import CheckpointError, listed
@@ -16,17 +17,6 @@ from safeswap.errors import CheckpointError, listed
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 _HEADS = ("lm_head.weight", "embed_out.weight")
-_QUANTIZED = ("quantization_config", "compression_config", "quantization")
-_PACKED: tuple[str, ...] = (
-    ".qweight",
-    ".qzeros",
-    ".scales",
-    ".g_idx",
-    ".absmax",
-    ".quant_map",
-    ".weight_scale",
-)
-_PACKED += (".weight_scale_inv", ".SCB", ".weight_format", ".input_scale", ".weight_packed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +98,7 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
     _refuse_adapter(folder)
     _refuse_gguf(folder)
     config = read_json(folder / "config.json")
-    _refuse_quantized(folder, config)
+    refuse_quantized(folder, config)
     files = tuple(_weight_file(path) for path in _weight_paths(folder))
     tensors: dict[str, StoredTensor] = {}
     for file in files:
@@ -120,7 +110,7 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
                 )
             tensors[tensor.name] = tensor
     _check_index(folder, files, tensors)
-    _refuse_packed(folder, tensors)
+    refuse_packed(tensors)
     return Checkpoint(source, config, files, tensors)
 
 
@@ -242,29 +232,3 @@ def _refuse_gguf(folder: Path) -> None:
             f"{found[0]}: is GGUF, a format for running models, mostly quantized. Use the "
             "transformers checkpoint that it was made from."
         )
-
-
-def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    inner = config.get("text_config")
-    places = [config, inner] if isinstance(inner, Mapping) else [config]
-    found = (place.get(key) for place in places for key in _QUANTIZED)
-    quantization = next((value for value in found if value), None)
-    if quantization:
-        method = "unnamed"
-        if isinstance(quantization, Mapping):
-            method = str(quantization.get("quant_method") or "unnamed")
-        raise CheckpointError(
-            f"{folder / 'config.json'}: the checkpoint is quantized ({method}), and task vectors "
-            "of quantized weights mean nothing. Use the 16-bit original."
-        )
-
-
-def _refuse_packed(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    for tensor in tensors.values():
-        packed_dtype = tensor.dtype.numpy is None
-        packed_matrix = tensor.dtype.name in ("U8", "I8", "I32") and tensor.name.endswith(".weight")
-        if packed_dtype or packed_matrix or tensor.name.endswith(_PACKED):
-            raise CheckpointError(
-                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype}) holds quantized weights "
-                "or their scales (bitsandbytes, GPTQ, AWQ or fp8). Use the 16-bit original."
-            )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from safeswap.errors import CheckpointError
+from safeswap.errors import CheckpointError, ConfigError
 from safeswap.io.files import refuse_pointer
+from safeswap.io.jsonfile import LARGE, load_json
 
 _SMALL_FILES = (
     "*.json",
@@ -165,7 +165,9 @@ def read_json(path: Path) -> dict[str, object]:
     """
     refuse_pointer(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # vocabularies hold any character; configurations of some models hold Infinity
+        names = not path.name.startswith(("tokenizer", "vocab"))
+        content = load_json(path, LARGE, constants=True, names=names)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent}: has no {path.name}. Give the folder of a transformers checkpoint."
@@ -174,8 +176,8 @@ def read_json(path: Path) -> dict[str, object]:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}). Fix its permissions, or fetch it again."
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: is not JSON ({error}). Fetch the file again.") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{error} Fetch the file again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: is not a JSON object. Fetch the file again.")
     return content

@@ -6,7 +6,6 @@ and goes on. Another job in the same place starts afresh. A lock keeps two runs 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safeswap.errors import OutputError
-from safeswap.io.files import fsync_path
+from safeswap.io.files import fsync_path, write_atomically
+from safeswap.io.locks import HeldError, take_lock
 
 _STATE = "job.json"
 _JOURNAL = "journal"
@@ -49,12 +49,15 @@ class Staging:
         except OSError as error:
             raise _not_writable(out.parent, error.strerror) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            take_lock(self._lock, self._root / _LOCK, OutputError, wait=False)
+        except HeldError:
             os.close(self._lock)
             raise OutputError(
                 f"{out}: another safeswap is writing it. Wait for it, or choose another --out."
             ) from None
+        except OutputError:
+            os.close(self._lock)
+            raise
         if not self._still_ours():
             os.close(self._lock)
             raise OutputError(
@@ -97,9 +100,7 @@ class Staging:
         return {piece[0]: piece[1] for piece in fields if len(piece) == 3}
 
     def _state(self, job: str) -> None:
-        temporary = self._root / (_STATE + ".new")
-        temporary.write_text(json.dumps({"job": job}))
-        temporary.replace(self._root / _STATE)
+        write_atomically(self._root / _STATE, json.dumps({"job": job}).encode())
 
     def note(self, piece: str, digest: str) -> None:
         """Journal a finished piece (one atomic append)."""

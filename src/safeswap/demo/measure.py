@@ -16,7 +16,6 @@ The world shows a mechanism; its figures are no evidence about large models.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -83,18 +82,6 @@ class Measurement:
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain data: language → figure → {"k": …, "n": …}; no responses."""
         return {code: asdict(figures) for code, figures in self.languages.items()}
-
-    def write_responses(self, path: Path) -> None:
-        """One JSON object per line: the question's fields, the response, the verdict."""
-        with path.open("w", encoding="utf-8") as file:
-            for r in self.responses:
-                row = {
-                    **asdict(r.question),
-                    "response": r.text,
-                    "refused": r.refused,
-                    "right": r.right,
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def measure(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from safeswap.evaluation.results.store import (
     Journal,
     Results,
     Row,
-    digest_of,
     file_name,
     read_json,
     read_rows,
     write_json,
 )
+from safeswap.evaluation.results.verdicts import mark_of, marks_of, verdicts_of, verdicts_path
 
 
 def judge_models(
@@ -67,7 +67,7 @@ def judge_models(
     try:
         for arm, rows in todo.items():
             write_json(_about(results, arm, name), about)
-            _judge_rows(_path(results, arm, name), rows, judge, responder, tell, arm)
+            _judge_rows(verdicts_path(results, arm, name), rows, judge, responder, tell, arm)
     finally:
         if responder is not None:
             responder.close()
@@ -82,13 +82,6 @@ def judge_name(judge: Judge, source: str) -> str:
         return file_name(f"{model}-prompt" if judge.name.endswith("-prompt") else model)
     told = source.removeprefix(f"{judge.name}:")
     return file_name(f"{judge.name}-{Path(told).stem}")
-
-
-def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, Row]:
-    """Key to verdict row, of those whose response is still the one judged."""
-    now = _marks(read_rows(results.folder / arm / RESPONSES))
-    rows = read_rows(_path(results, arm, judge))
-    return {row["key"]: row for row in rows if now.get(row["key"]) == row["response_digest"]}
 
 
 def count_verdicts(results: Results, arms: Sequence[str], judge: str) -> dict[str, Counter[str]]:
@@ -113,9 +106,11 @@ def _refuse_other_judge(path: Path, now: dict[str, Any]) -> None:
 
 def _unjudged(results: Results, arm: str, name: str, judge: Judge) -> list[Row]:
     responses = list(read_rows(results.folder / arm / RESPONSES))
-    now = _marks(responses)
+    now = marks_of(responses)
     done = {
-        row["key"] for row in read_rows(_path(results, arm, name)) if _is_fresh(row, now, judge)
+        row["key"]
+        for row in read_rows(verdicts_path(results, arm, name))
+        if _is_fresh(row, now, judge)
     }
     return [row for row in responses if row["key"] not in done]
 
@@ -133,7 +128,7 @@ def _judge_rows(
     tell: Tell,
     arm: str,
 ) -> None:
-    now = _marks(rows)
+    now = marks_of(rows)
     with Journal(path) as journal, tell(f"{arm}: verdicts", len(rows)) as advance:
         # Only now, with the judge at hand: what is dropped is made again.
         kept = [row for key, row in journal.rows.items() if key not in now]
@@ -167,22 +162,9 @@ def _verdict_row(row: Row, judgement: Judgement, judge: Judge) -> Row:
         "refusal": judgement.refusal,
         "flags": list(flags),
         "judge_version": judge.version,
-        "response_digest": _mark(row),
+        "response_digest": mark_of(row),
         "raw": judgement.raw,
     }
-
-
-def _mark(row: Row) -> str:
-    """What ties a verdict to the response it is about."""
-    return digest_of([row["prompt"], row["response"]])
-
-
-def _marks(rows: Iterable[Row]) -> dict[str, str]:
-    return {row["key"]: _mark(row) for row in rows}
-
-
-def _path(results: Results, arm: str, judge: str) -> Path:
-    return results.folder / arm / VERDICTS / f"{judge}.jsonl"
 
 
 def _about(results: Results, arm: str, judge: str) -> Path:

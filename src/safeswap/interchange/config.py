@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from safeswap.errors import PlanError, nearest
 from safeswap.interchange.settings import Settings
+from safeswap.io.yamlfile import check_keys, read_yaml
 
 _SUMS = ("weight", "normalize", "lambda", "density", "rescale", "int8_mask")
 METHODS = {
@@ -59,9 +58,7 @@ def read_config(path: Path) -> Config:
     """
     content = _load(path)
     where = str(path)
-    for key in content:
-        if key not in (*_KEYS, *_REST):
-            raise PlanError(f"{where}: unknown key {key!r}{nearest(str(key), (*_KEYS, *_REST))}")
+    check_keys(content, (*_KEYS, *_REST), where)
     for key, why in (
         ("modules", "a plan has one list of layers"),
         ("tokenizer", "a plan keeps every row of the embeddings as it is"),
@@ -84,12 +81,7 @@ def read_config(path: Path) -> Config:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: is not YAML ({error}).") from error
+    content = read_yaml(path, scalars="yaml-1.1")
     if not isinstance(content, dict) or "merge_method" not in content:
         raise PlanError(f"{path}: has no merge_method, so it is no mergekit configuration.")
     return content

@@ -187,23 +187,42 @@ def copy_range(
         done += len(part)
 
 
+def write_atomically(path: Path, data: bytes, *, settle: bool = False) -> None:
+    """Write a small file whole or not at all: what was there before stays until then.
+
+    Args:
+        settle: wait until it is on the disk, so that a power cut cannot take it back.
+
+    Raises:
+        OSError: the place cannot be written, or is full; nothing half-made is left.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():  # a pipe or a terminal takes it as it comes
+        target.write_bytes(data)
+        return
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as stream:
+            stream.write(data)
+            if settle:
+                stream.flush()
+                os.fsync(stream.fileno())
+        part.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
 def save_text(path: Path, text: str) -> None:
-    """Write a small file (UTF-8) whole or not at all: what was there before stays until then.
+    """As `write_atomically`, for text in UTF-8 that a user asked for.
 
     Raises:
         OutputError: the place cannot be written, or is full.
     """
-    target = path.resolve()
-    part = target.with_name(f".{target.name}.part")
     try:
-        if target.exists() and not target.is_file():  # a pipe or a terminal takes it as it comes
-            target.write_text(text, encoding="utf-8")
-            return
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
+        write_atomically(path, text.encode())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise _write_failed(path, error, resumed=False) from error
 
 
@@ -242,6 +261,8 @@ def remedy(error: OSError, *, resumed: bool = True) -> str:
         return f"Free some space and {again}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"Raise the number of files that may be open (ulimit -n), and {again}"
+    if error.errno == errno.EROFS:
+        return "The file system is read-only: choose another place, or mount it for writing."
     if error.errno == errno.EFBIG:
         return f"Check the limit on the size of files (ulimit -f), raise it, and {again}"
     return f"Check the disk and its permissions, then {again}"

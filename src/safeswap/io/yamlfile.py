@@ -1,48 +1,118 @@
-"""YAML that a person wrote, read strictly: plans, and the files of sweeps and searches."""
+"""YAML that a person wrote, read strictly; and the check of a table's keys."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from safeswap.errors import PlanError
+from safeswap.errors import ConfigError, PlanError, SafeswapError, nearest
+from safeswap.io.regular import read_regular, shortened, unfit_for_names
+
+LIMIT = 16 << 20
+"""Bytes of a file."""
+DEEPEST = 64
+"""Lists and tables inside one another."""
+Scalars = Literal["strict", "text", "yaml-1.1"]
+_TEXT = "tag:yaml.org,2002:str"
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(
+    path: Path, *, scalars: Scalars = "strict", error: type[ConfigError] = PlanError
+) -> Any:
     """Plain values from strict YAML: no key twice, ``no`` is a language, 1e-3 is a number.
 
+    Aliases, tags, deep nesting and what is no regular file are refused: a few hundred bytes of
+    aliases can stand for more than fits any memory.
+
+    Args:
+        scalars: ``strict`` as said above; ``text`` keeps every scalar as it is written (``1.0``,
+            ``2024-01-01``); ``yaml-1.1`` takes ``True``, ``yes`` and ``no`` for truth values, as
+            tools do whose files are read here.
+        error: what is raised.
+
     Raises:
-        PlanError: it cannot be read, or is not YAML.
+        ConfigError: of the class ``error``; it cannot be read, or is not YAML of this kind.
     """
+    path = Path(path)
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
+        content = read_regular(path, LIMIT).decode("utf-8")
+        return yaml.load(content, _LOADERS[scalars])
+    except OSError as failure:
+        raise error(f"{path}: cannot be read ({failure.strerror}). Check the path.") from failure
+    except ConfigError as failure:
+        raise error(str(failure)) from failure
+    except yaml.MarkedYAMLError as failure:
+        mark = failure.problem_mark
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = f"is not YAML ({error.context}: {error.problem})" if error.context else error.problem
-        raise PlanError(f"{path}{line}: {what}. Fix that line.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: is not YAML ({error}). Fix it.") from error
+        what = failure.problem or ""
+        what = f"is not YAML ({failure.context}: {what})" if failure.context else what
+        raise error(f"{path}{line}: {what}. Fix that line.") from failure
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as failure:
+        # no UTF-8, control characters, a number of too many digits, a date that is none
+        raise error(f"{path}: is not YAML ({shortened(failure)}). Fix it.") from failure
+
+
+def check_keys(
+    content: Iterable[str], known: Iterable[str], where: str, error: type[SafeswapError] = PlanError
+) -> None:
+    """Refuse a key that is not known.
+
+    Raises:
+        SafeswapError: of the class ``error``; names the nearest.
+    """
+    known = tuple(known)
+    for key in content:
+        if key not in known:
+            raise error(f"{where}: unknown key {shortened(repr(key))}{nearest(key, known)}")
+
+
+def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(None, None, problem, mark)
 
 
 class _Loader(yaml.SafeLoader):
     """Strict YAML: no duplicate keys, ``no`` is the language and not False, 1e-3 is a number."""
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if getattr(event, "anchor", None) is not None:
+            name = shortened(event.anchor)
+            raise _refused(f"the anchor or alias {name!r} is not read; write it out", mark)
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!", _TEXT):
+            raise _refused(f"the tag {shortened(tag)!r} is not read; leave it out", mark)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _refused(f"is nested deeper than {DEEPEST} levels", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and unfit_for_names(value):
+            problem = f"NUL or half a surrogate pair in {shortened(ascii(value))}"
+            raise _refused(problem, node.start_mark)
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
+            shown = shortened(repr(key))
             if not isinstance(key, str):
-                problem = f"the key {key!r} is not a name; quote it"
-                raise yaml.MarkedYAMLError(None, None, problem, key_node.start_mark)
+                raise _refused(f"the key {shown} is not a name; quote it", key_node.start_mark)
             if key in seen:
-                mark = key_node.start_mark
-                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is given twice", mark)
+                raise _refused(f"the key {shown} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -55,3 +125,20 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+class _TextLoader(_Loader):
+    """All scalars as they are written."""
+
+
+class _CommonLoader(_Loader):
+    """Scalars as PyYAML reads them."""
+
+
+_TextLoader.yaml_implicit_resolvers = {}
+_CommonLoader.yaml_implicit_resolvers = yaml.SafeLoader.yaml_implicit_resolvers
+_LOADERS: dict[Scalars, type[_Loader]] = {
+    "strict": _Loader,
+    "text": _TextLoader,
+    "yaml-1.1": _CommonLoader,
+}

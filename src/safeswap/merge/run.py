@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from safeswap.checkpoint.dtypes import output_dtype
-from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
-from safeswap.errors import CheckpointError, Interrupted, OutputError
+from safeswap.errors import CheckpointError, Interrupted, OutputError, PlanError
 from safeswap.io.files import remedy
 from safeswap.io.progress import bytes_bar
 from safeswap.merge import card, companions, manifest
@@ -28,6 +28,7 @@ from safeswap.merge.stream import measure_joins, passes_bytes
 from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import Profile, measure_family, unchanged
+from safeswap.roles import BASE, SAFETY
 
 _log = logging.getLogger("safeswap.merge")
 
@@ -69,16 +70,37 @@ def measure(family: Family, workers: int | None) -> Profile:
         return measure_family(family, workers=workers, advance=advance)
 
 
+def family_of(plans: Sequence[Plan]) -> Family:
+    """The checkpoints of plans that are carried out together, opened.
+
+    Raises:
+        PlanError: no plan, another base or safety expert in one of them, a language twice.
+        CheckpointError, FamilyError: as :func:`open_family`.
+    """
+    if not plans:
+        raise PlanError("no plan is given.")
+    first = plans[0].inputs
+    languages: dict[str, str | Path] = {}
+    for plan in plans:
+        for role in (BASE, SAFETY):
+            if plan.inputs[role].source != first[role].source:
+                raise PlanError(f"the plans have different {role} checkpoints; merge them apart.")
+        if plan.language in languages:
+            raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
+        languages[plan.language] = plan.inputs[plan.language].source
+    return open_family(first[BASE].source, first[SAFETY].source, languages)
+
+
 def merge(
     family: Family,
     plans: Sequence[Plan],
     out: str | Path,
     *,
-    profile: Profile | None,
-    dtype: str | None,
-    shard_size: str | None,
-    workers: int | None,
-    draw: Draw | None,
+    profile: Profile | None = None,
+    dtype: str | None = None,
+    shard_size: str | None = None,
+    workers: int | None = None,
+    draw: Draw | None = None,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 

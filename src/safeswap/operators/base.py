@@ -270,3 +270,11 @@ def weighted_sum(weights: Sequence[float], vectors: Sequence[Numbers]) -> Number
     for vector in vectors[1:]:
         np.add(vectors[0], vector, out=vectors[0])
     return vectors[0]
+
+
+def add(base: Numbers, joined: Numbers, task: TensorContext) -> Numbers:
+    """``base + λ · joined``, in `joined`'s place."""
+    scale = task.settings.get("scale", 1.0)
+    if scale != 1.0:
+        np.multiply(joined, joined.dtype.type(scale), out=joined)
+    return np.add(base, joined, out=joined)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from safeswap.operators.base import SCALE, SEED, Numbers, Operator, TensorContext, task_vectors
+from safeswap.operators.base import SCALE, SEED, Numbers, Operator, TensorContext, add, task_vectors
 from safeswap.operators.dare import DROP, dropped
 from safeswap.operators.kernels.sign_election import elect
 from safeswap.operators.registry import operator
-from safeswap.operators.ties import NORMALIZE, add
+from safeswap.operators.ties import NORMALIZE
 
 
 @operator

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.errors import PlanError
-from safeswap.operators.base import SCALE, SEED, Numbers, Operator, TensorContext, task_vectors
+from safeswap.operators.base import SCALE, SEED, Numbers, Operator, TensorContext, add, task_vectors
 from safeswap.operators.kernels.random_masks import draw, kept
 from safeswap.operators.kernels.sign_election import elect
 from safeswap.operators.kernels.topk import magnitudes
 from safeswap.operators.registry import operator
-from safeswap.operators.ties import NORMALIZE, add
+from safeswap.operators.ties import NORMALIZE
 from safeswap.parameters import Parameter, Value
 
 

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CalibrationError, CheckpointError, listed, nearest
+from safeswap.io.files import write_atomically
+from safeswap.io.jsonfile import LARGE, load_json
 
 FORMAT = "safeswap-grams/1"
 MANIFEST = "grams.json"
@@ -233,7 +235,7 @@ def open_grams(folder: Path) -> Grams:
 def _opened(folder: Path, mtime_ns: int, size: int) -> Grams:
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path, LARGE)
     except (OSError, ValueError) as error:
         raise CalibrationError(
             f"{path}: cannot be read ({error}). Run safeswap calibrate again into another folder."
@@ -286,6 +288,5 @@ def write_manifest(folder: Path, experts: Mapping[str, ExpertGrams], version: st
     """
     table = {role: expert.as_dict() for role, expert in experts.items()}
     content = {"format": FORMAT, "safeswap": version, "experts": table}
-    temporary = folder / f".{MANIFEST}.new"
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    temporary.replace(folder / MANIFEST)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(folder / MANIFEST, text.encode())

@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 
 from safeswap.errors import PlanError
-from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
+from safeswap.operators.base import (
+    Numbers,
+    Operator,
+    TensorContext,
+    add,
+    task_vectors,
+    weighted_sum,
+)
 from safeswap.operators.registry import operator
-from safeswap.operators.ties import add
 
 
 @operator

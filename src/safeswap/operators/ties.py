@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.operators.base import DENSITY, SCALE, Numbers, Operator, TensorContext, task_vectors
+from safeswap.operators.base import (
+    DENSITY,
+    SCALE,
+    Numbers,
+    Operator,
+    TensorContext,
+    add,
+    task_vectors,
+)
 from safeswap.operators.kernels import topk
 from safeswap.operators.kernels.sign_election import elect
 from safeswap.operators.kernels.topk import OrderStatistic, magnitudes
@@ -73,11 +81,3 @@ class Ties(Operator):
         for vector, least in zip(vectors, state or (), strict=False):
             np.multiply(vector, magnitudes(vector) >= least, out=vector)
         return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
-
-
-def add(base: Numbers, joined: Numbers, task: TensorContext) -> Numbers:
-    """``base + λ · joined``, in `joined`'s place."""
-    scale = task.settings.get("scale", 1.0)
-    if scale != 1.0:
-        np.multiply(joined, joined.dtype.type(scale), out=joined)
-    return np.add(base, joined, out=joined)

@@ -1,11 +1,11 @@
 """The plan: for every unit, the weight of each expert's task vector. To read, edit and rerun.
 
-`table` holds what a plan is, `file` how it is written and read, `fill` how a profile becomes one.
+`table` holds what a plan is, `file` how one is written and read, `fill` makes one of a profile.
 """
 
+from safeswap.plan.file import Plan
 from safeswap.plan.fill import check_options, edited_units, fill_plan
 from safeswap.plan.table import (
-    Plan,
     PlannedInput,
     PlannedUnit,
     check_operators,

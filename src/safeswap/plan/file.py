@@ -13,9 +13,10 @@ from safeswap import selectors
 from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.errors import PlanError, nearest
-from safeswap.io.yamlfile import read_yaml
+from safeswap.io.files import save_text
+from safeswap.io.yamlfile import check_keys, read_yaml
 from safeswap.operators import Operation, place_operation, read_operation
-from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators
+from safeswap.plan.table import PlannedInput, PlannedUnit, PlanTable, check_operators
 from safeswap.roles import BASE, RESERVED, SAFETY
 
 FORMAT = "safeswap-plan/1"
@@ -31,40 +32,59 @@ _HEAD = """\
 # shares and difference say what led to the weights; they decide nothing."""
 
 
-def as_dict(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values, in the order of its file."""
-    inputs = {
-        role: {"source": given.source} | ({"digest": given.digest} if given.digest else {})
-        for role, given in plan.inputs.items()
-    }
-    units = {unit: _row(row) for unit, row in plan.units.items()}
-    content = {"format": FORMAT, "selector": dict(plan.selector), "operator": plan.operator.plain}
-    content |= {"donor": plan.donor}
-    content |= {"profile": plan.profile} if plan.profile else {}
-    content |= {"chosen": dict(plan.chosen)} if plan.chosen else {}
-    return content | {"inputs": inputs, "units": units}
+class Plan(PlanTable):
+    """A table of units × experts that is kept as a file; its fields are those of `PlanTable`."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain values, in the order of its file."""
+        inputs = {
+            role: {"source": given.source} | ({"digest": given.digest} if given.digest else {})
+            for role, given in self.inputs.items()
+        }
+        units = {unit: _row(row) for unit, row in self.units.items()}
+        content: dict[str, Any] = {"format": FORMAT, "selector": dict(self.selector)}
+        content |= {"operator": self.operator.plain, "donor": self.donor}
+        content |= {"profile": self.profile} if self.profile else {}
+        content |= {"chosen": dict(self.chosen)} if self.chosen else {}
+        return content | {"inputs": inputs, "units": units}
 
-def text_of(plan: Plan) -> str:
-    """The plan as YAML: one line per unit."""
-    content = as_dict(plan)
-    units = content.pop("units")
-    head = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
-    width = max(len(unit) for unit in units) + 2
-    lines = [f"  {unit + ':':{width}}{_inline(row)}" for unit, row in units.items()]
-    return "\n".join([_HEAD, head.rstrip(), "units:", *lines, ""])
+    def text(self) -> str:
+        """The plan as YAML: one line per unit."""
+        content = self.as_dict()
+        units = content.pop("units")
+        head = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+        width = max(len(unit) for unit in units) + 2
+        lines = [f"  {unit + ':':{width}}{_inline(row)}" for unit, row in units.items()]
+        return "\n".join([_HEAD, head.rstrip(), "units:", *lines, ""])
 
+    def save(self, path: Path) -> None:
+        """Write the plan as YAML.
 
-def load(path: Path) -> Plan:
-    """Read a plan's file and check every key and number of it.
+        Raises:
+            OutputError: the place cannot be written, or is full; an older file is left as it was.
+        """
+        save_text(path, self.text())
 
-    Relative paths in operators' settings count from the file's folder.
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan and check every key and number of it.
 
-    Raises:
-        PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
-    """
-    plan, folder = plan_of(read_yaml(path), str(path)), Path(path).parent
-    return plan.with_operations(lambda operation: place_operation(operation, folder))
+        Relative paths in operators' settings count from the file's folder.
+
+        Raises:
+            PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
+        """
+        plan, folder = cls.from_dict(read_yaml(path), str(path)), Path(path).parent
+        return plan.with_operations(lambda operation: place_operation(operation, folder))
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> Plan:
+        """Build a plan from plain values; ``where`` names them in messages.
+
+        Raises:
+            PlanError: as :func:`load`.
+        """
+        return _plan_of(content, where)
 
 
 def _row(row: PlannedUnit) -> dict[str, Any]:
@@ -83,15 +103,10 @@ def _inline(row: Mapping[str, Any]) -> str:
     return text.strip()
 
 
-def plan_of(content: Any, where: str) -> Plan:
-    """A plan from plain values; ``where`` names them in messages.
-
-    Raises:
-        PlanError: as :func:`load`.
-    """
+def _plan_of(content: Any, where: str) -> Plan:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise PlanError(f"{where}: is not a {FORMAT} file. Make one with safeswap plan.")
-    _known(content, _KEYS, where)
+    check_keys(content, _KEYS, where)
     for key in ("inputs", "units"):
         if not isinstance(content.get(key), dict) or not content[key]:
             raise PlanError(f"{where}: {key} is missing or not a table.")
@@ -113,7 +128,7 @@ def plan_of(content: Any, where: str) -> Plan:
     method = selectors.registered().get(str(selector.get("name")))
     if method is not None:  # one's own, registered elsewhere, says what it likes
         names = (parameter.name for parameter in method.parameters)
-        _known(selector, ("name", *names), f"{where}: selector")
+        check_keys(selector, ("name", *names), f"{where}: selector")
     chosen = _chosen(content.get("chosen", {}), f"{where}: chosen")
     plan = Plan(inputs, units, donor, selector, operator, profile, chosen)
     check_operators(plan, where)
@@ -125,7 +140,7 @@ def _chosen(given: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(given, dict):
         raise PlanError(f"{where}: is a table of split and cells, as a sweep writes it.")
-    _known(given, _CHOSEN_KEYS, where)
+    check_keys(given, _CHOSEN_KEYS, where)
     split, cells = given.get("split"), given.get("cells")
     whole = isinstance(split, dict) and set(split) == {"part", "fraction", "seed"}
     if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
@@ -148,16 +163,10 @@ def _check_names(units: Mapping[str, Any], where: str) -> None:
             raise PlanError(f"{where}: {unit!r} is not a unit{near}") from None
 
 
-def _known(content: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in content:
-        if key not in known:
-            raise PlanError(f"{where}: unknown key {key!r}{nearest(key, known)}")
-
-
 def _input(role: str, given: Any, where: str) -> PlannedInput:
     if not isinstance(given, dict) or not isinstance(given.get("source"), str):
         raise PlanError(f"{where}: input {role} needs a source (a folder or hub id).")
-    _known(given, ("source", "digest"), f"{where}: input {role}")
+    check_keys(given, ("source", "digest"), f"{where}: input {role}")
     if not isinstance(given.get("digest", ""), str):
         raise PlanError(f"{where}: input {role}: digest must be text.")
     return PlannedInput(given["source"], given.get("digest", ""))
@@ -165,7 +174,7 @@ def _input(role: str, given: Any, where: str) -> PlannedInput:
 
 def _unit(row: Any, experts: tuple[str, ...], where: str) -> PlannedUnit:
     if isinstance(row, dict):
-        _known(row, _UNIT_KEYS, where)
+        check_keys(row, _UNIT_KEYS, where)
     if not isinstance(row, dict) or not isinstance(row.get("weights"), dict):
         raise PlanError(f"{where}: needs weights, e.g. {{weights: {{{experts[0]}: 1}}}}.")
     weights = dict.fromkeys(experts, 0.0)

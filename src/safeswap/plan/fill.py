@@ -10,10 +10,10 @@ from safeswap import selectors
 from safeswap.checkpoint.source import pinned
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import pin_operation, read_operation
+from safeswap.plan.file import Plan
 from safeswap.plan.table import (
     SEARCH,
     SELECTOR,
-    Plan,
     PlannedInput,
     PlannedUnit,
     check_operators,

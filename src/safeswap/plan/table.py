@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from safeswap.anatomy import kind_of
 from safeswap.errors import PlanError, nearest
-from safeswap.io.files import save_text
 from safeswap.operators import Operation, check_operation, pin_operation
 from safeswap.roles import BASE, SAFETY
 
@@ -61,8 +59,8 @@ class PlannedInput:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A table of units × experts with what is needed to carry it out.
+class PlanTable:
+    """A table of units × experts with what is needed to carry it out: `Plan`, but for its file.
 
     Attributes:
         inputs: role → checkpoint; roles are ``base``, ``safety`` and one language.
@@ -111,7 +109,7 @@ class Plan:
             kind[row.decision] = kind.get(row.decision, 0) + 1
         return table
 
-    def with_operations(self, change: Callable[[Operation], Operation]) -> Plan:
+    def with_operations(self, change: Callable[[Operation], Operation]) -> Self:
         """The plan with every operator in it changed."""
         units = {
             unit: row if row.operator is None else replace(row, operator=change(row.operator))
@@ -125,46 +123,11 @@ class Plan:
         own = (row.operator for row in self.units.values() if row.operator is not None)
         return (self.operator, *own)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The plan as plain values, in the order of its file."""
-        from safeswap.plan import file
 
-        return file.as_dict(self)
-
-    def text(self) -> str:
-        """The plan as YAML: one line per unit."""
-        from safeswap.plan import file
-
-        return file.text_of(self)
-
-    def save(self, path: Path) -> None:
-        """Write the plan as YAML.
-
-        Raises:
-            OutputError: the place cannot be written, or is full; an older file is left as it was.
-        """
-        save_text(path, self.text())
-
-    @classmethod
-    def load(cls, path: Path) -> Plan:
-        """Read a plan and check every key and number of it.
-
-        Raises:
-            PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
-        """
-        from safeswap.plan import file
-
-        return file.load(path)
-
-    @classmethod
-    def from_dict(cls, content: Any, where: str) -> Plan:
-        """Build a plan from plain values; ``where`` names them in messages."""
-        from safeswap.plan import file
-
-        return file.plan_of(content, where)
+AnyPlan = TypeVar("AnyPlan", bound=PlanTable)
 
 
-def check_operators(plan: Plan, where: str = "plan") -> None:
+def check_operators(plan: PlanTable, where: str = "plan") -> None:
     """Refuse operators that cannot join what the plan gives them; reads no weights.
 
     Raises:
@@ -174,7 +137,7 @@ def check_operators(plan: Plan, where: str = "plan") -> None:
         check_operation(plan.operation(unit), plan.parts(unit), f"{where}: unit {unit}")
 
 
-def pin_operators(plan: Plan, where: str = "plan") -> Plan:
+def pin_operators(plan: AnyPlan, where: str = "plan") -> AnyPlan:
     """The plan with the files that its operators read named by absolute paths and digests.
 
     Raises:
@@ -183,7 +146,7 @@ def pin_operators(plan: Plan, where: str = "plan") -> Plan:
     return plan.with_operations(lambda given: pin_operation(given, plan.experts, where))
 
 
-def check_units(plan: Plan, units: tuple[str, ...]) -> None:
+def check_units(plan: PlanTable, units: tuple[str, ...]) -> None:
     """Refuse a table that does not name exactly the model's units.
 
     Raises:

@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import ProfileError, nearest
+from safeswap.errors import ConfigError, ProfileError, nearest
 from safeswap.io.files import save_text
+from safeswap.io.jsonfile import LARGE, load_json
 from safeswap.roles import BASE, SAFETY
 
 FORMAT = "safeswap-profile/1"
@@ -132,13 +133,13 @@ class Profile:
             ProfileError: the file is missing, or not a profile of this version.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = load_json(Path(path), LARGE, constants=True)
         except OSError as error:
             raise ProfileError(
                 f"{path}: cannot be read ({error.strerror}). Check the path; safeswap profile "
                 "makes one."
             ) from error
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except ConfigError as error:
             raise ProfileError(
                 f"{path}: is not a profile ({error}). Run safeswap profile."
             ) from error

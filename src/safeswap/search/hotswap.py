@@ -24,6 +24,7 @@ from safeswap.evaluation.backends.loaded import match_parameters
 from safeswap.io.workers import default_workers, run_chunks
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import Chunk, MergeJob, prepare
+from safeswap.merge.run import family_of, merge
 from safeswap.merge.stream import measure_joins, single_threaded
 from safeswap.operators import TensorOp, linear
 from safeswap.plan import Plan
@@ -134,10 +135,8 @@ class ReloadedModel:
     @contextmanager
     def answering(self, plan: Plan) -> Iterator[Backend]:
         """The merged checkpoint, loaded; it is gone afterwards."""
-        from safeswap.api import merge_plans
-
         with TemporaryDirectory(prefix="safeswap-candidate-", dir=self.scratch) as folder:
-            (merged,) = merge_plans([plan], Path(folder) / "merged", figure=False)
+            (merged,) = merge(family_of([plan]), [plan], Path(folder) / "merged")
             responder = open_backend(str(merged.folder), self.backend, self.options)
             try:
                 yield responder

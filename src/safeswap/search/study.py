@@ -7,7 +7,6 @@ the system), else once its heartbeat in the database has stopped for a while.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import uuid
 import warnings
@@ -25,6 +24,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.io.files import remedy
+from safeswap.io.locks import HeldError, take_lock
 
 SAMPLERS = ("tpe", "nsga2")
 POPULATION = 20
@@ -291,12 +292,17 @@ def quiet_optuna() -> Iterator[None]:
 @contextmanager
 def working(folder: Path) -> Iterator[str]:
     """A name for this worker, and a file that is locked as long as it lives."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = uuid.uuid4().hex
     path = folder / name
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT)
+    except OSError as error:
+        raise EvaluationError(
+            f"{folder}: cannot be written ({error.strerror}). {remedy(error)}"
+        ) from error
+    try:
+        take_lock(handle, path, EvaluationError, wait=True)
         yield name
     finally:
         path.unlink(missing_ok=True)
@@ -304,15 +310,22 @@ def working(folder: Path) -> Iterator[str]:
 
 
 def is_gone(folder: Path, name: str) -> bool:
-    """Whether a worker died. One whose file is not here may live on another machine."""
+    """Whether a worker died. One whose file is not here may live on another machine; where the file
+    system has no locks, only its heartbeat in the database says so."""
     path = folder / name
     if not name or not path.is_file():
         return False
-    handle = os.open(path, os.O_WRONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        handle = os.open(path, os.O_WRONLY)
+    except FileNotFoundError:  # it has just finished
+        return False
+    except OSError as error:
+        raise EvaluationError(
+            f"{path}: cannot be opened ({error.strerror}). {remedy(error)}"
+        ) from error
+    try:
+        return take_lock(handle, path, EvaluationError, wait=False)
+    except HeldError:
         return False
     finally:
         os.close(handle)
-    return True

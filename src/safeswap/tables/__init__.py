@@ -5,8 +5,6 @@ A table is made of finished cells. A cell carries its text, the figures behind i
 without a value shows "n/a" and says why. Equal notes share one number and are printed below.
 """
 
-from collections.abc import Callable
-
 from safeswap.tables.html import as_html, html_table
 from safeswap.tables.latex import as_latex
 from safeswap.tables.markdown import as_markdown
@@ -16,15 +14,7 @@ from safeswap.tables.reports import write_reports
 from safeswap.tables.spreadsheet import as_csv, spreadsheet_plain, spreadsheet_safe, storable
 from safeswap.tables.terminal import as_rich, as_text, print_tables, split_columns
 
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "markdown": as_markdown,
-    "csv": as_csv,
-    "latex": as_latex,
-    "html": as_html,
-}
-
 __all__ = [
-    "FORMATS",
     "MISSING",
     "Cell",
     "Column",

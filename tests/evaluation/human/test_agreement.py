@@ -25,7 +25,7 @@ from safeswap.evaluation.human import (
 )
 from safeswap.evaluation.stats import Rate, wilson
 from safeswap.report.agreement import agreement_tables, render, render_confusion, render_rates
-from safeswap.tables import FORMATS, Cell, as_rich
+from safeswap.tables import Cell, as_csv, as_html, as_latex, as_markdown, as_rich
 
 XSTEST = Path(__file__).parents[4] / "shared/data/xstest/xstest_v2_human_and_judge_labels.csv"
 HEAD = "model,id,human,judge\n"
@@ -295,7 +295,7 @@ def test_the_tables_hold_the_figures() -> None:
         ["0", "20", "5", "1"],
         ["1", "10", "15", "0"],
     ]
-    for form in FORMATS.values():
+    for form in (as_markdown, as_csv, as_latex, as_html):
         assert all("κ" in form(table) or "kappa" in form(table) for table in [render(found)])
 
 

@@ -45,13 +45,6 @@ register(
 )
 
 
-def has_chat_template(source: str) -> bool:
-    """Whether a checkpoint's tokenizer has a chat template (hf and vllm)."""
-    from transformers import AutoTokenizer
-
-    return bool(getattr(AutoTokenizer.from_pretrained(source), "chat_template", None))
-
-
 __all__ = [
     "BACKENDS",
     "APIOptions",
@@ -65,7 +58,6 @@ __all__ = [
     "TemplateOptions",
     "VLLMOptions",
     "find_backend",
-    "has_chat_template",
     "lazy",
     "open_backend",
     "refuse_foreign_options",

@@ -26,9 +26,6 @@ GIVE_UP_AFTER = 3
 """Chats in a row that may fail, after all their retries, before the rest are not even asked."""
 REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
 """What a server says of this very request, such as that its prompt is too long."""
-LONGEST = 131072
-"""Tokens of a prompt that lm-eval does not cut, where neither server nor tokenizer names a limit:
-what is too long the server refuses, which is better than an answer to half a question."""
 
 
 class MalformedReplyError(Exception):

@@ -14,8 +14,7 @@ from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import TemplateOptions
-from safeswap.evaluation.backends.api import LONGEST
-from safeswap.evaluation.backends.encoding import load_tokenizer
+from safeswap.evaluation.backends.encoding import LONGEST, load_tokenizer
 
 
 class Completions(LocalCompletionsAPI):  # type: ignore[misc]

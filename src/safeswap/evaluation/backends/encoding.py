@@ -8,6 +8,10 @@ from typing import Any
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Chat, TemplateOptions
 
+LONGEST = 131072
+"""Tokens of a prompt that lm-eval does not cut, where neither server nor tokenizer names a limit:
+what is too long the server refuses, which is better than an answer to half a question."""
+
 
 def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """The checkpoint's tokenizer, padding on the left, with the chosen chat template.

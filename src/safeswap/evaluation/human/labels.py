@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from safeswap.evaluation.human.agreement import Agreement, compare_labels
 from safeswap.evaluation.human.label_sheet import read_sheet
 from safeswap.evaluation.human.sampling import KEY_FORMAT, LABELS, digest, key_of
 from safeswap.evaluation.stats import LEVEL
+from safeswap.io.jsonfile import load_json
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _joined(hidden: Mapping[str, str], label: str) -> Annotation:
 
 def _read_key(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))
+        key = load_json(path, constants=True)
     except OSError as error:
         raise EvaluationError(
             f"the key {path} cannot be read ({error.strerror}); `safeswap label sample` wrote it "

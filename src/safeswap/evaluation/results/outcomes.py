@@ -17,7 +17,6 @@ from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.benchmarks.splits import seen_cells, split_of
 from safeswap.evaluation.benchmarks.suites import Measures
 from safeswap.evaluation.judges import counts_unsafe
-from safeswap.evaluation.judging import verdicts_of
 from safeswap.evaluation.results.store import (
     RESPONSES,
     SCORES,
@@ -28,6 +27,7 @@ from safeswap.evaluation.results.store import (
     open_results,
     read_rows,
 )
+from safeswap.evaluation.results.verdicts import verdicts_of
 
 POOLED = "all"
 """The name of a benchmark's column over all its languages."""

@@ -17,7 +17,6 @@ off when the file is opened to go on.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -32,6 +31,9 @@ from typing import Any
 from blake3 import blake3
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.io.files import write_atomically
+from safeswap.io.jsonfile import LARGE, load_json
+from safeswap.io.locks import HeldError, take_lock
 
 SETTINGS = "settings.json"
 MODEL = "model.json"
@@ -111,7 +113,11 @@ class Journal:
         except OSError as error:
             raise _unwritable(part, error) from error
         # Locked before it has the name: no other process gets in between.
-        replacement = _locked(part)
+        try:
+            replacement = _locked(part)
+        except EvaluationError:
+            part.unlink(missing_ok=True)
+            raise
         part.replace(self.path)
         self._file.close()
         self._file, self.rows = replacement, kept
@@ -141,12 +147,15 @@ def _locked(path: Path) -> FileIO:
         except OSError as error:
             raise _unwritable(path, error) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            take_lock(file.fileno(), path, EvaluationError, wait=False)
+        except HeldError as error:
             file.close()
             raise EvaluationError(
                 f"{path}: another safeswap is writing to it. Wait for it, or use another --out."
             ) from error
+        except EvaluationError:
+            file.close()
+            raise
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
@@ -212,11 +221,10 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         EvaluationError: the disk does not take it.
     """
-    part = path.with_name(path.name + ".part")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_atomically(path, text.encode())
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -228,7 +236,7 @@ def read_json(path: Path) -> dict[str, Any]:
         EvaluationError: it is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = load_json(path, LARGE, constants=True, names=False)
     except FileNotFoundError as error:
         raise EvaluationError(f"{path}: is missing. Is this a results folder?") from error
     except (OSError, ValueError) as error:
@@ -306,7 +314,9 @@ def start_results(folder: str | Path, settings: Mapping[str, Any], arms: Iterabl
 def _start(path: Path, settings: Mapping[str, Any]) -> Results:
     if not (path / SETTINGS).is_file():
         # A process that was killed may have left the half-written settings.
-        if any(found.name != f"{SETTINGS}.part" for found in path.iterdir()):
+        if any(
+            found.name not in (f"{SETTINGS}.part", f".{SETTINGS}.part") for found in path.iterdir()
+        ):
             raise EvaluationError(
                 f"{path}: holds other files and no {SETTINGS}. Give --out an empty folder."
             )
@@ -322,9 +332,12 @@ def _start(path: Path, settings: Mapping[str, Any]) -> Results:
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Hold a folder among processes: models may be evaluated side by side into one folder."""
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        take_lock(handle, folder, EvaluationError, wait=True)
         yield
     finally:
         os.close(handle)

@@ -7,17 +7,22 @@ and biases are not factorized: they get the mean of the task vectors, as in the 
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
+from safeswap.operators.base import (
+    Numbers,
+    Operator,
+    TensorContext,
+    add,
+    task_vectors,
+    weighted_sum,
+)
 from safeswap.operators.kernels.inner_products import parts
-from safeswap.operators.ties import add
 
 
 class MatrixOperator(Operator):
@@ -69,28 +74,7 @@ def nearest_orthogonal(matrix: Numbers) -> Numbers:
 def one_blas_thread() -> Iterator[None]:
     """Let BLAS use one thread: the workers are ours, and sums must not depend on their number.
 
-    It works for the OpenBLAS of numpy's wheels; with another BLAS set its number of threads by hand
-    (e.g. ``MKL_NUM_THREADS=1``), or the last digits may differ between machines.
+    For every BLAS that is loaded (OpenBLAS, MKL, BLIS, Accelerate apart), for the whole process.
     """
-    library = _openblas()
-    before = library[0]() if library else None
-    if library:
-        library[1](1)
-    try:
+    with threadpool_limits(limits=1, user_api="blas"):
         yield
-    finally:
-        if library and before is not None:
-            library[1](before)
-
-
-def _openblas() -> tuple[Any, Any] | None:
-    # numpy's own module: the symbols of the BLAS that it was linked with are found through it
-    module = importlib.import_module("numpy._core._multiarray_umath")
-    loaded = ctypes.CDLL(str(module.__file__))
-    for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
-        try:
-            get = getattr(loaded, f"{prefix}openblas_get_num_threads{suffix}")
-            return get, getattr(loaded, f"{prefix}openblas_set_num_threads{suffix}")
-        except AttributeError:
-            continue
-    return None

@@ -1,0 +1,50 @@
+"""Small files from anywhere, read whole: regular files only, and none larger than was expected."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from safeswap.errors import ConfigError
+
+SHOWN = 80
+"""Characters of somebody else's text that a message repeats."""
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """All bytes of a file.
+
+    Args:
+        limit: bytes that it may have at most; more are not read.
+
+    Raises:
+        OSError: as the system says; the caller knows what to do about it.
+        ConfigError: it is a pipe or device, or too large.
+    """
+    # Without blocking: opening a pipe would wait for whoever writes into it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as stream:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(21, "Is a directory", str(path))
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{path}: is a pipe or device. Give a regular file.")
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ConfigError(
+            f"{path}: is larger than {limit} bytes, too large for a file of its kind. Is it the "
+            "right file?"
+        )
+    return data
+
+
+def shortened(value: object) -> str:
+    """Somebody else's text for a message: what matters of it stands at its beginning."""
+    text = str(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def unfit_for_names(text: str) -> bool:
+    """Whether it holds NUL or half a surrogate pair: no file and no terminal takes such names."""
+    return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
