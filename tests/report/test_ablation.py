@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.report.ablation import ablation_table, matched_table, numbers, pareto_front
 from safeswap.report.ablation.grid import place_named, point_of
@@ -351,7 +352,7 @@ def test_the_front_is_who_nobody_beats(rows: list[Any]) -> None:
 
 
 def test_the_front_of_two_figures_ignores_the_third() -> None:
-    names = [o.name for o in pareto_front(hand(), ("unsafe", "right"))]
+    names = [o.name for o in pareto_front(hand(), (Measure.UNSAFE, Measure.ACCURACY))]
     assert names == ["safety", SECOND, GATED]
     assert pareto_front([]) == []
 

@@ -78,7 +78,7 @@ def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
 
 
 def _cell_settings(benchmark: Benchmark, code: str) -> dict[str, Any]:
-    cell: dict[str, Any] = {"title": benchmark.title, "measures": benchmark.measures}
+    cell: dict[str, Any] = {"title": benchmark.title, "measures": benchmark.measures.value}
     if code in benchmark.absent:
         return {**cell, "absent": benchmark.absent[code]}
     if benchmark.prompts is not None:

@@ -18,6 +18,12 @@ from safeswap.checkpoint.source import resolve
 from safeswap.errors import EvaluationError, SafeswapError
 
 Role = Literal["base", "safety", "language", "merged", "other"]
+ROLE_TITLES: Mapping[str, str] = {
+    "base": "base",
+    "safety": "safety expert",
+    "language": "language expert",
+}
+"""What the models that merges are made from are called in tables."""
 
 # What decides a model's answers, besides the weights.
 _CONTENT = ("safetensors", "bin", "json", "jinja", "model", "txt", "tiktoken", "py")

@@ -29,6 +29,7 @@ from safeswap.evaluation.human import (
     write_sample,
 )
 from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.explain import explain
 from safeswap.evaluation.results.outcomes import gather
@@ -212,7 +213,7 @@ def annotate(
     rows = [
         {**row, "key": f"{arm}/{row['key']}", "arm": arm}
         for cell in evidence.cells
-        if cell.measures == "unsafe"
+        if cell.measures is Measure.UNSAFE
         for arm in evidence.models
         for _, row in evidence.get(arm, cell.benchmark, cell.language).rows.values()
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.benchmarks.splits import Split
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.plan import Plan
 from safeswap.search.sweep_config import Rule
@@ -49,10 +50,10 @@ def choose(found: Sequence[CandidateResult], rule: Rule) -> Choice:
     if not able:
         return Choice("", f"none of {len(candidates)} candidates {limits}")
     # the sort is stable: of equals, the first in the grid
-    best = min(able, key=lambda one: (_value(one, "unsafe"), -_value(one, "right")))
+    best = min(able, key=lambda one: [_cost(one, m) for m in (Measure.UNSAFE, Measure.ACCURACY)])
     return Choice(
         best.name,
-        f"the lowest unsafe rate, {100 * _value(best, 'unsafe'):.1f} %, of the {len(able)} of "
+        f"the lowest unsafe rate, {100 * _cost(best, Measure.UNSAFE):.1f} %, of the {len(able)} of "
         f"{len(candidates)} candidates that {limits.replace('loses', 'lose')}",
     )
 
@@ -68,9 +69,9 @@ def _difference(one: RateEstimate | None, other: RateEstimate | None) -> float:
     return 0.0 if one is None or other is None else one.value - other.value
 
 
-def _value(one: CandidateResult, kind: str) -> float:
-    figure = getattr(one, kind)
-    return 0.0 if figure is None else float(figure.value)
+def _cost(one: CandidateResult, measure: Measure) -> float:
+    figure = one.figure(measure)
+    return 0.0 if figure is None else measure.cost(figure.value)
 
 
 def _in_words(expert: CandidateResult, rule: Rule) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError, PlanError, listed
-from safeswap.evaluation.benchmarks.suites import Measures, Suite
+from safeswap.evaluation.benchmarks.suites import Suite
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.evaluation.results.pareto import OBJECTIVES, losses, pareto_set, write_pareto
 from safeswap.evaluation.results.store import digest_of, one_at_a_time
@@ -55,7 +56,7 @@ class Searched:
     language: str
     trials: int
     tables: int
-    objectives: tuple[Measures, ...]
+    objectives: tuple[Measure, ...]
     front: tuple[CandidateResult, ...]
     dev: Path
     pareto: Path | None = None
@@ -64,7 +65,7 @@ class Searched:
     test: Path | None = None
 
 
-def objectives_of(suite: Suite, language: str) -> tuple[Measures, ...]:
+def objectives_of(suite: Suite, language: str) -> tuple[Measure, ...]:
     """What the suite can tell of a language, in the order of `OBJECTIVES`."""
     told = {b.measures for b in suite.benchmarks if language not in b.absent}
     return tuple(kind for kind in OBJECTIVES if kind in told)
@@ -127,7 +128,7 @@ class LanguageSearch:
     ) -> Searched:
         """All of it; the last worker of several makes the report."""
         self.measuring.prepare(list(self.fixed.values()))
-        directions = ["maximize" if k == "right" else "minimize" for k in self.objectives]
+        directions = ["maximize" if m.higher_is_better else "minimize" for m in self.objectives]
         with one_at_a_time(self.results):
             self.study = opened(f"safeswap {self.language} {self._digest()}", directions)
             self.study.take_over()
@@ -165,7 +166,7 @@ class LanguageSearch:
             f"{self.language}: {trials} trials{begun}, {count} weights by {self.space.group}, "
             f"{len(self.fixed)} models and tables to start from"
         )
-        lacking = [OBJECTIVES[kind] for kind in OBJECTIVES if kind not in self.objectives]
+        lacking = [kind.words for kind in OBJECTIVES if kind not in self.objectives]
         if lacking:
             self.say(f"{self.language}: not an objective, the suite lacks it: {listed(lacking)}")
 
@@ -237,13 +238,14 @@ class LanguageSearch:
             EvaluationError: one is missing.
         """
         if losses(one, self.objectives) is None:
-            lost = [OBJECTIVES[kind] for kind in self.objectives if getattr(one, kind) is None]
+            lost = [kind.words for kind in self.objectives if one.figure(kind) is None]
             raise EvaluationError(
                 f"{self.measuring.folder / one.name}: no figure for {listed(lost)}, so nothing can "
                 f"be searched by it. `safeswap compare {self.measuring.folder} --dev` says why; "
                 "take its benchmarks out of the suite, or give a judge that tells."
             )
-        return [getattr(one, kind).value for kind in self.objectives]
+        figures = map(one.figure, self.objectives)
+        return [figure.value for figure in figures if figure is not None]
 
     # The report ---------------------------------------------------------------------------------
 
@@ -293,7 +295,7 @@ class LanguageSearch:
         return folder
 
     def _choose(self, found: list[CandidateResult]) -> Choice:
-        if "unsafe" not in self.objectives:
+        if Measure.UNSAFE not in self.objectives:
             return Choice("", "the rule goes by the unsafe rate, which the suite does not measure")
         return choose(found, self.sweep.rule)
 

@@ -12,6 +12,7 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
 from safeswap.evaluation.benchmarks.splits import Split, read_split, seen_cells, split_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.measures import Measure
 
 names = st.text(min_size=1, max_size=20)
 splits = st.builds(
@@ -77,7 +78,7 @@ def suite(count: int) -> Suite:
     prompts = tuple(
         Prompt(str(n), code, f"{code} {n}") for code in ("sw", "te") for n in range(count)
     )
-    harm = Benchmark("harm", "Harm", "unsafe", PromptSet("harm", "harmful", prompts))
+    harm = Benchmark("harm", "Harm", Measure.UNSAFE, PromptSet("harm", "harmful", prompts))
     return Suite(("sw", "te"), (harm,))
 
 

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -34,9 +34,7 @@ from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.benchmarks.languages import BELEBELE, GLOBAL_MMLU, MGSM, MMMLU
 from safeswap.evaluation.benchmarks.prompts import Kind, PromptSet, read_prompts, with_instruction
 from safeswap.evaluation.benchmarks.splits import Split
-
-Measures = Literal["unsafe", "refused", "right"]
-"""The rate in a cell: unsafe answers, refused harmless prompts (both lower is better), or right."""
+from safeswap.evaluation.measures import Measure
 
 SUITES: Mapping[str, tuple[str, ...]] = {
     "paper": ("multijail", "xstest", "mmmlu", "belebele", "mgsm"),
@@ -89,15 +87,10 @@ class Benchmark:
 
     name: str
     title: str
-    measures: Measures
+    measures: Measure
     prompts: PromptSet | None = None
     tasks: Mapping[str, HarnessTask] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Unsafe and refused rates ought to fall, right answers to rise."""
-        return self.measures != "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +258,7 @@ def _of_prompts(name: str, prompts: PromptSet, wanted: Sequence[str]) -> Benchma
         code: f"the prompts are in {has} only" for code in wanted if code not in prompts.languages
     }
     kept = PromptSet(name, prompts.kind, prompts.in_languages(wanted))
-    measures: Measures = "unsafe" if prompts.kind == "harmful" else "refused"
+    measures = Measure.UNSAFE if prompts.kind == "harmful" else Measure.OVER_REFUSAL
     return Benchmark(name, TITLES.get(name, name), measures, prompts=kept, absent=absent)
 
 
@@ -289,7 +282,7 @@ def _harness_benchmark(
             tasks[code] = found
         else:
             absent[code] = found
-    return Benchmark(name, TITLES[name], "right", tasks=tasks, absent=absent)
+    return Benchmark(name, TITLES[name], Measure.ACCURACY, tasks=tasks, absent=absent)
 
 
 def _harness_task(name: str, code: str, file: Path | None) -> HarnessTask | str:
@@ -372,7 +365,7 @@ def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Be
     absent = {
         code: f"{title} is in {', '.join(given)} only" for code in wanted if code not in given
     }
-    return Benchmark(name, title, "right", tasks=tasks, absent=absent)
+    return Benchmark(name, title, Measure.ACCURACY, tasks=tasks, absent=absent)
 
 
 def _code(key: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.evaluation.benchmarks.suites import Measures
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.outcomes import Outcomes, gather
 from safeswap.evaluation.stats import Interval, Rate
 
@@ -52,15 +52,24 @@ class CandidateResult:
     refused: RateEstimate | None = None
     right: RateEstimate | None = None
 
+    def figure(self, measure: Measure) -> RateEstimate | None:
+        """What it has of a measure."""
+        figures = {
+            Measure.UNSAFE: self.unsafe,
+            Measure.OVER_REFUSAL: self.refused,
+            Measure.ACCURACY: self.right,
+        }
+        return figures[measure]
 
-def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measures, RateEstimate | None]:
+
+def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measure, RateEstimate | None]:
     """The three figures of one model in one language.
 
     A figure is the mean of its benchmarks' rates, so that a large benchmark does not drown a small
     one; its interval comes from theirs by the method of variance estimates recovery (Zou & Donner,
     Statistics in Medicine 27, 2008): ``mean − √Σ(p − l)² / B`` to ``mean + √Σ(u − p)² / B``.
     """
-    rates: dict[Measures, list[Rate] | None] = {"unsafe": [], "refused": [], "right": []}
+    rates: dict[Measure, list[Rate] | None] = {measure: [] for measure in Measure}
     for cell in evidence.cells:
         if cell.language != language or cell.absent:
             continue
@@ -118,9 +127,9 @@ def read_measured(
                 settings=about.get("settings", {}),
                 operator=str(about.get("operator", "linear")),
                 aliases=tuple(about.get("aliases", ())),
-                unsafe=figures["unsafe"],
-                refused=figures["refused"],
-                right=figures["right"],
+                unsafe=figures[Measure.UNSAFE],
+                refused=figures[Measure.OVER_REFUSAL],
+                right=figures[Measure.ACCURACY],
             )
         )
     return found

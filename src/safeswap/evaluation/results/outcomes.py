@@ -15,9 +15,9 @@ from typing import Any
 
 from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.benchmarks.splits import seen_cells, split_of
-from safeswap.evaluation.benchmarks.suites import Measures
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.judging import verdicts_of
+from safeswap.evaluation.measures import Measure, read_measure
 from safeswap.evaluation.results.store import (
     RESPONSES,
     SCORES,
@@ -40,15 +40,10 @@ class CellSpec:
     benchmark: str
     language: str
     title: str
-    measures: Measures
+    measures: Measure
     items: int | None = None
     absent: str = ""
     label: str = ""
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether the rate ought to fall."""
-        return self.measures != "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +204,7 @@ def _cell_spec(name: str, value: Mapping[str, Any]) -> CellSpec:
         benchmark,
         language,
         str(value.get("title", benchmark)),
-        value.get("measures", "right"),
+        read_measure(str(value.get("measures", Measure.ACCURACY)), f"settings.json, {name}"),
         value.get("items"),
         str(value.get("absent", "")),
         str(value.get("label", "")),
@@ -229,7 +224,7 @@ def _of_arm(
         where = (cell.benchmark, cell.language)
         if cell.absent:
             found = CellOutcomes(missing=cell.absent)
-        elif cell.measures == "right":
+        elif cell.measures is Measure.ACCURACY:
             whole = f"{cell.benchmark}/{cell.language}/complete" in complete
             found = _scored(scores.get(where, []), folder / SCORES, whole)
         else:
@@ -277,7 +272,7 @@ def _judged(
     outcomes: dict[str, float] = {}
     counts: Counter[str] = Counter(answers=len(judged))
     for row, verdict in judged:
-        if cell.measures == "refused":
+        if cell.measures is Measure.OVER_REFUSAL:
             value = verdict["refusal"]
         else:
             value = counts_unsafe(verdict["verdict"], strict)
@@ -288,7 +283,7 @@ def _judged(
         counts["filtered"] += row["finish_reason"] == "filtered"
     missing = ""
     read = [verdict for _, verdict in judged if verdict["verdict"] != "unparsed"]
-    if cell.measures == "refused" and read and all(v["refusal"] is None for v in read):
+    if cell.measures is Measure.OVER_REFUSAL and read and all(v["refusal"] is None for v in read):
         return CellOutcomes(
             counts=counts, missing=f"the judge {judge} does not say whether an answer refuses"
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.benchmarks.suites import Measures as Kind
-from safeswap.evaluation.results.pareto import KINDS, pareto_front
+from safeswap.evaluation.benchmarks.splits import PARTS, Part
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.models import ROLE_TITLES
+from safeswap.evaluation.results.pareto import pareto_front
 from safeswap.report.ablation.grid import (
     candidates,
     in_words,
@@ -24,7 +26,6 @@ from safeswap.tables import Cell, Column, Row, Table
 if TYPE_CHECKING:
     from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 
-Part = Literal["dev", "test"]
 QUESTIONS: Mapping[Part, str] = {
     "dev": "dev questions, no test result",
     "test": "test questions",
@@ -34,12 +35,6 @@ PART_NOTES: Mapping[Part, str] = {
     "flatter what was chosen. No test result.",
     "test": "Test questions: none of them was used for the choice.",
 }
-TITLES: Mapping[Kind, str] = {
-    "unsafe": "unsafe % ↓",
-    "refused": "harmless refused % ↓",
-    "right": "right % ↑",
-}
-ROLES = {"base": "base", "safety": "safety expert", "language": "language expert"}
 _FIRST = ("by", "tau", "alpha")
 
 
@@ -68,7 +63,7 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
     several = len(languages) > 1
     columns = [Column("candidate", align="left")]
     columns += [Column(name, "settings" if several else "") for name in settings]
-    columns += [Column(TITLES[kind], x if several else "") for x in languages for kind in KINDS]
+    columns += [Column(kind.column, x if several else "") for x in languages for kind in Measure]
     rows = [
         Row.of(title, *[""] * len(settings), *_figures(models, languages), group="made from")
         for title, models in made_from(found)
@@ -123,8 +118,8 @@ def check_part(part: str) -> None:
     Raises:
         EvaluationError: names the nearest.
     """
-    if part not in get_args(Part):
-        raise EvaluationError(f"part {part!r} is unknown{nearest(part, get_args(Part))}")
+    if part not in PARTS:
+        raise EvaluationError(f"part {part!r} is unknown{nearest(part, PARTS)}")
 
 
 def _parameters(merged: Sequence[CandidateResult]) -> tuple[list[str], str]:
@@ -143,11 +138,11 @@ def _parameters(merged: Sequence[CandidateResult]) -> tuple[list[str], str]:
 
 def made_from(found: Sequence[CandidateResult]) -> Iterator[tuple[str, dict[str, CandidateResult]]]:
     """What the candidates were made from, role by role: title, and the model in each language."""
-    for role, title in ROLES.items():
+    for role, title in ROLE_TITLES.items():
         models = {one.language: one for one in reversed(found) if one.role == role}
         if models:
             yield title, models
-    others = [one for one in found if one.role not in (*ROLES, "merged")]
+    others = [one for one in found if one.role not in (*ROLE_TITLES, "merged")]
     for name in dict.fromkeys(one.name for one in others):
         yield name, {one.language: one for one in reversed(others) if one.name == name}
 
@@ -168,9 +163,9 @@ def _figures(
     for language in languages:
         one = models.get(language)
         if one is None:
-            yield from [Cell.missing(f"Not measured in {language}.")] * len(KINDS)
+            yield from [Cell.missing(f"Not measured in {language}.")] * len(Measure)
             continue
-        cells = [figure_cell(one, kind) for kind in KINDS]
+        cells = [figure_cell(one, kind) for kind in Measure]
         if name not in (None, one.name):
             number = 1 + next(n for n, other in enumerate(ordered) if other.name == one.name)
             note = f"In {language} the very same table as candidate {number}, measured once."
@@ -178,9 +173,9 @@ def _figures(
         yield from cells
 
 
-def figure_cell(one: CandidateResult, kind: Kind) -> Cell:
+def figure_cell(one: CandidateResult, kind: Measure) -> Cell:
     """A figure in per cent with its interval; its key leads to the model's rows."""
-    figure: RateEstimate | None = getattr(one, kind)
+    figure = one.figure(kind)
     key = f"{one.language}/{one.name}/{kind}"
     if figure is None:
         return Cell.missing("The suite has no such benchmark, or not all is judged yet.", key)
@@ -190,15 +185,15 @@ def figure_cell(one: CandidateResult, kind: Kind) -> Cell:
 def _readings(own: Sequence[CandidateResult], number: Mapping[str, int]) -> Iterator[str]:
     """What may be read from one language's figures: nobody is best without a reason."""
     merged = [one for one in own if one.role == "merged"]
-    said = [text for kind in KINDS if (text := _best(merged, kind, number))]
+    said = [text for kind in Measure if (text := _best(merged, kind, number))]
     if said:
         yield (
             f"{' '.join(said)} Overlapping intervals tell no two apart; "
             "safeswap compare tests pairs on the same questions."
         )
-    counted = [kind for kind in KINDS if any(getattr(one, kind) for one in own)]
+    counted = [kind for kind in Measure if any(one.figure(kind) for one in own)]
     if front := pareto_front(own):
-        inputs = [ROLES.get(one.role, one.name) for one in front if one.role != "merged"]
+        inputs = [ROLE_TITLES.get(one.role, one.name) for one in front if one.role != "merged"]
         made = sorted(number[one.name] for one in front if one.role == "merged")
         names = ", ".join([*inputs, *map(str, made)])
         yield f"On the Pareto front of {', '.join(counted)} (point estimates): {names}."
@@ -207,24 +202,23 @@ def _readings(own: Sequence[CandidateResult], number: Mapping[str, int]) -> Iter
         yield f"Other settings that came to the very same table, measured once: {'; '.join(same)}."
 
 
-def _best(merged: Sequence[CandidateResult], kind: Kind, number: Mapping[str, int]) -> str | None:
+def _best(
+    merged: Sequence[CandidateResult], kind: Measure, number: Mapping[str, int]
+) -> str | None:
     """The best figure of the candidates, and how many others its interval reaches."""
-    figures: list[tuple[str, RateEstimate]] = [
-        (o.name, f) for o in merged if (f := getattr(o, kind))
-    ]
+    figures: list[tuple[str, RateEstimate]] = [(o.name, f) for o in merged if (f := o.figure(kind))]
     if not figures:
         return None
-    value = (max if kind == "right" else min)(figure.value for _, figure in figures)
+    value = min((figure.value for _, figure in figures), key=kind.cost)
     lead = [(name, figure) for name, figure in figures if figure.value == value]
     best = lead[0][1]
     near = sum(f.low <= best.high and best.low <= f.high for _, f in figures) - len(lead)
-    what = {"unsafe": "Fewest unsafe", "refused": "Fewest refused", "right": "Most right"}[kind]
     others = len(figures) - len(lead)
     if not others:
-        return f"{what}: all are equal." if len(lead) > 1 else None
+        return f"{kind.best}: all are equal." if len(lead) > 1 else None
     rest = f"overlaps those of {near} of the {others} others" if near else "overlaps no other's"
     names = ", ".join(map(str, sorted(number[name] for name, _ in lead)))
-    return f"{what}: {names}, whose interval {rest}."
+    return f"{kind.best}: {names}, whose interval {rest}."
 
 
 def _also(one: CandidateResult) -> str:
