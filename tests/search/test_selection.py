@@ -12,7 +12,7 @@ from safeswap.errors import EvaluationError, PlanError
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.plan import Plan, PlannedInput, PlannedUnit
-from safeswap.search.selection import choose, mark
+from safeswap.search.selection import choose, record_choice
 from safeswap.search.sweep_config import Rule
 
 
@@ -94,7 +94,7 @@ def plan() -> Plan:
 
 
 def test_a_plan_keeps_on_what_it_was_chosen(tmp_path: Path) -> None:
-    marked = mark(plan(), Split("dev", 0.25, 3), ["harm/sw", "sums/sw"])
+    marked = record_choice(plan(), Split("dev", 0.25, 3), ["harm/sw", "sums/sw"])
     marked.save(tmp_path / "plan.yaml")
     read = Plan.load(tmp_path / "plan.yaml")
     assert read.chosen == {

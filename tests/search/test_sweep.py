@@ -22,6 +22,7 @@ from safeswap.demo import models_folder
 from safeswap.demo.suite import write_suite
 from safeswap.errors import EvaluationError
 from safeswap.evaluation import pipeline
+from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.candidates import read_measured
 from safeswap.evaluation.results.store import read_json, read_rows
 from safeswap.plan import Plan
@@ -87,7 +88,10 @@ def test_cells_of_one_table_are_asked_once(swept: Path) -> None:
         "share-difference+tau-9",
         "gated+gamma-1",
     }
-    assert found["share-difference+tau-9"].aliases == ("share-difference+tau-10",)
+    (alias,) = found["share-difference+tau-9"].aliases
+    assert alias == Alias(
+        "share-difference+tau-10", CandidateRecord("share-difference", {"tau": 10})
+    )
     assert found["gated+gamma-1"].settings == {"gamma": 1}
     assert (found["qab"].role, found["base"].role, found["safety"].role) == (
         "language",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from safeswap.checkpoint.source import resolve
 from safeswap.errors import EvaluationError, SafeswapError
+from safeswap.evaluation.records import Alias, CandidateRecord
 
 Role = Literal["base", "safety", "language", "merged", "other"]
 ROLE_TITLES: Mapping[str, str] = {
@@ -45,6 +46,7 @@ class EvaluatedModel:
         language: of a language expert and of a merge with one, as the merge's manifest names it.
         chosen: for a merge that was picked by its figures, on which questions (`Plan.chosen`).
         candidate: for one that lives in memory only, how it was made.
+        aliases: for such a one, other cells of its grid that came to the very same table.
     """
 
     name: str
@@ -55,13 +57,19 @@ class EvaluatedModel:
     reference: str = ""
     language: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    candidate: Mapping[str, Any] = field(default_factory=dict)
+    candidate: CandidateRecord | None = None
+    aliases: tuple[Alias, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for model.json."""
-        plain = asdict(self)
-        optional = ("language", "chosen", "candidate")
-        return {key: value for key, value in plain.items() if value or key not in optional}
+        names = ("name", "source", "location", "digest", "role", "reference")
+        plain: dict[str, Any] = {name: getattr(self, name) for name in names}
+        plain |= {"language": self.language} if self.language else {}
+        plain |= {"chosen": dict(self.chosen)} if self.chosen else {}
+        if self.candidate is not None:
+            aliases = [alias.as_dict() for alias in self.aliases]
+            plain["candidate"] = {**self.candidate.as_dict(), "aliases": aliases}
+        return plain
 
 
 def name_models(

@@ -85,7 +85,7 @@ class CandidateRunner:
         """
         suite = self.sweep.suites[language].on(self.sweep.dev.of(part))
         donor = self.family.members[language].folder
-        arms = [replace(one.arm, location=str(donor)) for one in candidates]
+        arms = [replace(one.model, location=str(donor)) for one in candidates]
         generate.templates_agree(arms[:1], self.backend, self.options)
         settings = generate.settings_of(suite, self.generation)
         store = start_results(folder, settings, [arm.name for arm in arms])

@@ -142,4 +142,4 @@ class CandidateScorer:
 
     def _located(self, one: Candidate) -> EvaluatedModel:
         donor = self.ask.family.members[self.language].folder
-        return replace(one.arm, location=str(donor))
+        return replace(one.model, location=str(donor))

@@ -86,7 +86,7 @@ def _in_words(expert: CandidateResult, rule: Rule) -> str:
     return f"{said} (against {expert.name}, dev questions)" if parts else said
 
 
-def mark(plan: Plan, dev: Split, cells: Sequence[str]) -> Plan:
+def record_choice(plan: Plan, dev: Split, cells: Sequence[str]) -> Plan:
     """The plan with the questions on which it was chosen, which are no test of it.
 
     Args:

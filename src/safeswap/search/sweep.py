@@ -23,19 +23,19 @@ from safeswap.checkpoint.family import open_family
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.records import CandidateRecord
 from safeswap.evaluation.results.candidates import read_measured
 from safeswap.plan import fill_plan
 from safeswap.profile import Profile
 from safeswap.search.candidates import (
     Candidate,
-    candidate_arm,
+    candidate_model,
     cells_of,
-    describe,
     grid_candidates,
     table_digest,
 )
 from safeswap.search.runner import CandidateRunner, check_backend, load_profile
-from safeswap.search.selection import Choice, choose, mark
+from safeswap.search.selection import Choice, choose, record_choice
 from safeswap.search.sweep_config import Sweep
 
 PAPER = "paper"
@@ -120,8 +120,8 @@ def _judge(
 def _save_plans(candidates: Sequence[Candidate], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in candidates:
-        if one.arm.role == "merged":
-            one.plan.save(folder / f"{one.arm.name}.yaml")
+        if one.model.role == "merged":
+            one.plan.save(folder / f"{one.model.name}.yaml")
 
 
 def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], results: Path) -> Swept:
@@ -129,9 +129,9 @@ def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], result
     choice = choose(read_measured(dev, language), sweep.rule)
     if not choice.name:
         return Swept(language, dev, None, choice, None)
-    plan = next(one.plan for one in candidates if one.arm.name == choice.name)
+    plan = next(one.plan for one in candidates if one.model.name == choice.name)
     path = results / f"chosen-{language}.yaml"
-    mark(plan, sweep.dev, cells_of(sweep.suites[language], language)).save(path)
+    record_choice(plan, sweep.dev, cells_of(sweep.suites[language], language)).save(path)
     return Swept(language, dev, results / "test" / language, choice, path)
 
 
@@ -144,12 +144,12 @@ def report_on_test(
 ) -> Swept:
     """The test side: the models it was all made from, the paper's rule, and what was chosen."""
     paper = fill_plan(profile, one.language)
-    about = describe("share-difference", {}, paper.operator)
-    shown = [c for c in candidates if c.arm.role != "merged"]
+    about = CandidateRecord("share-difference", {}, paper.operator)
+    shown = [c for c in candidates if c.model.role != "merged"]
     shown.append(
-        Candidate(candidate_arm(PAPER, one.language, table_digest(paper), about, {}), paper)
+        Candidate(candidate_model(PAPER, one.language, table_digest(paper), about, {}), paper)
     )
-    shown += [c for c in candidates if c.arm.name == one.choice.name]
+    shown += [c for c in candidates if c.model.name == one.choice.name]
     folder = results / "test" / one.language
     ask.answer(one.language, "test", shown, folder)
     return replace(one, test=folder)

@@ -4,15 +4,16 @@ the report that the last worker makes."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError, PlanError, listed
 from safeswap.evaluation.benchmarks.suites import Suite
 from safeswap.evaluation.measures import Measure
-from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
+from safeswap.evaluation.records import CandidateRecord
+from safeswap.evaluation.results.candidates import CandidateResult
 from safeswap.evaluation.results.pareto import OBJECTIVES, losses, pareto_set, write_pareto
 from safeswap.evaluation.results.store import digest_of, one_at_a_time
 from safeswap.io.progress import items_bar
@@ -20,16 +21,15 @@ from safeswap.plan import Plan
 from safeswap.profile import Profile
 from safeswap.search.candidates import (
     Candidate,
-    candidate_arm,
+    candidate_model,
     cells_of,
-    describe,
     grid_candidates,
     table_digest,
 )
 from safeswap.search.runner import CandidateRunner
 from safeswap.search.scoring import CandidateScorer, JudgeConfig
 from safeswap.search.search_config import Search
-from safeswap.search.selection import Choice, choose, mark
+from safeswap.search.selection import Choice, choose, record_choice
 from safeswap.search.space import template_of
 from safeswap.search.sweep import Say, Swept, report_on_test
 from safeswap.search.sweep_config import GridCell
@@ -117,7 +117,7 @@ class LanguageSearch:
         """Digest → model or closed-form table that is measured whatever is proposed."""
         found: dict[str, Candidate] = {}
         for one in grid_candidates(self.sweep, self.profile, self.language):
-            found.setdefault(one.arm.digest, one)
+            found.setdefault(one.model.digest, one)
         return found
 
     def run(
@@ -133,7 +133,7 @@ class LanguageSearch:
             self.study = opened(f"safeswap {self.language} {self._digest()}", directions)
             self.study.take_over()
             for one in self.fixed.values():
-                self.study.queue(self.space.nearest(one.plan), one.arm.name)
+                self.study.queue(self.space.nearest(one.plan), one.model.name)
         self._introduce(trials)
         try:
             self._measure_fixed(worker)
@@ -195,7 +195,7 @@ class LanguageSearch:
                 if f"{_TABLE}:{digest}" not in self.study.noted():
                     one = self.measuring.measure(self.fixed[digest])
                     self._values(one)
-                    self.study.note(f"{_TABLE}:{digest}", asdict(one))
+                    self.study.note(f"{_TABLE}:{digest}", one.as_dict())
                 advance(1)
 
     def _run_trials(self, total: int) -> None:
@@ -220,16 +220,16 @@ class LanguageSearch:
         known = self.everything().get(digest)
         one = known[0] if known else self.measuring.measure(self._candidate(digest, plan, trial))
         trial.set_user_attr(_TABLE, digest)
-        trial.set_user_attr(_MEASURED, asdict(one))
+        trial.set_user_attr(_MEASURED, one.as_dict())
         return self._values(one)
 
     def _candidate(self, digest: str, plan: Plan, trial: Any) -> Candidate:
         if digest in self.fixed:
             return self.fixed[digest]
-        about = describe("search", self.space.weights_of(trial.params), plan.operator)
+        about = CandidateRecord("search", self.space.weights_of(trial.params), plan.operator)
         record = {"split": self.sweep.dev.as_dict(), "cells": self.cells}
         name = f"table-{digest[:10]}"
-        return Candidate(candidate_arm(name, self.language, digest, about, record), plan)
+        return Candidate(candidate_model(name, self.language, digest, about, record), plan)
 
     def _values(self, one: CandidateResult) -> list[float]:
         """The objectives' values.
@@ -266,7 +266,7 @@ class LanguageSearch:
         if choice.name:
             path = self.results / f"chosen-{self.language}.yaml"
             self._warn_of_second_look(path, plans[choice.name])
-            mark(plans[choice.name], self.sweep.dev, self.cells).save(path)
+            record_choice(plans[choice.name], self.sweep.dev, self.cells).save(path)
             candidates += self._chosen(choice.name, everything)
         swept = Swept(self.language, found.dev, None, choice, path)
         test = report_on_test(self.ask, self.profile, candidates, swept, self.results).test
@@ -280,7 +280,7 @@ class LanguageSearch:
         for old in folder.glob("*.yaml"):
             old.unlink()
         for one in found.front:
-            plan = mark(plans[one.name], self.sweep.dev, self.cells)
+            plan = record_choice(plans[one.name], self.sweep.dev, self.cells)
             plan.save(folder / f"{one.name}.yaml")
         about = {
             "language": self.language,
@@ -313,16 +313,13 @@ class LanguageSearch:
         """The chosen table, where the search proposed it."""
         for digest, (one, plan) in everything.items():
             if one.name == name and digest not in self.fixed:
-                about = describe("search", one.settings, plan.operator)
+                about = CandidateRecord("search", one.settings, plan.operator)
                 record = {"split": self.sweep.dev.as_dict(), "cells": self.cells}
-                arm = candidate_arm(name, self.language, digest, about, record)
-                return [Candidate(arm, plan)]
+                model = candidate_model(name, self.language, digest, about, record)
+                return [Candidate(model, plan)]
         return []
 
 
-def _read(content: dict[str, Any]) -> CandidateResult:
+def _read(content: Mapping[str, Any]) -> CandidateResult:
     """A candidate's figures from the study's plain data."""
-    plain = {**content, "aliases": tuple(content["aliases"])}
-    for kind in OBJECTIVES:
-        plain[kind] = None if content[kind] is None else RateEstimate(**content[kind])
-    return CandidateResult(**plain)
+    return CandidateResult.from_dict(content, f"the search's memory, {content['name']}")

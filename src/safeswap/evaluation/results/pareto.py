@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,5 +68,5 @@ def pareto_set(
 
 def write_pareto(path: Path, front: Sequence[CandidateResult], about: Mapping[str, Any]) -> None:
     """The set as JSON: what it was chosen from and on, and each candidate with its figures."""
-    points = [{**asdict(one), "plan": f"{one.name}.yaml"} for one in front]
+    points = [{**one.as_dict(), "plan": f"{one.name}.yaml"} for one in front]
     write_json(path, {"format": "safeswap-pareto/1", **about, "candidates": points})

@@ -13,7 +13,15 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation.benchmarks.splits import Part
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import ROLE_TITLES
-from safeswap.report.ablation.grid import candidates, in_language, in_words, points_of, shown
+from safeswap.operators import Operation
+from safeswap.report.ablation.grid import (
+    candidates,
+    in_language,
+    in_words,
+    operator_words,
+    points_of,
+    shown,
+)
 from safeswap.report.ablation.table import QUESTIONS
 from safeswap.report.plan_figure import COLOURS, canvas
 
@@ -34,7 +42,7 @@ _WIDTH = 6.9
 _SMALL, _MEDIUM = 6.5, 7.5
 
 
-_Key = tuple[str, tuple[str, ...], str]
+_Key = tuple[str, str, str]
 """Method, operator and every setting but τ and α."""
 
 
@@ -67,20 +75,22 @@ def grids(found: Sequence[CandidateResult]) -> list[Grid]:
     """The grids of one language's candidates that have two cells or more, in the order measured."""
     cells: dict[_Key, dict[tuple[float, float], CandidateResult]] = {}
     about: dict[_Key, dict[str, Any]] = {}
+    operators: dict[_Key, Operation] = {}
     given = {name for one in found for name in one.settings}
     for one in candidates(found):
         for place in points_of(one):
             settings = dict(place.settings)
             tau, alpha = settings.pop("tau", None), settings.pop("alpha", None)
-            if tau is None or alpha is None:
+            if tau is None or alpha is None or place.operator is None:
                 continue
-            key = (place.method, place.operator, str(sorted(settings.items())))
+            key = (place.method, _identity(place.operator), str(sorted(settings.items())))
             cells.setdefault(key, {}).setdefault((float(tau), float(alpha)), one)
             about.setdefault(key, settings)
+            operators.setdefault(key, place.operator)
     kept = [key for key, own in cells.items() if len(own) > 1]
     made = []
     for key in kept:
-        method, operator, _ = key
+        method, operator = key[0], operators[key]
         others = [about[other] for other in kept if other[:2] == key[:2]]
         differing = {
             name: value
@@ -91,10 +101,20 @@ def grids(found: Sequence[CandidateResult]) -> list[Grid]:
         title = f"{method} by {granularity}" if granularity else method
         for said in ("by", "tau_relative"):  # here, and on the axis
             differing.pop(said, None)
-        joined = "" if operator == ("linear",) else " ".join(operator)
+        words = operator_words(operator)
+        joined = "" if words == ["linear"] else " ".join(words)
         title = ", ".join(part for part in (title, joined, in_words(differing)) if part)
         made.append(Grid(title, bool(about[key].get("tau_relative")), cells[key]))
     return made
+
+
+def _identity(operator: Operation) -> str:
+    """One text for operators that do the same: 1 and 1.0 are one setting, in whatever order."""
+    plain = {
+        name: float(value) if isinstance(value, int | float) else value
+        for name, value in operator.settings.items()
+    }
+    return f"{operator.name} {sorted(plain.items())}"
 
 
 def draw_heat_maps(

@@ -103,7 +103,8 @@ def draw_pareto(
 
 
 def _joined(one: CandidateResult) -> str:
-    return one.method if one.operator == "linear" else f"{one.method}, {one.operator}"
+    operator = one.record.operator_title
+    return one.method if operator == "linear" else f"{one.method}, {operator}"
 
 
 def _series(merged: Sequence[CandidateResult]) -> dict[str, tuple[str, str]]:

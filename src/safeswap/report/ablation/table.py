@@ -16,14 +16,15 @@ from safeswap.report.ablation.grid import (
     in_words,
     label,
     order_of,
-    place_named,
     point_of,
     shown,
     symbol,
+    unplaced_note,
 )
 from safeswap.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
+    from safeswap.evaluation.records import Alias
     from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 
 QUESTIONS: Mapping[Part, str] = {
@@ -58,7 +59,8 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
     merged = candidates(found)
     languages = list(dict.fromkeys(one.language for one in found))
     ordered, (varied, fixed) = _ordered(merged), _parameters(merged)
-    by_operator = len({one.operator for one in merged}) > 1
+    joined = merged[0].record.operator_title
+    by_operator = len({one.record.operator_title for one in merged}) > 1
     settings = [*map(symbol, varied), *(["operator"] if by_operator else [])]
     several = len(languages) > 1
     columns = [Column("candidate", align="left")]
@@ -69,8 +71,8 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
         for title, models in made_from(found)
     ]
     for number, one in enumerate(ordered, start=1):
-        values = [shown(point_of(one).settings.get(name)) for name in varied]
-        values += [one.operator] if by_operator else []
+        values = [shown(point_of(one.record).settings.get(name)) for name in varied]
+        values += [one.record.operator_title] if by_operator else []
         figures = _figures(_everywhere(one.name, merged), languages, one.name, ordered)
         name = Cell(label(one, number), key=one.name)
         rows.append(Row.of(name, *values, *figures, group=one.method))
@@ -78,12 +80,13 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
         PART_NOTES[part],
         "Per cent with 95 % intervals. τ: threshold, α: safety's part in a blend.",
         *([f"Not varied: {fixed}."] if fixed else []),
-        *([] if by_operator else [f"Task vectors are joined by: {merged[0].operator}."]),
+        *([] if by_operator else [f"Task vectors are joined by: {joined}."]),
     ]
     for language in languages:
         lead = f"{language}: " if several else ""
         own = [one for one in found if one.language == language]
         notes += [f"{lead}{note}" for note in _readings(own, numbers(found))]
+    notes += unplaced_note(found)
     where = "" if several else f" ({languages[0]})"
     return Table(f"Ablation{where}: {QUESTIONS[part]}", tuple(columns), tuple(rows), tuple(notes))
 
@@ -105,9 +108,9 @@ def _ordered(merged: Sequence[CandidateResult]) -> list[CandidateResult]:
     varied, _ = _parameters(merged)
 
     def key(one: CandidateResult) -> tuple[Any, ...]:
-        settings = point_of(one).settings
+        settings = point_of(one.record).settings
         values = order_of(settings.get(name) for name in varied)
-        return methods.index(one.method), one.operator, values, one.name
+        return methods.index(one.method), one.record.operator_title, values, one.name
 
     return sorted(unique.values(), key=key)
 
@@ -125,7 +128,7 @@ def check_part(part: str) -> None:
 def _parameters(merged: Sequence[CandidateResult]) -> tuple[list[str], str]:
     """Parameters with a column, and the others that were given, in words."""
     given = list(dict.fromkeys(name for one in merged for name in one.settings))
-    settings = [(one.method, point_of(one).settings) for one in merged]
+    settings = [(one.method, point_of(one.record).settings) for one in merged]
     varied, fixed = [], {}
     for name in sorted(given, key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST)):
         values = {shown(s[name]) for _, s in settings if s.get(name) is not None}
@@ -149,7 +152,7 @@ def made_from(found: Sequence[CandidateResult]) -> Iterator[tuple[str, dict[str,
 
 def _everywhere(name: str, merged: Sequence[CandidateResult]) -> dict[str, CandidateResult]:
     """The candidate of a name in each language, or the one whose table is the same there."""
-    same = {one.language: one for one in merged if name in one.aliases}
+    same = {one.language: one for one in merged if any(name == alias.name for alias in one.aliases)}
     return same | {one.language: one for one in merged if one.name == name}
 
 
@@ -223,15 +226,22 @@ def _best(
 
 def _also(one: CandidateResult) -> str:
     """What its aliases have otherwise: ``α = 0.1, 0.3``."""
-    place = point_of(one)
     otherwise: dict[str, list[str]] = {}
     for alias in one.aliases:
-        other = place_named(alias)
-        same_kind = (other.method, other.operator) == (place.method, place.operator)
-        differing = {k: v for k, v in other.settings.items() if place.settings.get(k) != v}
-        if same_kind and len(differing) == 1:
-            (name, value), *_ = differing.items()
-            otherwise.setdefault(f"{symbol(name)} = ", []).append(shown(value))
-        else:
-            otherwise.setdefault("", []).append(alias)
+        name, value = _only_difference(one, alias) or ("", alias.name)
+        otherwise.setdefault(name, []).append(value)
     return ", ".join(name + ", ".join(values) for name, values in otherwise.items())
+
+
+def _only_difference(one: CandidateResult, alias: Alias) -> tuple[str, str] | None:
+    """``("α = ", "0.1")`` where an alias differs in one setting; None in more, or not known."""
+    if alias.record is None:
+        return None
+    place, other = point_of(one.record), point_of(alias.record)
+    if place.operator is None or (other.method, other.operator) != (place.method, place.operator):
+        return None
+    differing = {k: v for k, v in other.settings.items() if place.settings.get(k) != v}
+    if len(differing) != 1:
+        return None
+    ((name, value),) = differing.items()
+    return f"{symbol(name)} = ", shown(value)
