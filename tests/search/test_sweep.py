@@ -140,7 +140,7 @@ def test_the_lowest_on_dev_is_chosen_and_reported_on_test(swept: Path) -> None:
     found = [m for m in read_measured(swept / "dev" / "qac", "qac") if m.role == "merged"]
     lowest = min(m.unsafe.value for m in found if m.unsafe is not None)
     chosen = Plan.load(swept / "chosen-qac.yaml")
-    assert chosen.chosen["cells"] == ["harm/qac", "sums/qac"]
+    assert chosen.chosen is not None and chosen.chosen.cells == ("harm/qac", "sums/qac")
     arms = {m.name: m for m in read_measured(swept / "test" / "qac", "qac")}
     assert set(arms) - {"base", "safety", "qac", "paper"} <= {m.name for m in found}
     picked = [m for m in found if m.name in arms]

@@ -3,6 +3,7 @@
 `table` holds what a plan is, `file` how it is written and read, `fill` how a profile becomes one.
 """
 
+from safeswap.plan.chosen import ChosenOn
 from safeswap.plan.fill import check_options, edited_units, fill_plan
 from safeswap.plan.table import (
     Plan,
@@ -18,6 +19,7 @@ __all__ = [
     "GRANULARITIES",
     "NORMS",
     "OUTSIDE",
+    "ChosenOn",
     "Plan",
     "PlannedInput",
     "PlannedUnit",

@@ -15,12 +15,12 @@ from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.errors import PlanError, nearest
 from safeswap.io.yamlfile import read_yaml
 from safeswap.operators import Operation, place_operation, read_operation
+from safeswap.plan.chosen import ChosenOn
 from safeswap.plan.table import Plan, PlannedInput, PlannedUnit, check_operators
 from safeswap.roles import BASE, RESERVED, SAFETY
 
 FORMAT = "safeswap-plan/1"
 _KEYS = ("format", "selector", "operator", "donor", "profile", "chosen", "inputs", "units")
-_CHOSEN_KEYS = ("split", "cells")
 _UNIT_KEYS = ("weights", "operator", "shares", "difference")
 _LARGEST = sys.float_info.max
 _ROUNDED = 2e-9  # shares and differences are written with nine digits
@@ -41,7 +41,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
     content = {"format": FORMAT, "selector": dict(plan.selector), "operator": plan.operator.plain}
     content |= {"donor": plan.donor}
     content |= {"profile": plan.profile} if plan.profile else {}
-    content |= {"chosen": dict(plan.chosen)} if plan.chosen else {}
+    content |= {"chosen": plan.chosen.as_dict()} if plan.chosen else {}
     return content | {"inputs": inputs, "units": units}
 
 
@@ -114,26 +114,10 @@ def plan_of(content: Any, where: str) -> Plan:
     if method is not None:  # one's own, registered elsewhere, says what it likes
         names = (parameter.name for parameter in method.parameters)
         _known(selector, ("name", *names), f"{where}: selector")
-    chosen = _chosen(content.get("chosen", {}), f"{where}: chosen")
+    chosen = ChosenOn.from_dict(content.get("chosen", {}), f"{where}: chosen")
     plan = Plan(inputs, units, donor, selector, operator, profile, chosen)
     check_operators(plan, where)
     return plan
-
-
-def _chosen(given: Any, where: str) -> dict[str, Any]:
-    if given == {}:
-        return {}
-    if not isinstance(given, dict):
-        raise PlanError(f"{where}: is a table of split and cells, as a sweep writes it.")
-    _known(given, _CHOSEN_KEYS, where)
-    split, cells = given.get("split"), given.get("cells")
-    whole = isinstance(split, dict) and set(split) == {"part", "fraction", "seed"}
-    if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
-        raise PlanError(
-            f"{where}: needs split (part, fraction, seed) and cells, as a sweep writes them: "
-            "without them nobody can tell which questions are left to test it on."
-        )
-    return given
 
 
 def _check_names(units: Mapping[str, Any], where: str) -> None:

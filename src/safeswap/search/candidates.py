@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from safeswap.evaluation.benchmarks.suites import Suite
 from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.store import digest_of
-from safeswap.plan import Plan, PlannedUnit, fill_plan
+from safeswap.plan import ChosenOn, Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
 from safeswap.search.sweep_config import GridCell, Sweep
@@ -31,10 +31,10 @@ def grid_candidates(sweep: Sweep, profile: Profile, language: str) -> list[Candi
     for cell in sweep.cells:
         plan = cell.plan(profile, language)
         tables.setdefault(table_digest(plan), []).append((cell, plan))
-    record = {"split": sweep.dev.as_dict(), "cells": cells_of(sweep.suites[language], language)}
+    chosen = chosen_on(sweep, language)
     for digest, cells in tables.items():
         (name, about), *others = [(cell.name, record_of(cell, plan)) for cell, plan in cells]
-        model = candidate_model(name, language, digest, about, record)
+        model = candidate_model(name, language, digest, about, chosen)
         aliases = tuple(Alias(*other) for other in others)
         found.append(Candidate(replace(model, aliases=aliases), cells[0][1]))
     return in_order(found)
@@ -50,7 +50,7 @@ def candidate_model(
     language: str,
     digest: str,
     about: CandidateRecord,
-    chosen: Mapping[str, Any],
+    chosen: ChosenOn | None = None,
 ) -> EvaluatedModel:
     """A candidate as the results know it; its digest is that of its inputs and table."""
     return EvaluatedModel(
@@ -65,9 +65,14 @@ def candidate_model(
     )
 
 
-def cells_of(suite: Suite, language: str) -> list[str]:
+def chosen_on(sweep: Sweep, language: str) -> ChosenOn:
+    """The questions that a choice in one language is made on."""
+    return ChosenOn(sweep.dev.as_dict(), cells_of(sweep.suites[language], language))
+
+
+def cells_of(suite: Suite, language: str) -> tuple[str, ...]:
     """``BENCHMARK/LANGUAGE`` of all that a suite asks in a language."""
-    return [f"{b.name}/{language}" for b in suite.benchmarks if language not in b.absent]
+    return tuple(f"{b.name}/{language}" for b in suite.benchmarks if language not in b.absent)
 
 
 def table_digest(plan: Plan) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
-from safeswap.plan import Plan
+from safeswap.plan import ChosenOn, Plan
 from safeswap.search.sweep_config import Rule
 
 _ROUNDING = 1e-12  # a loss of exactly one point is one point
@@ -86,11 +84,6 @@ def _in_words(expert: CandidateResult, rule: Rule) -> str:
     return f"{said} (against {expert.name}, dev questions)" if parts else said
 
 
-def record_choice(plan: Plan, dev: Split, cells: Sequence[str]) -> Plan:
-    """The plan with the questions on which it was chosen, which are no test of it.
-
-    Args:
-        cells: ``BENCHMARK/LANGUAGE`` of every figure that had a part in the choice.
-    """
-    record: dict[str, Any] = {"split": dev.as_dict(), "cells": list(cells)}
-    return replace(plan, chosen=record)
+def record_choice(plan: Plan, chosen: ChosenOn) -> Plan:
+    """The plan with the questions on which it was chosen, which are no test of it."""
+    return replace(plan, chosen=chosen)

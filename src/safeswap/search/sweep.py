@@ -30,7 +30,7 @@ from safeswap.profile import Profile
 from safeswap.search.candidates import (
     Candidate,
     candidate_model,
-    cells_of,
+    chosen_on,
     grid_candidates,
     table_digest,
 )
@@ -131,7 +131,7 @@ def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], result
         return Swept(language, dev, None, choice, None)
     plan = next(one.plan for one in candidates if one.model.name == choice.name)
     path = results / f"chosen-{language}.yaml"
-    record_choice(plan, sweep.dev, cells_of(sweep.suites[language], language)).save(path)
+    record_choice(plan, chosen_on(sweep, language)).save(path)
     return Swept(language, dev, results / "test" / language, choice, path)
 
 
@@ -146,9 +146,7 @@ def report_on_test(
     paper = fill_plan(profile, one.language)
     about = CandidateRecord("share-difference", {}, paper.operator)
     shown = [c for c in candidates if c.model.role != "merged"]
-    shown.append(
-        Candidate(candidate_model(PAPER, one.language, table_digest(paper), about, {}), paper)
-    )
+    shown.append(Candidate(candidate_model(PAPER, one.language, table_digest(paper), about), paper))
     shown += [c for c in candidates if c.model.name == one.choice.name]
     folder = results / "test" / one.language
     ask.answer(one.language, "test", shown, folder)

@@ -22,7 +22,7 @@ from safeswap.profile import Profile
 from safeswap.search.candidates import (
     Candidate,
     candidate_model,
-    cells_of,
+    chosen_on,
     grid_candidates,
     table_digest,
 )
@@ -89,7 +89,7 @@ class LanguageSearch:
         self.space = search.space
         self.template = template_of(profile, language)
         self.sweep = replace(search.sweep, cells=self._fitting(search))
-        self.cells = cells_of(self.sweep.suites[language], language)
+        self.chosen = chosen_on(self.sweep, language)
         self.objectives = objectives_of(self.sweep.suites[language], language)
         if not self.objectives:
             raise EvaluationError(
@@ -227,9 +227,8 @@ class LanguageSearch:
         if digest in self.fixed:
             return self.fixed[digest]
         about = CandidateRecord("search", self.space.weights_of(trial.params), plan.operator)
-        record = {"split": self.sweep.dev.as_dict(), "cells": self.cells}
         name = f"table-{digest[:10]}"
-        return Candidate(candidate_model(name, self.language, digest, about, record), plan)
+        return Candidate(candidate_model(name, self.language, digest, about, self.chosen), plan)
 
     def _values(self, one: CandidateResult) -> list[float]:
         """The objectives' values.
@@ -266,7 +265,7 @@ class LanguageSearch:
         if choice.name:
             path = self.results / f"chosen-{self.language}.yaml"
             self._warn_of_second_look(path, plans[choice.name])
-            record_choice(plans[choice.name], self.sweep.dev, self.cells).save(path)
+            record_choice(plans[choice.name], self.chosen).save(path)
             candidates += self._chosen(choice.name, everything)
         swept = Swept(self.language, found.dev, None, choice, path)
         test = report_on_test(self.ask, self.profile, candidates, swept, self.results).test
@@ -280,12 +279,11 @@ class LanguageSearch:
         for old in folder.glob("*.yaml"):
             old.unlink()
         for one in found.front:
-            plan = record_choice(plans[one.name], self.sweep.dev, self.cells)
+            plan = record_choice(plans[one.name], self.chosen)
             plan.save(folder / f"{one.name}.yaml")
         about = {
             "language": self.language,
-            "split": self.sweep.dev.as_dict(),
-            "cells": self.cells,
+            **self.chosen.as_dict(),
             "objectives": list(self.objectives),
             "space": self.space.as_dict(),
             "trials": found.trials,
@@ -314,8 +312,7 @@ class LanguageSearch:
         for digest, (one, plan) in everything.items():
             if one.name == name and digest not in self.fixed:
                 about = CandidateRecord("search", one.settings, plan.operator)
-                record = {"split": self.sweep.dev.as_dict(), "cells": self.cells}
-                model = candidate_model(name, self.language, digest, about, record)
+                model = candidate_model(name, self.language, digest, about, self.chosen)
                 return [Candidate(model, plan)]
         return []
 

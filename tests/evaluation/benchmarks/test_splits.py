@@ -13,6 +13,7 @@ from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
 from safeswap.evaluation.benchmarks.splits import Split, read_split, seen_cells, split_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.measures import Measure
+from safeswap.plan import ChosenOn
 
 names = st.text(min_size=1, max_size=20)
 splits = st.builds(
@@ -98,7 +99,7 @@ def test_a_side_without_prompts_is_refused() -> None:
 
 
 DEV = {"part": "dev", "fraction": 0.5, "seed": 0}
-CHOSEN = {"split": DEV, "cells": ["multijail/sw", "mgsm/sw"]}
+CHOSEN = ChosenOn(DEV, ("multijail/sw", "mgsm/sw"))
 
 
 @pytest.mark.parametrize(
@@ -116,4 +117,4 @@ CHOSEN = {"split": DEV, "cells": ["multijail/sw", "mgsm/sw"]}
 def test_what_a_model_was_chosen_on(split: object, cells: list[str], seen: list[str]) -> None:
     settings = {"cells": dict.fromkeys(cells)} | ({"split": split} if split else {})
     assert seen_cells(settings, CHOSEN) == seen
-    assert seen_cells(settings, {}) == []
+    assert seen_cells(settings, None) == []

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.plan.chosen import ChosenOn
 
 Part = Literal["dev", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -83,16 +84,16 @@ def split_of(content: Mapping[str, Any]) -> Split:
     return Split(content["part"], float(content["fraction"]), int(content["seed"]))
 
 
-def seen_cells(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
+def seen_cells(settings: Mapping[str, Any], chosen: ChosenOn | None) -> list[str]:
     """The cells of a results folder that hold questions on which a model was chosen.
 
     Args:
         settings: of the results (``split`` and ``cells``).
-        chosen: of the model, as a plan records it; empty where it was not chosen by figures.
+        chosen: of the model, as a plan records it; None where it was not chosen by figures.
     """
-    if not chosen or settings.get("split") == {**chosen["split"], "part": "test"}:
+    if chosen is None or settings.get("split") == {**chosen.split, "part": "test"}:
         return []
-    used = {_asked(cell) for cell in chosen["cells"]}
+    used = {_asked(cell) for cell in chosen.cells}
     return [cell for cell in settings.get("cells", {}) if _asked(cell) in used]
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.errors import EvaluationError, listed, nearest
-from safeswap.evaluation.benchmarks.splits import seen_cells, split_of
+from safeswap.evaluation.benchmarks.splits import seen_cells
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.judging import verdicts_of
 from safeswap.evaluation.measures import Measure, read_measure
 from safeswap.evaluation.results.store import (
+    MODEL,
     RESPONSES,
     SCORES,
     VERDICTS,
@@ -28,6 +29,7 @@ from safeswap.evaluation.results.store import (
     open_results,
     read_rows,
 )
+from safeswap.plan.chosen import ChosenOn
 
 POOLED = "all"
 """The name of a benchmark's column over all its languages."""
@@ -164,7 +166,11 @@ def gather(
 
 
 def _seen(settings: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    return seen_cells(settings, model.get("chosen", {}))
+    return seen_cells(settings, _chosen_on(model))
+
+
+def _chosen_on(model: Mapping[str, Any]) -> ChosenOn | None:
+    return ChosenOn.from_dict(model.get("chosen", {}), f"{MODEL} of {model.get('name')}: chosen")
 
 
 def _refuse_seen(
@@ -172,12 +178,13 @@ def _refuse_seen(
 ) -> None:
     """What a model was chosen on is not what it is reported on."""
     first = models[seen[0]]
-    rest = split_of(first["chosen"]["split"]).of("test")
+    chosen = _chosen_on(first)
+    assert chosen is not None  # or nothing of it had been seen
     raise EvaluationError(
         f"{listed(list(seen))}: chosen by figures on questions that these results hold "
         f"({', '.join(_seen(settings, first))}), so the results are no test. Evaluate on the "
-        f"other questions: --split {rest} into another --results folder; or see these as what "
-        "they are: --dev."
+        f"other questions: --split {chosen.rest} into another --results folder; or see these as "
+        "what they are: --dev."
     )
 
 
