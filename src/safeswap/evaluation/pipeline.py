@@ -170,19 +170,28 @@ def judge(
     Raises:
         SafeswapError: unknown judge, no such model, a judge that does not load.
     """
-    _check_backend(backend)
-    store = open_results(results)
-    chosen = make_judge(spec, kind=kind)
-    arms = [find_model(store, name) for name in models] or store.arms
-    return judging.judge_models(
-        store,
-        arms,
-        chosen,
-        spec,
-        backend,
-        options or BackendOptions(),
-        partial(items_bar, quiet=quiet),
-    )
+    config = judging.JudgeConfig(spec, kind, backend, options or BackendOptions())
+    return judge_by(results, config, models=models, quiet=quiet)
+
+
+def judge_by(
+    results: str | Path,
+    config: judging.JudgeConfig,
+    *,
+    models: Sequence[str] = (),
+    quiet: bool = True,
+) -> dict[str, int]:
+    """`judge`, with the judge as one record; nothing where it says that none is needed.
+
+    Raises:
+        SafeswapError: as `judge`.
+    """
+    if not config.spec:
+        return {}
+    _check_backend(config.backend)
+    store, chosen = open_results(results), config.make()
+    names = [find_model(store, name) for name in models] or store.arms
+    return judging.judge_models(store, names, chosen, config, partial(items_bar, quiet=quiet))
 
 
 def count_verdicts(

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from safeswap.checkpoint.family import open_family
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions
-from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.judging import JudgeConfig
 from safeswap.evaluation.records import CandidateRecord
 from safeswap.evaluation.results.candidates import read_measured
 from safeswap.plan import fill_plan
@@ -80,41 +79,29 @@ def run_sweep(
     """
     check_backend(backend, reload)
     options = options or BackendOptions()
-    if sweep.judge:
-        make_judge(sweep.judge, kind=sweep.judge_kind)  # a wrong name shows now, not in hours
+    judges = JudgeConfig(
+        sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
+    )
+    if judges.spec:
+        judges.make()  # a wrong name shows now, not in hours
     family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
     profile = load_profile(family, results, workers, quiet)
     ask = CandidateRunner(family, sweep, backend, options, reload, workers, quiet)
-    judging = partial(_judge, sweep, judge_backend, judge_options or BackendOptions(), quiet=quiet)
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}
     for code, candidates in every.items():
         _save_plans(candidates, results / "plans" / code)
         say(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
         ask.answer(code, "dev", candidates, results / "dev" / code)
     for code in every:
-        judging(results / "dev" / code)
+        pipeline.judge_by(results / "dev" / code, judges, quiet=quiet)
     swept = [_choose(sweep, code, every[code], results) for code in every]
     for one in swept:
         say(f"{one.language}: chosen {one.choice.name or 'nothing'}: {one.choice.why}")
     done = [report_on_test(ask, profile, every[one.language], one, results) for one in swept]
     for one in done:
         if one.test is not None:
-            judging(one.test)
+            pipeline.judge_by(one.test, judges, quiet=quiet)
     return done
-
-
-def _judge(
-    sweep: Sweep, backend: str, options: BackendOptions, folder: Path, *, quiet: bool
-) -> None:
-    if sweep.judge:
-        pipeline.judge(
-            folder,
-            sweep.judge,
-            kind=sweep.judge_kind,
-            backend=backend,
-            options=options,
-            quiet=quiet,
-        )
 
 
 def _save_plans(candidates: Sequence[Candidate], folder: Path) -> None:

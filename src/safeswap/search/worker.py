@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError, PlanError, listed
+from safeswap.evaluation import pipeline
 from safeswap.evaluation.benchmarks.suites import Suite
+from safeswap.evaluation.judging import JudgeConfig
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.records import CandidateRecord
 from safeswap.evaluation.results.candidates import CandidateResult
@@ -27,7 +29,7 @@ from safeswap.search.candidates import (
     table_digest,
 )
 from safeswap.search.runner import CandidateRunner
-from safeswap.search.scoring import CandidateScorer, JudgeConfig
+from safeswap.search.scoring import CandidateScorer
 from safeswap.search.search_config import Search
 from safeswap.search.selection import Choice, choose, record_choice
 from safeswap.search.space import template_of
@@ -270,7 +272,7 @@ class LanguageSearch:
         swept = Swept(self.language, found.dev, None, choice, path)
         test = report_on_test(self.ask, self.profile, candidates, swept, self.results).test
         assert test is not None
-        self.judges.judge(test)
+        pipeline.judge_by(test, self.judges)
         return replace(found, pareto=folder, choice=choice, plan=path, test=test)
 
     def _save_front(self, found: Searched, plans: dict[str, Plan]) -> Path:
