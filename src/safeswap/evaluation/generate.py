@@ -22,13 +22,13 @@ from safeswap.evaluation.backends import (
 from safeswap.evaluation.benchmarks.prompts import Prompt
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.rows import ResponseRow
 from safeswap.evaluation.results.store import (
     MODEL,
     REQUESTS,
     RESPONSES,
     Journal,
     Results,
-    Row,
     digest_of,
     read_json,
     read_rows,
@@ -184,14 +184,19 @@ def collect_responses(
         with tell(f"{arm.name}: responses", len(todo)) as advance:
             for index, reply in responder.respond(chats):
                 key, benchmark, prompt = todo[index]
-                about = {"key": key, "model": arm.digest, "settings": settings}
-                journal.add([about | _response_row(benchmark, prompt, reply)])
+                row = _response_row(benchmark, prompt, reply, key, arm.digest, settings)
+                journal.add([row])
                 advance(1)
     return len(todo)
 
 
-def _response_row(benchmark: Benchmark, prompt: Prompt, reply: Reply) -> Row:
-    row: Row = {
+def _response_row(
+    benchmark: Benchmark, prompt: Prompt, reply: Reply, key: str, model: str, settings: str
+) -> ResponseRow:
+    row: ResponseRow = {
+        "key": key,
+        "model": model,
+        "settings": settings,
         "benchmark": benchmark.name,
         "language": prompt.language,
         "id": prompt.id,

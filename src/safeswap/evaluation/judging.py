@@ -19,16 +19,19 @@ from safeswap.evaluation.generate import Tell
 from safeswap.evaluation.judges import Judge, Judgement, RuleJudge, make_judge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.quality import flag
+from safeswap.evaluation.results.rows import (
+    ResponseRow,
+    VerdictRow,
+    read_responses,
+    read_verdicts,
+)
 from safeswap.evaluation.results.store import (
-    RESPONSES,
     VERDICTS,
     Journal,
     Results,
-    Row,
     digest_of,
     file_name,
     read_json,
-    read_rows,
     write_json,
 )
 
@@ -119,10 +122,10 @@ def judge_name(judge: Judge, source: str) -> str:
     return file_name(f"{judge.name}-{Path(source.removeprefix('rule:')).stem}")
 
 
-def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, Row]:
+def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, VerdictRow]:
     """Key to verdict row, of those whose response is still the one judged."""
-    now = _marks(read_rows(results.folder / arm / RESPONSES))
-    rows = read_rows(_path(results, arm, judge))
+    now = _marks(read_responses(results.folder / arm))
+    rows = read_verdicts(_path(results, arm, judge))
     return {row["key"]: row for row in rows if now.get(row["key"]) == row["response_digest"]}
 
 
@@ -146,23 +149,23 @@ def _refuse_other_judge(path: Path, now: dict[str, Any]) -> None:
         )
 
 
-def _unjudged(results: Results, arm: str, name: str, judge: Judge) -> list[Row]:
-    responses = list(read_rows(results.folder / arm / RESPONSES))
+def _unjudged(results: Results, arm: str, name: str, judge: Judge) -> list[ResponseRow]:
+    responses = list(read_responses(results.folder / arm))
     now = _marks(responses)
     done = {
-        row["key"] for row in read_rows(_path(results, arm, name)) if _is_fresh(row, now, judge)
+        row["key"] for row in read_verdicts(_path(results, arm, name)) if _is_fresh(row, now, judge)
     }
     return [row for row in responses if row["key"] not in done]
 
 
-def _is_fresh(verdict: Row, now: Mapping[str, str], judge: Judge) -> bool:
+def _is_fresh(verdict: VerdictRow, now: Mapping[str, str], judge: Judge) -> bool:
     made_of = (verdict["response_digest"], verdict["judge_version"])
     return made_of == (now.get(verdict["key"]), judge.version)
 
 
 def _judge_rows(
     path: Path,
-    rows: list[Row],
+    rows: list[ResponseRow],
     judge: Judge,
     responder: Backend | None,
     tell: Tell,
@@ -188,7 +191,7 @@ def _judge_rows(
             advance(1)
 
 
-def _verdict_row(row: Row, judgement: Judgement, judge: Judge) -> Row:
+def _verdict_row(row: ResponseRow, judgement: Judgement, judge: Judge) -> VerdictRow:
     flags = flag(row["prompt"], row["response"], row["language"], row["finish_reason"])
     return {
         "key": row["key"],
@@ -202,12 +205,12 @@ def _verdict_row(row: Row, judgement: Judgement, judge: Judge) -> Row:
     }
 
 
-def _mark(row: Row) -> str:
+def _mark(row: ResponseRow) -> str:
     """What ties a verdict to the response it is about."""
     return digest_of([row["prompt"], row["response"]])
 
 
-def _marks(rows: Iterable[Row]) -> dict[str, str]:
+def _marks(rows: Iterable[ResponseRow]) -> dict[str, str]:
     return {row["key"]: _mark(row) for row in rows}
 
 

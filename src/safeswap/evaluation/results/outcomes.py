@@ -11,26 +11,32 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.benchmarks.splits import seen_cells
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.judging import verdicts_of
 from safeswap.evaluation.measures import Measure, read_measure
+from safeswap.evaluation.results.rows import (
+    ResponseRow,
+    ScoreRow,
+    VerdictRow,
+    read_responses,
+    read_scores,
+)
 from safeswap.evaluation.results.store import (
     MODEL,
-    RESPONSES,
     SCORES,
     VERDICTS,
     Results,
     Row,
     join_settings,
     open_results,
-    read_rows,
 )
 from safeswap.plan.chosen import ChosenOn
 
+_Asked = TypeVar("_Asked", ResponseRow, ScoreRow)
 POOLED = "all"
 """The name of a benchmark's column over all its languages."""
 
@@ -222,9 +228,8 @@ def _of_arm(
     results: Results, arm: str, cells: Iterable[CellSpec], judge: str, strict: bool
 ) -> Iterator[tuple[tuple[str, str, str], CellOutcomes]]:
     folder = results.folder / arm
-    responses = _by_cell(read_rows(folder / RESPONSES))
-    scored = list(read_rows(folder / SCORES))
-    scores, complete = _by_cell(scored), {row["key"] for row in scored if "items" in row}
+    scored, complete = read_scores(folder)
+    responses, scores = _by_cell(read_responses(folder)), _by_cell(scored)
     verdicts = verdicts_of(results, arm, judge) if judge else {}
     judged_in = folder / VERDICTS / f"{judge}.jsonl"
     for cell in cells:
@@ -239,15 +244,14 @@ def _of_arm(
         yield (arm, *where), found
 
 
-def _by_cell(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    found: dict[tuple[str, str], list[Row]] = {}
+def _by_cell(rows: Iterable[_Asked]) -> dict[tuple[str, str], list[_Asked]]:
+    found: dict[tuple[str, str], list[_Asked]] = {}
     for row in rows:
-        if "benchmark" in row:
-            found.setdefault((row["benchmark"], row["language"]), []).append(row)
+        found.setdefault((row["benchmark"], row["language"]), []).append(row)
     return found
 
 
-def _scored(rows: list[Row], path: Path, whole: bool) -> CellOutcomes:
+def _scored(rows: list[ScoreRow], path: Path, whole: bool) -> CellOutcomes:
     if not rows:
         return CellOutcomes(missing="not evaluated yet")
     counts: Counter[str] = Counter(answers=len(rows))
@@ -257,7 +261,7 @@ def _scored(rows: list[Row], path: Path, whole: bool) -> CellOutcomes:
     return CellOutcomes(
         outcomes={row["id"]: float(row["right"]) for row in rows},
         clusters={row["id"]: str(row.get("cluster", row["id"])) for row in rows},
-        rows={row["id"]: (path, row) for row in rows},
+        rows={row["id"]: (path, dict(row)) for row in rows},
         counts=counts,
         missing="" if whole else f"only {len(rows)} questions are stored: evaluate again",
     )
@@ -265,8 +269,8 @@ def _scored(rows: list[Row], path: Path, whole: bool) -> CellOutcomes:
 
 def _judged(
     cell: CellSpec,
-    rows: list[Row],
-    verdicts: Mapping[str, Row],
+    rows: list[ResponseRow],
+    verdicts: Mapping[str, VerdictRow],
     path: Path,
     judge: str,
     strict: bool,
