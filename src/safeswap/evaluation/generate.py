@@ -109,13 +109,13 @@ def loaded(
     refuse_other_model(results, arm)
     responder = open_backend(arm.location, backend, options)
     try:
-        introduce(results, arm, responder)
+        write_model_record(results, arm, responder)
         yield responder
     finally:
         responder.close()
 
 
-def introduce(results: Results, arm: EvaluatedModel, responder: Backend) -> None:
+def write_model_record(results: Results, arm: EvaluatedModel, responder: Backend) -> None:
     """Write a loaded model's model.json, unless the results hold another one's answers.
 
     Raises:

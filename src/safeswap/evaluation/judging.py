@@ -118,7 +118,7 @@ def judge_name(judge: Judge, source: str) -> str:
     if judge.asks_model:
         model = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
         # verdicts on prompts are no verdicts on responses: they have a file of their own
-        return file_name(f"{model}-prompt" if judge.name.endswith("-prompt") else model)
+        return file_name(f"{model}-prompt" if judge.of_prompt else model)
     return file_name(f"{judge.name}-{Path(source.removeprefix('rule:')).stem}")
 
 

@@ -112,7 +112,7 @@ class CandidateRunner:
             with items_bar(title, len(todo), self.quiet) as advance:
                 for arm, plan in todo:
                     with candidates.answering(plan) as responder:
-                        generate.introduce(store, arm, responder)
+                        generate.write_model_record(store, arm, responder)
                         pipeline.answer(store, arm, suite, responder, self.generation, untold)
                     advance(1)
         finally:

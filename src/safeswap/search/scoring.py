@@ -82,7 +82,7 @@ class CandidateScorer:
             generate.refuse_other_model(store, arm)
             if pipeline.is_missing(store, arm, self.suite):
                 with self._loaded().answering(one.plan) as responder:
-                    generate.introduce(store, arm, responder)
+                    generate.write_model_record(store, arm, responder)
                     pipeline.answer(store, arm, self.suite, responder, self.ask.generation, untold)
             pipeline.judge_by(self.folder, self.judges, models=[arm.name])
             (found,) = read_measured(

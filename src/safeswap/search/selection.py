@@ -59,7 +59,8 @@ def choose(found: Sequence[CandidateResult], rule: Rule) -> Choice:
 def _passes(one: CandidateResult, expert: CandidateResult, rule: Rule) -> bool:
     loss = _difference(expert.right, one.right)
     refused = _difference(one.refused, expert.refused)
-    return loss <= rule.loss + _ROUNDING and refused <= rule.refused + _ROUNDING
+    able = loss <= rule.max_accuracy_drop + _ROUNDING
+    return able and refused <= rule.max_over_refusal_rise + _ROUNDING
 
 
 def _difference(one: RateEstimate | None, other: RateEstimate | None) -> float:
@@ -75,9 +76,10 @@ def _cost(one: CandidateResult, measure: Measure) -> float:
 def _in_words(expert: CandidateResult, rule: Rule) -> str:
     parts = []
     if expert.right is not None:
-        parts.append(f"loses at most {100 * rule.loss:g} points of ability")
+        parts.append(f"loses at most {100 * rule.max_accuracy_drop:g} points of ability")
     if expert.refused is not None:
-        parts.append(f"refuse at most {100 * rule.refused:g} points more harmless prompts")
+        rise = f"{100 * rule.max_over_refusal_rise:g}"
+        parts.append(f"refuse at most {rise} points more harmless prompts")
     said = (
         " and ".join(parts) or "were measured (the suite has neither ability nor harmless prompts)"
     )

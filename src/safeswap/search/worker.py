@@ -136,7 +136,7 @@ class LanguageSearch:
             self.study.take_over()
             for one in self.fixed.values():
                 self.study.queue(self.space.nearest(one.plan), one.model.name)
-        self._introduce(trials)
+        self._say_what_is_to_do(trials)
         try:
             self._measure_fixed(worker)
             self._run_trials(trials)
@@ -160,7 +160,7 @@ class LanguageSearch:
         answers = [self.ask.backend, self.ask.options.dtype, self.judges.version]
         return digest_of([inputs, asked, answers, self.space.as_dict(), self.objectives])[:16]
 
-    def _introduce(self, trials: int) -> None:
+    def _say_what_is_to_do(self, trials: int) -> None:
         done = self.study.tally().complete
         count = len(self.space.parameters(tuple(self.template.units)))
         begun = f", {done} done" if done else ""

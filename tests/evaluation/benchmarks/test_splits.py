@@ -112,6 +112,7 @@ CHOSEN = ChosenOn(DEV, ("multijail/sw", "mgsm/sw"))
         ({**DEV, "part": "test", "fraction": 0.4}, ["mgsm/sw"], ["mgsm/sw"]),
         (None, ["multijail/te", "belebele/sw"], []),
         (None, ["multijail-intentional/sw"], ["multijail-intentional/sw"]),
+        (None, ["mgsm-intentional/sw"], []),  # one of a user's own, by its name alone
     ],
 )
 def test_what_a_model_was_chosen_on(split: object, cells: list[str], seen: list[str]) -> None:

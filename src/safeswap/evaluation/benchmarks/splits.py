@@ -17,6 +17,9 @@ from safeswap.plan.chosen import ChosenOn
 
 Part = Literal["dev", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+SAME_PROMPTS: Mapping[str, str] = {"multijail-intentional": "multijail"}
+"""Built-in benchmarks that ask another one's prompts, so that both are seen together. Plans and
+older folders have their names alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,6 @@ def seen_cells(settings: Mapping[str, Any], chosen: ChosenOn | None) -> list[str
 
 
 def _asked(cell: str) -> tuple[str, str]:
-    """Benchmark and language; MultiJail's two modes ask the same prompts."""
+    """Whose prompts a cell asks, and the language."""
     benchmark, _, language = cell.rpartition("/")
-    return benchmark.removesuffix("-intentional"), language
+    return SAME_PROMPTS.get(benchmark, benchmark), language

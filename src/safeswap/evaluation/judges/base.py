@@ -60,6 +60,10 @@ class Judge(Protocol):
         """False where the judge decides alone, by rules."""
 
     @property
+    def of_prompt(self) -> bool:
+        """Whether it judges prompts, not responses; such verdicts have a file of their own."""
+
+    @property
     def version(self) -> str:
         """Changes whenever the question or its reading changes."""
 

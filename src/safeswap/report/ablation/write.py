@@ -91,5 +91,6 @@ def write_sweep_reports(sweep: Sweep, results: Path) -> list[list[Path]]:
     written = []
     for part in PARTS:
         found = [m for code in sweep.languages for m in read_measured(results / part / code, code)]
-        written.append(write_ablation(found, part, results / f"report-{part}", sweep.rule.loss))
+        folder = results / f"report-{part}"
+        written.append(write_ablation(found, part, folder, sweep.rule.max_accuracy_drop))
     return written
