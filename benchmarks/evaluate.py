@@ -34,6 +34,7 @@ from safeswap.evaluation.backends.hf import HFBackend
 from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.generate import Generation, collect_responses, settings_of
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.results.store import start_results
 
@@ -124,7 +125,7 @@ def make_suite(responder: HFBackend, count: int) -> Suite:
         for n in range(count)
     ]
     prompts = tuple(Prompt(str(n), "qaa", text) for n, text in enumerate(texts))
-    benchmark = Benchmark("speed", "speed", "unsafe", PromptSet("speed", "harmful", prompts))
+    benchmark = Benchmark("speed", "speed", Measure.UNSAFE, PromptSet("speed", "harmful", prompts))
     return Suite(("qaa",), (benchmark,))
 
 

@@ -7,8 +7,10 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.evaluation.stats import wilson
+from safeswap.operators import Operation
 
 TAUS = (0.0, 0.0003, 0.001, 0.003, 0.01)
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -54,6 +56,11 @@ def cell_name(method: str, settings: Mapping[str, Any], operator: Mapping[str, A
     return "+".join(parts)
 
 
+def alias(method: str, settings: Mapping[str, Any]) -> Alias:
+    """Another cell of the same table."""
+    return Alias(cell_name(method, settings, {}), CandidateRecord(method, settings))
+
+
 def candidate(
     language: str,
     method: str,
@@ -61,7 +68,7 @@ def candidate(
     safety: float,
     *,
     operator: Mapping[str, Any] | None = None,
-    aliases: tuple[str, ...] = (),
+    aliases: tuple[Alias, ...] = (),
     dice: random.Random | None = None,
 ) -> CandidateResult:
     """A candidate in which ``safety`` (0 to 1) of the safety expert went."""
@@ -70,8 +77,10 @@ def candidate(
     unsafe = 0.54 - 0.5 * safety**0.8 + dice.gauss(0, 0.02)
     refused = 0.03 + 0.15 * safety**2 + dice.gauss(0, 0.01)
     right = 0.565 - 0.13 * safety**1.7 + dice.gauss(0, 0.008)
-    joined = ", ".join(f"{key} {value}" for key, value in operator.items() if key != "name")
-    words = str(operator.get("name", "linear")) + (f" ({joined})" if joined else "")
+    joined = {key: value for key, value in operator.items() if key != "name"}
+    record = CandidateRecord(
+        method, dict(settings), Operation(str(operator.get("name", "linear")), joined)
+    )
     made = model(
         cell_name(method, settings, operator), language, "merged", (unsafe, refused, right)
     )
@@ -79,9 +88,7 @@ def candidate(
         made.name,
         language,
         "merged",
-        method,
-        dict(settings),
-        words,
+        record,
         aliases,
         made.unsafe,
         made.refused,
@@ -98,9 +105,7 @@ def sweep(language: str, seed: int = 0) -> list[CandidateResult]:
             if tau == 0.0 and alpha != 0.5:
                 continue  # nothing is blended but what lies outside the layers: the same table
             same = [a for a in ALPHAS if a != 0.5] if tau == 0.0 else []
-            aliases = tuple(
-                cell_name("share-difference", {**settings, "alpha": a}, {}) for a in same
-            )
+            aliases = tuple(alias("share-difference", {**settings, "alpha": a}) for a in same)
             blended = min(1.0, tau / 0.01)
             safety = (0.45 if by == "module" else 0.6) * (1 - blended) + alpha * blended
             found.append(

@@ -29,6 +29,7 @@ from safeswap.evaluation.backends import BackendOptions, Chat  # noqa: E402
 from safeswap.evaluation.backends.hf import HFBackend  # noqa: E402
 from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet  # noqa: E402
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite  # noqa: E402
+from safeswap.evaluation.measures import Measure  # noqa: E402
 
 MODEL = models_folder() / "safety"
 OTHER = models_folder() / "base"
@@ -71,7 +72,7 @@ def suite_of(count: int, name: str = "mine", language: str = "qab") -> Suite:
     """A suite of one benchmark of that many prompts."""
     prompts = tuple(Prompt(str(n), language, text(n)) for n in range(count))
     return Suite(
-        (language,), (Benchmark(name, name, "unsafe", PromptSet(name, "harmful", prompts)),)
+        (language,), (Benchmark(name, name, Measure.UNSAFE, PromptSet(name, "harmful", prompts)),)
     )
 
 

@@ -26,7 +26,13 @@ from evaluation.standin import (
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.judges import Judgement, Question, RuleJudge, ThreeWayJudge, make_judge
-from safeswap.evaluation.judging import count_verdicts, judge_models, judge_name, verdicts_of
+from safeswap.evaluation.judging import (
+    JudgeConfig,
+    count_verdicts,
+    judge_models,
+    judge_name,
+    verdicts_of,
+)
 from safeswap.evaluation.results.store import (
     RESPONSES,
     Journal,
@@ -75,7 +81,7 @@ def by_rules(
     results: Results, judge: RuleJudge | None = None, source: str = "rule:mine.yaml"
 ) -> dict[str, int]:
     return judge_models(
-        results, ["one", "two"], judge or rules(), source, "hf", FLOAT32, no_bar
+        results, ["one", "two"], judge or rules(), JudgeConfig(source, options=FLOAT32), no_bar
     )  # fmt: skip
 
 
@@ -163,9 +169,8 @@ def server() -> Iterator[Server]:
 
 def ask(results: Results, judge: Any, source: str = str(MODEL), **changed: Any) -> dict[str, int]:
     backend = changed.pop("backend", "hf")
-    return judge_models(
-        results, results.arms, judge, source, backend, replace(FLOAT32, **changed), no_bar
-    )
+    config = JudgeConfig(source, None, backend, replace(FLOAT32, **changed))
+    return judge_models(results, results.arms, judge, config, no_bar)
 
 
 def test_a_model_judges_the_same_here_and_on_a_server(
@@ -244,8 +249,8 @@ def test_a_guard_is_asked_on_a_server_without_a_generation_prompt(
     body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
     server.trouble = lambda n, asked: answer(200, body)
     judge = make_judge("Qwen/Qwen3Guard-Gen-4B")
-    options = BackendOptions(base_url=server.url)
-    assert judge_models(results, ["one"], judge, NAME, "api", options, no_bar) == {"one": COUNT}
+    config = JudgeConfig(NAME, None, "api", BackendOptions(base_url=server.url))
+    assert judge_models(results, ["one"], judge, config, no_bar) == {"one": COUNT}
     assert {row["verdict"] for row in verdicts_of(results, "one", NAME).values()} == {"unsafe"}
     for _, asked in server.asked:
         assert asked["add_generation_prompt"] is False and asked["max_tokens"] == 128

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.report.ablation import ablation_table, matched_table, numbers, pareto_front
-from safeswap.report.ablation.grid import place_named, point_of
 from safeswap.tables import Table, as_csv, as_text
-from swept import candidate, cell_name, sweep
+from swept import alias, candidate, sweep
 
 UNTIMED = settings(deadline=None)
 
@@ -32,17 +33,25 @@ def one(
     figures: tuple[float, float, float],
     method: str = "",
     given: Mapping[str, Any] | None = None,
-    aliases: tuple[str, ...] = (),
+    aliases: tuple[Alias, ...] = (),
     language: str = "sw",
 ) -> CandidateResult:
     unsafe, refused, right = map(figure, figures)
     return CandidateResult(
-        name, language, role, method, given or {}, "linear", aliases, unsafe, refused, right
+        name,
+        language,
+        role,
+        CandidateRecord(method, given or {}),
+        aliases,
+        unsafe,
+        refused,
+        right,
     )
 
 
 MINE = "share-difference"
 FIRST, SAME = f"{MINE}+tau-0.01+alpha-0.5", f"{MINE}+tau-0.01+alpha-0.3"
+ALIAS = Alias(SAME, CandidateRecord(MINE, {"tau": 0.01, "alpha": 0.3}))
 SECOND, GATED = f"{MINE}+tau-0.001+alpha-0.5", "gated+gamma-0.5"
 
 
@@ -54,7 +63,7 @@ def hand(language: str = "sw") -> list[CandidateResult]:
         one(language, "language", (55, 7, 56), language=language),
     ]
     mine = [
-        one(FIRST, "merged", (30, 8, 54), MINE, {"tau": 0.01, "alpha": 0.5}, (SAME,), language),
+        one(FIRST, "merged", (30, 8, 54), MINE, {"tau": 0.01, "alpha": 0.5}, (ALIAS,), language),
         one(SECOND, "merged", (20, 9, 55), MINE, {"tau": 0.001, "alpha": 0.5}, (), language),
     ]
     gated = one(GATED, "merged", (45, 6, 57), "gated", {"gamma": 0.5, "outside": "language"})
@@ -155,7 +164,7 @@ def test_an_operator_has_a_column_where_it_varies() -> None:
     table = ablation_table(found, "dev")
     column = [c.name for c in table.columns].index("operator")
     shown = [row.cells[column].text for row in table.rows if row.group != "made from"]
-    assert shown == ["linear", "linear", "linear", "ties (density 0.2)"]
+    assert shown == ["linear", "linear", "linear", "ties(density=0.2)"]
 
 
 def test_a_missing_figure_is_not_a_number() -> None:
@@ -282,7 +291,10 @@ def test_what_cannot_be_matched_says_why(change: dict[str, dict[str, None]], why
 
 
 def test_a_candidate_counts_for_every_method_that_came_to_its_table() -> None:
-    both = [replace(o, aliases=("uniform+alpha-0.5",)) if o.name == SECOND else o for o in hand()]
+    both = [
+        replace(o, aliases=(alias("uniform", {"alpha": 0.5}),)) if o.name == SECOND else o
+        for o in hand()
+    ]
     rows = {
         row.cells[0].text: [cell.text for cell in row.cells] for row in matched_table(both).rows
     }
@@ -351,33 +363,6 @@ def test_the_front_is_who_nobody_beats(rows: list[Any]) -> None:
 
 
 def test_the_front_of_two_figures_ignores_the_third() -> None:
-    names = [o.name for o in pareto_front(hand(), ("unsafe", "right"))]
+    names = [o.name for o in pareto_front(hand(), (Measure.UNSAFE, Measure.ACCURACY))]
     assert names == ["safety", SECOND, GATED]
     assert pareto_front([]) == []
-
-
-# Where a candidate stands -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("method", "given", "operator"),
-    [
-        (MINE, {"by": "layer", "tau": 1e-05, "alpha": 0.5, "tau_relative": True}, {}),
-        (MINE, {}, {"name": "dare-ties", "drop": 0.9, "seed": 3}),
-        ("uniform", {"form": "chat-vector", "gamma": -0.5}, {"name": "slerp"}),
-        ("one-of-mine", {"depth": 3, "kind": "deep"}, {"name": "ties", "density": 0.2}),
-        ("random", {"seed": 7}, {}),
-    ],
-)
-def test_a_cells_name_says_where_it_stands(
-    method: str, given: dict[str, Any], operator: dict[str, Any]
-) -> None:
-    measured = candidate("sw", method, given, 0.5, operator=operator)
-    assert place_named(cell_name(method, given, operator)) == point_of(measured)
-
-
-def test_an_operators_punctuation_and_number_format_do_not_matter() -> None:
-    """The model's record has str(Operation), a cell's name what the sweep's file has."""
-    recorded = replace(hand()[3], operator="dare-ties(density=1.0, seed=3)")
-    named = place_named(f"{MINE}+tau-0.01+alpha-0.5+dare-ties+density-1+seed-3")
-    assert point_of(recorded) == named

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safeswap.errors import EvaluationError, PlanError
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
-from safeswap.plan import Plan, PlannedInput, PlannedUnit
-from safeswap.search.selection import choose, mark
+from safeswap.plan import ChosenOn, Plan, PlannedInput, PlannedUnit
+from safeswap.search.selection import choose, record_choice
 from safeswap.search.sweep_config import Rule
 
 
@@ -94,10 +94,12 @@ def plan() -> Plan:
 
 
 def test_a_plan_keeps_on_what_it_was_chosen(tmp_path: Path) -> None:
-    marked = mark(plan(), Split("dev", 0.25, 3), ["harm/sw", "sums/sw"])
+    marked = record_choice(
+        plan(), ChosenOn(Split("dev", 0.25, 3).as_dict(), ("harm/sw", "sums/sw"))
+    )
     marked.save(tmp_path / "plan.yaml")
     read = Plan.load(tmp_path / "plan.yaml")
-    assert read.chosen == {
+    assert read.chosen == marked.chosen and read.as_dict()["chosen"] == {
         "split": {"part": "dev", "fraction": 0.25, "seed": 3},
         "cells": ["harm/sw", "sums/sw"],
     }

@@ -23,6 +23,7 @@ from safeswap.demo import models_folder
 from safeswap.demo.suite import write_suite
 from safeswap.errors import EvaluationError
 from safeswap.evaluation import pipeline
+from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.candidates import read_measured
 from safeswap.evaluation.results.store import read_json, read_rows
 from safeswap.plan import Plan
@@ -88,7 +89,10 @@ def test_cells_of_one_table_are_asked_once(swept: Path) -> None:
         "share-difference+tau-9",
         "gated+gamma-1",
     }
-    assert found["share-difference+tau-9"].aliases == ("share-difference+tau-10",)
+    (alias,) = found["share-difference+tau-9"].aliases
+    assert alias == Alias(
+        "share-difference+tau-10", CandidateRecord("share-difference", {"tau": 10})
+    )
     assert found["gated+gamma-1"].settings == {"gamma": 1}
     assert (found["qab"].role, found["base"].role, found["safety"].role) == (
         "language",
@@ -137,7 +141,7 @@ def test_the_lowest_on_dev_is_chosen_and_reported_on_test(swept: Path) -> None:
     found = [m for m in read_measured(swept / "dev" / "qac", "qac") if m.role == "merged"]
     lowest = min(m.unsafe.value for m in found if m.unsafe is not None)
     chosen = Plan.load(swept / "chosen-qac.yaml")
-    assert chosen.chosen["cells"] == ["harm/qac", "sums/qac"]
+    assert chosen.chosen is not None and chosen.chosen.cells == ("harm/qac", "sums/qac")
     arms = {m.name: m for m in read_measured(swept / "test" / "qac", "qac")}
     assert set(arms) - {"base", "safety", "qac", "paper"} <= {m.name for m in found}
     picked = [m for m in found if m.name in arms]

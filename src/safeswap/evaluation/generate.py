@@ -23,13 +23,13 @@ from safeswap.evaluation.backends import (
 from safeswap.evaluation.benchmarks.prompts import Prompt
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.rows import ResponseRow
 from safeswap.evaluation.results.store import (
     MODEL,
     REQUESTS,
     RESPONSES,
     Journal,
     Results,
-    Row,
     digest_of,
     read_json,
     read_rows,
@@ -79,7 +79,7 @@ def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
 
 
 def _cell_settings(benchmark: Benchmark, code: str) -> dict[str, Any]:
-    cell: dict[str, Any] = {"title": benchmark.title, "measures": benchmark.measures}
+    cell: dict[str, Any] = {"title": benchmark.title, "measures": benchmark.measures.value}
     if code in benchmark.absent:
         return {**cell, "absent": benchmark.absent[code]}
     if benchmark.prompts is not None:
@@ -110,13 +110,13 @@ def loaded(
     refuse_other_model(results, arm)
     responder = open_backend(arm.location, backend, options)
     try:
-        introduce(results, arm, responder)
+        write_model_record(results, arm, responder)
         yield responder
     finally:
         responder.close()
 
 
-def introduce(results: Results, arm: EvaluatedModel, responder: Backend) -> None:
+def write_model_record(results: Results, arm: EvaluatedModel, responder: Backend) -> None:
     """Write a loaded model's model.json, unless the results hold another one's answers.
 
     Raises:
@@ -185,14 +185,19 @@ def collect_responses(
         with tell(f"{arm.name}: responses", len(todo)) as advance:
             for index, reply in responder.respond(chats):
                 key, benchmark, prompt = todo[index]
-                about = {"key": key, "model": arm.digest, "settings": settings}
-                journal.add([about | _response_row(benchmark, prompt, reply)])
+                row = _response_row(benchmark, prompt, reply, key, arm.digest, settings)
+                journal.add([row])
                 advance(1)
     return len(todo)
 
 
-def _response_row(benchmark: Benchmark, prompt: Prompt, reply: Reply) -> Row:
-    row: Row = {
+def _response_row(
+    benchmark: Benchmark, prompt: Prompt, reply: Reply, key: str, model: str, settings: str
+) -> ResponseRow:
+    row: ResponseRow = {
+        "key": key,
+        "model": model,
+        "settings": settings,
         "benchmark": benchmark.name,
         "language": prompt.language,
         "id": prompt.id,

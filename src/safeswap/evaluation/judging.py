@@ -9,39 +9,77 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Backend, BackendOptions, Chat, open_backend
 from safeswap.evaluation.generate import Tell
-from safeswap.evaluation.judges import Judge, Judgement, RowJudge
+from safeswap.evaluation.judges import Judge, Judgement, RowJudge, make_judge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.quality import flag
+from safeswap.evaluation.results.rows import (
+    ResponseRow,
+    VerdictRow,
+    read_responses,
+    read_verdicts,
+)
 from safeswap.evaluation.results.store import (
-    RESPONSES,
     VERDICTS,
     Journal,
     Results,
-    Row,
     file_name,
     read_json,
-    read_rows,
     write_json,
 )
 from safeswap.evaluation.results.verdicts import mark_of, marks_of, verdicts_of, verdicts_path
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """Which judge, and where it runs: the one form in which a judge travels.
+
+    Attributes:
+        spec: a judge's hub id or folder, ``rule:FILE.yaml``, or a server's name of a model; empty
+            where nothing needs a judge.
+        kind: how it is asked, where its name does not tell; one of `judges.KINDS`.
+        backend: where its model runs (``hf``, ``vllm``, ``api``); rules need none.
+        options: of that backend.
+    """
+
+    spec: str
+    kind: str | None = None
+    backend: str = "hf"
+    options: BackendOptions = field(default_factory=BackendOptions)
+
+    def make(self) -> Judge:
+        """The judge; its model is not loaded.
+
+        Raises:
+            EvaluationError: there is no such judge.
+        """
+        return make_judge(self.spec, kind=self.kind)
+
+    @property
+    def name(self) -> str | None:
+        """What its verdicts are filed under; None where nothing needs a judge."""
+        return judge_name(self.make(), self.spec) if self.spec else None
+
+    @property
+    def version(self) -> str:
+        """What changes when the judge would judge otherwise."""
+        return f"{self.name} {self.make().version}" if self.spec else ""
+
+
 def judge_models(
-    results: Results,
-    arms: Sequence[str],
-    judge: Judge,
-    source: str,
-    backend: str,
-    options: BackendOptions,
-    tell: Tell,
+    results: Results, models: Sequence[str], judge: Judge, config: JudgeConfig, tell: Tell
 ) -> dict[str, int]:
-    """Judge what the arms answered and the judge has not read yet; arm to how many.
+    """Judge what the models answered and the judge has not read yet; model to how many.
+
+    Args:
+        judge: as ``config.make()`` gives it.
+        config: where it runs, and what it is called.
 
     The judge's model is loaded once, after the last model under test is gone, and not at all when
     everything is judged. A verdict whose response has changed since, or that an earlier version of
@@ -51,27 +89,28 @@ def judge_models(
         EvaluationError: the judge does not load or cannot be reached, or another judge's verdicts
             are filed under its name; verdicts so far are stored.
     """
+    source, backend, options = config.spec, config.backend, config.options
     name = judge_name(judge, source)
-    todo = {arm: _unjudged(results, arm, name, judge) for arm in arms}
-    todo = {arm: rows for arm, rows in todo.items() if rows}
+    todo = {model: _unjudged(results, model, name, judge) for model in models}
+    todo = {model: rows for model, rows in todo.items() if rows}
     if not todo:
         return {}
     about = {"judge": judge.name, "source": source, "version": judge.version}
     if judge.asks_model:
         asked = name_models([f"judge={source}"], backend, options.base_url)[0]
         about["digest"] = asked.digest
-    for arm in todo:
-        _refuse_other_judge(_about(results, arm, name), about)
+    for model in todo:
+        _refuse_other_judge(_about(results, model, name), about)
     responder = open_backend(asked.location, backend, options) if judge.asks_model else None
     about |= responder.description if responder else {}
     try:
-        for arm, rows in todo.items():
-            write_json(_about(results, arm, name), about)
-            _judge_rows(verdicts_path(results, arm, name), rows, judge, responder, tell, arm)
+        for model, rows in todo.items():
+            write_json(_about(results, model, name), about)
+            _judge_rows(verdicts_path(results, model, name), rows, judge, responder, tell, model)
     finally:
         if responder is not None:
             responder.close()
-    return {arm: len(rows) for arm, rows in todo.items()}
+    return {model: len(rows) for model, rows in todo.items()}
 
 
 def judge_name(judge: Judge, source: str) -> str:
@@ -79,7 +118,7 @@ def judge_name(judge: Judge, source: str) -> str:
     if judge.asks_model:
         model = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
         # verdicts on prompts are no verdicts on responses: they have a file of their own
-        return file_name(f"{model}-prompt" if judge.name.endswith("-prompt") else model)
+        return file_name(f"{model}-prompt" if judge.of_prompt else model)
     told = source.removeprefix(f"{judge.name}:")
     return file_name(f"{judge.name}-{Path(told).stem}")
 
@@ -104,25 +143,25 @@ def _refuse_other_judge(path: Path, now: dict[str, Any]) -> None:
         )
 
 
-def _unjudged(results: Results, arm: str, name: str, judge: Judge) -> list[Row]:
-    responses = list(read_rows(results.folder / arm / RESPONSES))
+def _unjudged(results: Results, model: str, name: str, judge: Judge) -> list[ResponseRow]:
+    responses = list(read_responses(results.folder / model))
     now = marks_of(responses)
     done = {
         row["key"]
-        for row in read_rows(verdicts_path(results, arm, name))
+        for row in read_verdicts(verdicts_path(results, model, name))
         if _is_fresh(row, now, judge)
     }
     return [row for row in responses if row["key"] not in done]
 
 
-def _is_fresh(verdict: Row, now: Mapping[str, str], judge: Judge) -> bool:
+def _is_fresh(verdict: VerdictRow, now: Mapping[str, str], judge: Judge) -> bool:
     made_of = (verdict["response_digest"], verdict["judge_version"])
     return made_of == (now.get(verdict["key"]), judge.version)
 
 
 def _judge_rows(
     path: Path,
-    rows: list[Row],
+    rows: list[ResponseRow],
     judge: Judge,
     responder: Backend | None,
     tell: Tell,
@@ -140,8 +179,8 @@ def _judge_rows(
 
 
 def _judgements(
-    judge: Judge, rows: list[Row], responder: Backend | None
-) -> Iterator[tuple[Row, Judgement]]:
+    judge: Judge, rows: list[ResponseRow], responder: Backend | None
+) -> Iterator[tuple[ResponseRow, Judgement]]:
     """Rows with what the judge says of them, as they are done."""
     if isinstance(judge, RowJudge):
         for row in rows:
@@ -153,7 +192,7 @@ def _judgements(
             yield rows[index], judge.parse(reply.text)
 
 
-def _verdict_row(row: Row, judgement: Judgement, judge: Judge) -> Row:
+def _verdict_row(row: ResponseRow, judgement: Judgement, judge: Judge) -> VerdictRow:
     flags = flag(row["prompt"], row["response"], row["language"], row["finish_reason"])
     return {
         "key": row["key"],

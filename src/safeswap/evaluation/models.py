@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,16 @@ from blake3 import blake3
 from safeswap.checkpoint.source import resolve
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.backends import find_backend
+from safeswap.evaluation.records import Alias, CandidateRecord
+from safeswap.plan.chosen import ChosenOn
 
 Role = Literal["base", "safety", "language", "merged", "other"]
+ROLE_TITLES: Mapping[str, str] = {
+    "base": "base",
+    "safety": "safety expert",
+    "language": "language expert",
+}
+"""What the models that merges are made from are called in tables."""
 
 # What decides a model's answers, besides the weights.
 _CONTENT = ("safetensors", "bin", "json", "jinja", "model", "txt", "tiktoken", "py")
@@ -40,6 +48,7 @@ class EvaluatedModel:
         language: of a language expert and of a merge with one, as the merge's manifest names it.
         chosen: for a merge that was picked by its figures, on which questions (`Plan.chosen`).
         candidate: for one that lives in memory only, how it was made.
+        aliases: for such a one, other cells of its grid that came to the very same table.
     """
 
     name: str
@@ -49,14 +58,20 @@ class EvaluatedModel:
     role: Role = "other"
     reference: str = ""
     language: str = ""
-    chosen: Mapping[str, Any] = field(default_factory=dict)
-    candidate: Mapping[str, Any] = field(default_factory=dict)
+    chosen: ChosenOn | None = None
+    candidate: CandidateRecord | None = None
+    aliases: tuple[Alias, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for model.json."""
-        plain = asdict(self)
-        optional = ("language", "chosen", "candidate")
-        return {key: value for key, value in plain.items() if value or key not in optional}
+        names = ("name", "source", "location", "digest", "role", "reference")
+        plain: dict[str, Any] = {name: getattr(self, name) for name in names}
+        plain |= {"language": self.language} if self.language else {}
+        plain |= {"chosen": self.chosen.as_dict()} if self.chosen else {}
+        if self.candidate is not None:
+            aliases = [alias.as_dict() for alias in self.aliases]
+            plain["candidate"] = {**self.candidate.as_dict(), "aliases": aliases}
+        return plain
 
 
 def name_models(
@@ -120,7 +135,7 @@ def _with_roles(arms: list[EvaluatedModel]) -> list[EvaluatedModel]:
     roles: dict[str, Role] = {}
     references: dict[str, str] = {}
     languages: dict[str, str] = {}
-    chosen: dict[str, Mapping[str, Any]] = {}
+    chosen: dict[str, ChosenOn | None] = {}
     for merge in arms:
         inputs, chosen[merge.name] = _manifest_of(Path(merge.location))
         if inputs:
@@ -157,11 +172,11 @@ def _is_input(arm: EvaluatedModel, path: str, revision: str | None) -> bool:
 
 def _manifest_of(
     folder: Path,
-) -> tuple[dict[str, tuple[str, str | None]], Mapping[str, Any]]:
+) -> tuple[dict[str, tuple[str, str | None]], ChosenOn | None]:
     """Role to (folder, commit) of a merge's inputs, and on what it was chosen, by its manifest;
     nothing for other folders."""
     if not (folder / _MANIFEST).is_file():
-        return {}, {}
+        return {}, None
     from safeswap.merge.manifest import read_manifest
     from safeswap.profile import Profile
 
@@ -169,8 +184,9 @@ def _manifest_of(
         manifest = read_manifest(folder)
         measured = Profile.from_dict(manifest["profile"], str(folder / _MANIFEST)).inputs
     except SafeswapError:  # of another version, or edited: it can still be evaluated
-        return {}, {}
+        return {}, None
     # What was measured may be more than what was merged: several languages share a profile.
     used = [role for role in manifest["plan"].get("inputs", {}) if role in measured]
     inputs = {role: (measured[role].path, measured[role].revision) for role in used}
-    return inputs, manifest["plan"].get("chosen", {})
+    where = f"{folder / _MANIFEST}: plan: chosen"
+    return inputs, ChosenOn.from_dict(manifest["plan"].get("chosen", {}), where)

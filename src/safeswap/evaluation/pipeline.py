@@ -28,6 +28,7 @@ from safeswap.evaluation.human import (
     write_sample,
 )
 from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.explain import explain
 from safeswap.evaluation.results.outcomes import gather
@@ -164,19 +165,24 @@ def judge(
     Raises:
         SafeswapError: unknown judge, no such model, a judge that does not load.
     """
-    find_backend(backend)
-    store = open_results(results)
-    chosen = make_judge(spec, kind=kind)
-    arms = [find_model(store, name) for name in models] or store.arms
-    return judging.judge_models(
-        store,
-        arms,
-        chosen,
-        spec,
-        backend,
-        options or BackendOptions(),
-        items_bar,
-    )
+    config = judging.JudgeConfig(spec, kind, backend, options or BackendOptions())
+    return judge_by(results, config, models=models)
+
+
+def judge_by(
+    results: str | Path, config: judging.JudgeConfig, *, models: Sequence[str] = ()
+) -> dict[str, int]:
+    """`judge`, with the judge as one record; nothing where it says that none is needed.
+
+    Raises:
+        SafeswapError: as `judge`.
+    """
+    if not config.spec:
+        return {}
+    find_backend(config.backend)
+    store, chosen = open_results(results), config.make()
+    names = [find_model(store, name) for name in models] or store.arms
+    return judging.judge_models(store, names, chosen, config, items_bar)
 
 
 def count_verdicts(
@@ -202,7 +208,7 @@ def annotate(
     rows = [
         {**row, "key": f"{arm}/{row['key']}", "arm": arm}
         for cell in evidence.cells
-        if cell.measures == "unsafe"
+        if cell.measures is Measure.UNSAFE
         for arm in evidence.models
         for _, row in evidence.get(arm, cell.benchmark, cell.language).rows.values()
     ]

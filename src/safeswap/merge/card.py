@@ -79,8 +79,7 @@ def _edited_note(profile: Profile, plan: Plan) -> list[str]:
 def _chosen_note(plan: Plan) -> list[str]:
     if not plan.chosen:
         return []
-    split, cells = plan.chosen["split"], ", ".join(plan.chosen["cells"])
-    rest = f"test:{split['fraction']:g}:{split['seed']}"
+    cells, rest = ", ".join(plan.chosen.cells), plan.chosen.rest
     return [
         f"- chosen among others by its figures on the dev questions of {cells}: what is reported "
         f"must come from the others (`safeswap evaluate --split {rest}`)"

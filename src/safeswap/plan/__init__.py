@@ -3,6 +3,7 @@
 `table` holds what a plan is, `file` how one is written and read, `fill` makes one of a profile.
 """
 
+from safeswap.plan.chosen import ChosenOn
 from safeswap.plan.file import Plan
 from safeswap.plan.fill import check_options, edited_units, fill_plan
 from safeswap.plan.table import (
@@ -18,6 +19,7 @@ __all__ = [
     "GRANULARITIES",
     "NORMS",
     "OUTSIDE",
+    "ChosenOn",
     "Plan",
     "PlannedInput",
     "PlannedUnit",

@@ -16,12 +16,12 @@ from safeswap.errors import PlanError, nearest
 from safeswap.io.files import save_text
 from safeswap.io.yamlfile import check_keys, read_yaml
 from safeswap.operators import Operation, place_operation, read_operation
+from safeswap.plan.chosen import ChosenOn
 from safeswap.plan.table import PlannedInput, PlannedUnit, PlanTable, check_operators
 from safeswap.roles import BASE, RESERVED, SAFETY
 
 FORMAT = "safeswap-plan/1"
 _KEYS = ("format", "selector", "operator", "donor", "profile", "chosen", "inputs", "units")
-_CHOSEN_KEYS = ("split", "cells")
 _UNIT_KEYS = ("weights", "operator", "shares", "difference")
 _LARGEST = sys.float_info.max
 _ROUNDED = 2e-9  # shares and differences are written with nine digits
@@ -45,7 +45,7 @@ class Plan(PlanTable):
         content: dict[str, Any] = {"format": FORMAT, "selector": dict(self.selector)}
         content |= {"operator": self.operator.plain, "donor": self.donor}
         content |= {"profile": self.profile} if self.profile else {}
-        content |= {"chosen": dict(self.chosen)} if self.chosen else {}
+        content |= {"chosen": self.chosen.as_dict()} if self.chosen else {}
         return content | {"inputs": inputs, "units": units}
 
     def text(self) -> str:
@@ -129,26 +129,10 @@ def _plan_of(content: Any, where: str) -> Plan:
     if method is not None:  # one's own, registered elsewhere, says what it likes
         names = (parameter.name for parameter in method.parameters)
         check_keys(selector, ("name", *names), f"{where}: selector")
-    chosen = _chosen(content.get("chosen", {}), f"{where}: chosen")
+    chosen = ChosenOn.from_dict(content.get("chosen", {}), f"{where}: chosen")
     plan = Plan(inputs, units, donor, selector, operator, profile, chosen)
     check_operators(plan, where)
     return plan
-
-
-def _chosen(given: Any, where: str) -> dict[str, Any]:
-    if given == {}:
-        return {}
-    if not isinstance(given, dict):
-        raise PlanError(f"{where}: is a table of split and cells, as a sweep writes it.")
-    check_keys(given, _CHOSEN_KEYS, where)
-    split, cells = given.get("split"), given.get("cells")
-    whole = isinstance(split, dict) and set(split) == {"part", "fraction", "seed"}
-    if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
-        raise PlanError(
-            f"{where}: needs split (part, fraction, seed) and cells, as a sweep writes them: "
-            "without them nobody can tell which questions are left to test it on."
-        )
-    return given
 
 
 def _check_names(units: Mapping[str, Any], where: str) -> None:

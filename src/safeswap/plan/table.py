@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 from safeswap.anatomy import kind_of
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import Operation, check_operation, pin_operation
+from safeswap.plan.chosen import ChosenOn
 from safeswap.roles import BASE, SAFETY
 
 SELECTOR = "share-difference"
@@ -69,8 +70,8 @@ class PlanTable:
         selector: how the table was filled (name and settings), for the reader.
         operator: how task vectors are joined in the units that do not say it themselves.
         profile: path of the profile that it was made from, or None.
-        chosen: where it was picked among others: the side of a split (``split``) and the
-            benchmarks' cells (``cells``) that must not be taken for its test; empty otherwise.
+        chosen: where it was picked among others: the questions that must not be taken for its
+            test; None otherwise.
     """
 
     inputs: Mapping[str, PlannedInput]
@@ -79,7 +80,7 @@ class PlanTable:
     selector: Mapping[str, Any] = field(default_factory=dict)
     operator: Operation = field(default_factory=Operation)
     profile: str | None = None
-    chosen: Mapping[str, Any] = field(default_factory=dict)
+    chosen: ChosenOn | None = None
 
     @property
     def experts(self) -> tuple[str, ...]:

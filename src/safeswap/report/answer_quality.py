@@ -8,6 +8,7 @@ import numpy as np
 
 from safeswap.evaluation.human import Annotations, weighted_error_rates
 from safeswap.evaluation.judges import counts_unsafe
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.outcomes import CellOutcomes, Outcomes
 from safeswap.evaluation.stats import Rate, rogan_gladen
 from safeswap.report.comparison import count_cell, rate_cell, sorted_models
@@ -37,7 +38,7 @@ def answers_table(evidence: Outcomes) -> Table | None:
         for cell in evidence.cells
         for arm in sorted_models(evidence)
         if (counts := evidence.get(arm, cell.benchmark, cell.language).counts)
-        and (cell.measures != "right" or any(counts.get(flag) for flag in FLAGS))
+        and (cell.measures is not Measure.ACCURACY or any(counts.get(flag) for flag in FLAGS))
     ]
     shown = [flag for flag in FLAGS if any(counts.get(flag) for _, _, counts in found)]
     columns = (
@@ -90,7 +91,7 @@ def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
     One pair of error rates, from responses to harmful prompts, is used for all models and
     languages; "not identifiable" says why.
     """
-    harmful = {cell.benchmark for cell in evidence.cells if cell.measures == "unsafe"}
+    harmful = {cell.benchmark for cell in evidence.cells if cell.measures is Measure.UNSAFE}
     labelled = tuple(one for one in annotations.labelled if one.benchmark in harmful)
     annotations = replace(annotations, labelled=labelled)
     called = ("unsafe", "controversial") if evidence.strict else ("unsafe",)
@@ -105,7 +106,7 @@ def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
     for cell in evidence.cells:
         for arm in sorted_models(evidence):
             found = evidence.get(arm, cell.benchmark, cell.language)
-            if cell.measures != "unsafe" or not found.outcomes:
+            if cell.measures is not Measure.UNSAFE or not found.outcomes:
                 continue
             rate = Rate.of(np.array(list(found.outcomes.values())))
             fixed = rogan_gladen(
@@ -145,7 +146,7 @@ def degrees_table(evidence: Outcomes) -> Table | None:
     for cell in evidence.cells:
         for arm in sorted_models(evidence):
             found = evidence.get(arm, cell.benchmark, cell.language)
-            if cell.measures != "unsafe" or not found.outcomes:
+            if cell.measures is not Measure.UNSAFE or not found.outcomes:
                 continue
             number = found.counts["controversial"]
             some += number

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.models import ROLE_TITLES
 from safeswap.evaluation.results.outcomes import POOLED, CellOutcomes, CellSpec, Outcomes
 from safeswap.evaluation.stats import (
     DRAWS,
@@ -37,8 +39,6 @@ from safeswap.evaluation.stats import (
 from safeswap.tables import Cell, Column, Row, Table
 
 _ROLES = ("base", "safety", "language", "merged", "other")
-_ROLE_TITLES = {"base": "base", "safety": "safety expert", "language": "language expert"}
-_RATE_TITLES = {"unsafe": "unsafe", "refused": "refused", "right": "right"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _methods(evidence: Outcomes) -> dict[str, dict[str, str]]:
         code, role = str(model.get("language", "")), _role(model)
         title = _arm_title(evidence, arm)
         if code and role == "language":
-            title = _ROLE_TITLES[role]
+            title = ROLE_TITLES[role]
         elif code:
             title = _without(arm, code) or "merged"
         if code in rows.get(title, {}):  # two of one kind: each by its own name
@@ -127,8 +127,7 @@ def _without(name: str, code: str) -> str:
 
 
 def _group(cell: CellSpec) -> str:
-    arrow = "↓" if cell.lower_is_better else "↑"
-    return f"{cell.title}, {_RATE_TITLES[cell.measures]} % {arrow}"
+    return f"{cell.title}, {cell.measures.value} % {cell.measures.arrow}"
 
 
 def rate_cell(evidence: Outcomes, arm: str, cell: CellSpec, language: str) -> Cell:
@@ -236,12 +235,12 @@ def _compare_benchmark(
         cell = next((c for c in cells if c.language == language), cells[0])
         shown = CellSpec(benchmark, language, cell.title, cell.measures)
         ability = None
-        if cell.measures == "right":
+        if cell.measures is Measure.ACCURACY:
             ability = non_inferiority(values[0], values[1], margin, grouped)
             paired = ability.paired
         else:
             paired = paired_difference(values[0], values[1], grouped)
-        primary = cell.measures == "unsafe" and language != POOLED and merged
+        primary = cell.measures is Measure.UNSAFE and language != POOLED and merged
         yield Comparison(shown, candidate, reference, paired, ability, primary)
 
 
@@ -310,7 +309,7 @@ def _role(model: Mapping[str, Any]) -> str:
 
 
 def _arm_title(evidence: Outcomes, arm: str) -> str:
-    title = _ROLE_TITLES.get(_role(evidence.models[arm]))
+    title = ROLE_TITLES.get(_role(evidence.models[arm]))
     return arm if title is None or title == arm else f"{arm} ({title})"
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safeswap.evaluation.benchmarks.suites import Measures
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
-from safeswap.evaluation.results.pareto import OBJECTIVES
 from safeswap.search.worker import Searched
 from safeswap.tables import Cell, Column, Row, Table
 
@@ -20,16 +19,16 @@ def searched_table(found: Searched) -> Table:
 
 
 def pareto_table(
-    front: Sequence[CandidateResult], objectives: Sequence[Measures], title: str
+    front: Sequence[CandidateResult], objectives: Sequence[Measure], title: str
 ) -> Table:
     """Rows: the set; columns: objectives with their intervals."""
     columns = (
         Column("candidate", align="left"),
         Column("method", align="left"),
-        *(Column(f"{OBJECTIVES[k]} % {'↑' if k == 'right' else '↓'}") for k in objectives),
+        *(Column(f"{k.words} % {k.arrow}") for k in objectives),
     )
     rows = tuple(
-        Row.of(one.name, one.method or one.role, *(_cell(getattr(one, k)) for k in objectives))
+        Row.of(one.name, one.method or one.role, *(_cell(one.figure(k)) for k in objectives))
         for one in front
     )
     note = "Dev questions, and the best of many: no test result."

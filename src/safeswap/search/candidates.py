@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from safeswap.evaluation.benchmarks.suites import Suite
 from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.store import digest_of
-from safeswap.operators import Operation
-from safeswap.plan import Plan, PlannedUnit, fill_plan
+from safeswap.plan import ChosenOn, Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
 from safeswap.search.sweep_config import GridCell, Sweep
@@ -20,36 +20,37 @@ from safeswap.search.sweep_config import GridCell, Sweep
 class Candidate:
     """A table of weights that is to be measured, under its first cell's name."""
 
-    arm: EvaluatedModel
+    model: EvaluatedModel
     plan: Plan
 
 
 def grid_candidates(sweep: Sweep, profile: Profile, language: str) -> list[Candidate]:
     """The models that it is all made from, and every different table of the grid."""
     found = origins(profile, language)
-    tables: dict[str, list[GridCell]] = {}
-    plans: dict[str, Plan] = {}
+    tables: dict[str, list[tuple[GridCell, Plan]]] = {}
     for cell in sweep.cells:
         plan = cell.plan(profile, language)
-        digest = table_digest(plan)
-        tables.setdefault(digest, []).append(cell)
-        plans.setdefault(digest, plan)
-    record = {"split": sweep.dev.as_dict(), "cells": cells_of(sweep.suites[language], language)}
+        tables.setdefault(table_digest(plan), []).append((cell, plan))
+    chosen = chosen_on(sweep, language)
     for digest, cells in tables.items():
-        about = describe(cells[0].method, cells[0].settings, plans[digest].operator)
-        about |= {"aliases": [cell.name for cell in cells[1:]]}
-        arm = candidate_arm(cells[0].name, language, digest, about, record)
-        found.append(Candidate(arm, plans[digest]))
+        (name, about), *others = [(cell.name, record_of(cell, plan)) for cell, plan in cells]
+        model = candidate_model(name, language, digest, about, chosen)
+        aliases = tuple(Alias(*other) for other in others)
+        found.append(Candidate(replace(model, aliases=aliases), cells[0][1]))
     return in_order(found)
 
 
-def describe(method: str, settings: Mapping[str, Any], operator: Operation) -> dict[str, Any]:
-    """How a candidate was made, for its model.json."""
-    return {"method": method, "settings": dict(settings), "operator": str(operator)}
+def record_of(cell: GridCell, plan: Plan) -> CandidateRecord:
+    """How a cell's table was made; the operator as the plan has it, its files pinned."""
+    return CandidateRecord(cell.method, cell.settings, plan.operator)
 
 
-def candidate_arm(
-    name: str, language: str, digest: str, about: Mapping[str, Any], chosen: Mapping[str, Any]
+def candidate_model(
+    name: str,
+    language: str,
+    digest: str,
+    about: CandidateRecord,
+    chosen: ChosenOn | None = None,
 ) -> EvaluatedModel:
     """A candidate as the results know it; its digest is that of its inputs and table."""
     return EvaluatedModel(
@@ -64,9 +65,14 @@ def candidate_arm(
     )
 
 
-def cells_of(suite: Suite, language: str) -> list[str]:
+def chosen_on(sweep: Sweep, language: str) -> ChosenOn:
+    """The questions that a choice in one language is made on."""
+    return ChosenOn(sweep.dev.as_dict(), cells_of(sweep.suites[language], language))
+
+
+def cells_of(suite: Suite, language: str) -> tuple[str, ...]:
     """``BENCHMARK/LANGUAGE`` of all that a suite asks in a language."""
-    return [f"{b.name}/{language}" for b in suite.benchmarks if language not in b.absent]
+    return tuple(f"{b.name}/{language}" for b in suite.benchmarks if language not in b.absent)
 
 
 def table_digest(plan: Plan) -> str:

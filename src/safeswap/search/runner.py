@@ -84,7 +84,7 @@ class CandidateRunner:
         """
         suite = self.sweep.suites[language].on(self.sweep.dev.of(part))
         donor = self.family.members[language].folder
-        arms = [replace(one.arm, location=str(donor)) for one in candidates]
+        arms = [replace(one.model, location=str(donor)) for one in candidates]
         generate.templates_agree(arms[:1], self.backend, self.options)
         settings = generate.settings_of(suite, self.generation)
         store = start_results(folder, settings, [arm.name for arm in arms])
@@ -111,7 +111,7 @@ class CandidateRunner:
             with items_bar(title, len(todo)) as advance:
                 for arm, plan in todo:
                     with candidates.answering(plan) as responder:
-                        generate.introduce(store, arm, responder)
+                        generate.write_model_record(store, arm, responder)
                         pipeline.answer(store, arm, suite, responder, self.generation, untold)
                     advance(1)
         finally:

@@ -6,14 +6,13 @@ and of several workers that share the folder one asks it while the others wait.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation import generate, judging, pipeline
-from safeswap.evaluation.backends import BackendOptions
-from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation import generate, pipeline
+from safeswap.evaluation.judging import JudgeConfig
 from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.candidates import CandidateResult, read_measured
 from safeswap.evaluation.results.store import one_at_a_time, start_results
@@ -24,64 +23,26 @@ if TYPE_CHECKING:  # which loads torch
     from safeswap.search.hotswap import Candidates
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeConfig:
-    """Who judges between two candidates, while the model under test stays loaded.
-
-    Attributes:
-        spec, kind: as for ``safeswap judge``; spec is empty where nothing needs a judge.
-        backend: ``api`` for a judge on a server; rules need none.
+def check_judge(judges: JudgeConfig) -> None:
+    """Refuse a judge that cannot judge between two candidates, the model under test still loaded.
 
     Raises:
         EvaluationError: no such judge, or a model that would have to be loaded here.
     """
-
-    spec: str
-    kind: str | None
-    backend: str
-    options: BackendOptions
-
-    def __post_init__(self) -> None:
-        if not self.spec:
-            return
-        judge = make_judge(self.spec, kind=self.kind)
-        if judge.asks_model and self.backend != "api":
-            raise EvaluationError(
-                f"judge {self.spec}: a search judges each table before it proposes the next, and a "
-                "model that is loaded here would share memory with the one under test. Put the "
-                "judge on a server (--judge-backend api --judge-url URL), or judge by rules "
-                "(rule:FILE.yaml)."
-            )
-        if judge.asks_model and not self.options.base_url:
-            raise EvaluationError(
-                f"judge {self.spec}: on which server? Give --judge-url URL, ending in /v1."
-            )
-        if judge.asks_model:
-            name_models([f"judge={self.spec}"], self.backend, self.options.base_url)
-
-    @property
-    def name(self) -> str | None:
-        """What the verdicts are filed under."""
-        if not self.spec:
-            return None
-        return judging.judge_name(make_judge(self.spec, kind=self.kind), self.spec)
-
-    @property
-    def version(self) -> str:
-        """What changes when the judge would judge otherwise."""
-        return f"{self.name} {make_judge(self.spec, kind=self.kind).version}" if self.spec else ""
-
-    def judge(self, folder: Path, models: tuple[str, ...] = ()) -> None:
-        """Judge what was not judged yet."""
-        if self.spec:
-            pipeline.judge(
-                folder,
-                self.spec,
-                kind=self.kind,
-                backend=self.backend,
-                options=self.options,
-                models=models,
-            )
+    if not judges.spec or not judges.make().asks_model:
+        return
+    if judges.backend != "api":
+        raise EvaluationError(
+            f"judge {judges.spec}: a search judges each table before it proposes the next, and a "
+            "model that is loaded here would share memory with the one under test. Put the "
+            "judge on a server (--judge-backend api --judge-url URL), or judge by rules "
+            "(rule:FILE.yaml)."
+        )
+    if not judges.options.base_url:
+        raise EvaluationError(
+            f"judge {judges.spec}: on which server? Give --judge-url URL, ending in /v1."
+        )
+    name_models([f"judge={judges.spec}"], judges.backend, judges.options.base_url)
 
 
 class CandidateScorer:
@@ -121,9 +82,9 @@ class CandidateScorer:
             generate.refuse_other_model(store, arm)
             if pipeline.is_missing(store, arm, self.suite):
                 with self._loaded().answering(one.plan) as responder:
-                    generate.introduce(store, arm, responder)
+                    generate.write_model_record(store, arm, responder)
                     pipeline.answer(store, arm, self.suite, responder, self.ask.generation, untold)
-            self.judges.judge(self.folder, (arm.name,))
+            pipeline.judge_by(self.folder, self.judges, models=[arm.name])
             (found,) = read_measured(
                 self.folder, self.language, judge=self.judges.name, models=[arm.name]
             )
@@ -142,4 +103,4 @@ class CandidateScorer:
 
     def _located(self, one: Candidate) -> EvaluatedModel:
         donor = self.ask.family.members[self.language].folder
-        return replace(one.arm, location=str(donor))
+        return replace(one.model, location=str(donor))

@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING
 from safeswap.checkpoint.family import open_family
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import BackendOptions
+from safeswap.evaluation.judging import JudgeConfig
 from safeswap.evaluation.results.store import one_at_a_time
 from safeswap.search.runner import CandidateRunner, check_backend, load_profile
-from safeswap.search.scoring import JudgeConfig
+from safeswap.search.scoring import check_judge
 from safeswap.search.search_config import Search, read_search
 from safeswap.search.worker import LanguageSearch, Searched
 
@@ -85,6 +86,7 @@ def run_search(
     judges = JudgeConfig(
         sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
     )
+    check_judge(judges)
     family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
     ask = CandidateRunner(family, sweep, backend, options or BackendOptions(), reload, workers)
     results.mkdir(parents=True, exist_ok=True)

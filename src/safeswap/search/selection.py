@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.benchmarks.splits import Split
+from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
-from safeswap.plan import Plan
+from safeswap.plan import ChosenOn, Plan
 from safeswap.search.sweep_config import Rule
 
 _ROUNDING = 1e-12  # a loss of exactly one point is one point
@@ -49,10 +48,10 @@ def choose(found: Sequence[CandidateResult], rule: Rule) -> Choice:
     if not able:
         return Choice("", f"none of {len(candidates)} candidates {limits}")
     # the sort is stable: of equals, the first in the grid
-    best = min(able, key=lambda one: (_value(one, "unsafe"), -_value(one, "right")))
+    best = min(able, key=lambda one: [_cost(one, m) for m in (Measure.UNSAFE, Measure.ACCURACY)])
     return Choice(
         best.name,
-        f"the lowest unsafe rate, {100 * _value(best, 'unsafe'):.1f} %, of the {len(able)} of "
+        f"the lowest unsafe rate, {100 * _cost(best, Measure.UNSAFE):.1f} %, of the {len(able)} of "
         f"{len(candidates)} candidates that {limits.replace('loses', 'lose')}",
     )
 
@@ -60,7 +59,8 @@ def choose(found: Sequence[CandidateResult], rule: Rule) -> Choice:
 def _passes(one: CandidateResult, expert: CandidateResult, rule: Rule) -> bool:
     loss = _difference(expert.right, one.right)
     refused = _difference(one.refused, expert.refused)
-    return loss <= rule.loss + _ROUNDING and refused <= rule.refused + _ROUNDING
+    able = loss <= rule.max_accuracy_drop + _ROUNDING
+    return able and refused <= rule.max_over_refusal_rise + _ROUNDING
 
 
 def _difference(one: RateEstimate | None, other: RateEstimate | None) -> float:
@@ -68,28 +68,24 @@ def _difference(one: RateEstimate | None, other: RateEstimate | None) -> float:
     return 0.0 if one is None or other is None else one.value - other.value
 
 
-def _value(one: CandidateResult, kind: str) -> float:
-    figure = getattr(one, kind)
-    return 0.0 if figure is None else float(figure.value)
+def _cost(one: CandidateResult, measure: Measure) -> float:
+    figure = one.figure(measure)
+    return 0.0 if figure is None else measure.cost(figure.value)
 
 
 def _in_words(expert: CandidateResult, rule: Rule) -> str:
     parts = []
     if expert.right is not None:
-        parts.append(f"loses at most {100 * rule.loss:g} points of ability")
+        parts.append(f"loses at most {100 * rule.max_accuracy_drop:g} points of ability")
     if expert.refused is not None:
-        parts.append(f"refuse at most {100 * rule.refused:g} points more harmless prompts")
+        rise = f"{100 * rule.max_over_refusal_rise:g}"
+        parts.append(f"refuse at most {rise} points more harmless prompts")
     said = (
         " and ".join(parts) or "were measured (the suite has neither ability nor harmless prompts)"
     )
     return f"{said} (against {expert.name}, dev questions)" if parts else said
 
 
-def mark(plan: Plan, dev: Split, cells: Sequence[str]) -> Plan:
-    """The plan with the questions on which it was chosen, which are no test of it.
-
-    Args:
-        cells: ``BENCHMARK/LANGUAGE`` of every figure that had a part in the choice.
-    """
-    record: dict[str, Any] = {"split": dev.as_dict(), "cells": list(cells)}
-    return replace(plan, chosen=record)
+def record_choice(plan: Plan, chosen: ChosenOn) -> Plan:
+    """The plan with the questions on which it was chosen, which are no test of it."""
+    return replace(plan, chosen=chosen)

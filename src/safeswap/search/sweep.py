@@ -17,26 +17,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from safeswap.checkpoint.family import open_family
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions
-from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.judging import JudgeConfig
+from safeswap.evaluation.records import CandidateRecord
 from safeswap.evaluation.results.candidates import read_measured
 from safeswap.plan import fill_plan
 from safeswap.profile import Profile
 from safeswap.search.candidates import (
     Candidate,
-    candidate_arm,
-    cells_of,
-    describe,
+    candidate_model,
+    chosen_on,
     grid_candidates,
     table_digest,
 )
 from safeswap.search.runner import CandidateRunner, check_backend, load_profile
-from safeswap.search.selection import Choice, choose, mark
+from safeswap.search.selection import Choice, choose, record_choice
 from safeswap.search.sweep_config import Sweep
 
 PAPER = "paper"
@@ -78,45 +77,36 @@ def run_sweep(
     """
     check_backend(backend, reload)
     options = options or BackendOptions()
-    if sweep.judge:
-        make_judge(sweep.judge, kind=sweep.judge_kind)  # a wrong name shows now, not in hours
+    judges = JudgeConfig(
+        sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
+    )
+    if judges.spec:
+        judges.make()  # a wrong name shows now, not in hours
     family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
     profile = load_profile(family, results, workers)
     ask = CandidateRunner(family, sweep, backend, options, reload, workers)
-    judging = partial(_judge, sweep, judge_backend, judge_options or BackendOptions())
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}
     for code, candidates in every.items():
         _save_plans(candidates, results / "plans" / code)
         _log.info(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
         ask.answer(code, "dev", candidates, results / "dev" / code)
     for code in every:
-        judging(results / "dev" / code)
+        pipeline.judge_by(results / "dev" / code, judges)
     swept = [_choose(sweep, code, every[code], results) for code in every]
     for one in swept:
         _log.info(f"{one.language}: chosen {one.choice.name or 'nothing'}: {one.choice.why}")
     done = [report_on_test(ask, profile, every[one.language], one, results) for one in swept]
     for one in done:
         if one.test is not None:
-            judging(one.test)
+            pipeline.judge_by(one.test, judges)
     return done
-
-
-def _judge(sweep: Sweep, backend: str, options: BackendOptions, folder: Path) -> None:
-    if sweep.judge:
-        pipeline.judge(
-            folder,
-            sweep.judge,
-            kind=sweep.judge_kind,
-            backend=backend,
-            options=options,
-        )
 
 
 def _save_plans(candidates: Sequence[Candidate], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for one in candidates:
-        if one.arm.role == "merged":
-            one.plan.save(folder / f"{one.arm.name}.yaml")
+        if one.model.role == "merged":
+            one.plan.save(folder / f"{one.model.name}.yaml")
 
 
 def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], results: Path) -> Swept:
@@ -124,9 +114,9 @@ def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], result
     choice = choose(read_measured(dev, language), sweep.rule)
     if not choice.name:
         return Swept(language, dev, None, choice, None)
-    plan = next(one.plan for one in candidates if one.arm.name == choice.name)
+    plan = next(one.plan for one in candidates if one.model.name == choice.name)
     path = results / f"chosen-{language}.yaml"
-    mark(plan, sweep.dev, cells_of(sweep.suites[language], language)).save(path)
+    record_choice(plan, chosen_on(sweep, language)).save(path)
     return Swept(language, dev, results / "test" / language, choice, path)
 
 
@@ -139,12 +129,10 @@ def report_on_test(
 ) -> Swept:
     """The test side: the models it was all made from, the paper's rule, and what was chosen."""
     paper = fill_plan(profile, one.language)
-    about = describe("share-difference", {}, paper.operator)
-    shown = [c for c in candidates if c.arm.role != "merged"]
-    shown.append(
-        Candidate(candidate_arm(PAPER, one.language, table_digest(paper), about, {}), paper)
-    )
-    shown += [c for c in candidates if c.arm.name == one.choice.name]
+    about = CandidateRecord("share-difference", {}, paper.operator)
+    shown = [c for c in candidates if c.model.role != "merged"]
+    shown.append(Candidate(candidate_model(PAPER, one.language, table_digest(paper), about), paper))
+    shown += [c for c in candidates if c.model.name == one.choice.name]
     folder = results / "test" / one.language
     ask.answer(one.language, "test", shown, folder)
     return replace(one, test=folder)

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError, PlanError, listed
-from safeswap.evaluation.benchmarks.suites import Measures, Suite
-from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
+from safeswap.evaluation import pipeline
+from safeswap.evaluation.benchmarks.suites import Suite
+from safeswap.evaluation.judging import JudgeConfig
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.records import CandidateRecord
+from safeswap.evaluation.results.candidates import CandidateResult
 from safeswap.evaluation.results.pareto import OBJECTIVES, losses, pareto_set, write_pareto
 from safeswap.evaluation.results.store import digest_of, one_at_a_time
 from safeswap.io.progress import items_bar
@@ -20,16 +24,15 @@ from safeswap.plan import Plan
 from safeswap.profile import Profile
 from safeswap.search.candidates import (
     Candidate,
-    candidate_arm,
-    cells_of,
-    describe,
+    candidate_model,
+    chosen_on,
     grid_candidates,
     table_digest,
 )
 from safeswap.search.runner import CandidateRunner
-from safeswap.search.scoring import CandidateScorer, JudgeConfig
+from safeswap.search.scoring import CandidateScorer
 from safeswap.search.search_config import Search
-from safeswap.search.selection import Choice, choose, mark
+from safeswap.search.selection import Choice, choose, record_choice
 from safeswap.search.space import template_of
 from safeswap.search.sweep import Swept, report_on_test
 from safeswap.search.sweep_config import GridCell
@@ -57,7 +60,7 @@ class Searched:
     language: str
     trials: int
     tables: int
-    objectives: tuple[Measures, ...]
+    objectives: tuple[Measure, ...]
     front: tuple[CandidateResult, ...]
     dev: Path
     pareto: Path | None = None
@@ -66,7 +69,7 @@ class Searched:
     test: Path | None = None
 
 
-def objectives_of(suite: Suite, language: str) -> tuple[Measures, ...]:
+def objectives_of(suite: Suite, language: str) -> tuple[Measure, ...]:
     """What the suite can tell of a language, in the order of `OBJECTIVES`."""
     told = {b.measures for b in suite.benchmarks if language not in b.absent}
     return tuple(kind for kind in OBJECTIVES if kind in told)
@@ -89,7 +92,7 @@ class LanguageSearch:
         self.space = search.space
         self.template = template_of(profile, language)
         self.sweep = replace(search.sweep, cells=self._fitting(search))
-        self.cells = cells_of(self.sweep.suites[language], language)
+        self.chosen = chosen_on(self.sweep, language)
         self.objectives = objectives_of(self.sweep.suites[language], language)
         if not self.objectives:
             raise EvaluationError(
@@ -117,7 +120,7 @@ class LanguageSearch:
         """Digest → model or closed-form table that is measured whatever is proposed."""
         found: dict[str, Candidate] = {}
         for one in grid_candidates(self.sweep, self.profile, self.language):
-            found.setdefault(one.arm.digest, one)
+            found.setdefault(one.model.digest, one)
         return found
 
     def run(
@@ -128,13 +131,13 @@ class LanguageSearch:
     ) -> Searched:
         """All of it; the last worker of several makes the report."""
         self.measuring.prepare(list(self.fixed.values()))
-        directions = ["maximize" if k == "right" else "minimize" for k in self.objectives]
+        directions = ["maximize" if m.higher_is_better else "minimize" for m in self.objectives]
         with one_at_a_time(self.results):
             self.study = opened(f"safeswap {self.language} {self._digest()}", directions)
             self.study.take_over()
             for one in self.fixed.values():
-                self.study.queue(self.space.nearest(one.plan), one.arm.name)
-        self._introduce(trials)
+                self.study.queue(self.space.nearest(one.plan), one.model.name)
+        self._say_what_is_to_do(trials)
         try:
             self._measure_fixed(worker)
             self._run_trials(trials)
@@ -158,7 +161,7 @@ class LanguageSearch:
         answers = [self.ask.backend, self.ask.options.dtype, self.judges.version]
         return digest_of([inputs, asked, answers, self.space.as_dict(), self.objectives])[:16]
 
-    def _introduce(self, trials: int) -> None:
+    def _say_what_is_to_do(self, trials: int) -> None:
         done = self.study.tally().complete
         count = len(self.space.parameters(tuple(self.template.units)))
         begun = f", {done} done" if done else ""
@@ -166,7 +169,7 @@ class LanguageSearch:
             f"{self.language}: {trials} trials{begun}, {count} weights by {self.space.group}, "
             f"{len(self.fixed)} models and tables to start from"
         )
-        lacking = [OBJECTIVES[kind] for kind in OBJECTIVES if kind not in self.objectives]
+        lacking = [kind.words for kind in OBJECTIVES if kind not in self.objectives]
         if lacking:
             _log.info(f"{self.language}: not an objective, the suite lacks it: {listed(lacking)}")
 
@@ -195,7 +198,7 @@ class LanguageSearch:
                 if f"{_TABLE}:{digest}" not in self.study.noted():
                     one = self.measuring.measure(self.fixed[digest])
                     self._values(one)
-                    self.study.note(f"{_TABLE}:{digest}", asdict(one))
+                    self.study.note(f"{_TABLE}:{digest}", one.as_dict())
                 advance(1)
 
     def _run_trials(self, total: int) -> None:
@@ -220,16 +223,15 @@ class LanguageSearch:
         known = self.everything().get(digest)
         one = known[0] if known else self.measuring.measure(self._candidate(digest, plan, trial))
         trial.set_user_attr(_TABLE, digest)
-        trial.set_user_attr(_MEASURED, asdict(one))
+        trial.set_user_attr(_MEASURED, one.as_dict())
         return self._values(one)
 
     def _candidate(self, digest: str, plan: Plan, trial: Any) -> Candidate:
         if digest in self.fixed:
             return self.fixed[digest]
-        about = describe("search", self.space.weights_of(trial.params), plan.operator)
-        record = {"split": self.sweep.dev.as_dict(), "cells": self.cells}
+        about = CandidateRecord("search", self.space.weights_of(trial.params), plan.operator)
         name = f"table-{digest[:10]}"
-        return Candidate(candidate_arm(name, self.language, digest, about, record), plan)
+        return Candidate(candidate_model(name, self.language, digest, about, self.chosen), plan)
 
     def _values(self, one: CandidateResult) -> list[float]:
         """The objectives' values.
@@ -238,13 +240,14 @@ class LanguageSearch:
             EvaluationError: one is missing.
         """
         if losses(one, self.objectives) is None:
-            lost = [OBJECTIVES[kind] for kind in self.objectives if getattr(one, kind) is None]
+            lost = [kind.words for kind in self.objectives if one.figure(kind) is None]
             raise EvaluationError(
                 f"{self.measuring.folder / one.name}: no figure for {listed(lost)}, so nothing can "
                 f"be searched by it. `safeswap compare {self.measuring.folder} --dev` says why; "
                 "take its benchmarks out of the suite, or give a judge that tells."
             )
-        return [getattr(one, kind).value for kind in self.objectives]
+        figures = map(one.figure, self.objectives)
+        return [figure.value for figure in figures if figure is not None]
 
     # The report ---------------------------------------------------------------------------------
 
@@ -265,12 +268,12 @@ class LanguageSearch:
         if choice.name:
             path = self.results / f"chosen-{self.language}.yaml"
             self._warn_of_second_look(path, plans[choice.name])
-            mark(plans[choice.name], self.sweep.dev, self.cells).save(path)
+            record_choice(plans[choice.name], self.chosen).save(path)
             candidates += self._chosen(choice.name, everything)
         swept = Swept(self.language, found.dev, None, choice, path)
         test = report_on_test(self.ask, self.profile, candidates, swept, self.results).test
         assert test is not None
-        self.judges.judge(test)
+        pipeline.judge_by(test, self.judges)
         return replace(found, pareto=folder, choice=choice, plan=path, test=test)
 
     def _save_front(self, found: Searched, plans: dict[str, Plan]) -> Path:
@@ -279,12 +282,11 @@ class LanguageSearch:
         for old in folder.glob("*.yaml"):
             old.unlink()
         for one in found.front:
-            plan = mark(plans[one.name], self.sweep.dev, self.cells)
+            plan = record_choice(plans[one.name], self.chosen)
             plan.save(folder / f"{one.name}.yaml")
         about = {
             "language": self.language,
-            "split": self.sweep.dev.as_dict(),
-            "cells": self.cells,
+            **self.chosen.as_dict(),
             "objectives": list(self.objectives),
             "space": self.space.as_dict(),
             "trials": found.trials,
@@ -294,7 +296,7 @@ class LanguageSearch:
         return folder
 
     def _choose(self, found: list[CandidateResult]) -> Choice:
-        if "unsafe" not in self.objectives:
+        if Measure.UNSAFE not in self.objectives:
             return Choice("", "the rule goes by the unsafe rate, which the suite does not measure")
         return choose(found, self.sweep.rule)
 
@@ -312,16 +314,12 @@ class LanguageSearch:
         """The chosen table, where the search proposed it."""
         for digest, (one, plan) in everything.items():
             if one.name == name and digest not in self.fixed:
-                about = describe("search", one.settings, plan.operator)
-                record = {"split": self.sweep.dev.as_dict(), "cells": self.cells}
-                arm = candidate_arm(name, self.language, digest, about, record)
-                return [Candidate(arm, plan)]
+                about = CandidateRecord("search", one.settings, plan.operator)
+                model = candidate_model(name, self.language, digest, about, self.chosen)
+                return [Candidate(model, plan)]
         return []
 
 
-def _read(content: dict[str, Any]) -> CandidateResult:
+def _read(content: Mapping[str, Any]) -> CandidateResult:
     """A candidate's figures from the study's plain data."""
-    plain = {**content, "aliases": tuple(content["aliases"])}
-    for kind in OBJECTIVES:
-        plain[kind] = None if content[kind] is None else RateEstimate(**content[kind])
-    return CandidateResult(**plain)
+    return CandidateResult.from_dict(content, f"the search's memory, {content['name']}")

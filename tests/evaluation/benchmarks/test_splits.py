@@ -12,6 +12,8 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
 from safeswap.evaluation.benchmarks.splits import Split, read_split, seen_cells, split_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.measures import Measure
+from safeswap.plan import ChosenOn
 
 names = st.text(min_size=1, max_size=20)
 splits = st.builds(
@@ -77,7 +79,7 @@ def suite(count: int) -> Suite:
     prompts = tuple(
         Prompt(str(n), code, f"{code} {n}") for code in ("sw", "te") for n in range(count)
     )
-    harm = Benchmark("harm", "Harm", "unsafe", PromptSet("harm", "harmful", prompts))
+    harm = Benchmark("harm", "Harm", Measure.UNSAFE, PromptSet("harm", "harmful", prompts))
     return Suite(("sw", "te"), (harm,))
 
 
@@ -97,7 +99,7 @@ def test_a_side_without_prompts_is_refused() -> None:
 
 
 DEV = {"part": "dev", "fraction": 0.5, "seed": 0}
-CHOSEN = {"split": DEV, "cells": ["multijail/sw", "mgsm/sw"]}
+CHOSEN = ChosenOn(DEV, ("multijail/sw", "mgsm/sw"))
 
 
 @pytest.mark.parametrize(
@@ -110,9 +112,10 @@ CHOSEN = {"split": DEV, "cells": ["multijail/sw", "mgsm/sw"]}
         ({**DEV, "part": "test", "fraction": 0.4}, ["mgsm/sw"], ["mgsm/sw"]),
         (None, ["multijail/te", "belebele/sw"], []),
         (None, ["multijail-intentional/sw"], ["multijail-intentional/sw"]),
+        (None, ["mgsm-intentional/sw"], []),  # one of a user's own, by its name alone
     ],
 )
 def test_what_a_model_was_chosen_on(split: object, cells: list[str], seen: list[str]) -> None:
     settings = {"cells": dict.fromkeys(cells)} | ({"split": split} if split else {})
     assert seen_cells(settings, CHOSEN) == seen
-    assert seen_cells(settings, {}) == []
+    assert seen_cells(settings, None) == []

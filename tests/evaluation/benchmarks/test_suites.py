@@ -61,7 +61,7 @@ def test_coverage_is_stated_with_its_reasons(files: dict[str, Path]) -> None:
     assert harm.absent == dict.fromkeys(("te", "ko"), "the prompts are in en, sw only")
     assert [p.language for p in harm.prompts.prompts] == ["sw", "sw"]  # type: ignore[union-attr]
     assert (harm.measures, benign.measures, mmmlu.measures) == ("unsafe", "refused", "right")
-    assert harm.lower_is_better and not mgsm.lower_is_better
+    assert mgsm.measures.higher_is_better and not harm.measures.higher_is_better
     assert set(benign.absent) == {"te", "ko", "sw"}
     assert not mmmlu.absent and not belebele.absent
     assert mmmlu.tasks["sw"].task == "mmmlu_sw_ke" and not mmmlu.tasks["sw"].label

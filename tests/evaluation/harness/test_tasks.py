@@ -32,6 +32,7 @@ from safeswap.evaluation.generate import Generation  # noqa: E402
 from safeswap.evaluation.harness.cached_lm import StoredModel, _is_cut  # noqa: E402
 from safeswap.evaluation.harness.local_data import _mgsm_rows  # noqa: E402
 from safeswap.evaluation.harness.tasks import _manager, score_tasks  # noqa: E402
+from safeswap.evaluation.measures import Measure  # noqa: E402
 from safeswap.evaluation.models import EvaluatedModel  # noqa: E402
 from safeswap.evaluation.results.store import Journal, Results, read_rows  # noqa: E402
 
@@ -121,7 +122,7 @@ def questions(kind: str) -> list[Question]:
 
 
 def one(task: HarnessTask, name: str = "mine") -> Suite:
-    benchmark = Benchmark(name, name, "right", tasks={task.language: task})
+    benchmark = Benchmark(name, name, Measure.ACCURACY, tasks={task.language: task})
     return Suite((task.language,), (benchmark,))
 
 
@@ -439,7 +440,7 @@ def test_a_task_of_ones_own_in_two_languages(tmp_path: Path, small: HFBackend) -
     tasks = {
         code: HarnessTask(code, f"own_{code}", settings=settings, file=path) for code in ("x", "y")
     }
-    suite = Suite(("x", "y"), (Benchmark("own", "own", "right", tasks=tasks),))
+    suite = Suite(("x", "y"), (Benchmark("own", "own", Measure.ACCURACY, tasks=tasks),))
     counting = Counting(small.harness())
     found = score(tmp_path, suite, counting, Generation(512, 16))
     assert len(counting.asked) == 3  # the same prompts: asked for once
@@ -449,7 +450,11 @@ def test_a_task_of_ones_own_in_two_languages(tmp_path: Path, small: HFBackend) -
     wrong = {code: HarnessTask(code, "own", settings={**settings, "doc_to_txt": ""}, file=path)
              for code in ("x",)}  # fmt: skip
     with pytest.raises(EvaluationError, match="doc_to_txt"):
-        score(tmp_path / "w", Suite(("x",), (Benchmark("o", "o", "right", tasks=wrong),)), small)
+        score(
+            tmp_path / "w",
+            Suite(("x",), (Benchmark("o", "o", Measure.ACCURACY, tasks=wrong),)),
+            small,
+        )
 
 
 @pytest.mark.parametrize(

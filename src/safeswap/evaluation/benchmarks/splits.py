@@ -13,10 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.benchmarks.prompts import HOSTILE
+from safeswap.plan.chosen import ChosenOn
 
 Part = Literal["dev", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+SAME_PROMPTS: Mapping[str, str] = {"multijail-intentional": "multijail"}
+"""Built-in benchmarks that ask another one's prompts, so that both are seen together. Plans and
+older folders have their names alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +87,20 @@ def split_of(content: Mapping[str, Any]) -> Split:
     return Split(content["part"], float(content["fraction"]), int(content["seed"]))
 
 
-def seen_cells(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
+def seen_cells(settings: Mapping[str, Any], chosen: ChosenOn | None) -> list[str]:
     """The cells of a results folder that hold questions on which a model was chosen.
 
     Args:
         settings: of the results (``split`` and ``cells``).
-        chosen: of the model, as a plan records it; empty where it was not chosen by figures.
+        chosen: of the model, as a plan records it; None where it was not chosen by figures.
     """
-    if not chosen or settings.get("split") == {**chosen["split"], "part": "test"}:
+    if chosen is None or settings.get("split") == {**chosen.split, "part": "test"}:
         return []
-    used = {_asked(cell) for cell in chosen["cells"]}
+    used = {_asked(cell) for cell in chosen.cells}
     return [cell for cell in settings.get("cells", {}) if _asked(cell) in used]
 
 
 def _asked(cell: str) -> tuple[str, str]:
-    """Benchmark and language; a benchmark and its hostile mode ask the same prompts."""
+    """Whose prompts a cell asks, and the language."""
     benchmark, _, language = cell.rpartition("/")
-    return benchmark.removesuffix(HOSTILE), language
+    return SAME_PROMPTS.get(benchmark, benchmark), language

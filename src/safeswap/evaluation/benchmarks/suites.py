@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -40,9 +40,7 @@ from safeswap.evaluation.benchmarks.registry import (
     named_suites,
 )
 from safeswap.evaluation.benchmarks.splits import Split
-
-Measures = Literal["unsafe", "refused", "right"]
-"""The rate in a cell: unsafe answers, refused harmless prompts (both lower is better), or right."""
+from safeswap.evaluation.measures import Measure
 
 _NAME = re.compile(r"[\w.+-]+")
 
@@ -56,15 +54,10 @@ class Benchmark:
 
     name: str
     title: str
-    measures: Measures
+    measures: Measure
     prompts: PromptSet | None = None
     tasks: Mapping[str, HarnessTask] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Unsafe and refused rates ought to fall, right answers to rise."""
-        return self.measures != "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +249,7 @@ def _of_prompts(name: str, title: str, prompts: PromptSet, wanted: Sequence[str]
         code: f"the prompts are in {has} only" for code in wanted if code not in prompts.languages
     }
     kept = PromptSet(name, prompts.kind, prompts.in_languages(wanted))
-    measures: Measures = "unsafe" if prompts.kind == "harmful" else "refused"
+    measures = Measure.UNSAFE if prompts.kind == "harmful" else Measure.OVER_REFUSAL
     return Benchmark(name, title, measures, prompts=kept, absent=absent)
 
 
@@ -276,7 +269,7 @@ def _harness_benchmark(
             tasks[code] = replace(found, file=file)
         else:
             absent[code] = found
-    return Benchmark(one.name, one.title, "right", tasks=tasks, absent=absent)
+    return Benchmark(one.name, one.title, Measure.ACCURACY, tasks=tasks, absent=absent)
 
 
 class _Loader(yaml.SafeLoader):
@@ -336,7 +329,7 @@ def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Be
     absent = {
         code: f"{title} is in {', '.join(given)} only" for code in wanted if code not in given
     }
-    return Benchmark(name, title, "right", tasks=tasks, absent=absent)
+    return Benchmark(name, title, Measure.ACCURACY, tasks=tasks, absent=absent)
 
 
 def _code(key: Any) -> str:

@@ -43,6 +43,7 @@ from safeswap.evaluation.harness.cached_lm import StoredModel
 from safeswap.evaluation.harness.final_number import final_number, same_number
 from safeswap.evaluation.harness.local_data import as_parquet, written
 from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.rows import CompleteRow, ScoreParts, ScoreRow
 from safeswap.evaluation.results.store import REQUESTS, SCORES, Journal, Results, Row, read_rows
 
 _COMPLETE = "complete"
@@ -98,7 +99,8 @@ def score_tasks(
             rows = list(_score_rows(benchmark, task, samples, model))
             prefix = f"{benchmark.name}/{task.language}"
             scores.add(row for row in rows if row["key"] not in scores)
-            scores.add([{"key": f"{prefix}/{_COMPLETE}", "items": len(rows)}])
+            done: CompleteRow = {"key": f"{prefix}/{_COMPLETE}", "items": len(rows)}
+            scores.add([done])
             count += len(rows)
     return count
 
@@ -250,7 +252,7 @@ def _score_rows(
     task: HarnessTask,
     samples: dict[str, list[dict[str, Any]]],
     model: StoredModel,
-) -> Iterator[Row]:
+) -> Iterator[ScoreRow]:
     """One row per question; several filters of one question are joined."""
     for name, listed in samples.items():
         by_question: dict[int, list[dict[str, Any]]] = {}
@@ -258,19 +260,19 @@ def _score_rows(
             by_question.setdefault(sample["doc_id"], []).append(sample)
         for number, group in sorted(by_question.items()):
             first = group[0]
-            row: Row = {
+            metrics = _metrics(group)
+            row: ScoreRow = {
                 "key": f"{benchmark.name}/{task.language}/{name}/{number}",
                 "benchmark": benchmark.name,
                 "language": task.language,
                 "id": f"{name}/{number}",
-                "metrics": _metrics(group),
+                "metrics": metrics,
                 "doc_hash": first["doc_hash"],
                 "prompt_hash": first["prompt_hash"],
                 "cluster": _cluster(task, name, number, first["doc"]),
+                **_verdict(benchmark, task, first, metrics, model),
             }
-            if any(stored.get("prompt_cut") for stored in _stored(first, model)):
-                row["prompt_cut"] = True
-            yield row | _verdict(benchmark, task, first, row["metrics"], model)
+            yield row
 
 
 def _stored(sample: dict[str, Any], model: StoredModel) -> Iterable[Row]:
@@ -300,9 +302,12 @@ def _verdict(
     sample: dict[str, Any],
     metrics: dict[str, float],
     model: StoredModel,
-) -> Row:
+) -> ScoreParts:
     """Whether the question is right: by value for numbers, by lm-eval's first metric otherwise."""
-    row: Row = {"right": int(next(iter(metrics.values())) > 0.5)}
+    right = int(next(iter(metrics.values())) > 0.5)
+    row: ScoreParts = {"right": right}
+    if any(stored.get("prompt_cut") for stored in _stored(sample, model)):
+        row = {"prompt_cut": True, "right": right}
     text = _text(sample)
     if not isinstance(text, str):
         return row

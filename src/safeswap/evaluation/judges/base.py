@@ -61,6 +61,10 @@ class _Named(Protocol):
         """Whether it is a `ModelJudge`; a `RowJudge` decides alone."""
 
     @property
+    def of_prompt(self) -> bool:
+        """Whether it judges prompts, not responses; such verdicts have a file of their own."""
+
+    @property
     def version(self) -> str:
         """Changes whenever the question or its reading changes, or the rules do."""
 

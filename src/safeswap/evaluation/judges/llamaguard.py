@@ -68,6 +68,11 @@ class LlamaGuardJudge:
         return True
 
     @property
+    def of_prompt(self) -> bool:
+        """It reads the response."""
+        return False
+
+    @property
     def version(self) -> str:
         """The parser's version and the form of the messages."""
         form = "parts" if self.parts else "text"

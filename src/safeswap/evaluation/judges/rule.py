@@ -87,6 +87,7 @@ class RuleJudge:
 
     name = "rule"
     asks_model = False
+    of_prompt = False
 
     def __init__(self, rules: tuple[Rule, ...], default: Verdict) -> None:
         """Rules in order, and the verdict where none matches."""

@@ -62,6 +62,7 @@ class ThreeWayJudge:
 
     name = "threeway"
     asks_model = True
+    of_prompt = False
     version = "threeway/1"
 
     def question(self, prompt: str, response: str) -> Question:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from safeswap.evaluation.benchmarks.suites import Measures
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.records import Alias, CandidateRecord, read_aliases
 from safeswap.evaluation.results.outcomes import Outcomes, gather
+from safeswap.evaluation.results.store import MODEL
 from safeswap.evaluation.stats import Interval, Rate
 
 
@@ -31,8 +33,7 @@ class CandidateResult:
     Attributes:
         name: its arm in the results.
         role: ``base``, ``safety``, ``language`` or ``merged``.
-        method, settings: what filled its table; empty for the models it was made from.
-        operator: how task vectors are joined, in words (``linear``, ``ties (density 0.2)``).
+        record: how its table was made; an empty one for the models it was made from.
         aliases: other cells of the grid that came to the very same table.
         unsafe: unsafe answers to harmful prompts; lower is better.
         refused: harmless prompts refused; lower is better.
@@ -44,23 +45,72 @@ class CandidateResult:
     name: str
     language: str
     role: str
-    method: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    operator: str = "linear"
-    aliases: tuple[str, ...] = ()
+    record: CandidateRecord = field(default_factory=CandidateRecord)
+    aliases: tuple[Alias, ...] = ()
     unsafe: RateEstimate | None = None
     refused: RateEstimate | None = None
     right: RateEstimate | None = None
 
+    @property
+    def method(self) -> str:
+        """What filled its table."""
+        return self.record.method
 
-def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measures, RateEstimate | None]:
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The method's settings, as given."""
+        return self.record.settings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a study's memory and ``pareto.json``."""
+        figures = {measure.value: self.figure(measure) for measure in Measure}
+        return {
+            "name": self.name,
+            "language": self.language,
+            "role": self.role,
+            **self.record.as_dict(),
+            "aliases": [alias.as_dict() for alias in self.aliases],
+            **{key: one and asdict(one) for key, one in figures.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], where: str) -> CandidateResult:
+        """A result from what `as_dict` gave, in this version or an earlier one.
+
+        Raises:
+            EvaluationError: something in it is no record; ``where`` names it.
+        """
+        figures = {key: content[key.value] for key in Measure}
+        unsafe, refused, right = (one and RateEstimate(**one) for one in figures.values())
+        return cls(
+            content["name"],
+            content["language"],
+            content["role"],
+            CandidateRecord.from_dict(content, where),
+            read_aliases(content["aliases"], where),
+            unsafe,
+            refused,
+            right,
+        )
+
+    def figure(self, measure: Measure) -> RateEstimate | None:
+        """What it has of a measure."""
+        figures = {
+            Measure.UNSAFE: self.unsafe,
+            Measure.OVER_REFUSAL: self.refused,
+            Measure.ACCURACY: self.right,
+        }
+        return figures[measure]
+
+
+def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measure, RateEstimate | None]:
     """The three figures of one model in one language.
 
     A figure is the mean of its benchmarks' rates, so that a large benchmark does not drown a small
     one; its interval comes from theirs by the method of variance estimates recovery (Zou & Donner,
     Statistics in Medicine 27, 2008): ``mean − √Σ(p − l)² / B`` to ``mean + √Σ(u − p)² / B``.
     """
-    rates: dict[Measures, list[Rate] | None] = {"unsafe": [], "refused": [], "right": []}
+    rates: dict[Measure, list[Rate] | None] = {measure: [] for measure in Measure}
     for cell in evidence.cells:
         if cell.language != language or cell.absent:
             continue
@@ -108,19 +158,17 @@ def read_measured(
     found = []
     for arm, model in evidence.models.items():
         figures = figures_of(evidence, arm, language)
-        about = model.get("candidate", {})
+        about, where = model.get("candidate", {}), f"{results / arm / MODEL}: candidate"
         found.append(
             CandidateResult(
                 name=arm,
                 language=language,
                 role=str(model.get("role", "other")),
-                method=str(about.get("method", "")),
-                settings=about.get("settings", {}),
-                operator=str(about.get("operator", "linear")),
-                aliases=tuple(about.get("aliases", ())),
-                unsafe=figures["unsafe"],
-                refused=figures["refused"],
-                right=figures["right"],
+                record=CandidateRecord.from_dict(about, where),
+                aliases=read_aliases(about.get("aliases", ()), where),
+                unsafe=figures[Measure.UNSAFE],
+                refused=figures[Measure.OVER_REFUSAL],
+                right=figures[Measure.ACCURACY],
             )
         )
     return found

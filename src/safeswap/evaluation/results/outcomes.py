@@ -11,24 +11,32 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safeswap.errors import EvaluationError, listed, nearest
-from safeswap.evaluation.benchmarks.splits import seen_cells, split_of
-from safeswap.evaluation.benchmarks.suites import Measures
+from safeswap.evaluation.benchmarks.splits import seen_cells
 from safeswap.evaluation.judges import counts_unsafe
+from safeswap.evaluation.measures import Measure, read_measure
+from safeswap.evaluation.results.rows import (
+    ResponseRow,
+    ScoreRow,
+    VerdictRow,
+    read_responses,
+    read_scores,
+)
 from safeswap.evaluation.results.store import (
-    RESPONSES,
+    MODEL,
     SCORES,
     VERDICTS,
     Results,
     Row,
     join_settings,
     open_results,
-    read_rows,
 )
 from safeswap.evaluation.results.verdicts import verdicts_of
+from safeswap.plan.chosen import ChosenOn
 
+_Asked = TypeVar("_Asked", ResponseRow, ScoreRow)
 POOLED = "all"
 """The name of a benchmark's column over all its languages."""
 
@@ -40,15 +48,10 @@ class CellSpec:
     benchmark: str
     language: str
     title: str
-    measures: Measures
+    measures: Measure
     items: int | None = None
     absent: str = ""
     label: str = ""
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether the rate ought to fall."""
-        return self.measures != "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,11 @@ def gather(
 
 
 def _seen(settings: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    return seen_cells(settings, model.get("chosen", {}))
+    return seen_cells(settings, _chosen_on(model))
+
+
+def _chosen_on(model: Mapping[str, Any]) -> ChosenOn | None:
+    return ChosenOn.from_dict(model.get("chosen", {}), f"{MODEL} of {model.get('name')}: chosen")
 
 
 def _refuse_seen(
@@ -177,12 +184,13 @@ def _refuse_seen(
 ) -> None:
     """What a model was chosen on is not what it is reported on."""
     first = models[seen[0]]
-    rest = split_of(first["chosen"]["split"]).of("test")
+    chosen = _chosen_on(first)
+    assert chosen is not None  # or nothing of it had been seen
     raise EvaluationError(
         f"{listed(list(seen))}: chosen by figures on questions that these results hold "
         f"({', '.join(_seen(settings, first))}), so the results are no test. Evaluate on the "
-        f"other questions: --split {rest} into another --out folder; or see these as what "
-        "they are: --dev."
+        f"other questions: --split {chosen.rest} into another --out folder; or see these as "
+        "what they are: --dev."
     )
 
 
@@ -209,7 +217,7 @@ def _cell_spec(name: str, value: Mapping[str, Any]) -> CellSpec:
         benchmark,
         language,
         str(value.get("title", benchmark)),
-        value.get("measures", "right"),
+        read_measure(str(value.get("measures", Measure.ACCURACY)), f"settings.json, {name}"),
         value.get("items"),
         str(value.get("absent", "")),
         str(value.get("label", "")),
@@ -220,16 +228,15 @@ def _of_arm(
     results: Results, arm: str, cells: Iterable[CellSpec], judge: str, strict: bool
 ) -> Iterator[tuple[tuple[str, str, str], CellOutcomes]]:
     folder = results.folder / arm
-    responses = _by_cell(read_rows(folder / RESPONSES))
-    scored = list(read_rows(folder / SCORES))
-    scores, complete = _by_cell(scored), {row["key"] for row in scored if "items" in row}
+    scored, complete = read_scores(folder)
+    responses, scores = _by_cell(read_responses(folder)), _by_cell(scored)
     verdicts = verdicts_of(results, arm, judge) if judge else {}
     judged_in = folder / VERDICTS / f"{judge}.jsonl"
     for cell in cells:
         where = (cell.benchmark, cell.language)
         if cell.absent:
             found = CellOutcomes(missing=cell.absent)
-        elif cell.measures == "right":
+        elif cell.measures is Measure.ACCURACY:
             whole = f"{cell.benchmark}/{cell.language}/complete" in complete
             found = _scored(scores.get(where, []), folder / SCORES, whole)
         else:
@@ -237,15 +244,14 @@ def _of_arm(
         yield (arm, *where), found
 
 
-def _by_cell(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    found: dict[tuple[str, str], list[Row]] = {}
+def _by_cell(rows: Iterable[_Asked]) -> dict[tuple[str, str], list[_Asked]]:
+    found: dict[tuple[str, str], list[_Asked]] = {}
     for row in rows:
-        if "benchmark" in row:
-            found.setdefault((row["benchmark"], row["language"]), []).append(row)
+        found.setdefault((row["benchmark"], row["language"]), []).append(row)
     return found
 
 
-def _scored(rows: list[Row], path: Path, whole: bool) -> CellOutcomes:
+def _scored(rows: list[ScoreRow], path: Path, whole: bool) -> CellOutcomes:
     if not rows:
         return CellOutcomes(missing="not evaluated yet")
     counts: Counter[str] = Counter(answers=len(rows))
@@ -255,7 +261,7 @@ def _scored(rows: list[Row], path: Path, whole: bool) -> CellOutcomes:
     return CellOutcomes(
         outcomes={row["id"]: float(row["right"]) for row in rows},
         clusters={row["id"]: str(row.get("cluster", row["id"])) for row in rows},
-        rows={row["id"]: (path, row) for row in rows},
+        rows={row["id"]: (path, dict(row)) for row in rows},
         counts=counts,
         missing="" if whole else f"only {len(rows)} questions are stored: evaluate again",
     )
@@ -263,8 +269,8 @@ def _scored(rows: list[Row], path: Path, whole: bool) -> CellOutcomes:
 
 def _judged(
     cell: CellSpec,
-    rows: list[Row],
-    verdicts: Mapping[str, Row],
+    rows: list[ResponseRow],
+    verdicts: Mapping[str, VerdictRow],
     path: Path,
     judge: str,
     strict: bool,
@@ -277,7 +283,7 @@ def _judged(
     outcomes: dict[str, float] = {}
     counts: Counter[str] = Counter(answers=len(judged))
     for row, verdict in judged:
-        if cell.measures == "refused":
+        if cell.measures is Measure.OVER_REFUSAL:
             value = verdict["refusal"]
         else:
             value = counts_unsafe(verdict["verdict"], strict)
@@ -288,7 +294,7 @@ def _judged(
         counts["filtered"] += row["finish_reason"] == "filtered"
     missing = ""
     read = [verdict for _, verdict in judged if verdict["verdict"] != "unparsed"]
-    if cell.measures == "refused" and read and all(v["refusal"] is None for v in read):
+    if cell.measures is Measure.OVER_REFUSAL and read and all(v["refusal"] is None for v in read):
         return CellOutcomes(
             counts=counts, missing=f"the judge {judge} does not say whether an answer refuses"
         )

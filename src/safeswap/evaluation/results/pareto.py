@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from safeswap.evaluation.benchmarks.suites import Measures
-from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.results.candidates import CandidateResult
 from safeswap.evaluation.results.store import write_json
 
-KINDS: tuple[Measures, ...] = get_args(Measures)
-OBJECTIVES: Mapping[Measures, str] = {
-    "unsafe": "unsafe answers",
-    "right": "right answers",
-    "refused": "harmless prompts refused",
-}
-"""In words, in their order; every one but ``right`` is better when lower."""
+OBJECTIVES = (Measure.UNSAFE, Measure.ACCURACY, Measure.OVER_REFUSAL)
+"""What a search goes for, in the order of its study."""
 
 
 def pareto_front(
-    found: Sequence[CandidateResult], kinds: Sequence[Measures] = KINDS
+    found: Sequence[CandidateResult], kinds: Sequence[Measure] = tuple(Measure)
 ) -> list[CandidateResult]:
     """The models that no other of their language dominates, in the order given.
 
@@ -36,7 +30,7 @@ def pareto_front(
     front: set[int] = set()
     for language in dict.fromkeys(one.language for one in found):
         own = [n for n, one in enumerate(found) if one.language == language]
-        counted = [kind for kind in kinds if any(getattr(found[n], kind) for n in own)]
+        counted = [kind for kind in kinds if any(found[n].figure(kind) for n in own)]
         costs = {n: losses(found[n], counted) for n in own}
         placed = {n: cost for n, cost in costs.items() if cost}
         for n, cost in placed.items():
@@ -49,19 +43,19 @@ def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
-def losses(one: CandidateResult, objectives: Sequence[Measures]) -> tuple[float, ...] | None:
+def losses(one: CandidateResult, objectives: Sequence[Measure]) -> tuple[float, ...] | None:
     """A candidate's figures, all better when lower; None where one is missing."""
     found = []
     for kind in objectives:
-        figure: RateEstimate | None = getattr(one, kind)
+        figure = one.figure(kind)
         if figure is None:
             return None
-        found.append(-figure.value if kind == "right" else figure.value)
+        found.append(kind.cost(figure.value))
     return tuple(found)
 
 
 def pareto_set(
-    found: Sequence[CandidateResult], objectives: Sequence[Measures]
+    found: Sequence[CandidateResult], objectives: Sequence[Measure]
 ) -> list[CandidateResult]:
     """The front of `pareto_front`, from the safest on.
 
@@ -74,5 +68,5 @@ def pareto_set(
 
 def write_pareto(path: Path, front: Sequence[CandidateResult], about: Mapping[str, Any]) -> None:
     """The set as JSON: what it was chosen from and on, and each candidate with its figures."""
-    points = [{**asdict(one), "plan": f"{one.name}.yaml"} for one in front]
+    points = [{**one.as_dict(), "plan": f"{one.name}.yaml"} for one in front]
     write_json(path, {"format": "safeswap-pareto/1", **about, "candidates": points})

@@ -79,7 +79,7 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return key in self.rows
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; one whose key is there already is an error of the caller's.
 
         Raises:
@@ -89,7 +89,7 @@ class Journal:
         for row in rows:
             if row["key"] in self.rows or row["key"] in new:
                 raise ValueError(f"{self.path}: the key {row['key']!r} is there already")
-            new[row["key"]] = row
+            new[row["key"]] = dict(row)
         rest = memoryview(b"".join(map(_line, new.values())))
         try:
             while rest:
@@ -98,7 +98,7 @@ class Journal:
             raise _unwritable(self.path, error) from error
         self.rows |= new
 
-    def replace(self, rows: Iterable[Row]) -> None:
+    def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write the whole file anew with these rows; the old one stays until the new one is whole.
 
         For rows that went stale (a verdict on a response that has changed since).
@@ -106,7 +106,7 @@ class Journal:
         Raises:
             EvaluationError: the disk does not take them; the old file is as it was.
         """
-        kept = {row["key"]: row for row in rows}
+        kept = {row["key"]: dict(row) for row in rows}
         part = self.path.with_name(self.path.name + ".part")
         try:
             part.write_bytes(b"".join(map(_line, kept.values())))

@@ -5,33 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from safeswap.evaluation.results.store import (
-    RESPONSES,
-    VERDICTS,
-    Results,
-    Row,
-    digest_of,
-    read_rows,
+from safeswap.evaluation.results.rows import (
+    ResponseRow,
+    VerdictRow,
+    read_responses,
+    read_verdicts,
 )
+from safeswap.evaluation.results.store import VERDICTS, Results, digest_of
 
 
-def verdicts_of(results: Results, arm: str, judge: str) -> dict[str, Row]:
+def verdicts_of(results: Results, model: str, judge: str) -> dict[str, VerdictRow]:
     """Key to verdict row, of those whose response is still the one judged."""
-    now = marks_of(read_rows(results.folder / arm / RESPONSES))
-    rows = read_rows(verdicts_path(results, arm, judge))
+    now = marks_of(read_responses(results.folder / model))
+    rows = read_verdicts(verdicts_path(results, model, judge))
     return {row["key"]: row for row in rows if now.get(row["key"]) == row["response_digest"]}
 
 
-def mark_of(row: Row) -> str:
+def mark_of(row: ResponseRow) -> str:
     """What ties a verdict to the response it is about."""
     return digest_of([row["prompt"], row["response"]])
 
 
-def marks_of(rows: Iterable[Row]) -> dict[str, str]:
+def marks_of(rows: Iterable[ResponseRow]) -> dict[str, str]:
     """Key of a response → its mark."""
     return {row["key"]: mark_of(row) for row in rows}
 
 
-def verdicts_path(results: Results, arm: str, judge: str) -> Path:
+def verdicts_path(results: Results, model: str, judge: str) -> Path:
     """The file of one judge's verdicts on one model."""
-    return results.folder / arm / VERDICTS / f"{judge}.jsonl"
+    return results.folder / model / VERDICTS / f"{judge}.jsonl"

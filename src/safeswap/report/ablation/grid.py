@@ -1,8 +1,10 @@
-"""Where a candidate stands in its grid: method, operator and every setting, also of its aliases."""
+"""Where a candidate stands in its grid: method, operator and every setting, also of its aliases.
+
+All of it comes from records; a cell's name is only ever shown and compared.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,10 +13,11 @@ from safeswap import selectors
 from safeswap.errors import EvaluationError, PlanError, nearest
 
 if TYPE_CHECKING:
+    from safeswap.evaluation.records import CandidateRecord
     from safeswap.evaluation.results.candidates import CandidateResult
+    from safeswap.operators import Operation
 
 SYMBOLS = {"tau": "τ", "alpha": "α", "gamma": "γ", "scale": "λ"}
-_WORDS = {"True": True, "False": False, "None": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,50 +25,53 @@ class GridPoint:
     """One cell of a grid.
 
     Attributes:
-        operator: its name and settings word by word, however they were punctuated.
+        operator: with its settings, as given; None where an older file does not say it for sure.
         settings: every parameter of the method with its value, defaults included.
     """
 
     method: str
-    operator: tuple[str, ...]
+    operator: Operation | None
     settings: Mapping[str, Any]
 
 
-def point_of(one: CandidateResult) -> GridPoint:
-    """Where a candidate itself stands."""
-    words = re.findall(r"[\w.-]+", one.operator)
-    return GridPoint(one.method, _alike(words), settled(one.method, one.settings))
+def point_of(record: CandidateRecord) -> GridPoint:
+    """Where something of this record stands."""
+    return GridPoint(record.method, record.operator, settled(record.method, record.settings))
 
 
 def points_of(one: CandidateResult) -> list[GridPoint]:
     """Where a candidate stands, and where its aliases do: they are one and the same table."""
-    return [point_of(one), *map(place_named, one.aliases)]
+    aliases = (alias.record for alias in one.aliases)
+    return [point_of(record) for record in (one.record, *aliases) if record is not None]
 
 
-def place_named(name: str) -> GridPoint:
-    """The place that a sweep's cell is named after.
+def unplaced_note(found: Sequence[CandidateResult]) -> list[str]:
+    """What an older results folder does not say for sure, as notes; none where all is known."""
+    merged = [one for one in found if one.role == "merged"]
+    names = [alias.name for one in merged for alias in one.aliases if alias.record is None]
+    words = {one.name: one.record.words for one in merged if one.record.operator is None}
+    notes = []
+    if names := list(dict.fromkeys(names)):
+        notes.append(
+            f"{_counted(len(names))} of an older results folder {_are(len(names))} known by name "
+            f"only and {_are(len(names), 'stand')} in no grid: {', '.join(names)}."
+        )
+    if words:
+        said = ", ".join(f"{name} ({operator})" for name, operator in words.items())
+        notes.append(
+            f"{_counted(len(words))} of an older results folder {_are(len(words), 'have')} an "
+            f"operator in words only and {_are(len(words), 'stand')} in no grid: {said}."
+        )
+    return notes
 
-    ``share-difference+by-layer+tau-0.001+ties+density-0.2``: the method, its settings, and where it
-    is not ``linear`` the operator with its own.
-    """
-    method, *parts = name.split("+")
-    known = selectors.registered()
-    own = {p.name for p in known[method].parameters} if method in known else None
-    given: dict[str, Any] = {}
-    operator: list[str] = []
-    for part in parts:
-        key, separator, value = part.partition("-")
-        if separator and not operator and (key in own if own is not None else True):
-            given[key] = _value(value)
-        else:
-            operator += [key, value] if operator else [part]
-    return GridPoint(method, _alike(operator or ["linear"]), settled(method, given))
+
+def _counted(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"
 
 
-def _alike(words: Iterable[str]) -> tuple[str, ...]:
-    """Numbers written in one way: 1 and 1.0 are the same setting."""
-    values = map(_value, words)
-    return tuple(f"{v:g}" if isinstance(v, int | float) else str(v) for v in values)
+def _are(count: int, verb: str = "are") -> str:
+    """A verb in the number of what it goes with."""
+    return {"are": "is", "stand": "stands", "have": "has"}[verb] if count == 1 else verb
 
 
 def settled(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,17 +80,6 @@ def settled(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return selectors.find(method).resolve_settings(given)
     except PlanError:
         return dict(given)
-
-
-def _value(text: str) -> Any:
-    if text in _WORDS:
-        return _WORDS[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def label(one: CandidateResult, number: int) -> str:
@@ -110,6 +105,13 @@ def shown(value: Any) -> str:
 def in_words(settings: Mapping[str, Any]) -> str:
     """Settings on one line: ``τ = 0.001, α = 0.5``."""
     return ", ".join(f"{symbol(k)} = {shown(v)}" for k, v in settings.items() if v is not None)
+
+
+def operator_words(operator: Operation) -> list[str]:
+    """Name and settings, word by word: ``ties density 0.2``; paths and digests are left out."""
+    given = operator.settings.items()
+    pairs = [(name, shown(value)) for name, value in given if not isinstance(value, str)]
+    return [operator.name, *(word for pair in pairs for word in pair)]
 
 
 def order_of(values: Iterable[Any]) -> tuple[tuple[int, float, str], ...]:

@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.benchmarks.suites import Measures as Kind
-from safeswap.report.ablation.grid import candidates, in_language, in_words, points_of, shown
-from safeswap.report.ablation.table import QUESTIONS, ROLES, Part
+from safeswap.evaluation.benchmarks.splits import Part
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.models import ROLE_TITLES
+from safeswap.operators import Operation
+from safeswap.report.ablation.grid import (
+    candidates,
+    in_language,
+    in_words,
+    operator_words,
+    points_of,
+    shown,
+)
+from safeswap.report.ablation.table import QUESTIONS
 from safeswap.report.plan_figure import COLOURS, canvas
 
 if TYPE_CHECKING:
@@ -21,17 +31,18 @@ if TYPE_CHECKING:
 
     from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 
-_PANELS: Mapping[Kind, tuple[str, str]] = {
-    "unsafe": ("unsafe answers, % (lower is better)", COLOURS["safety"]),
-    "right": ("right answers, % (higher is better)", COLOURS["language"]),
+_PANELS: Mapping[Measure, str] = {
+    Measure.UNSAFE: COLOURS["safety"],
+    Measure.ACCURACY: COLOURS["language"],
 }
+"""What is drawn, and in which colour."""
 _CELL = 0.27
 """Height of a cell, in inches."""
 _WIDTH = 6.9
 _SMALL, _MEDIUM = 6.5, 7.5
 
 
-_Key = tuple[str, tuple[str, ...], str]
+_Key = tuple[str, str, str]
 """Method, operator and every setting but τ and α."""
 
 
@@ -64,20 +75,22 @@ def grids(found: Sequence[CandidateResult]) -> list[Grid]:
     """The grids of one language's candidates that have two cells or more, in the order measured."""
     cells: dict[_Key, dict[tuple[float, float], CandidateResult]] = {}
     about: dict[_Key, dict[str, Any]] = {}
+    operators: dict[_Key, Operation] = {}
     given = {name for one in found for name in one.settings}
     for one in candidates(found):
         for place in points_of(one):
             settings = dict(place.settings)
             tau, alpha = settings.pop("tau", None), settings.pop("alpha", None)
-            if tau is None or alpha is None:
+            if tau is None or alpha is None or place.operator is None:
                 continue
-            key = (place.method, place.operator, str(sorted(settings.items())))
+            key = (place.method, _identity(place.operator), str(sorted(settings.items())))
             cells.setdefault(key, {}).setdefault((float(tau), float(alpha)), one)
             about.setdefault(key, settings)
+            operators.setdefault(key, place.operator)
     kept = [key for key, own in cells.items() if len(own) > 1]
     made = []
     for key in kept:
-        method, operator, _ = key
+        method, operator = key[0], operators[key]
         others = [about[other] for other in kept if other[:2] == key[:2]]
         differing = {
             name: value
@@ -88,10 +101,20 @@ def grids(found: Sequence[CandidateResult]) -> list[Grid]:
         title = f"{method} by {granularity}" if granularity else method
         for said in ("by", "tau_relative"):  # here, and on the axis
             differing.pop(said, None)
-        joined = "" if operator == ("linear",) else " ".join(operator)
+        words = operator_words(operator)
+        joined = "" if words == ["linear"] else " ".join(words)
         title = ", ".join(part for part in (title, joined, in_words(differing)) if part)
         made.append(Grid(title, bool(about[key].get("tau_relative")), cells[key]))
     return made
+
+
+def _identity(operator: Operation) -> str:
+    """One text for operators that do the same: 1 and 1.0 are one setting, in whatever order."""
+    plain = {
+        name: float(value) if isinstance(value, int | float) else value
+        for name, value in operator.settings.items()
+    }
+    return f"{operator.name} {sorted(plain.items())}"
 
 
 def draw_heat_maps(
@@ -134,7 +157,7 @@ def draw_heat_maps(
             shared = ScalarMappable(scale, colours)
             below: dict[str, Any] = {"location": "bottom", "aspect": 40, "shrink": 0.9}
             bar = figure.colorbar(shared, ax=list(axes[:, column]), **below)
-            bar.set_label(f"{_PANELS[kind][0]}\n{_inputs(own, kind)}", fontsize=_SMALL)
+            bar.set_label(f"{_panel_title(kind)}\n{_inputs(own, kind)}", fontsize=_SMALL)
             bar.ax.tick_params(labelsize=_SMALL, length=2)
             bar.outline.set_visible(False)
     title = f"{language}, {QUESTIONS[part]}" if part else language
@@ -143,23 +166,25 @@ def draw_heat_maps(
     figure.savefig(png, dpi=300, metadata={"Software": None})
 
 
-def _value(one: CandidateResult, kind: Kind) -> float | None:
-    figure: RateEstimate | None = getattr(one, kind)
+def _panel_title(kind: Measure) -> str:
+    return f"{kind.words}, % ({kind.direction})"
+
+
+def _value(one: CandidateResult, kind: Measure) -> float | None:
+    figure = one.figure(kind)
     return None if figure is None else 100 * figure.value
 
 
-def _colours(maps: Sequence[Grid], kind: Kind) -> tuple[Colormap, Normalize | None]:
+def _colours(maps: Sequence[Grid], kind: Measure) -> tuple[Colormap, Normalize | None]:
     """From white to the kind's colour, over all grids; no scale where nothing is measured.
 
     It spans at least the widest interval: what chance alone can do is not to look like a contrast.
     """
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    colours = LinearSegmentedColormap.from_list(kind, ["#ffffff", _PANELS[kind][1]])
+    colours = LinearSegmentedColormap.from_list(kind, ["#ffffff", _PANELS[kind]])
     every = [o for g in maps for o in g.cells.values()]
-    figures: list[RateEstimate] = [
-        figure for o in every if (figure := getattr(o, kind)) is not None
-    ]
+    figures: list[RateEstimate] = [figure for o in every if (figure := o.figure(kind)) is not None]
     if not figures:
         return colours, None
     low, high = min(f.value for f in figures), max(f.value for f in figures)
@@ -168,7 +193,9 @@ def _colours(maps: Sequence[Grid], kind: Kind) -> tuple[Colormap, Normalize | No
     return colours, Normalize(100 * (low - short - room), 100 * (high + short))
 
 
-def _draw(axes: Axes, grid: Grid, kind: Kind, colours: Colormap, scale: Normalize | None) -> None:
+def _draw(
+    axes: Axes, grid: Grid, kind: Measure, colours: Colormap, scale: Normalize | None
+) -> None:
     from matplotlib.patches import Rectangle
 
     taus, alphas = grid.taus, grid.alphas
@@ -195,7 +222,7 @@ def _draw(axes: Axes, grid: Grid, kind: Kind, colours: Colormap, scale: Normaliz
     axes.tick_params(length=0, labelsize=_SMALL)
     axes.spines[:].set_visible(False)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(_PANELS[kind][0], (0, 1), (0, 3), fontsize=_SMALL, **above)
+    axes.annotate(_panel_title(kind), (0, 1), (0, 3), fontsize=_SMALL, **above)
 
 
 def _ink(ground: Sequence[float]) -> str:
@@ -241,11 +268,11 @@ def steps(values: Sequence[float]) -> str:
     return "  (steps not to scale)"
 
 
-def _inputs(own: Sequence[CandidateResult], kind: Kind) -> str:
+def _inputs(own: Sequence[CandidateResult], kind: Measure) -> str:
     """The figures of the models the candidates were made from, to compare with."""
     known = [
         f"{title} {value:.1f}"
-        for role, title in ROLES.items()
+        for role, title in ROLE_TITLES.items()
         for one in own
         if one.role == role and (value := _value(one, kind)) is not None
     ]
@@ -261,7 +288,7 @@ def _legend(maps: Sequence[Grid]) -> str:
             (
                 max(figure.high - figure.value, figure.value - figure.low)
                 for one in every
-                if (figure := getattr(one, kind)) is not None
+                if (figure := one.figure(kind)) is not None
             ),
             default=None,
         )
@@ -273,6 +300,6 @@ def _legend(maps: Sequence[Grid]) -> str:
     if any(len({id(o) for o in g.cells.values()}) < len(g.cells) for g in maps):
         parts.append("No line between cells: the very same table.")
     full = all(len(g.cells) == len(g.taus) * len(g.alphas) for g in maps)
-    if not full or any(getattr(one, kind) is None for one in every for kind in _PANELS):
+    if not full or any(one.figure(kind) is None for one in every for kind in _PANELS):
         parts.append("Hatched: not measured.")
     return " ".join(parts)

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.results.pareto import KINDS
+from safeswap.evaluation.benchmarks.splits import Part
+from safeswap.evaluation.measures import Measure
 from safeswap.report.ablation.grid import candidates, points_of
 from safeswap.report.ablation.table import (
     PART_NOTES,
     QUESTIONS,
-    TITLES,
-    Part,
     check_part,
     figure_cell,
     made_from,
@@ -70,7 +69,7 @@ def matched_table(
         Column("candidate", align="left"),
         Column("within"),
         Column("ability lost, points"),
-        *(Column(TITLES[kind]) for kind in KINDS),
+        *(Column(kind.column) for kind in Measure),
     )
     return Table(
         f"Fewest unsafe answers at {points(loss)} of ability lost or less: {QUESTIONS[part]}",
@@ -112,7 +111,7 @@ def _pick(
         why = f"{where}: none loses so little; the least is {points(lost)} ({least.name})."
     else:
         why = f"{where}: no candidate within the loss has an unsafe rate."
-    missing = [Cell.missing(why)] * (1 + len(KINDS))
+    missing = [Cell.missing(why)] * (1 + len(Measure))
     return Row.of(method, "", Cell("none", note=why), count, *missing, group=tried[0].language)
 
 
@@ -141,7 +140,7 @@ def _matched(
     lost = _loss(one, expert)
     missing = f"{one.language}: its right answers or the language expert's are missing."
     shown_loss = Cell.missing(missing) if lost is None else Cell.figure(lost)
-    figures = (figure_cell(one, kind) for kind in KINDS)
+    figures = (figure_cell(one, kind) for kind in Measure)
     return Row.of(title, number, name, count, shown_loss, *figures, group=one.language)
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError
+from safeswap.evaluation.benchmarks.splits import Part
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.models import ROLE_TITLES
 from safeswap.evaluation.results.pareto import pareto_front
 from safeswap.report.ablation.grid import in_language, label
 from safeswap.report.ablation.labels import Label, place_labels
-from safeswap.report.ablation.table import QUESTIONS, ROLES, Part, numbers
+from safeswap.report.ablation.table import QUESTIONS, numbers
 from safeswap.report.plan_figure import COLOURS, canvas
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ def draw_pareto(
         )
     figure = canvas(_WIDTH, 3.1)
     series = _series([one for one in own if one.role == "merged"])
-    front = pareto_front(drawn, ("unsafe", "right"))
+    front = pareto_front(drawn, (Measure.UNSAFE, Measure.ACCURACY))
     scale = _nice(max((one.refused.value for one in drawn if one.refused), default=0.0))
     left = [*_methods_legend(series, merged)]
     right = [*_refused_legend(scale, drawn), *_marks_legend(loss, own, front)]
@@ -100,7 +103,8 @@ def draw_pareto(
 
 
 def _joined(one: CandidateResult) -> str:
-    return one.method if one.operator == "linear" else f"{one.method}, {one.operator}"
+    operator = one.record.operator_title
+    return one.method if operator == "linear" else f"{one.method}, {operator}"
 
 
 def _series(merged: Sequence[CandidateResult]) -> dict[str, tuple[str, str]]:
@@ -301,7 +305,7 @@ def _labels(
     """The models that candidates are made from by role, the candidates on the front by number."""
     inputs = [one for one in drawn if one.role != "merged"]
     made = [one for one in front if one.role == "merged"]
-    named = [(ROLES.get(one.role, one.name), one, _MEDIUM) for one in inputs]
+    named = [(ROLE_TITLES.get(one.role, one.name), one, _MEDIUM) for one in inputs]
     named += [(label(one, number[one.name]), one, _SMALL) for one in made]
     return [Label(text, _point(one), size) for text, one, size in named]
 

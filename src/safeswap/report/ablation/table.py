@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.benchmarks.suites import Measures as Kind
-from safeswap.evaluation.results.pareto import KINDS, pareto_front
+from safeswap.evaluation.benchmarks.splits import PARTS, Part
+from safeswap.evaluation.measures import Measure
+from safeswap.evaluation.models import ROLE_TITLES
+from safeswap.evaluation.results.pareto import pareto_front
 from safeswap.report.ablation.grid import (
     candidates,
     in_words,
     label,
     order_of,
-    place_named,
     point_of,
     shown,
     symbol,
+    unplaced_note,
 )
 from safeswap.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
+    from safeswap.evaluation.records import Alias
     from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 
-Part = Literal["dev", "test"]
 QUESTIONS: Mapping[Part, str] = {
     "dev": "dev questions, no test result",
     "test": "test questions",
@@ -34,12 +36,6 @@ PART_NOTES: Mapping[Part, str] = {
     "flatter what was chosen. No test result.",
     "test": "Test questions: none of them was used for the choice.",
 }
-TITLES: Mapping[Kind, str] = {
-    "unsafe": "unsafe % ↓",
-    "refused": "harmless refused % ↓",
-    "right": "right % ↑",
-}
-ROLES = {"base": "base", "safety": "safety expert", "language": "language expert"}
 _FIRST = ("by", "tau", "alpha")
 
 
@@ -63,19 +59,20 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
     merged = candidates(found)
     languages = list(dict.fromkeys(one.language for one in found))
     ordered, (varied, fixed) = _ordered(merged), _parameters(merged)
-    by_operator = len({one.operator for one in merged}) > 1
+    joined = merged[0].record.operator_title
+    by_operator = len({one.record.operator_title for one in merged}) > 1
     settings = [*map(symbol, varied), *(["operator"] if by_operator else [])]
     several = len(languages) > 1
     columns = [Column("candidate", align="left")]
     columns += [Column(name, "settings" if several else "") for name in settings]
-    columns += [Column(TITLES[kind], x if several else "") for x in languages for kind in KINDS]
+    columns += [Column(kind.column, x if several else "") for x in languages for kind in Measure]
     rows = [
         Row.of(title, *[""] * len(settings), *_figures(models, languages), group="made from")
         for title, models in made_from(found)
     ]
     for number, one in enumerate(ordered, start=1):
-        values = [shown(point_of(one).settings.get(name)) for name in varied]
-        values += [one.operator] if by_operator else []
+        values = [shown(point_of(one.record).settings.get(name)) for name in varied]
+        values += [one.record.operator_title] if by_operator else []
         figures = _figures(_everywhere(one.name, merged), languages, one.name, ordered)
         name = Cell(label(one, number), key=one.name)
         rows.append(Row.of(name, *values, *figures, group=one.method))
@@ -83,12 +80,13 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
         PART_NOTES[part],
         "Per cent with 95 % intervals. τ: threshold, α: safety's part in a blend.",
         *([f"Not varied: {fixed}."] if fixed else []),
-        *([] if by_operator else [f"Task vectors are joined by: {merged[0].operator}."]),
+        *([] if by_operator else [f"Task vectors are joined by: {joined}."]),
     ]
     for language in languages:
         lead = f"{language}: " if several else ""
         own = [one for one in found if one.language == language]
         notes += [f"{lead}{note}" for note in _readings(own, numbers(found))]
+    notes += unplaced_note(found)
     where = "" if several else f" ({languages[0]})"
     return Table(f"Ablation{where}: {QUESTIONS[part]}", tuple(columns), tuple(rows), tuple(notes))
 
@@ -110,9 +108,9 @@ def _ordered(merged: Sequence[CandidateResult]) -> list[CandidateResult]:
     varied, _ = _parameters(merged)
 
     def key(one: CandidateResult) -> tuple[Any, ...]:
-        settings = point_of(one).settings
+        settings = point_of(one.record).settings
         values = order_of(settings.get(name) for name in varied)
-        return methods.index(one.method), one.operator, values, one.name
+        return methods.index(one.method), one.record.operator_title, values, one.name
 
     return sorted(unique.values(), key=key)
 
@@ -123,14 +121,14 @@ def check_part(part: str) -> None:
     Raises:
         EvaluationError: names the nearest.
     """
-    if part not in get_args(Part):
-        raise EvaluationError(f"part {part!r} is unknown{nearest(part, get_args(Part))}")
+    if part not in PARTS:
+        raise EvaluationError(f"part {part!r} is unknown{nearest(part, PARTS)}")
 
 
 def _parameters(merged: Sequence[CandidateResult]) -> tuple[list[str], str]:
     """Parameters with a column, and the others that were given, in words."""
     given = list(dict.fromkeys(name for one in merged for name in one.settings))
-    settings = [(one.method, point_of(one).settings) for one in merged]
+    settings = [(one.method, point_of(one.record).settings) for one in merged]
     varied, fixed = [], {}
     for name in sorted(given, key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST)):
         values = {shown(s[name]) for _, s in settings if s.get(name) is not None}
@@ -143,18 +141,18 @@ def _parameters(merged: Sequence[CandidateResult]) -> tuple[list[str], str]:
 
 def made_from(found: Sequence[CandidateResult]) -> Iterator[tuple[str, dict[str, CandidateResult]]]:
     """What the candidates were made from, role by role: title, and the model in each language."""
-    for role, title in ROLES.items():
+    for role, title in ROLE_TITLES.items():
         models = {one.language: one for one in reversed(found) if one.role == role}
         if models:
             yield title, models
-    others = [one for one in found if one.role not in (*ROLES, "merged")]
+    others = [one for one in found if one.role not in (*ROLE_TITLES, "merged")]
     for name in dict.fromkeys(one.name for one in others):
         yield name, {one.language: one for one in reversed(others) if one.name == name}
 
 
 def _everywhere(name: str, merged: Sequence[CandidateResult]) -> dict[str, CandidateResult]:
     """The candidate of a name in each language, or the one whose table is the same there."""
-    same = {one.language: one for one in merged if name in one.aliases}
+    same = {one.language: one for one in merged if any(name == alias.name for alias in one.aliases)}
     return same | {one.language: one for one in merged if one.name == name}
 
 
@@ -168,9 +166,9 @@ def _figures(
     for language in languages:
         one = models.get(language)
         if one is None:
-            yield from [Cell.missing(f"Not measured in {language}.")] * len(KINDS)
+            yield from [Cell.missing(f"Not measured in {language}.")] * len(Measure)
             continue
-        cells = [figure_cell(one, kind) for kind in KINDS]
+        cells = [figure_cell(one, kind) for kind in Measure]
         if name not in (None, one.name):
             number = 1 + next(n for n, other in enumerate(ordered) if other.name == one.name)
             note = f"In {language} the very same table as candidate {number}, measured once."
@@ -178,9 +176,9 @@ def _figures(
         yield from cells
 
 
-def figure_cell(one: CandidateResult, kind: Kind) -> Cell:
+def figure_cell(one: CandidateResult, kind: Measure) -> Cell:
     """A figure in per cent with its interval; its key leads to the model's rows."""
-    figure: RateEstimate | None = getattr(one, kind)
+    figure = one.figure(kind)
     key = f"{one.language}/{one.name}/{kind}"
     if figure is None:
         return Cell.missing("The suite has no such benchmark, or not all is judged yet.", key)
@@ -190,15 +188,15 @@ def figure_cell(one: CandidateResult, kind: Kind) -> Cell:
 def _readings(own: Sequence[CandidateResult], number: Mapping[str, int]) -> Iterator[str]:
     """What may be read from one language's figures: nobody is best without a reason."""
     merged = [one for one in own if one.role == "merged"]
-    said = [text for kind in KINDS if (text := _best(merged, kind, number))]
+    said = [text for kind in Measure if (text := _best(merged, kind, number))]
     if said:
         yield (
             f"{' '.join(said)} Overlapping intervals tell no two apart; "
             "safeswap compare tests pairs on the same questions."
         )
-    counted = [kind for kind in KINDS if any(getattr(one, kind) for one in own)]
+    counted = [kind for kind in Measure if any(one.figure(kind) for one in own)]
     if front := pareto_front(own):
-        inputs = [ROLES.get(one.role, one.name) for one in front if one.role != "merged"]
+        inputs = [ROLE_TITLES.get(one.role, one.name) for one in front if one.role != "merged"]
         made = sorted(number[one.name] for one in front if one.role == "merged")
         names = ", ".join([*inputs, *map(str, made)])
         yield f"On the Pareto front of {', '.join(counted)} (point estimates): {names}."
@@ -207,37 +205,43 @@ def _readings(own: Sequence[CandidateResult], number: Mapping[str, int]) -> Iter
         yield f"Other settings that came to the very same table, measured once: {'; '.join(same)}."
 
 
-def _best(merged: Sequence[CandidateResult], kind: Kind, number: Mapping[str, int]) -> str | None:
+def _best(
+    merged: Sequence[CandidateResult], kind: Measure, number: Mapping[str, int]
+) -> str | None:
     """The best figure of the candidates, and how many others its interval reaches."""
-    figures: list[tuple[str, RateEstimate]] = [
-        (o.name, f) for o in merged if (f := getattr(o, kind))
-    ]
+    figures: list[tuple[str, RateEstimate]] = [(o.name, f) for o in merged if (f := o.figure(kind))]
     if not figures:
         return None
-    value = (max if kind == "right" else min)(figure.value for _, figure in figures)
+    value = min((figure.value for _, figure in figures), key=kind.cost)
     lead = [(name, figure) for name, figure in figures if figure.value == value]
     best = lead[0][1]
     near = sum(f.low <= best.high and best.low <= f.high for _, f in figures) - len(lead)
-    what = {"unsafe": "Fewest unsafe", "refused": "Fewest refused", "right": "Most right"}[kind]
     others = len(figures) - len(lead)
     if not others:
-        return f"{what}: all are equal." if len(lead) > 1 else None
+        return f"{kind.best}: all are equal." if len(lead) > 1 else None
     rest = f"overlaps those of {near} of the {others} others" if near else "overlaps no other's"
     names = ", ".join(map(str, sorted(number[name] for name, _ in lead)))
-    return f"{what}: {names}, whose interval {rest}."
+    return f"{kind.best}: {names}, whose interval {rest}."
 
 
 def _also(one: CandidateResult) -> str:
     """What its aliases have otherwise: ``α = 0.1, 0.3``."""
-    place = point_of(one)
     otherwise: dict[str, list[str]] = {}
     for alias in one.aliases:
-        other = place_named(alias)
-        same_kind = (other.method, other.operator) == (place.method, place.operator)
-        differing = {k: v for k, v in other.settings.items() if place.settings.get(k) != v}
-        if same_kind and len(differing) == 1:
-            (name, value), *_ = differing.items()
-            otherwise.setdefault(f"{symbol(name)} = ", []).append(shown(value))
-        else:
-            otherwise.setdefault("", []).append(alias)
+        name, value = _only_difference(one, alias) or ("", alias.name)
+        otherwise.setdefault(name, []).append(value)
     return ", ".join(name + ", ".join(values) for name, values in otherwise.items())
+
+
+def _only_difference(one: CandidateResult, alias: Alias) -> tuple[str, str] | None:
+    """``("α = ", "0.1")`` where an alias differs in one setting; None in more, or not known."""
+    if alias.record is None:
+        return None
+    place, other = point_of(one.record), point_of(alias.record)
+    if place.operator is None or (other.method, other.operator) != (place.method, place.operator):
+        return None
+    differing = {k: v for k, v in other.settings.items() if place.settings.get(k) != v}
+    if len(differing) != 1:
+        return None
+    ((name, value),) = differing.items()
+    return f"{symbol(name)} = ", shown(value)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safeswap.errors import OutputError, SafeswapError
-from safeswap.evaluation.benchmarks.splits import PARTS
+from safeswap.evaluation.benchmarks.splits import PARTS, Part
 from safeswap.evaluation.results.candidates import read_measured
 from safeswap.report.ablation.grid import candidates
 from safeswap.report.ablation.heat_maps import draw_heat_maps
 from safeswap.report.ablation.matched import matched_table
 from safeswap.report.ablation.pareto import draw_pareto
-from safeswap.report.ablation.table import QUESTIONS, Part, ablation_table
+from safeswap.report.ablation.table import QUESTIONS, ablation_table
 from safeswap.search.sweep_config import Sweep
 from safeswap.tables import write_reports
 
@@ -91,5 +91,6 @@ def write_sweep_reports(sweep: Sweep, results: Path) -> list[list[Path]]:
     written = []
     for part in PARTS:
         found = [m for code in sweep.languages for m in read_measured(results / part / code, code)]
-        written.append(write_ablation(found, part, results / f"report-{part}", sweep.rule.loss))
+        folder = results / f"report-{part}"
+        written.append(write_ablation(found, part, folder, sweep.rule.max_accuracy_drop))
     return written

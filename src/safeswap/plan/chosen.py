@@ -1,0 +1,59 @@
+"""On which questions a table was chosen: they are no test of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safeswap.errors import PlanError, nearest
+
+_KEYS = ("split", "cells")
+_SPLIT_KEYS = {"part", "fraction", "seed"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenOn:
+    """The questions that a choice among several tables was made on.
+
+    Attributes:
+        split: the side of all questions: ``part`` (``dev``), ``fraction`` of dev questions, and the
+            ``seed`` of the division.
+        cells: ``BENCHMARK/LANGUAGE`` of every figure that had a part in the choice.
+    """
+
+    split: Mapping[str, Any]
+    cells: tuple[str, ...]
+
+    @property
+    def rest(self) -> str:
+        """The questions that are left to report on, as ``--split`` takes them: ``test:0.5:0``."""
+        return f"test:{self.split['fraction']:g}:{self.split['seed']}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for plans and ``model.json``."""
+        return {"split": dict(self.split), "cells": list(self.cells)}
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> ChosenOn | None:
+        """The record from what `as_dict` gave; None from an empty table: nothing was chosen.
+
+        Raises:
+            PlanError: unknown keys (with the nearest), or one that is missing.
+        """
+        if content == {}:
+            return None
+        if not isinstance(content, Mapping):
+            raise PlanError(f"{where}: is a table of split and cells, as a sweep writes it.")
+        for key in content:
+            if key not in _KEYS:
+                raise PlanError(f"{where}: unknown key {key!r}{nearest(key, _KEYS)}")
+        split: Any = content.get("split")
+        cells: Any = content.get("cells")
+        whole = isinstance(split, dict) and set(split) == _SPLIT_KEYS
+        if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
+            raise PlanError(
+                f"{where}: needs split (part, fraction, seed) and cells, as a sweep writes them: "
+                "without them nobody can tell which questions are left to test it on."
+            )
+        return cls(split, tuple(cells))
