@@ -344,12 +344,12 @@ def test_a_place_that_cannot_be_written_is_found_first(
 def test_a_full_disk_leaves_no_half_file(
     profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, text: str, **how: str) -> None:
-        self.touch()
+    def full(self: Path, target: Path) -> None:
+        assert self.exists()  # it was written beside the file that it was to become
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
 
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "replace", full)
     said = fails(1, "plan", profile, "-o", tmp_path / "new.yaml")
     assert "new.yaml: writing failed (No space left on device). Free some space" in said
     assert "goes on" not in said  # a plan is made anew

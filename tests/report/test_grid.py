@@ -51,15 +51,16 @@ def test_the_windows_of_a_band_come_back_as_given(tmp_path: Path) -> None:
 
 
 def test_an_operator_with_a_hyphen_stays_beside_a_method_of_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """It was read as ``linear`` with the settings {x: 1, dare: ties, drop: 0.5}."""
     own = selectors.Parameter("x", 1.0, "any number")
     entry = {"method": "mine", "x": 1, "operator": {"name": "dare-ties", "drop": 0.5}}
-    with monkeypatch.context() as registering:
-        registering.setattr(registry, "_SELECTORS", dict(registry._SELECTORS))
-        selectors.selector("mine", summary="one", source="nobody", parameters=[own])(dict)
+    selectors.selector("mine", summary="one", source="nobody", parameters=[own])(dict)
+    try:
         (cell,) = read_cells(tmp_path / "s.yaml", [entry], "sw")
+    finally:
+        registry._SELECTORS.remove("mine")
     record = CandidateRecord(cell.method, cell.settings, read_operation(cell.operator, "grid"))
     found = stored(tmp_path / "r", record, (Alias(cell.name, record),))
     # read where nobody has registered the method, as on the machine that makes the report
