@@ -173,15 +173,18 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     found.close()
 
 
-def evaluation(folder: Path, *more: str) -> list[str | Path]:
+_ONE_BY_ONE = "--batch-tokens 1 --dtype float32 --device cpu"
+
+
+def evaluation(folder: Path, backend: str = _ONE_BY_ONE) -> list[str | Path]:
     """The command, one prompt per batch so that a kill finds something to interrupt."""
     suite = folder / "suite.yaml"
     if not suite.exists():
         write_suite(folder, COUNT)
-    settings = "--max-new-tokens 12 --batch-tokens 1 --dtype float32 --device cpu --quiet"
+    settings = f"--max-new-tokens 12 --quiet {backend}"
     return [
         "evaluate", f"m={MODEL}", "--suite", suite, "--only", "qab",
-        "--out", folder / "r", *settings.split(), *more,
+        "--out", folder / "r", *settings.split(),
     ]  # fmt: skip
 
 
@@ -253,7 +256,7 @@ def test_interrupted_while_a_server_does_not_answer(commands: Commands, tmp_path
     """The run ends although requests are under way that may take minutes."""
     with serving() as server:
         server.trouble = lambda n, body: server.hang() if n >= 5 else None  # type: ignore
-        command = evaluation(tmp_path, "--backend", "api", "--base-url", server.url)
+        command = evaluation(tmp_path, f"--backend api --base-url {server.url}")
         command[1] = NAME
         file = tmp_path / "r" / NAME / RESPONSES
         process = commands.start(*command)
