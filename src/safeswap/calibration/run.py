@@ -76,9 +76,9 @@ def calibrate(
     max_tokens: int = 512,
     workers: int | None = None,
 ) -> list[Calibrated]:
-    """Sum the Gram matrices of every expert's layer inputs on its texts.
+    r"""Sum the Gram matrices of every expert's layer inputs on its texts.
 
-    Experts that `out` holds already, of the same weights, texts and settings, are kept; what a
+    Experts that ``out`` holds already, of the same weights, texts and settings, are kept; what a
     killed run had not finished is made again.
 
     Args:
@@ -95,7 +95,7 @@ def calibrate(
 
     >>> from safeswap.demo import models_folder
     >>> world, texts = models_folder(), Path("texts.txt")
-    >>> _ = texts.write_text("qa qi\\nqo qu\\n")
+    >>> _ = texts.write_text("qa qi\nqo qu\n")
     >>> experts = {"safety": world / "safety", "languages": {"qab": world / "qab"}}
     >>> of_each = {"safety": texts, "qab": texts}
     >>> found = calibrate(world / "base", **experts, texts=of_each, out=Path("grams"))

@@ -75,7 +75,8 @@ class Staging:
 
     def _still_ours(self) -> bool:
         """Whether the lock still lies where it was opened: a run that finished between our opening
-        and our locking took the folder away."""
+        and our locking took the folder away.
+        """
         try:
             return os.path.samestat(os.fstat(self._lock), (self._root / _LOCK).stat())
         except OSError:

@@ -35,7 +35,7 @@ class ChunkHash:
         self._hash, self._done = blake3(), b""
 
     def update(self, raw: NDArray[np.uint8]) -> None:
-        """Add bytes."""
+        """Hash some more bytes of the chunk."""
         if not self._left:
             self._done += self._hash.digest()
             self._hash, self._left = blake3(), self._chunk

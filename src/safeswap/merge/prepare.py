@@ -51,7 +51,7 @@ class MergeJob:
         recipes: tensor → which inputs are read with which coefficients, and how they are joined.
         layout: where every output byte will lie.
         dtypes: tensor → format it is written in.
-        states: tensor → what its operator found out before it merges (see `measure_joins`).
+        states: tensor → what its operator found out before it merges (see ``measure_joins``).
     """
 
     plan: Plan

@@ -26,7 +26,7 @@ from safeswap.roles import BASE
 
 
 def single_threaded(jobs: Sequence[MergeJob]) -> AbstractContextManager[None]:
-    """Around work that may factorize matrices: BLAS keeps to one thread (see `one_blas_thread`)."""
+    """Keep BLAS to one thread around work that may factorize matrices (``one_blas_thread``)."""
     whole = any(recipe.whole for job in jobs for recipe in job.recipes.values())
     return one_blas_thread() if whole else nullcontext()
 
@@ -172,7 +172,8 @@ class _Inputs:
 
     def read(self, begin: int, end: int) -> tuple[Numbers, list[Numbers]]:
         """The base (empty where it is not read) and the experts, for this thread until it reads
-        on."""
+        on.
+        """
         found: list[Numbers] = []
         for reader in self._readers:
             values = buffer(f"input {len(found)}", end - begin, self._kind)

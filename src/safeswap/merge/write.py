@@ -130,7 +130,8 @@ def _still_there(
     family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str
 ) -> bool:
     """Whether a chunk that the journal claims really lies in the file: copies are compared with
-    their source, computed ones with their digest."""
+    their source, computed ones with their digest.
+    """
     size = job.dtypes[chunk.name].size
 
     def written(at: int, nbytes: int) -> NDArray[np.uint8]:

@@ -2,14 +2,16 @@
 
 An operator works on blocks of a tensor, so that no model and no large tensor has to fit in memory:
 
-- `merge` turns a block of the base and of the experts into a block of the result;
-- `n_passes` says how often it wants to see the whole tensor first: in each pass `update` adds what
-  a block shows to an array, and `finish_pass` turns the finished array into the tensor's state;
-- `whole` asks for the tensor in one block (factorizations), `grain` for blocks of whole rows.
+- ``merge`` turns a block of the base and of the experts into a block of the result;
+- ``n_passes`` says how often it wants to see the whole tensor first: in each pass ``update`` adds
+  what a block shows to an array, and ``finish_pass`` turns the finished array into the tensor's
+  state;
+- ``whole`` asks for the tensor in one block (factorizations), ``grain`` for blocks of whole rows.
 
 Everything is a function of its arguments alone: the result depends neither on how a tensor was cut
-into blocks nor on which worker took them. Files that settings name (`regmean`'s) are arguments too:
-`pinned` puts their digest into the plan, and `check_files` refuses what does not fit before work.
+into blocks nor on which worker took them. Files that settings name (``regmean``'s) are arguments
+too: ``pinned`` puts their digest into the plan, and ``check_files`` refuses what does not fit
+    before work.
 """
 
 from __future__ import annotations
@@ -197,7 +199,7 @@ class Operator:
         experts: Sequence[Numbers],
         total: Numbers,
     ) -> None:
-        """Add what a block shows to `total`; the block may be overwritten."""
+        """Add what a block shows to ``total``; the block may be overwritten."""
         raise NotImplementedError
 
     def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
@@ -205,7 +207,7 @@ class Operator:
         raise NotImplementedError
 
     def whole(self, task: TensorContext) -> bool:
-        """Whether `merge` needs the whole tensor in one block."""
+        """Whether ``merge`` needs the whole tensor in one block."""
         return False
 
     def grain(self, task: TensorContext) -> int:
@@ -215,12 +217,12 @@ class Operator:
     def merge(
         self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
-        """The merged block, from element `at` on; the blocks given may be overwritten."""
+        """The merged block, from element ``at`` on; the blocks given may be overwritten."""
         raise NotImplementedError
 
 
 def blocks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[int, int]]:
-    """Cut [begin, end) into blocks of about `size` elements, widened to multiples of `grain`."""
+    """Cut [begin, end) into blocks of about ``size`` elements, in multiples of ``grain``."""
     step = max(grain, size - size % grain)
     for at in range(begin - begin % grain, end, step):
         yield at, min(at + step, end + -end % grain)
@@ -273,7 +275,7 @@ def weighted_sum(weights: Sequence[float], vectors: Sequence[Numbers]) -> Number
 
 
 def add(base: Numbers, joined: Numbers, task: TensorContext) -> Numbers:
-    """``base + λ · joined``, in `joined`'s place."""
+    """``base + λ · joined``, in ``joined``'s place."""
     scale = task.settings.get("scale", 1.0)
     if scale != 1.0:
         np.multiply(joined, joined.dtype.type(scale), out=joined)

@@ -17,7 +17,7 @@ from safeswap.parameters import Parameter
 
 @operator
 class Breadcrumbs(Operator):
-    """``base + Σ w · m·t``, where m keeps the `density` · n magnitudes below the `gamma` · n
+    """``base + Σ w · m·t``, where m keeps the ``density`` · n magnitudes below the ``gamma`` · n
     largest.
 
     Davari & Belilovsky, "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks",

@@ -28,7 +28,7 @@ class Della(Operator):
     Magnitude-Based Sampling", arXiv 2406.11617; the authors' example drops 0.3, with a window of
     0.14 (ε = 0.07) and λ = 1.1. mergekit's ``della`` has density 1.0 (drops nothing) and ε = 0.15
     by default, and restores each tensor's sum of magnitudes instead of dividing by q. A row of one
-    element has the chance `density`; equal magnitudes are ranked by their place.
+    element has the chance ``density``; equal magnitudes are ranked by their place.
     """
 
     name = "della"

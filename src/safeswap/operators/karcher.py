@@ -22,7 +22,7 @@ class Karcher(GramOperator):
     Wang, Ye & Yin, "Functionality-Oriented LLM Merging on the Fisher–Rao Manifold",
     arXiv 2603.04972 (at most 10 steps, tolerance 1e-5), in mergekit as ``karcher`` with equal
     weights. All steps stay in the span of the experts, so their inner products are enough; the base
-    is not read. Two experts give `slerp` without its linear part, with the mean of the norms.
+    is not read. Two experts give ``slerp`` without its linear part, with the mean of the norms.
     """
 
     name = "karcher"
@@ -50,7 +50,7 @@ class Karcher(GramOperator):
 
 
 def _mean(units: Gram, shares: Gram, steps: int, tol: float) -> NDArray[np.float64]:
-    """The mean's coefficients in the unit vectors whose inner products are `units`."""
+    """The mean's coefficients in the unit vectors whose inner products are ``units``."""
     mean = shares.copy()
     length = _length(units, mean)
     if length < tol:

@@ -29,16 +29,16 @@ class RegMean(Operator):
 
     Jin, Ren, Preotiuc-Pietro & Cheng, "Dataless Knowledge Fusion by Merging Weights of Language
     Models", ICLR 2023, arXiv 2212.09849. It minimises ``Σ w ‖X(W − W_e)‖² / rows``: X are the
-    expert's own inputs, which `safeswap calibrate` collects in the folder `grams`. Weights multiply
-    the Gram matrices, as in the authors' code, so only their ratio counts; for task vectors the
-    formula is the one for whole weights. G has its entries off the diagonal multiplied by `scale`,
-    the paper's α (0.1 in the authors' published configurations for RoBERTa, DeBERTa and T5), and
-    `ridge` times the mean of the diagonal of ``Σ w G / Σ w`` added to its diagonal: an input that
-    was never seen gets the mean of the experts' weights. Differences: the authors have no ridge,
-    and they take output layers too; here embeddings, outputs, biases and norms are averaged, and so
-    is what the calibration left out (`grams.json` says why). Not in mergekit 0.1.5. Added memory
-    per worker: three square float64 matrices of the layer's inputs, and about four float64 of the
-    tensor's size.
+    expert's own inputs, which ``safeswap calibrate`` collects in the folder ``grams``. Weights
+    multiply the Gram matrices, as in the authors' code, so only their ratio counts; for task
+    vectors the formula is the one for whole weights. G has its entries off the diagonal multiplied
+    by ``scale``, the paper's α (0.1 in the authors' published configurations for RoBERTa, DeBERTa
+    and T5), and ``ridge`` times the mean of the diagonal of ``Σ w G / Σ w`` added to its diagonal:
+    an input that was never seen gets the mean of the experts' weights. Differences: the authors
+    have no ridge, and they take output layers too; here embeddings, outputs, biases and norms are
+    averaged, and so is what the calibration left out (``grams.json`` says why). Not in mergekit
+    0.1.5. Added memory per worker: three square float64 matrices of the layer's inputs, and about
+    four float64 of the tensor's size.
     """
 
     name = "regmean"
@@ -123,7 +123,8 @@ def _regression_mean(
     task: TensorContext, records: Sequence[GramRecord], matrices: Sequence[Numbers]
 ) -> Wide:
     """``(Σ w t G)(Σ w G)⁻¹`` for task vectors [out, in], float64; their weighted mean where the
-    experts saw nothing but zeros."""
+    experts saw nothing but zeros.
+    """
     grams, weights = _grams(task), parts(task)
     alpha, ridge = np.float32(task.settings["scale"]), float(task.settings["ridge"])
     side = matrices[0].shape[1]
@@ -159,8 +160,9 @@ def _regression_mean(
 
 
 def _solve(lower: Wide, known: Wide) -> Wide:
-    """``known · (L Lᵀ)⁻¹``, in the place of `known`: numpy has no solver for triangles, so blocks
-    of the diagonal are solved and the rest is multiplied."""
+    """``known · (L Lᵀ)⁻¹``, in the place of ``known``: numpy has no solver for triangles, so blocks
+    of the diagonal are solved and the rest is multiplied.
+    """
     side = len(lower)
     columns = known.T
     for begin in range(0, side, _BLOCK):

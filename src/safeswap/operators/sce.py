@@ -29,7 +29,7 @@ class _State:
 @operator
 class Sce(Operator):
     """``base + Σ_A c·t / Σ_A c``: t are the task vectors at the elements whose variance between the
-    experts is among the top `select_topk` of those not 0, ``c_e = w_e · Σ t_e² / Σ_e w_e Σ t_e²``
+    experts is among the top ``select_topk`` of those not 0, ``c_e = w_e · Σ t_e² / Σ_e w_e Σ t_e²``
     and A, per element, the experts whose t has the sign of ``Σ t``.
 
     Wan et al., "FuseChat: Knowledge Fusion of Chat Models", EMNLP 2025, arXiv 2408.07990. At equal

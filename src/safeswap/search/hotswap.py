@@ -53,13 +53,13 @@ class HotSwapModel:
     """One model of transformers, loaded from the language expert; its weights are exchanged.
 
     Args:
-        family: of base, safety expert and this language, as `open_family` gives it.
+        family: of base, safety expert and this language, as ``open_family`` gives it.
         language: whose configuration and tokenizer all candidates have.
         workers: threads that read and compute.
 
     Raises:
         EvaluationError: the loaded model does not hold the checkpoint's tensors one by one (as
-            where transformers fuses them); says which. `ReloadedModel` goes by way of the disk.
+            where transformers fuses them); says which. ``ReloadedModel`` goes by way of the disk.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class ReloadedModel:
                 responder.close()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: a written candidate is loaded and let go for each plan."""
 
 
 def _fill(flat: torch.Tensor, family: Family, job: MergeJob, chunk: Chunk) -> None:

@@ -1,6 +1,6 @@
 """One candidate at a time: asked on the dev side, judged, and its figures read.
 
-Rows go where those of `safeswap evaluate` go. A candidate that has answered is never asked again,
+Rows go where those of ``safeswap evaluate`` go. A candidate that has answered is never asked again,
 and of several workers that share the folder one asks it while the others wait.
 """
 

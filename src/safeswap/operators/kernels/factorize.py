@@ -27,7 +27,8 @@ from safeswap.operators.kernels.inner_products import parts
 
 class MatrixOperator(Operator):
     """``base + λ · f(w_1 t_1, w_2 t_2, …)`` for weight matrices of attention and MLP, and
-    ``base + λ · Σ w·t / Σ w`` for all other tensors."""
+    ``base + λ · Σ w·t / Σ w`` for all other tensors.
+    """
 
     positive = True
 

@@ -26,7 +26,7 @@ class GramOperator(Operator):
     of_task_vectors: bool
 
     def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
-        """c from the matrix of inner products ``⟨v_i, v_j⟩``."""
+        """Coefficients c from the inner products ``⟨v_i, v_j⟩``, float64 [experts, experts]."""
         raise NotImplementedError
 
     def n_passes(self, task: TensorContext) -> int:
