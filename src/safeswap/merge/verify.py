@@ -81,7 +81,7 @@ def verify_folder(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
-        grams: where the Gram matrices of `regmean` lie now, if they moved.
+        grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare digests only.
         advance: told how many output bytes were checked.
 
