@@ -58,8 +58,8 @@ def chunk_bytes(
     Raises:
         CheckpointError: an input cannot be read, or the numbers do not fit the output format.
     """
-    op, target = job.recipes[chunk.name], job.dtypes[chunk.name]
-    if op.join is not None:
+    op, target = job.ops[chunk.name], job.dtypes[chunk.name]
+    if op.step is not None:
         yield from _merged_bytes(family, job, chunk)
         return
     tensors = [family.members[role].tensors[chunk.name] for role, _ in op.terms]

@@ -148,10 +148,12 @@ def tensor_op(
     read = _read(found, weights)
     places = tuple(number for number, expert in enumerate(weights) if expert in read)
     settings = found.resolve_settings(operation.settings, operation.name)
-    task = TensorContext(name, shape, tuple(read.values()), settings, places, inside, tuple(read))
+    context = TensorContext(
+        name, shape, tuple(read.values()), settings, places, inside, tuple(read)
+    )
     terms = tuple((expert, float(weight)) for expert, weight in read.items())
     first = ((BASE, 1.0),) if found.reads_base else ()
-    return TensorOp((*first, *terms), OperatorStep(found, task, str(operation)))
+    return TensorOp((*first, *terms), OperatorStep(found, context, str(operation)))
 
 
 __all__ = [

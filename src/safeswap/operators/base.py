@@ -153,7 +153,7 @@ class Operator:
         """
         return dict(given)
 
-    def check_files(self, task: TensorContext, digests: Mapping[str, str]) -> None:
+    def check_files(self, context: TensorContext, digests: Mapping[str, str]) -> None:
         """Refuse files that do not fit a tensor and the experts' weights.
 
         Args:
@@ -183,17 +183,17 @@ class Operator:
                     f"{expert} is {weight:g}. Use weights above 0."
                 )
 
-    def n_passes(self, task: TensorContext) -> int:
+    def n_passes(self, context: TensorContext) -> int:
         """How often the tensor has to be seen before it can be joined."""
         return 0
 
-    def init_state(self, task: TensorContext, state: Any) -> Numbers:
+    def init_state(self, context: TensorContext, state: Any) -> Numbers:
         """The array that the next pass adds to, all zero."""
         raise NotImplementedError
 
     def update(
         self,
-        task: TensorContext,
+        context: TensorContext,
         state: Any,
         base: Numbers,
         experts: Sequence[Numbers],
@@ -202,20 +202,20 @@ class Operator:
         """Add what a block shows to ``total``; the block may be overwritten."""
         raise NotImplementedError
 
-    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
+    def finish_pass(self, context: TensorContext, state: Any, total: Numbers) -> Any:
         """The tensor's state after a pass (None before the first)."""
         raise NotImplementedError
 
-    def whole(self, task: TensorContext) -> bool:
+    def whole(self, context: TensorContext) -> bool:
         """Whether ``merge`` needs the whole tensor in one block."""
         return False
 
-    def grain(self, task: TensorContext) -> int:
+    def grain(self, context: TensorContext) -> int:
         """Blocks begin and end at multiples of this many elements."""
         return 1
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         """The merged block, from element ``at`` on; the blocks given may be overwritten."""
         raise NotImplementedError
@@ -230,7 +230,7 @@ def blocks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[in
 
 def merge_arrays(
     operator: Operator,
-    task: TensorContext,
+    context: TensorContext,
     base: Numbers,
     experts: Sequence[Numbers],
     size: int = 1 << 17,
@@ -243,17 +243,17 @@ def merge_arrays(
     """
     flat, tasks = base.reshape(-1), [expert.reshape(-1) for expert in experts]
     state: Any = None
-    for _ in range(operator.n_passes(task)):
-        total = operator.init_state(task, state)
+    for _ in range(operator.n_passes(context)):
+        total = operator.init_state(context, state)
         for at, end in blocks(0, flat.size, size):
             cut = [expert[at:end].copy() for expert in tasks]
-            operator.update(task, state, flat[at:end].copy(), cut, total)
-        state = operator.finish_pass(task, state, total)
-    step = max(1, flat.size) if operator.whole(task) else size
+            operator.update(context, state, flat[at:end].copy(), cut, total)
+        state = operator.finish_pass(context, state, total)
+    step = max(1, flat.size) if operator.whole(context) else size
     merged = np.empty_like(flat)
-    for at, end in blocks(0, flat.size, step, operator.grain(task)):
+    for at, end in blocks(0, flat.size, step, operator.grain(context)):
         cut = [expert[at:end].copy() for expert in tasks]
-        merged[at:end] = operator.merge(task, state, flat[at:end].copy(), cut, at)
+        merged[at:end] = operator.merge(context, state, flat[at:end].copy(), cut, at)
     return merged.reshape(base.shape)
 
 
@@ -274,9 +274,9 @@ def weighted_sum(weights: Sequence[float], vectors: Sequence[Numbers]) -> Number
     return vectors[0]
 
 
-def add(base: Numbers, joined: Numbers, task: TensorContext) -> Numbers:
+def add(base: Numbers, joined: Numbers, context: TensorContext) -> Numbers:
     """``base + λ · joined``, in ``joined``'s place."""
-    scale = task.settings.get("scale", 1.0)
+    scale = context.settings.get("scale", 1.0)
     if scale != 1.0:
         np.multiply(joined, joined.dtype.type(scale), out=joined)
     return np.add(base, joined, out=joined)

@@ -28,7 +28,9 @@ class DareTies(Operator):
     parameters = (DROP, SEED, SCALE, NORMALIZE)
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
-        vectors = dropped(task, task_vectors(base, experts), at)
-        return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
+        vectors = dropped(context, task_vectors(base, experts), at)
+        return add(
+            base, elect(context.weights, vectors, bool(context.settings["normalize"])), context
+        )

@@ -36,14 +36,16 @@ class Karcher(GramOperator):
     reads_base = False
     of_task_vectors = False
 
-    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
-        shares, norms = np.array(parts(task)), np.sqrt(np.diagonal(gram))
-        tol = float(task.settings["tol"])
+    def coefficients(self, context: TensorContext, gram: Gram) -> list[float]:
+        shares, norms = np.array(parts(context)), np.sqrt(np.diagonal(gram))
+        tol = float(context.settings["tol"])
         used = norms > tol
         if not used.any():
             return [0.0] * len(norms)
         units = gram[np.ix_(used, used)] / np.outer(norms[used], norms[used])
-        mean = _mean(units, shares[used] / shares[used].sum(), int(task.settings["max_iter"]), tol)
+        mean = _mean(
+            units, shares[used] / shares[used].sum(), int(context.settings["max_iter"]), tol
+        )
         found = np.zeros(len(norms))
         found[used] = mean / norms[used] * float(shares @ norms)
         return [float(value) for value in found]

@@ -38,14 +38,14 @@ class Wudi(MatrixOperator):
         ),
     )
 
-    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
+    def factorize(self, context: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
         norms = [float(np.linalg.norm(matrix)) for matrix in matrices]
         used = [(matrix, norm) for matrix, norm in zip(matrices, norms, strict=True) if norm]
         total = np.sum(matrices, axis=0)
         if not used:
             return np.asarray(total)
-        ridge = float(task.settings["ridge"])
-        wide = len(used) * task.shape[0] <= task.shape[1]
+        ridge = float(context.settings["ridge"])
+        wide = len(used) * context.shape[0] <= context.shape[1]
         correction = (_by_rows if wide else _by_columns)(total, used, ridge)
         return np.asarray(np.subtract(total, correction, out=total))
 
