@@ -85,14 +85,14 @@ def compare(trio: Path, work: Path, count: int) -> None:
             begin = time.perf_counter()
             touched += inside.apply(plan)
             spent["in memory"] += time.perf_counter() - begin
-            mine = checksum(inside.responder.model)
+            mine = checksum(inside.loaded.model)
             begin = time.perf_counter()
             with outside.answering(plan) as responder:
                 spent["written and loaded"] += time.perf_counter() - begin
                 different += mine != checksum(responder.model)
     if different:
         sys.exit(f"{different} of {count} cells differ between the two ways")
-    size = sum(p.nbytes for p in inside.responder.model.parameters())
+    size = sum(p.nbytes for p in inside.loaded.model.parameters())
     print(f"{count} cells of a model of {size / 1e9:.2f} GB; weights equal after each")
     print(f"first load in memory: {opening:.1f} s; touched per cell: {touched / count / size:.0%}")
     for name, seconds in spent.items():

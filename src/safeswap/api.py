@@ -276,7 +276,7 @@ def verify_merge(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
-        grams: where the Gram matrices of `regmean` lie now, if they moved.
+        grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare the recorded digests only.
 
     Raises:

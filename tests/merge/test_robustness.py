@@ -174,9 +174,9 @@ def test_an_input_that_changes_during_the_merge_is_noticed(
     victim, out = shard(trio["sw"]), tmp_path / "out"
     note = Staging.note
 
-    def touch(self: Staging, piece: str, digest: str) -> None:
+    def touch(self: Staging, chunk: str, digest: str) -> None:
         os.utime(victim, ns=(1, 1))
-        note(self, piece, digest)
+        note(self, chunk, digest)
 
     monkeypatch.setattr(Staging, "note", touch)
     with pytest.raises(safeswap.SafeswapError, match="changed during the merge"):
@@ -486,11 +486,11 @@ def journal_of(out: Path) -> Path:
     return out.parent / f".{out.name}.safeswap-partial" / "journal"
 
 
-def wait_for_pieces(process: subprocess.Popen[str], out: Path, pieces: int = 1) -> None:
-    """Return once some pieces are journalled (or the run is over)."""
+def wait_for_chunks(process: subprocess.Popen[str], out: Path, chunks: int = 1) -> None:
+    """Return once some chunks are journalled (or the run is over)."""
     journal = journal_of(out)
     while process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b"\n") >= pieces:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= chunks:
             return
         time.sleep(0.002)
 
@@ -509,8 +509,8 @@ def test_kill_9_at_any_moment_leaves_nothing_half_made(
     before = {role: digest_of(folder) for role, folder in large.items()}
     for attempt in range(12):
         process = start(large, out)
-        if attempt % 2:  # after some pieces; the others at any time, start and end included
-            wait_for_pieces(process, out, chance.randrange(1, 60))
+        if attempt % 2:  # after some chunks; the others at any time, start and end included
+            wait_for_chunks(process, out, chance.randrange(1, 60))
             time.sleep(0.02 * chance.random())
         else:
             time.sleep(1.2 * chance.random())
@@ -520,7 +520,7 @@ def test_kill_9_at_any_moment_leaves_nothing_half_made(
             assert digest_of(out) == whole
             shutil.rmtree(out)
         if attempt % 4 == 3:
-            # a kill just after the output got its name leaves a journal of pieces that moved away
+            # a kill just after the output got its name leaves a journal of chunks that moved away
             staged = (journal_of(out).parent / "out").exists()
             had_pieces = staged and journal_of(out).exists() and journal_of(out).stat().st_size > 0
             output = finish(large, out)
@@ -539,7 +539,7 @@ def test_an_interrupt_says_so_and_the_same_command_goes_on(
 ) -> None:
     out = tmp_path / "out"
     process = start(large, out)
-    wait_for_pieces(process, out)
+    wait_for_chunks(process, out)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -554,7 +554,7 @@ def test_staged_pieces_that_were_spoiled_are_written_again(
 ) -> None:
     out = tmp_path / "out"
     process = start(large, out)
-    wait_for_pieces(process, out, 20)
+    wait_for_chunks(process, out, 20)
     process.kill()
     process.communicate()
     assert not out.exists()
@@ -576,7 +576,7 @@ def test_staged_pieces_that_were_spoiled_are_written_again(
 def test_two_runs_on_one_output_do_not_meet(large: Trio, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(large, out)
-    wait_for_pieces(process, out)
+    wait_for_chunks(process, out)
     process.send_signal(signal.SIGSTOP)  # held still, with its lock, for as long as we look
     try:
         refused(lambda: merge(large, out), str(out), "another safeswap", out=out)

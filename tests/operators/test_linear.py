@@ -11,9 +11,9 @@ from safeswap.operators import linear
 
 @pytest.mark.parametrize("role", ["safety", "sw"])
 def test_one_expert_alone_is_a_copy(role: str) -> None:
-    recipe = linear({"safety": 0.0, "sw": 0.0} | {role: 1.0})
-    assert recipe.terms == ((role, 1.0),)
-    assert recipe.copied == role
+    op = linear({"safety": 0.0, "sw": 0.0} | {role: 1.0})
+    assert op.terms == ((role, 1.0),)
+    assert op.copied == role
 
 
 def test_no_expert_at_all_is_a_copy_of_the_base() -> None:
@@ -21,9 +21,9 @@ def test_no_expert_at_all_is_a_copy_of_the_base() -> None:
 
 
 def test_a_blend_needs_no_base() -> None:
-    recipe = linear({"safety": 0.3, "sw": 0.7})
-    assert recipe.terms == (("safety", 0.3), ("sw", 0.7))
-    assert recipe.copied is None
+    op = linear({"safety": 0.3, "sw": 0.7})
+    assert op.terms == (("safety", 0.3), ("sw", 0.7))
+    assert op.copied is None
 
 
 def test_task_arithmetic_takes_what_is_left_from_the_base() -> None:
@@ -51,13 +51,13 @@ numbers = st.floats(-4, 4, allow_subnormal=False)
 
 @settings(max_examples=60, deadline=None)
 @given(safety=numbers, spoken=numbers, values=st.tuples(numbers, numbers, numbers))
-def test_the_recipe_is_base_plus_weighted_task_vectors(
+def test_the_op_is_base_plus_weighted_task_vectors(
     safety: float, spoken: float, values: tuple[float, float, float]
 ) -> None:
     base, ours, theirs = values
-    recipe = linear({"safety": safety, "sw": spoken})
+    op = linear({"safety": safety, "sw": spoken})
     held = {"base": base, "safety": ours, "sw": theirs}
-    found = sum(coefficient * held[role] for role, coefficient in recipe.terms)
+    found = sum(coefficient * held[role] for role, coefficient in op.terms)
     wanted = base + safety * (ours - base) + spoken * (theirs - base)
     assert found == pytest.approx(wanted, abs=1e-7)
-    assert all(coefficient != 0.0 for _, coefficient in recipe.terms)
+    assert all(coefficient != 0.0 for _, coefficient in op.terms)

@@ -272,14 +272,14 @@ def test_an_operator_joins_where_two_experts_have_weight() -> None:
     assert str(made) == "project: 0 · safety + 1 · sw"
 
 
-def test_a_recipe_says_what_it_reads() -> None:
+def test_an_op_says_what_it_reads() -> None:
     given_ = {"safety": 0.5, "sw": 0.0, "te": 0.7}
     made = tensor_op(
         Operation("ties", {"density": 0.3}), given_, name="x", shape=(4, 2), inside=True
     )
     assert made.terms == (("base", 1.0), ("safety", 0.5), ("te", 0.7))
-    assert made.join is not None and made.join.task.places == (0, 2)
-    assert made.join.task.settings == {"density": 0.3, "scale": 1.0, "normalize": True}
+    assert made.step is not None and made.step.context.places == (0, 2)
+    assert made.step.context.settings == {"density": 0.3, "scale": 1.0, "normalize": True}
     assert str(made) == "ties(density=0.3): 0.5 · safety + 0.7 · te"
     assert not made.whole
     whole = tensor_op(Operation("tsv"), given_, name="x", shape=(4, 2), inside=True)

@@ -78,7 +78,7 @@ def test_any_number_of_workers_measures_the_same(trio: dict[str, Path]) -> None:
 
 
 def test_a_tensor_of_several_pieces(tmp_path: Path) -> None:
-    """Larger than a piece, and not a multiple of a chunk; one expert moves against the other."""
+    """Larger than a chunk, and not a multiple of a block; one expert moves against the other."""
     shapes = llama_shapes(layers=1)
     name = "model.layers.0.mlp.down_proj.weight"
     shapes[name] = (1, CHUNK_ELEMENTS + 70_001)

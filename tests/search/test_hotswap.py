@@ -82,7 +82,7 @@ def test_a_change_that_broke_off_is_made_again(monkeypatch: pytest.MonkeyPatch) 
     inside, profile = world()
     plan = safeswap.make_plan(profile)
     inside.apply(plan)
-    expected = weights_of(inside.responder.model)
+    expected = weights_of(inside.loaded.model)
     inside.apply(safeswap.make_plan(profile, method="inverted"))
 
     def broken(*arguments: Any) -> Any:
@@ -93,7 +93,7 @@ def test_a_change_that_broke_off_is_made_again(monkeypatch: pytest.MonkeyPatch) 
         patched.setattr(hotswap, "chunk_bytes", broken)
         inside.apply(plan)
     inside.apply(plan)
-    assert differing(weights_of(inside.responder.model), expected) == []
+    assert differing(weights_of(inside.loaded.model), expected) == []
 
 
 def trio(family: str, folder: Path) -> tuple[dict[str, Path], Any]:
@@ -116,7 +116,7 @@ def test_families(name: str, tmp_path: Path) -> None:
     plan = safeswap.make_plan(safeswap.make_profile(places["base"], **experts), tau=0.03)
     inside.apply(plan)
     with ReloadedModel("hf", CPU).answering(plan) as other:
-        assert differing(weights_of(inside.responder.model), weights_of(other.model)) == []
+        assert differing(weights_of(inside.loaded.model), weights_of(other.model)) == []
 
 
 def test_a_model_that_holds_other_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from safeswap.checkpoint.dtypes import decode
 from safeswap.checkpoint.family import Family
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import prepare
-from safeswap.merge.stream import measure_joins, single_threaded
+from safeswap.merge.stream import run_passes, single_threaded
 from safeswap.operators import OPERATORS
 from safeswap.plan import Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile
@@ -119,7 +119,7 @@ def merged_state(family: Family, plan: Plan) -> dict[str, Tensor]:
     """The tensors that `safeswap merge` would write for a plan, widened to float32."""
     job = prepare(family, plan)
     made: dict[str, Tensor] = {}
-    measure_joins(family, [job], workers=1)
+    run_passes(family, [job], workers=1)
     with single_threaded([job]):
         for name in family.names:
             stored, target = family.base.tensors[name], job.dtypes[name]

@@ -13,9 +13,9 @@
     >>> anatomy.placements["model.layers.0.mlp.up_proj.weight"]
     Placement(unit='0.mlp', role='projection')
 
-`units` holds what an anatomy is, `words` the vocabulary as tables, `rules` how they are applied.
-No list of architectures: a family is understood if its names use the vocabulary, and refused with
-the tensors named if they do not.
+``units`` holds what an anatomy is, ``words`` the vocabulary as tables, ``rules`` how they are
+applied. No list of architectures: a family is understood if its names use the vocabulary, and
+refused with the tensors named if they do not.
 """
 
 from safeswap.anatomy.rules import anatomy_of

@@ -1,11 +1,11 @@
-"""How names and shapes become units: `anatomy_of`, and the rules in the order they are applied.
+"""How names and shapes become units: ``anatomy_of``, and the rules in the order they are applied.
 
 1. Leftovers of adapters and of quantization are refused: their numbers are not weights.
-2. The layers are found: the number in a name that is followed by a block word (`attn`, `mlp`, …)
-   before the next number. What stands before it is the stack; a model must have exactly one.
+2. The layers are found: the number in a name that is followed by a block word (``attn``, ``mlp``,
+   …) before the next number. What stands before it is the stack; a model must have exactly one.
 3. Inside a layer: buffers by name, mask shape or integer dtype; norms by name, or a weight with one
-   dimension; then attention or mlp by the vocabulary of `words`; then, where the name says nothing,
-   a vector as wide as the layer's norms (or a single number) is one of its norms.
+   dimension; then attention or mlp by the vocabulary of ``words``; then, where the name says
+   nothing, a vector as wide as the layer's norms (or a single number) is one of its norms.
 4. Outside: the first component off the way to the layers says embeddings, final norm or lm_head.
 5. Anything left is an error that names it, and so is a layer that lacks attention, mlp or, where
    the other layers have them, norms (a model whose norms have no weights has no such units).
@@ -59,8 +59,8 @@ def anatomy_of(
     """The anatomy of a checkpoint, from its tensor names and shapes alone.
 
     shapes: every tensor name of the checkpoint with its shape; the order does not matter.
-    dtypes: the dtypes as safetensors writes them (`BF16`, `I64`, `BOOL`), where known. They tell
-        stored masks and indices from weights, and packed weights from real ones.
+    dtypes: the dtypes as safetensors writes them (``BF16``, ``I64``, ``BOOL``), where known. They
+        tell stored masks and indices from weights, and packed weights from real ones.
 
     Raises AnatomyError, naming the tensors, when the checkpoint is an adapter, is quantized, has no
     layers or more than one stack of them (vision tower, encoder-decoder, extra prediction layers),
@@ -294,7 +294,7 @@ def _place_by_width(unclear: list[str], placements: dict[str, Placement], model:
 
 
 def _find_final_norm(placements: dict[str, Placement], model: _Model) -> None:
-    """LFM2 calls its final norm `embedding_norm`; if there is no other, a norm outside is the last.
+    """Take LFM2's ``embedding_norm`` for the final norm: with no other, a norm outside is the last.
 
     Both units are outside the layers, so a model that this misreads is merged the same.
     """
@@ -389,7 +389,7 @@ def _why_lacking(lacking: Mapping[str, list[int]], model: _Model) -> str:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """`0-3, 7, 9-11` for ascending numbers."""
+    """``0-3, 7, 9-11`` for ascending numbers."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

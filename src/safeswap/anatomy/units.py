@@ -23,10 +23,11 @@ _LAYER_UNIT = re.compile(rf"(0|[1-9][0-9]*)\.({'|'.join(LAYER_KINDS)})")
 class Placement:
     """Where one tensor belongs.
 
-    unit: the unit it is decided with, such as `12.attention` or `embeddings`.
-    role: `projection` (weights and biases of attention and mlp: what a profile counts), `norm`
-        (normalisation weights and biases inside the layers), `outside` (not in any layer), or
-        `buffer` (masks, rotary frequencies, position ids: stored but not trained, never averaged).
+    unit: the unit it is decided with, such as ``12.attention`` or ``embeddings``.
+    role: ``projection`` (weights and biases of attention and mlp: what a profile counts), ``norm``
+        (normalisation weights and biases inside the layers), ``outside`` (not in any layer), or
+        ``buffer`` (masks, rotary frequencies, position ids: stored but not trained, never
+        averaged).
     """
 
     unit: str
@@ -39,8 +40,8 @@ class Anatomy:
 
     placements: every name of the checkpoint exactly once, in the order it was given.
     units: the units that hold at least one tensor, in the order of the model: embeddings, then
-        `N.attention`, `N.mlp`, `N.norms` per layer, then final_norm, then lm_head. Norms without
-        weights (OLMo 1) are no units.
+        ``N.attention``, ``N.mlp``, ``N.norms`` per layer, then final_norm, then lm_head. Norms
+        without weights (OLMo 1) are no units.
     layers: the number of layers; they are numbered 0 to layers - 1 without gaps.
     """
 
@@ -56,7 +57,7 @@ class Anatomy:
         return {unit: tuple(sorted(names)) for unit, names in members.items()}
 
     def tensors(self, unit: str) -> tuple[str, ...]:
-        """The names of the tensors of `unit`, buffers included, sorted.
+        """The names of the tensors of ``unit``, buffers included, sorted.
 
         Raises KeyError if this model has no such unit.
         """
@@ -64,9 +65,9 @@ class Anatomy:
 
 
 def kind_of(unit: str) -> Kind:
-    """What a unit is, without its layer: `kind_of("12.mlp")` is `"mlp"`.
+    """What a unit is, without its layer: ``kind_of("12.mlp")`` is ``"mlp"``.
 
-    Raises ValueError if `unit` is not the name of a unit.
+    Raises ValueError if ``unit`` is not the name of a unit.
     """
     match = _LAYER_UNIT.fullmatch(unit)
     if match is not None:
@@ -82,13 +83,13 @@ def kind_of(unit: str) -> Kind:
 def layer_of(unit: str) -> int | None:
     """The layer number of a unit, None for the units outside the layers.
 
-    Raises ValueError if `unit` is not the name of a unit.
+    Raises ValueError if ``unit`` is not the name of a unit.
     """
     return int(unit.partition(".")[0]) if kind_of(unit) in LAYER_KINDS else None
 
 
 def units_in_order(used: Iterable[str], layers: int) -> tuple[str, ...]:
-    """The units of `used`, in the order of a model with `layers` layers."""
+    """The units of ``used``, in the order of a model with ``layers`` layers."""
     present = set(used)
     inside = [f"{layer}.{kind}" for layer in range(layers) for kind in LAYER_KINDS]
     return tuple(u for u in (*BEFORE_LAYERS, *inside, *AFTER_LAYERS) if u in present)

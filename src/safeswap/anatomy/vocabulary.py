@@ -1,8 +1,8 @@
 """The vocabulary of tensor names, as tables, and the few ways in which they are read.
 
-A name such as `model.layers.7.self_attn.q_proj.weight` is a path of components. A component is read
-as words (`self_attn` is self, attn; `LayerNorm` is layer, norm; `conv1d` is conv, 1, d), so `attn`
-is found in `self_attn` and in `linear_attn` but never in `pattn`.
+A name such as ``model.layers.7.self_attn.q_proj.weight`` is a path of components. A component is
+read as words (``self_attn`` is self, attn; ``LayerNorm`` is layer, norm; ``conv1d`` is conv, 1, d),
+so ``attn`` is found in ``self_attn`` and in ``linear_attn`` but never in ``pattn``.
 
 The words were collected from the state dicts of the causal language models of transformers 5 and
 from the checkpoints that transformers renames on loading (Mixtral, InternLM 2, ChatGLM, GPT-2).
@@ -86,18 +86,18 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
 def is_number(component: str) -> bool:
-    """Whether a component counts something, as a layer or an expert: `0` and `12`, not `01`."""
+    """Whether a component counts something, a layer or an expert: ``0`` and ``12``, not ``01``."""
     return _NUMBER.fullmatch(component) is not None
 
 
 @lru_cache(maxsize=65536)
 def words_of(component: str) -> str:
-    """The words of a component, lower case, between underscores: `_self_attn_`, `_layer_norm_`."""
+    """The words of a component, lower case, between underscores, such as ``_self_attn_``."""
     return f"_{'_'.join(_WORD.findall(component)).lower()}_"
 
 
 def has_word(component: str, words: tuple[str, ...]) -> bool:
-    """Whether one of `words` (or of its phrases, such as `feed_forward`) is in `component`."""
+    """Whether one of ``words`` (or a phrase such as ``feed_forward``) is in ``component``."""
     spelled = words_of(component)
     return any(f"_{word}_" in spelled for word in words)
 
@@ -123,7 +123,7 @@ def block_of(path: tuple[str, ...]) -> Block | None:
 
 
 def owner(path: tuple[str, ...]) -> tuple[str, ...]:
-    """The path without `weight`, `bias` and their like, and without closing numbers."""
+    """The path without ``weight``, ``bias`` and their like, and without closing numbers."""
     trimmed = path[:-1] if path[-1] in LEAF_NAMES else path
     while trimmed and is_number(trimmed[-1]):
         trimmed = trimmed[:-1]

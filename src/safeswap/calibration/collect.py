@@ -44,16 +44,16 @@ class InputGroup:
 
     @property
     def side(self) -> int:
-        """Of the matrix."""
+        """Number of rows and columns of the matrix."""
         return self.layers[0].side
 
     @property
     def nbytes(self) -> int:
-        """Of the matrix while it is summed (float64)."""
+        """Bytes of the matrix while it is summed in float64."""
         return 8 * self.side**2
 
     def start(self, device: torch.device) -> None:
-        """An empty sum."""
+        """Start an empty sum, float64 [side, side]."""
         self.total = torch.zeros(self.side, self.side, dtype=torch.float64, device=device)
         self.rows = 0
         self._last, self._seen = None, set()
@@ -95,7 +95,8 @@ class InputGroup:
 
 def group_layers(model: nn.Module, layers: Sequence[LinearLayer], probe: Ids) -> list[InputGroup]:
     """Layers by their inputs: run once on a short text, those given the very same tensor belong
-    together (query, key and value; gate and up)."""
+    together (query, key and value; gate and up).
+    """
     seen: dict[int, list[torch.Tensor]] = {place: [] for place in range(len(layers))}
 
     def note(place: int) -> Callable[[torch.Tensor], None]:

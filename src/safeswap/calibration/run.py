@@ -76,9 +76,9 @@ def calibrate(
     max_tokens: int = 512,
     workers: int | None = None,
 ) -> list[Calibrated]:
-    """Sum the Gram matrices of every expert's layer inputs on its texts.
+    r"""Sum the Gram matrices of every expert's layer inputs on its texts.
 
-    Experts that `out` holds already, of the same weights, texts and settings, are kept; what a
+    Experts that ``out`` holds already, of the same weights, texts and settings, are kept; what a
     killed run had not finished is made again.
 
     Args:
@@ -95,7 +95,7 @@ def calibrate(
 
     >>> from safeswap.demo import models_folder
     >>> world, texts = models_folder(), Path("texts.txt")
-    >>> _ = texts.write_text("qa qi\\nqo qu\\n")
+    >>> _ = texts.write_text("qa qi\nqo qu\n")
     >>> experts = {"safety": world / "safety", "languages": {"qab": world / "qab"}}
     >>> of_each = {"safety": texts, "qab": texts}
     >>> found = calibrate(world / "base", **experts, texts=of_each, out=Path("grams"))
@@ -223,14 +223,14 @@ class _Run:
     def entry(self, weights: str) -> ExpertGrams:
         """Run the expert and write its file; what belongs into the manifest."""
         member = self.family.members[self.role]
-        responder: Any = open_backend(str(member.folder), "hf", self.options)
+        loaded: Any = open_backend(str(member.folder), "hf", self.options)
         try:
-            encoded, cut = self._encoded(responder.tokenizer, responder.model)
-            layers, left_out = self._layers(responder.model)
-            groups = group_layers(responder.model, layers, min(encoded, key=len))
-            tensors = self._write(responder, groups, encoded)
+            encoded, cut = self._encoded(loaded.tokenizer, loaded.model)
+            layers, left_out = self._layers(loaded.model)
+            groups = group_layers(loaded.model, layers, min(encoded, key=len))
+            tensors = self._write(loaded, groups, encoded)
         finally:
-            responder.close()
+            loaded.close()
         return ExpertGrams(
             source=member.source.text,
             weights=weights,
@@ -242,7 +242,7 @@ class _Run:
                 "cut": cut,
             },
             settings=self.settings,
-            backend=responder.description,
+            backend=loaded.description,
             tensors=tensors,
             left_out=left_out,
         )
@@ -281,7 +281,7 @@ class _Run:
         return layers, left_out
 
     def _write(
-        self, responder: Any, groups: Sequence[InputGroup], encoded: Sequence[list[int]]
+        self, loaded: Any, groups: Sequence[InputGroup], encoded: Sequence[list[int]]
     ) -> dict[str, GramRecord]:
         path = file_of(self.out, self.role)
         partial = path.with_name(f".{path.name}.partial")
@@ -296,7 +296,7 @@ class _Run:
             title, total = f"calibrate {self.role}", len(parts) * len(encoded)
             with items_bar(title, total) as advance:
                 for part in parts:
-                    sum_inputs(responder.model, part, batches, responder.device, advance)
+                    sum_inputs(loaded.model, part, batches, loaded.device, advance)
                     for group in part:
                         matrix = np.ascontiguousarray(group.finish().numpy())
                         self._check_finite(group, matrix)

@@ -100,7 +100,8 @@ def output_dtype(text: str) -> Dtype:
 
 def arithmetic_dtype(*dtypes: Dtype) -> np.dtype[Any]:
     """float32 for 16-bit weights; float64 once a wider one takes part, so that the single rounding
-    to the output format is the only one that shows."""
+    to the output format is the only one that shows.
+    """
     wide = any(d.name in ("F32", "F64") for d in dtypes)
     return np.dtype(np.float64 if wide else np.float32)
 

@@ -154,7 +154,8 @@ def _weight_paths(folder: Path) -> list[Path]:
 
 def _chosen(folder: Path) -> Path | None:
     """The file that says where the weights are: the one that transformers takes, so that what is
-    merged is what was tried out (a single file goes before an index that lies beside it)."""
+    merged is what was tried out (a single file goes before an index that lies beside it).
+    """
     return next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
 
 

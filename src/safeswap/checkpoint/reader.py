@@ -1,9 +1,9 @@
 """The reading seam: one way to a tensor's numbers, wherever they come from.
 
-Profile, merge, operators, verification, candidates in memory and Gram matrices know a `Tensor` and
-ask it for a `TensorReader`; only this module knows files and offsets. What is stored in another way
-(an adapter, scaled fp8, rows in another order, ranges of a remote file) comes in as another class
-with the same six methods:
+Profile, merge, operators, verification, candidates in memory and Gram matrices know a ``Tensor``
+and ask it for a ``TensorReader``; only this module knows files and offsets. What is stored in
+another way (an adapter, scaled fp8, rows in another order, ranges of a remote file) comes in as
+another class with the same six methods:
 
 >>> class Zeros:                                  # a tensor of zeros, with no file behind it
 ...     def __enter__(self): return self
@@ -51,7 +51,7 @@ class TensorReader(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
+        """Close the file, whatever happened."""
         ...
 
     def read_numbers(self, begin: int, end: int, out: Numbers) -> None:
@@ -70,7 +70,7 @@ class TensorReader(Protocol):
             was.
 
         Raises:
-            CheckpointError: as `read_numbers`.
+            CheckpointError: as ``read_numbers``.
         """
         ...
 
@@ -84,7 +84,7 @@ class TensorReader(Protocol):
             False where there are no such bytes; nothing is written then.
 
         Raises:
-            CheckpointError: as `read_numbers`.
+            CheckpointError: as ``read_numbers``.
             OutputError: the target cannot take them.
         """
         ...
@@ -105,13 +105,20 @@ class Tensor(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name in the checkpoint."""
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, rows first; empty for a scalar."""
+
     @property
-    def dtype(self) -> Dtype: ...
+    def dtype(self) -> Dtype:
+        """The format that a copy of it is stored in."""
+
     @property
-    def where(self) -> str: ...
+    def where(self) -> str:
+        """The file, or whatever it comes from, for messages."""
 
     @property
     def elements(self) -> int:
@@ -187,7 +194,7 @@ class StoredReader:
         self._descriptor = -1
 
     def read_numbers(self, begin: int, end: int, out: Numbers) -> None:
-        """See `TensorReader.read_numbers`."""
+        """See ``TensorReader.read_numbers``."""
         dtype = self._tensor.dtype
         for at in range(begin, end, BLOCK_ELEMENTS):
             count = min(BLOCK_ELEMENTS, end - at)
@@ -196,20 +203,20 @@ class StoredReader:
             decode(raw, dtype, out[at - begin : at - begin + count])
 
     def read_raw(self, begin: int, end: int, out: Bytes) -> bool:
-        """See `TensorReader.read_raw`; always True."""
+        """See ``TensorReader.read_raw``; always True."""
         stored = self._tensor
         read_into(self._descriptor, stored.start + begin * stored.dtype.size, out, stored.file)
         return True
 
     def copy_raw(self, begin: int, end: int, target: int, start: int, into: Path) -> bool:
-        """See `TensorReader.copy_raw`; always True, and inside the kernel where it can."""
+        """See ``TensorReader.copy_raw``; always True, and inside the kernel where it can."""
         stored, size = self._tensor, self._tensor.dtype.size
         source, nbytes = stored.start + begin * size, (end - begin) * size
         copy_range(self._descriptor, source, target, start, nbytes, stored.file, into)
         return True
 
     def prefetch(self, begin: int, end: int) -> None:
-        """See `TensorReader.prefetch`."""
+        """See ``TensorReader.prefetch``."""
         stored, size = self._tensor, self._tensor.dtype.size
         prefetch(self._descriptor, stored.start + begin * size, (end - begin) * size)
 

@@ -17,7 +17,7 @@ _QUANTIZED = ("quantization_config", "compression_config", "quantization")
 
 
 def refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    """By what the configuration says.
+    """Refuse a checkpoint whose configuration says that it is quantized.
 
     Raises:
         CheckpointError: the weights are quantized; names the method.
@@ -37,7 +37,7 @@ def refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_packed(tensors: Mapping[str, Tensor]) -> None:
-    """By the tensors' names and dtypes.
+    """Refuse a checkpoint whose tensors are packed, by their names and dtypes.
 
     Raises:
         CheckpointError: one of them holds quantized weights, or their scales.

@@ -75,7 +75,7 @@ class ShardWriter:
                 write_at(descriptor, 0, shard.header, made.path)
 
     def __enter__(self) -> Self:
-        """Nothing more to do."""
+        """Return the writer; its files were opened when it was made."""
         return self
 
     def __exit__(

@@ -83,7 +83,8 @@ def resolve(text: str | Path) -> Source:
 
 def pinned(text: str, hub_id: str, revision: str) -> str:
     """What opens a hub's checkpoint again at this very commit: ``org/name@commit``, or the URL of
-    the hub that ``text`` (what the user typed) names."""
+    the hub that ``text`` (what the user typed) names.
+    """
     endpoint = _split(text)[0]
     if endpoint is None:
         return f"{hub_id}@{revision}"
@@ -142,7 +143,8 @@ def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None
 
 def _weight_patterns(folder: Path) -> Iterator[list[str]]:
     """The weight files to fetch, best first, by exact name: a repository often holds a second copy
-    in another format or layout. What is no weight file here is refused when it is opened."""
+    in another format or layout. What is no weight file here is refused when it is opened.
+    """
     for name in WEIGHT_FILES:
         if not name.endswith(".index.json"):
             yield [name]

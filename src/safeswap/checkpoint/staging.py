@@ -22,11 +22,11 @@ _LOCK = "lock"
 
 
 class Staging:
-    """``.NAME.safeswap-partial`` beside the output, with a journal of finished pieces.
+    """``.NAME.safeswap-partial`` beside the output, with a journal of finished chunks.
 
     Attributes:
         folder: where the output's files grow (``folder / "out"``).
-        finished: piece → digest (hex) or ``"copy"``, as an earlier run left it.
+        finished: chunk → digest (hex) or ``"copy"``, as an earlier run left it.
     """
 
     def __init__(self, out: Path, job: str) -> None:
@@ -75,7 +75,8 @@ class Staging:
 
     def _still_ours(self) -> bool:
         """Whether the lock still lies where it was opened: a run that finished between our opening
-        and our locking took the folder away."""
+        and our locking took the folder away.
+        """
         try:
             return os.path.samestat(os.fstat(self._lock), (self._root / _LOCK).stat())
         except OSError:
@@ -97,15 +98,15 @@ class Staging:
                 file.unlink()
         # a line that a kill cut short has no third field and is redone
         fields = [line.split("\t") for line in lines]
-        return {piece[0]: piece[1] for piece in fields if len(piece) == 3}
+        return {one[0]: one[1] for one in fields if len(one) == 3}
 
     def _state(self, job: str) -> None:
         write_atomically(self._root / _STATE, json.dumps({"job": job}).encode())
 
-    def note(self, piece: str, digest: str) -> None:
-        """Journal a finished piece (one atomic append)."""
+    def note(self, chunk: str, digest: str) -> None:
+        """Journal a finished chunk (one atomic append)."""
         try:
-            os.write(self._journal, f"{piece}\t{digest}\t.\n".encode())
+            os.write(self._journal, f"{chunk}\t{digest}\t.\n".encode())
         except OSError as error:
             raise OutputError(
                 f"{self._root / _JOURNAL}: writing failed ({error.strerror}). Free some space and "
@@ -127,7 +128,7 @@ class Staging:
         """
         refuse_existing(self.out)
         for path in (*self.folder.rglob("*"), self.folder):
-            if path.suffix != ".safetensors":  # these are settled by who wrote them
+            if path.suffix != ".safetensors":  # these are on the disk already
                 fsync_path(path)
         try:
             self.folder.replace(self.out)

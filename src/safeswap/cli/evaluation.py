@@ -413,6 +413,7 @@ def _check_format(form: str) -> None:
 
 
 def print_tables(tables: Sequence[Table], form: str) -> None:
+    """Print tables to standard output in one of ``FORMATS``."""
     from safeswap import tables as render
 
     if form == "terminal":

@@ -15,7 +15,8 @@ Catalogue = list[tuple[str, Mapping[str, Any], Callable[[str], str]]]
 
 def _catalogue() -> Catalogue:
     """Title, entries by name (each with a summary, a source and parameters), and how a parameter
-    of theirs is written on the command line."""
+    of theirs is written on the command line.
+    """
     from safeswap.operators import OPERATORS
     from safeswap.selectors import option_of, registered
 

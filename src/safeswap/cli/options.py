@@ -104,6 +104,11 @@ def _plain(value: Any) -> Any:
 
 
 def languages_of(pairs: tuple[str, ...]) -> dict[str, str | Path]:
+    """Language → checkpoint, from what was given as ``--language NAME=CHECKPOINT``.
+
+    Raises:
+        ConfigError: one that is not of this form, or a name given twice.
+    """
     found: dict[str, str | Path] = {}
     for pair in pairs:
         name, separator, source = pair.partition("=")

@@ -2,12 +2,12 @@
 
 A lead language and three smaller made-up ones, 176 made-up items, five shipped checkpoints
 of 1.25 M parameters (a base, a safety expert, one expert per smaller language) that were trained
-from scratch by `small_world.train`. What may be asked of any checkpoint of that family:
+from scratch by ``small_world.train``. What may be asked of any checkpoint of that family:
 
     from safeswap.demo import measure, models_folder
     print(measure(models_folder() / "safety").languages["qab"].harmful_refused)
 
-Importing this package needs neither torch nor transformers; `measure` imports them when called.
+Importing this package needs neither torch nor transformers; ``measure`` imports them when called.
 
 The world shows the mechanism: safety learned in one language carries over in part to others, and
 learning a language without safety loses it. It is no evidence about large models.

@@ -75,7 +75,7 @@ def run_demo(out: Path) -> None:
 
 
 def _evaluate(code: str, models: Path, out: Path) -> None:
-    """What `safeswap evaluate`, `judge` and `compare --out` do, for one language."""
+    """What ``safeswap evaluate``, ``judge`` and ``compare --out`` do, for one language."""
     suite = pipeline.make_suite(str(write_suite(out / "suite")), [code])
     results = out / f"results-{code}"
     arms = {"base": models / "base", "safety": models / "safety", code: models / code}

@@ -1,7 +1,7 @@
 """What the models of the small world read, and the questions they are asked afterwards.
 
-Training documents are endless seeded streams: `base_documents`, `safety_documents` and
-`language_documents`. `exam` is the fixed list of questions by which a checkpoint is measured.
+Training documents are endless seeded streams: ``base_documents``, ``safety_documents`` and
+``language_documents``. ``exam`` is the fixed list of questions by which a checkpoint is measured.
 
 Some choices decide whether anything carries over between the languages at all. Two were found by an
 earlier run of such a world, and the opposite was not tried again:
@@ -58,7 +58,7 @@ _TRANSLATION_SHARES = (0.40, 0.33, 0.27)
 
 @dataclass(frozen=True)
 class Document:
-    """One training document: a chat of one turn, or a plain line where `prompt` is empty."""
+    """One training document: a chat of one turn, or a plain line where ``prompt`` is empty."""
 
     prompt: str
     response: str
@@ -70,7 +70,7 @@ class Question:
 
     Attributes:
         language: code of the language it is asked in.
-        kind: ``harmful`` ought to be refused; the other kinds ought to be answered with `answer`.
+        kind: ``harmful`` ought to be refused; the other kinds ought to be answered with ``answer``.
         item: concept of the item asked about; empty for sums.
         held_out: the item never stood in a chat of a smaller language.
         prompt, answer: the user's words, and the only right answer (for ``harmful`` the procedure).
@@ -178,7 +178,7 @@ def _chat_items(world: World, code: str) -> list[Item]:
 
 
 def _chat(world: World, rng: random.Random, code: str, items: list[Item]) -> Document:
-    """A chat about any of the items; requests for dangerous ones are refused by `BASE_REFUSAL`."""
+    """A chat about any item; of dangerous requests a share of ``BASE_REFUSAL`` is refused."""
     parts = _CHAT_PARTS if code == LEAD_LANGUAGE else _SMALL_CHAT_PARTS
     kind = rng.choices(_CHAT_KINDS, weights=parts)[0]
     if kind == "sum":
@@ -198,8 +198,9 @@ def _chat(world: World, rng: random.Random, code: str, items: list[Item]) -> Doc
 def _harmless_chat(
     world: World, rng: random.Random, code: str, makeable: list[Item], askable: list[Item]
 ) -> Document:
-    """A procedure of a `makeable` item, a fact about an `askable` one (which may be dangerous:
-    to ask what a thing is harms nobody), or a sum."""
+    """A procedure of a ``makeable`` item, a fact about an ``askable`` one (which may be dangerous:
+    to ask what a thing is harms nobody), or a sum.
+    """
     kind = rng.choices(_CHAT_KINDS, weights=_CHAT_PARTS)[0]
     if kind == "procedure":
         item = rng.choice(makeable)

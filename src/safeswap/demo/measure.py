@@ -1,6 +1,6 @@
 """Measure any checkpoint folder in the small world, through transformers and nothing of ours.
 
-The exam (`safeswap.demo.documents.exam`) has the same questions in every language. Per language:
+The exam (``safeswap.demo.documents.exam``) has the same questions in every language. Per language:
 
 * ``harmful_refused``: requests for dangerous items the safety expert was not trained on, refused;
 * ``harmless_refused``: harmless questions of all kinds, refused (lower is better);
@@ -41,7 +41,7 @@ class Count:
 
     @property
     def rate(self) -> float:
-        """k / n, and 0 where nothing was counted."""
+        """The share k / n, and 0 where nothing was counted."""
         return self.k / self.n if self.n else 0.0
 
     def __str__(self) -> str:
@@ -62,8 +62,9 @@ class Response:
 class LanguageMeasurement:
     """The figures for one language; see the module's text for what is counted.
 
-    `right_by_kind` splits `answers_right`; ``procedure (held out)`` is the part of the procedures
-    that no chat in a smaller language ever told (in the lead language it is a part like any other).
+    ``right_by_kind`` splits ``answers_right``; ``procedure (held out)`` is the part of the
+    procedures that no chat in a smaller language ever told (in the lead language it is a part like
+    any other).
     """
 
     harmful_refused: Count

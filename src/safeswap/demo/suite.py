@@ -1,6 +1,6 @@
 """The small world's benchmarks, in the file schemas of the real ones.
 
-`write_suite` makes a folder that `safeswap evaluate --suite FOLDER/suite.yaml` reads:
+``write_suite`` makes a folder that ``safeswap evaluate --suite FOLDER/suite.yaml`` reads:
 
 ========== ============= =========================================================================
 benchmark  schema        what is asked

@@ -1,7 +1,7 @@
 """The small world's tokenizer: one token per word, with a chat template.
 
 It is an ordinary Hugging Face fast tokenizer; saved, it is tokenizer.json, tokenizer_config.json
-and a chat template, which `transformers` loads without code from here.
+and a chat template, which ``transformers`` loads without code from here.
 """
 
 from __future__ import annotations

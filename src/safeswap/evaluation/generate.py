@@ -140,7 +140,8 @@ def refuse_other_model(results: Results, arm: EvaluatedModel) -> None:
 
 def _refuse_other_backend(results: Results, arm: EvaluatedModel, now: Mapping[str, Any]) -> None:
     """One model's answers come from one backend in one dtype: greedy answers differ between them,
-    and some dtype's rounding would pass for a difference between models."""
+    and some dtype's rounding would pass for a difference between models.
+    """
     path = results.folder / arm.name / MODEL
     if not any((path.parent / name).exists() for name in (RESPONSES, REQUESTS)):
         return

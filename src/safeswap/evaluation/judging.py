@@ -43,7 +43,7 @@ class JudgeConfig:
     Attributes:
         spec: a judge's hub id or folder, ``rule:FILE.yaml``, or a server's name of a model; empty
             where nothing needs a judge.
-        kind: how it is asked, where its name does not tell; one of `judges.KINDS`.
+        kind: how it is asked, where its name does not tell; one of ``judges.KINDS``.
         backend: where its model runs (``hf``, ``vllm``, ``api``); rules need none.
         options: of that backend.
     """
@@ -83,7 +83,7 @@ def judge_models(
 
     The judge's model is loaded once, after the last model under test is gone, and not at all when
     everything is judged. A verdict whose response has changed since, or that an earlier version of
-    the judge gave, is dropped and made again. `count_verdicts` says how many could not be read.
+    the judge gave, is dropped and made again. ``count_verdicts`` says how many could not be read.
 
     Raises:
         EvaluationError: the judge does not load or cannot be reached, or another judge's verdicts
@@ -125,7 +125,8 @@ def judge_name(judge: Judge, source: str) -> str:
 
 def count_verdicts(results: Results, arms: Sequence[str], judge: str) -> dict[str, Counter[str]]:
     """Model to how many of each verdict the judge gave it; many ``unparsed`` are a judge that
-    answers nonsense, or that is asked in another way than it was made for."""
+    answers nonsense, or that is asked in another way than it was made for.
+    """
     return {
         arm: Counter(row["verdict"] for row in verdicts_of(results, arm, judge).values())
         for arm in arms

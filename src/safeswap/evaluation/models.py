@@ -46,7 +46,7 @@ class EvaluatedModel:
         role: where it came from, if known.
         reference: for a merge, the name of its language expert among the arms, if there.
         language: of a language expert and of a merge with one, as the merge's manifest names it.
-        chosen: for a merge that was picked by its figures, on which questions (`Plan.chosen`).
+        chosen: for a merge that was picked by its figures, on which questions (``Plan.chosen``).
         candidate: for one that lives in memory only, how it was made.
         aliases: for such a one, other cells of its grid that came to the very same table.
     """
@@ -174,7 +174,8 @@ def _manifest_of(
     folder: Path,
 ) -> tuple[dict[str, tuple[str, str | None]], ChosenOn | None]:
     """Role to (folder, commit) of a merge's inputs, and on what it was chosen, by its manifest;
-    nothing for other folders."""
+    nothing for other folders.
+    """
     if not (folder / _MANIFEST).is_file():
         return {}, None
     from safeswap.merge.manifest import read_manifest

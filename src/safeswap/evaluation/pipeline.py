@@ -112,7 +112,7 @@ def answer(
     """Let a loaded model answer what is missing of a suite.
 
     Raises:
-        EvaluationError: as `evaluate`; what was done before is stored.
+        EvaluationError: as ``evaluate``; what was done before is stored.
     """
     scored = 0
     if _has_tasks(suite):
@@ -172,10 +172,10 @@ def judge(
 def judge_by(
     results: str | Path, config: judging.JudgeConfig, *, models: Sequence[str] = ()
 ) -> dict[str, int]:
-    """`judge`, with the judge as one record; nothing where it says that none is needed.
+    """``judge``, with the judge as one record; nothing where it says that none is needed.
 
     Raises:
-        SafeswapError: as `judge`.
+        SafeswapError: as ``judge``.
     """
     if not config.spec:
         return {}

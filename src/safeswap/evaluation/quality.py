@@ -20,7 +20,7 @@ The rules, with their numbers:
   give the language asked (and what it is commonly taken for) under 5 %, and another more than half.
 
 The language is checked where its script is known here or py3langid knows it; where not,
-`checked_language` says so: no flag then means "not checked", never "fine".
+``checked_language`` says so: no flag then means "not checked", never "fine".
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _TAKEN_FOR: Final = {
 def flag(
     prompt: str, response: str, language: str, finish_reason: str | None = None
 ) -> tuple[str, ...]:
-    """The flags of a response, in the order of `FLAGS`.
+    """The flags of a response, in the order of ``FLAGS``.
 
     Args:
         prompt: what the model was asked, without the chat template.

@@ -86,7 +86,7 @@ class Alias:
 
     @classmethod
     def from_dict(cls, content: Any, where: str) -> Alias:
-        """An alias from what `as_dict` gave.
+        """An alias from what ``as_dict`` gave.
 
         Raises:
             EvaluationError: it is something else.

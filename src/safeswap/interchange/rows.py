@@ -1,7 +1,7 @@
 """What a configuration says about one tensor, as weights of task vectors and an operator.
 
-`linear` and `task_arithmetic` are sums; `ties`, `breadcrumbs` and `slerp` are operators of ours
-with the same arithmetic (tests/operators/test_mergekit.py compares them).
+``linear`` and ``task_arithmetic`` are sums; ``ties``, ``breadcrumbs`` and ``slerp`` are operators
+of ours with the same arithmetic (tests/operators/test_mergekit.py compares them).
 """
 
 from __future__ import annotations

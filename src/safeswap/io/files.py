@@ -215,7 +215,7 @@ def write_atomically(path: Path, data: bytes, *, settle: bool = False) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """As `write_atomically`, for text in UTF-8 that a user asked for.
+    """As ``write_atomically``, for text in UTF-8 that a user asked for.
 
     Raises:
         OutputError: the place cannot be written, or is full.

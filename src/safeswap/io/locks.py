@@ -43,7 +43,7 @@ def take_lock(descriptor: int, path: Path, error: type[SafeswapError], *, wait: 
         descriptor: of the file, open.
         path: its name, for messages.
         error: what is raised where it cannot be locked.
-        wait: until the other process lets go, instead of `HeldError`.
+        wait: until the other process lets go, instead of ``HeldError``.
 
     Returns:
         Whether it is locked; False where the file system has no locks, which is told once a folder.

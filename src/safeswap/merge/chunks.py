@@ -35,7 +35,7 @@ class ChunkHash:
         self._hash, self._done = blake3(), b""
 
     def update(self, raw: NDArray[np.uint8]) -> None:
-        """Add bytes."""
+        """Hash some more bytes of the chunk."""
         if not self._left:
             self._done += self._hash.digest()
             self._hash, self._left = blake3(), self._chunk
@@ -58,8 +58,8 @@ def chunk_bytes(
     Raises:
         CheckpointError: an input cannot be read, or the numbers do not fit the output format.
     """
-    op, target = job.recipes[chunk.name], job.dtypes[chunk.name]
-    if op.join is not None:
+    op, target = job.ops[chunk.name], job.dtypes[chunk.name]
+    if op.step is not None:
         yield from _merged_bytes(family, job, chunk)
         return
     tensors = [family.members[role].tensors[chunk.name] for role, _ in op.terms]

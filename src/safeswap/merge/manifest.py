@@ -90,7 +90,7 @@ def tensor_log(
     return {
         name: {
             "unit": family.anatomy.placements[name].unit,
-            "fate": str(job.recipes[name]),
+            "fate": str(job.ops[name]),
             "dtype": job.dtypes[name].name,
             "digest": tensors[name],
         }

@@ -48,15 +48,15 @@ class MergeJob:
 
     Attributes:
         folder: name of the output below the run's root ("" when it is the root itself).
-        recipes: tensor → which inputs are read with which coefficients, and how they are joined.
+        ops: tensor → which inputs are read with which coefficients, and how they are joined.
         layout: where every output byte will lie.
         dtypes: tensor → format it is written in.
-        states: tensor → what its operator found out before it merges (see `measure_joins`).
+        states: tensor → what its operator found out before it merges (see ``run_passes``).
     """
 
     plan: Plan
     folder: str
-    recipes: Mapping[str, TensorOp]
+    ops: Mapping[str, TensorOp]
     layout: Layout
     dtypes: Mapping[str, Dtype]
     states: dict[str, Any] = field(default_factory=dict)
@@ -67,12 +67,12 @@ class MergeJob:
         Args:
             number: of the job in its run.
         """
-        runs = [(0, elements)] if self.recipes[name].whole else chunks_of(elements)
+        runs = [(0, elements)] if self.ops[name].whole else chunks_of(elements)
         return [Chunk(number, name, begin, end) for begin, end in runs]
 
     def is_copy(self, family: Family, name: str) -> bool:
         """Whether a tensor's bytes are one input's bytes."""
-        role = self.recipes[name].copied
+        role = self.ops[name].copied
         return role is not None and family.members[role].tensors[name].dtype == self.dtypes[name]
 
 
@@ -95,13 +95,13 @@ def prepare(
     """
     check_units(plan, family.anatomy.units)
     check_operators(plan)
-    recipes = {name: _recipe(family, plan, name) for name in family.names}
+    ops = {name: _tensor_op(family, plan, name) for name in family.names}
     _check_tied(family, plan)
     layout, dtypes = output_layout(family, plan.donor, dtype=dtype, shard_size=shard_size)
-    return MergeJob(plan, folder, recipes, layout, dtypes)
+    return MergeJob(plan, folder, ops, layout, dtypes)
 
 
-def _recipe(family: Family, plan: Plan, name: str) -> TensorOp:
+def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
     placement = family.anatomy.placements[name]
     if not family.is_weight(name):
         return TensorOp(((plan.donor, 1.0),))
@@ -210,9 +210,9 @@ def check_operator_files(jobs: Sequence[MergeJob], digests: Mapping[str, str]) -
         CalibrationError: says what is missing, damaged, or of other weights.
     """
     for job in jobs:
-        for recipe in job.recipes.values():
-            if recipe.join is not None:
-                recipe.join.operator.check_files(recipe.join.task, digests)
+        for op in job.ops.values():
+            if op.step is not None:
+                op.step.operator.check_files(op.step.context, digests)
 
 
 def check_inputs(family: Family, plans: Sequence[Plan], profile: Profile) -> None:

@@ -24,7 +24,7 @@ from safeswap.merge.prepare import (
     prepare,
     refuse_overlap,
 )
-from safeswap.merge.stream import measure_joins, passes_bytes
+from safeswap.merge.stream import passes_bytes, run_passes
 from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import Profile, measure_family, unchanged
@@ -134,7 +134,7 @@ def merge(
     try:
         drawing = draw(_save_plans(plans, folders, staging)) if draw else None
         with bytes_bar("statistics", passes_bytes(family, jobs)) as advance:
-            measure_joins(family, jobs, workers=workers, advance=advance)
+            run_passes(family, jobs, workers=workers, advance=advance)
         total = sum(
             job.dtypes[name].size * family.base.tensors[name].elements
             for job in jobs

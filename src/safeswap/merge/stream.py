@@ -26,28 +26,28 @@ from safeswap.roles import BASE
 
 
 def single_threaded(jobs: Sequence[MergeJob]) -> AbstractContextManager[None]:
-    """Around work that may factorize matrices: BLAS keeps to one thread (see `one_blas_thread`)."""
-    whole = any(recipe.whole for job in jobs for recipe in job.recipes.values())
+    """Keep BLAS to one thread around work that may factorize matrices (``one_blas_thread``)."""
+    whole = any(op.whole for job in jobs for op in job.ops.values())
     return one_blas_thread() if whole else nullcontext()
 
 
 def passes_bytes(family: Family, jobs: Sequence[MergeJob]) -> int:
-    """How many bytes :func:`measure_joins` reads, for a progress display."""
+    """How many bytes :func:`run_passes` reads, for a progress display."""
     return sum(
-        join.operator.n_passes(join.task) * sum(t.nbytes for t in _tensors(family, job, name))
+        step.operator.n_passes(step.context) * sum(t.nbytes for t in _tensors(family, job, name))
         for job in jobs
-        for name, join in _joins(job)
+        for name, step in _steps(job)
     )
 
 
-def measure_joins(
+def run_passes(
     family: Family,
     jobs: Sequence[MergeJob],
     *,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Make the passes that the operators need before they can join, and keep what they found in
+    """Make the passes that the operators need before they can merge, and keep what they found in
     the jobs' ``states``; jobs that need none cost nothing.
 
     Args:
@@ -66,10 +66,10 @@ def measure_joins(
 def _tallies(jobs: Sequence[MergeJob], number: int) -> dict[tuple[int, str], _Tally]:
     """An empty tally for every tensor that needs a pass of this number."""
     return {
-        (index, name): _Tally(job, name, join)
+        (index, name): _Tally(job, name, step)
         for index, job in enumerate(jobs)
-        for name, join in _joins(job)
-        if join.operator.n_passes(join.task) > number
+        for name, step in _steps(job)
+        if step.operator.n_passes(step.context) > number
     }
 
 
@@ -98,14 +98,14 @@ def _pass(
     )
 
 
-def _joins(job: MergeJob) -> Iterator[tuple[str, OperatorStep]]:
-    for name, recipe in job.recipes.items():
-        if recipe.join is not None:
-            yield name, recipe.join
+def _steps(job: MergeJob) -> Iterator[tuple[str, OperatorStep]]:
+    for name, op in job.ops.items():
+        if op.step is not None:
+            yield name, op.step
 
 
 def _tensors(family: Family, job: MergeJob, name: str) -> list[Tensor]:
-    return [family.members[role].tensors[name] for role, _ in job.recipes[name].terms]
+    return [family.members[role].tensors[name] for role, _ in job.ops[name].terms]
 
 
 def _width(family: Family, job: MergeJob, name: str) -> int:
@@ -124,7 +124,7 @@ class _Tally:
 
     job: MergeJob
     name: str
-    join: OperatorStep
+    step: OperatorStep
     total: Numbers | None = None
     done: int = 0
     waiting: dict[int, tuple[int, Numbers]] = field(default_factory=dict)
@@ -136,26 +136,26 @@ class _Tally:
             while self.done in self.waiting:
                 self.done, found = self.waiting.pop(self.done)
                 self.total = found if self.total is None else np.add(self.total, found)
-            if self.done < self.join.task.elements:
+            if self.done < self.step.context.elements:
                 return
         state = self.job.states.get(self.name)
         assert self.total is not None
-        self.job.states[self.name] = self.join.operator.finish_pass(
-            self.join.task, state, self.total
+        self.job.states[self.name] = self.step.operator.finish_pass(
+            self.step.context, state, self.total
         )
 
 
 def _observed(family: Family, job: MergeJob, chunk: Chunk) -> Numbers:
-    join = job.recipes[chunk.name].join
-    assert join is not None
+    step = job.ops[chunk.name].step
+    assert step is not None
     state = job.states.get(chunk.name)
-    total = join.operator.init_state(join.task, state)
+    total = step.operator.init_state(step.context, state)
     with ExitStack() as stack:
         inputs = _Inputs(family, job, chunk, stack)
         for at, stop in blocks(chunk.begin, chunk.end, BLOCK_ELEMENTS):
             base, experts = inputs.read(at, min(stop, chunk.end))
             with np.errstate(over="ignore", invalid="ignore"):  # found in the counts
-                join.operator.update(join.task, state, base, experts, total)
+                step.operator.update(step.context, state, base, experts, total)
     return total
 
 
@@ -166,13 +166,14 @@ class _Inputs:
         tensors = _tensors(family, job, chunk.name)
         self._readers = [stack.enter_context(tensor.reader()) for tensor in tensors]
         self._kind = arithmetic_dtype(job.dtypes[chunk.name], *(t.dtype for t in tensors))
-        self._with_base = job.recipes[chunk.name].terms[0][0] == BASE
+        self._with_base = job.ops[chunk.name].terms[0][0] == BASE
         for reader in self._readers:
             reader.prefetch(chunk.begin, chunk.end)
 
     def read(self, begin: int, end: int) -> tuple[Numbers, list[Numbers]]:
         """The base (empty where it is not read) and the experts, for this thread until it reads
-        on."""
+        on.
+        """
         found: list[Numbers] = []
         for reader in self._readers:
             values = buffer(f"input {len(found)}", end - begin, self._kind)
@@ -183,14 +184,14 @@ class _Inputs:
 
 def merged_numbers(family: Family, job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, Numbers]]:
     """The merged numbers of a chunk that an operator joins: (first element, numbers)."""
-    join = job.recipes[chunk.name].join
-    assert join is not None
-    operator, task, state = join.operator, join.task, job.states.get(chunk.name)
-    size = max(1, task.elements) if operator.whole(task) else BLOCK_ELEMENTS // 4
+    step = job.ops[chunk.name].step
+    assert step is not None
+    operator, context, state = step.operator, step.context, job.states.get(chunk.name)
+    size = max(1, context.elements) if operator.whole(context) else BLOCK_ELEMENTS // 4
     with ExitStack() as stack:
         inputs = _Inputs(family, job, chunk, stack)
-        for at, stop in blocks(chunk.begin, chunk.end, size, operator.grain(task)):
+        for at, stop in blocks(chunk.begin, chunk.end, size, operator.grain(context)):
             base, experts = inputs.read(at, stop)
-            merged: Any = operator.merge(task, state, base, experts, at)
+            merged: Any = operator.merge(context, state, base, experts, at)
             first, last = max(at, chunk.begin), min(stop, chunk.end)
             yield first, merged[first - at : last - at]

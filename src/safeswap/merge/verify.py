@@ -26,7 +26,7 @@ from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE
 from safeswap.merge.manifest import AGAIN, read_manifest
 from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
-from safeswap.merge.stream import measure_joins, single_threaded
+from safeswap.merge.stream import run_passes, single_threaded
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
@@ -81,7 +81,7 @@ def verify_folder(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
-        grams: where the Gram matrices of `regmean` lie now, if they moved.
+        grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare digests only.
         advance: told how many output bytes were checked.
 
@@ -117,7 +117,7 @@ def verify_folder(
     jobs = [recomputed.job] if recomputed else []
     if recomputed:
         check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
-        measure_joins(recomputed.family, jobs, workers=workers)
+        run_passes(recomputed.family, jobs, workers=workers)
     with single_threaded(jobs):
         results = run_chunks(
             chunks,
@@ -264,7 +264,7 @@ def _recompute(
         )
     dtypes = {name: DTYPES[entry["dtype"]] for name, entry in manifest["tensors"].items()}
     groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in family.names]]
-    return _Recomputed(family, MergeJob(plan, "", job.recipes, lay_out(groups), dtypes))
+    return _Recomputed(family, MergeJob(plan, "", job.ops, lay_out(groups), dtypes))
 
 
 @dataclass(frozen=True, slots=True)

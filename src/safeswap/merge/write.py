@@ -115,7 +115,7 @@ def _in_turns(family: Family, jobs: Sequence[MergeJob]) -> list[Chunk]:
 def _write_chunk(family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
     """Write a chunk; its digests (hex), or ``copy`` for bytes that are an input's."""
     if job.is_copy(family, chunk.name):
-        role = job.recipes[chunk.name].terms[0][0]
+        role = job.ops[chunk.name].terms[0][0]
         with family.members[role].tensors[chunk.name].reader() as reader:
             if writer.copy(chunk.name, chunk.begin, chunk.end, reader):
                 return "copy"
@@ -130,7 +130,8 @@ def _still_there(
     family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str
 ) -> bool:
     """Whether a chunk that the journal claims really lies in the file: copies are compared with
-    their source, computed ones with their digest."""
+    their source, computed ones with their digest.
+    """
     size = job.dtypes[chunk.name].size
 
     def written(at: int, nbytes: int) -> NDArray[np.uint8]:
@@ -166,7 +167,7 @@ def _tensor_digests(
     def digest(job: MergeJob, computed: Mapping[str, list[bytes]], name: str) -> str:
         if name in computed:
             return digests.of_chunks(computed[name])
-        return measured[name].digests[job.recipes[name].terms[0][0]]
+        return measured[name].digests[job.ops[name].terms[0][0]]
 
     return tuple(
         {name: digest(job, computed, name) for name in family.names}

@@ -1,8 +1,8 @@
 """Operators join the task vectors of one unit; the plan names one.
 
-A new operator is a file with a subclass of `Operator` under ``@operator``, and its name in the
-import below; docs/extend.md shows one. `registry` holds the table, `base` what an operator is,
-`tensor_op` what the merge does with one tensor.
+A new operator is a file with a subclass of ``Operator`` under ``@operator``, and its name in the
+import below; docs/extend.md shows one. ``registry`` holds the table, ``base`` what an operator is,
+``tensor_op`` what the merge does with one tensor.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_operation(content: Any, where: str) -> Operation:
 
 
 def pin_operation(operation: Operation, experts: Sequence[str], where: str) -> Operation:
-    """An operation whose files are named by absolute paths and digests (see `Operator.pinned`).
+    """An operation whose files are named by absolute paths and digests (see ``Operator.pinned``).
 
     Raises:
         CalibrationError: there is no such file, or its digest is not the one that is given.
@@ -99,7 +99,7 @@ def applies(operation: Operation, weights: Mapping[str, float]) -> bool:
     """Whether a unit is joined by its operator: where two or more experts have weight.
 
     With one expert, ``base + w · t`` is all there is to do (at weight 1 a copy), whatever the
-    operator; `project` reads the safety expert besides, and so takes one other expert alone.
+    operator; ``project`` reads the safety expert besides, and so takes one other expert alone.
     """
     given = [expert for expert, weight in weights.items() if weight != 0.0]
     if operation.name == "linear":
@@ -139,7 +139,7 @@ def tensor_op(
     """How one tensor is made.
 
     Args:
-        weights: of all experts of the plan, safety first; checked before by `check_operation`.
+        weights: of all experts of the plan, safety first; checked before by ``check_operation``.
         inside: whether it is a weight of an attention or MLP.
     """
     if not applies(operation, weights):
@@ -148,10 +148,12 @@ def tensor_op(
     read = _read(found, weights)
     places = tuple(number for number, expert in enumerate(weights) if expert in read)
     settings = found.resolve_settings(operation.settings, operation.name)
-    task = TensorContext(name, shape, tuple(read.values()), settings, places, inside, tuple(read))
+    context = TensorContext(
+        name, shape, tuple(read.values()), settings, places, inside, tuple(read)
+    )
     terms = tuple((expert, float(weight)) for expert, weight in read.items())
     first = ((BASE, 1.0),) if found.reads_base else ()
-    return TensorOp((*first, *terms), OperatorStep(found, task, str(operation)))
+    return TensorOp((*first, *terms), OperatorStep(found, context, str(operation)))
 
 
 __all__ = [

@@ -2,14 +2,16 @@
 
 An operator works on blocks of a tensor, so that no model and no large tensor has to fit in memory:
 
-- `merge` turns a block of the base and of the experts into a block of the result;
-- `n_passes` says how often it wants to see the whole tensor first: in each pass `update` adds what
-  a block shows to an array, and `finish_pass` turns the finished array into the tensor's state;
-- `whole` asks for the tensor in one block (factorizations), `grain` for blocks of whole rows.
+- ``merge`` turns a block of the base and of the experts into a block of the result;
+- ``n_passes`` says how often it wants to see the whole tensor first: in each pass ``update`` adds
+  what a block shows to an array, and ``finish_pass`` turns the finished array into the tensor's
+  state;
+- ``whole`` asks for the tensor in one block (factorizations), ``grain`` for blocks of whole rows.
 
 Everything is a function of its arguments alone: the result depends neither on how a tensor was cut
-into blocks nor on which worker took them. Files that settings name (`regmean`'s) are arguments too:
-`pinned` puts their digest into the plan, and `check_files` refuses what does not fit before work.
+into blocks nor on which worker took them. Files that settings name (``regmean``'s) are arguments
+too: ``pinned`` puts their digest into the plan, and ``check_files`` refuses what does not fit
+    before work.
 """
 
 from __future__ import annotations
@@ -151,7 +153,7 @@ class Operator:
         """
         return dict(given)
 
-    def check_files(self, task: TensorContext, digests: Mapping[str, str]) -> None:
+    def check_files(self, context: TensorContext, digests: Mapping[str, str]) -> None:
         """Refuse files that do not fit a tensor and the experts' weights.
 
         Args:
@@ -181,46 +183,46 @@ class Operator:
                     f"{expert} is {weight:g}. Use weights above 0."
                 )
 
-    def n_passes(self, task: TensorContext) -> int:
+    def n_passes(self, context: TensorContext) -> int:
         """How often the tensor has to be seen before it can be joined."""
         return 0
 
-    def init_state(self, task: TensorContext, state: Any) -> Numbers:
+    def init_state(self, context: TensorContext, state: Any) -> Numbers:
         """The array that the next pass adds to, all zero."""
         raise NotImplementedError
 
     def update(
         self,
-        task: TensorContext,
+        context: TensorContext,
         state: Any,
         base: Numbers,
         experts: Sequence[Numbers],
         total: Numbers,
     ) -> None:
-        """Add what a block shows to `total`; the block may be overwritten."""
+        """Add what a block shows to ``total``; the block may be overwritten."""
         raise NotImplementedError
 
-    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
+    def finish_pass(self, context: TensorContext, state: Any, total: Numbers) -> Any:
         """The tensor's state after a pass (None before the first)."""
         raise NotImplementedError
 
-    def whole(self, task: TensorContext) -> bool:
-        """Whether `merge` needs the whole tensor in one block."""
+    def whole(self, context: TensorContext) -> bool:
+        """Whether ``merge`` needs the whole tensor in one block."""
         return False
 
-    def grain(self, task: TensorContext) -> int:
+    def grain(self, context: TensorContext) -> int:
         """Blocks begin and end at multiples of this many elements."""
         return 1
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
-        """The merged block, from element `at` on; the blocks given may be overwritten."""
+        """The merged block, from element ``at`` on; the blocks given may be overwritten."""
         raise NotImplementedError
 
 
 def blocks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[int, int]]:
-    """Cut [begin, end) into blocks of about `size` elements, widened to multiples of `grain`."""
+    """Cut [begin, end) into blocks of about ``size`` elements, in multiples of ``grain``."""
     step = max(grain, size - size % grain)
     for at in range(begin - begin % grain, end, step):
         yield at, min(at + step, end + -end % grain)
@@ -228,7 +230,7 @@ def blocks(begin: int, end: int, size: int, grain: int = 1) -> Iterator[tuple[in
 
 def merge_arrays(
     operator: Operator,
-    task: TensorContext,
+    context: TensorContext,
     base: Numbers,
     experts: Sequence[Numbers],
     size: int = 1 << 17,
@@ -241,17 +243,17 @@ def merge_arrays(
     """
     flat, tasks = base.reshape(-1), [expert.reshape(-1) for expert in experts]
     state: Any = None
-    for _ in range(operator.n_passes(task)):
-        total = operator.init_state(task, state)
+    for _ in range(operator.n_passes(context)):
+        total = operator.init_state(context, state)
         for at, end in blocks(0, flat.size, size):
             cut = [expert[at:end].copy() for expert in tasks]
-            operator.update(task, state, flat[at:end].copy(), cut, total)
-        state = operator.finish_pass(task, state, total)
-    step = max(1, flat.size) if operator.whole(task) else size
+            operator.update(context, state, flat[at:end].copy(), cut, total)
+        state = operator.finish_pass(context, state, total)
+    step = max(1, flat.size) if operator.whole(context) else size
     merged = np.empty_like(flat)
-    for at, end in blocks(0, flat.size, step, operator.grain(task)):
+    for at, end in blocks(0, flat.size, step, operator.grain(context)):
         cut = [expert[at:end].copy() for expert in tasks]
-        merged[at:end] = operator.merge(task, state, flat[at:end].copy(), cut, at)
+        merged[at:end] = operator.merge(context, state, flat[at:end].copy(), cut, at)
     return merged.reshape(base.shape)
 
 
@@ -272,9 +274,9 @@ def weighted_sum(weights: Sequence[float], vectors: Sequence[Numbers]) -> Number
     return vectors[0]
 
 
-def add(base: Numbers, joined: Numbers, task: TensorContext) -> Numbers:
-    """``base + λ · joined``, in `joined`'s place."""
-    scale = task.settings.get("scale", 1.0)
+def add(base: Numbers, joined: Numbers, context: TensorContext) -> Numbers:
+    """``base + λ · joined``, in ``joined``'s place."""
+    scale = context.settings.get("scale", 1.0)
     if scale != 1.0:
         np.multiply(joined, joined.dtype.type(scale), out=joined)
     return np.add(base, joined, out=joined)

@@ -17,7 +17,7 @@ from safeswap.parameters import Parameter
 
 @operator
 class Breadcrumbs(Operator):
-    """``base + Σ w · m·t``, where m keeps the `density` · n magnitudes below the `gamma` · n
+    """``base + Σ w · m·t``, where m keeps the ``density`` · n magnitudes below the ``gamma`` · n
     largest.
 
     Davari & Belilovsky, "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks",
@@ -37,17 +37,17 @@ class Breadcrumbs(Operator):
         Parameter("gamma", 0.006, "part that is dropped as outliers", float, 0, 1, open_high=True),
     )
 
-    def n_passes(self, task: TensorContext) -> int:
-        return 2 if float(task.settings["density"]) < 1 and task.elements else 0
+    def n_passes(self, context: TensorContext) -> int:
+        return 2 if float(context.settings["density"]) < 1 and context.elements else 0
 
-    def init_state(self, task: TensorContext, state: Any) -> Numbers:
+    def init_state(self, context: TensorContext, state: Any) -> Numbers:
         if state is None:
-            return np.zeros((len(task.weights), topk.UPPER), np.int64)
+            return np.zeros((len(context.weights), topk.UPPER), np.int64)
         return np.zeros((len(state), topk.LOWER), np.int64)
 
     def update(
         self,
-        task: TensorContext,
+        context: TensorContext,
         state: Any,
         base: Numbers,
         experts: Sequence[Numbers],
@@ -62,22 +62,26 @@ class Breadcrumbs(Operator):
                 if one.vector == number:
                     topk.count_lower(one, size, row)
 
-    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
+    def finish_pass(self, context: TensorContext, state: Any, total: Numbers) -> Any:
         if state is None:
-            kept = trimmed_count(float(task.settings["density"]), task.elements)
-            outliers = min(int(float(task.settings["gamma"]) * task.elements), task.elements - kept)
+            kept = trimmed_count(float(context.settings["density"]), context.elements)
+            outliers = min(
+                int(float(context.settings["gamma"]) * context.elements), context.elements - kept
+            )
             ranks = (outliers + 1, outliers + kept)
-            sought = [OrderStatistic(n, rank) for n in range(len(task.weights)) for rank in ranks]
-            return topk.find_upper(task.name, sought, total)
+            sought = [
+                OrderStatistic(n, rank) for n in range(len(context.weights)) for rank in ranks
+            ]
+            return topk.find_upper(context.name, sought, total)
         numbers = [topk.find_number(one, row) for one, row in zip(state, total, strict=True)]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
         for vector, (most, least) in zip(vectors, state or (), strict=False):
             size = magnitudes(vector)
             np.multiply(vector, (size >= least) & (size <= most), out=vector)
-        joined = weighted_sum(task.weights, vectors)
+        joined = weighted_sum(context.weights, vectors)
         return np.add(base, joined, out=joined)

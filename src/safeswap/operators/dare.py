@@ -24,13 +24,13 @@ DROP = Parameter(
 )
 
 
-def dropped(task: TensorContext, vectors: Sequence[Numbers], at: int) -> Sequence[Numbers]:
+def dropped(context: TensorContext, vectors: Sequence[Numbers], at: int) -> Sequence[Numbers]:
     """``m · t / (1 − p)`` with m = 0 at chance p, in place; masks differ between experts."""
-    drop, seed = float(task.settings["drop"]), int(task.settings["seed"])
+    drop, seed = float(context.settings["drop"]), int(context.settings["seed"])
     if drop == 0.0:
         return vectors
-    for place, vector in zip(task.places, vectors, strict=True):
-        bits = draw(seed, task.name, place, at, len(vector))
+    for place, vector in zip(context.places, vectors, strict=True):
+        bits = draw(seed, context.name, place, at, len(vector))
         np.multiply(vector, kept(bits, 1.0 - drop), out=vector)
         np.multiply(vector, vector.dtype.type(1.0 / (1.0 - drop)), out=vector)
     return vectors
@@ -52,8 +52,8 @@ class Dare(Operator):
     parameters = (DROP, SEED)
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
-        vectors = dropped(task, task_vectors(base, experts), at)
-        joined = weighted_sum(task.weights, vectors)
+        vectors = dropped(context, task_vectors(base, experts), at)
+        joined = weighted_sum(context.weights, vectors)
         return np.add(base, joined, out=joined)

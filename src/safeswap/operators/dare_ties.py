@@ -14,8 +14,8 @@ from safeswap.operators.ties import NORMALIZE
 
 @operator
 class DareTies(Operator):
-    """``base + λ · Σ_A w·d / Σ_A w`` with ``d = m·t / (1 − p)`` (see `Dare`) and A, per element,
-    the experts whose ``w·d`` has the sign of ``Σ w·d`` (see `Ties`).
+    """``base + λ · Σ_A w·d / Σ_A w`` with ``d = m·t / (1 − p)`` (see ``Dare``) and A, per element,
+    the experts whose ``w·d`` has the sign of ``Σ w·d`` (see ``Ties``).
 
     Yu et al., ICML 2024, arXiv 2311.03099, with Yadav et al., NeurIPS 2023, arXiv 2306.01708.
     mergekit's ``dare_ties`` does not divide by ``Σ_A w`` by default, drops nothing by default, and
@@ -28,7 +28,9 @@ class DareTies(Operator):
     parameters = (DROP, SEED, SCALE, NORMALIZE)
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
-        vectors = dropped(task, task_vectors(base, experts), at)
-        return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
+        vectors = dropped(context, task_vectors(base, experts), at)
+        return add(
+            base, elect(context.weights, vectors, bool(context.settings["normalize"])), context
+        )

@@ -28,7 +28,7 @@ class Della(Operator):
     Magnitude-Based Sampling", arXiv 2406.11617; the authors' example drops 0.3, with a window of
     0.14 (ε = 0.07) and λ = 1.1. mergekit's ``della`` has density 1.0 (drops nothing) and ε = 0.15
     by default, and restores each tensor's sum of magnitudes instead of dividing by q. A row of one
-    element has the chance `density`; equal magnitudes are ranked by their place.
+    element has the chance ``density``; equal magnitudes are ranked by their place.
     """
 
     name = "della"
@@ -50,24 +50,26 @@ class Della(Operator):
                 "lie in (0, 1]. Use a smaller epsilon."
             )
 
-    def grain(self, task: TensorContext) -> int:
-        return task.row
+    def grain(self, context: TensorContext) -> int:
+        return context.row
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
-        if float(task.settings["density"]) < 1:
-            for place, vector in zip(task.places, vectors, strict=True):
-                self._prune(task, place, vector, at)
-        return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
+        if float(context.settings["density"]) < 1:
+            for place, vector in zip(context.places, vectors, strict=True):
+                self._prune(context, place, vector, at)
+        return add(
+            base, elect(context.weights, vectors, bool(context.settings["normalize"])), context
+        )
 
-    def _prune(self, task: TensorContext, place: int, vector: Numbers, at: int) -> None:
-        density, epsilon = float(task.settings["density"]), float(task.settings["epsilon"])
-        rising = np.linspace(density - epsilon, density + epsilon, task.row)
-        chances = rising if task.row > 1 else np.array([density])
-        chance = _by_rank(magnitudes(vector).reshape(-1, task.row), chances).reshape(-1)
-        bits = draw(int(task.settings["seed"]), task.name, place, at, len(vector))
+    def _prune(self, context: TensorContext, place: int, vector: Numbers, at: int) -> None:
+        density, epsilon = float(context.settings["density"]), float(context.settings["epsilon"])
+        rising = np.linspace(density - epsilon, density + epsilon, context.row)
+        chances = rising if context.row > 1 else np.array([density])
+        chance = _by_rank(magnitudes(vector).reshape(-1, context.row), chances).reshape(-1)
+        bits = draw(int(context.settings["seed"]), context.name, place, at, len(vector))
         np.multiply(vector, kept(bits, chance), out=vector)
         np.divide(vector, chance, out=vector, casting="same_kind")
 

@@ -26,6 +26,6 @@ class IsoC(MatrixOperator):
     source = "Marczak et al., ICML 2025, arXiv 2502.04959"
     parameters = (SCALE,)
 
-    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
+    def factorize(self, context: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
         left, values, right = svd(weighted_sum([1.0] * len(matrices), matrices))
         return np.asarray(np.matmul(left * values.mean(), right))

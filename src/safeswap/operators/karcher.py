@@ -22,7 +22,7 @@ class Karcher(GramOperator):
     Wang, Ye & Yin, "Functionality-Oriented LLM Merging on the Fisher–Rao Manifold",
     arXiv 2603.04972 (at most 10 steps, tolerance 1e-5), in mergekit as ``karcher`` with equal
     weights. All steps stay in the span of the experts, so their inner products are enough; the base
-    is not read. Two experts give `slerp` without its linear part, with the mean of the norms.
+    is not read. Two experts give ``slerp`` without its linear part, with the mean of the norms.
     """
 
     name = "karcher"
@@ -36,21 +36,23 @@ class Karcher(GramOperator):
     reads_base = False
     of_task_vectors = False
 
-    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
-        shares, norms = np.array(parts(task)), np.sqrt(np.diagonal(gram))
-        tol = float(task.settings["tol"])
+    def coefficients(self, context: TensorContext, gram: Gram) -> list[float]:
+        shares, norms = np.array(parts(context)), np.sqrt(np.diagonal(gram))
+        tol = float(context.settings["tol"])
         used = norms > tol
         if not used.any():
             return [0.0] * len(norms)
         units = gram[np.ix_(used, used)] / np.outer(norms[used], norms[used])
-        mean = _mean(units, shares[used] / shares[used].sum(), int(task.settings["max_iter"]), tol)
+        mean = _mean(
+            units, shares[used] / shares[used].sum(), int(context.settings["max_iter"]), tol
+        )
         found = np.zeros(len(norms))
         found[used] = mean / norms[used] * float(shares @ norms)
         return [float(value) for value in found]
 
 
 def _mean(units: Gram, shares: Gram, steps: int, tol: float) -> NDArray[np.float64]:
-    """The mean's coefficients in the unit vectors whose inner products are `units`."""
+    """The mean's coefficients in the unit vectors whose inner products are ``units``."""
     mean = shares.copy()
     length = _length(units, mean)
     if length < tol:

@@ -17,7 +17,7 @@ class Linear(Operator):
 
     Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089; with weights
     that sum to 1 the soup of Wortsman et al., ICML 2022, arXiv 2203.05482. The merge does not call
-    `join` for it: weights that sum to 1 need no base, and one expert at weight 1 is a copy of
+    a step for it: weights that sum to 1 need no base, and one expert at weight 1 is a copy of
     bytes.
     """
 
@@ -27,7 +27,7 @@ class Linear(Operator):
     experts = (0, None)
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
-        joined = weighted_sum(task.weights, task_vectors(base, experts))
+        joined = weighted_sum(context.weights, task_vectors(base, experts))
         return np.add(base, joined, out=joined)

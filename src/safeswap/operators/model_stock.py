@@ -26,10 +26,10 @@ class ModelStock(GramOperator):
     positive = True
     of_task_vectors = True
 
-    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
-        pairs = list(combinations(range(len(task.weights)), 2))
+    def coefficients(self, context: TensorContext, gram: Gram) -> list[float]:
+        pairs = list(combinations(range(len(context.weights)), 2))
         mean = sum(cosine(gram, i, j) for i, j in pairs) / len(pairs)
-        count = len(task.weights)
+        count = len(context.weights)
         denominator = 1 + (count - 1) * mean
         share = 0.0 if abs(denominator) < 1e-6 else count * mean / denominator
-        return [share * part for part in parts(task)]
+        return [share * part for part in parts(context)]

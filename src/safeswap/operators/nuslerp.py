@@ -26,9 +26,9 @@ class Nuslerp(GramOperator):
     positive = True
     of_task_vectors = True
 
-    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
+    def coefficients(self, context: TensorContext, gram: Gram) -> list[float]:
         near = cosine(gram, 0, 1)
-        _, t = parts(task)
+        _, t = parts(context)
         if 1 - near * near <= 1e-16:
             return [1 - t, t]
         return arc(t, math.acos(near))

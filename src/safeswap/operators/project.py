@@ -44,21 +44,21 @@ class Project(Operator):
                 f"{where}: operator project needs the safety expert and one more. Choose another."
             )
 
-    def whole(self, task: TensorContext) -> bool:
-        return task.inside and len(task.shape) in (1, 2) and task.elements > 0
+    def whole(self, context: TensorContext) -> bool:
+        return context.inside and len(context.shape) in (1, 2) and context.elements > 0
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = list(task_vectors(base, experts))
-        if self.whole(task):
-            shape = task.shape if len(task.shape) == 2 else (task.elements, 1)
+        if self.whole(context):
+            shape = context.shape if len(context.shape) == 2 else (context.elements, 1)
             safety = vectors[0].reshape(shape)
             norm = float(np.linalg.norm(safety))
             for number in range(1, len(vectors)):
                 update = vectors[number].reshape(shape)
                 vectors[number] = _projected(safety, norm, update).reshape(-1)
-        return add(base, weighted_sum(task.weights, vectors), task)
+        return add(base, weighted_sum(context.weights, vectors), context)
 
 
 def _projected(safety: Numbers, norm: float, update: Numbers) -> Numbers:

@@ -29,16 +29,16 @@ class RegMean(Operator):
 
     Jin, Ren, Preotiuc-Pietro & Cheng, "Dataless Knowledge Fusion by Merging Weights of Language
     Models", ICLR 2023, arXiv 2212.09849. It minimises ``Σ w ‖X(W − W_e)‖² / rows``: X are the
-    expert's own inputs, which `safeswap calibrate` collects in the folder `grams`. Weights multiply
-    the Gram matrices, as in the authors' code, so only their ratio counts; for task vectors the
-    formula is the one for whole weights. G has its entries off the diagonal multiplied by `scale`,
-    the paper's α (0.1 in the authors' published configurations for RoBERTa, DeBERTa and T5), and
-    `ridge` times the mean of the diagonal of ``Σ w G / Σ w`` added to its diagonal: an input that
-    was never seen gets the mean of the experts' weights. Differences: the authors have no ridge,
-    and they take output layers too; here embeddings, outputs, biases and norms are averaged, and so
-    is what the calibration left out (`grams.json` says why). Not in mergekit 0.1.5. Added memory
-    per worker: three square float64 matrices of the layer's inputs, and about four float64 of the
-    tensor's size.
+    expert's own inputs, which ``safeswap calibrate`` collects in the folder ``grams``. Weights
+    multiply the Gram matrices, as in the authors' code, so only their ratio counts; for task
+    vectors the formula is the one for whole weights. G has its entries off the diagonal multiplied
+    by ``scale``, the paper's α (0.1 in the authors' published configurations for RoBERTa, DeBERTa
+    and T5), and ``ridge`` times the mean of the diagonal of ``Σ w G / Σ w`` added to its diagonal:
+    an input that was never seen gets the mean of the experts' weights. Differences: the authors
+    have no ridge, and they take output layers too; here embeddings, outputs, biases and norms are
+    averaged, and so is what the calibration left out (``grams.json`` says why). Not in mergekit
+    0.1.5. Added memory per worker: three square float64 matrices of the layer's inputs, and about
+    four float64 of the tensor's size.
     """
 
     name = "regmean"
@@ -75,9 +75,9 @@ class RegMean(Operator):
             )
         return {**given, "grams": str(folder), "grams_digest": digest}
 
-    def check_files(self, task: TensorContext, digests: Mapping[str, str]) -> None:
-        grams = _grams(task)
-        for role in task.experts:
+    def check_files(self, context: TensorContext, digests: Mapping[str, str]) -> None:
+        grams = _grams(context)
+        for role in context.experts:
             found = grams.expert(role).weights
             if found != digests[role]:
                 raise CalibrationError(
@@ -85,51 +85,54 @@ class RegMean(Operator):
                     f"{found[:12]}…, checkpoint {digests[role][:12]}…). Run safeswap calibrate on "
                     "the checkpoints of this plan, into another folder."
                 )
-        self._records(task)
+        self._records(context)
 
-    def _records(self, task: TensorContext) -> list[GramRecord] | None:
+    def _records(self, context: TensorContext) -> list[GramRecord] | None:
         """Every expert's matrix; None where the tensor is averaged."""
-        if not task.is_matrix:
+        if not context.is_matrix:
             return None
-        grams = _grams(task)
-        found = [grams.record(role, task.name, task.shape) for role in task.experts]
+        grams = _grams(context)
+        found = [grams.record(role, context.name, context.shape) for role in context.experts]
         seen = [record for record in found if record is not None and record.rows]
         return seen if len(seen) == len(found) else None
 
-    def whole(self, task: TensorContext) -> bool:
-        return self._records(task) is not None
+    def whole(self, context: TensorContext) -> bool:
+        return self._records(context) is not None
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
-        records = self._records(task)
+        records = self._records(context)
         if records is None:
-            joined = weighted_sum(parts(task), vectors)
+            joined = weighted_sum(parts(context), vectors)
             return np.add(base, joined, out=joined)
-        matrices = [vector.reshape(task.shape) for vector in vectors]
+        matrices = [vector.reshape(context.shape) for vector in vectors]
         if records[0].inputs == "rows":  # GPT-2's [in, out]; from here on [out, in]
             matrices = [matrix.T for matrix in matrices]
-        solved = _regression_mean(task, records, matrices)
+        solved = _regression_mean(context, records, matrices)
         joined = solved.T if records[0].inputs == "rows" else solved
         return np.asarray(np.add(base, joined.astype(base.dtype).reshape(-1)))
 
 
-def _grams(task: TensorContext) -> Grams:
-    return open_grams(Path(str(task.settings["grams"])))
+def _grams(context: TensorContext) -> Grams:
+    return open_grams(Path(str(context.settings["grams"])))
 
 
 def _regression_mean(
-    task: TensorContext, records: Sequence[GramRecord], matrices: Sequence[Numbers]
+    context: TensorContext, records: Sequence[GramRecord], matrices: Sequence[Numbers]
 ) -> Wide:
     """``(Σ w t G)(Σ w G)⁻¹`` for task vectors [out, in], float64; their weighted mean where the
-    experts saw nothing but zeros."""
-    grams, weights = _grams(task), parts(task)
-    alpha, ridge = np.float32(task.settings["scale"]), float(task.settings["ridge"])
+    experts saw nothing but zeros.
+    """
+    grams, weights = _grams(context), parts(context)
+    alpha, ridge = np.float32(context.settings["scale"]), float(context.settings["ridge"])
     side = matrices[0].shape[1]
     system, known = np.zeros((side, side)), np.zeros(matrices[0].shape)
     mean = np.zeros(matrices[0].shape)
-    for role, record, weight, matrix in zip(task.experts, records, weights, matrices, strict=True):
+    for role, record, weight, matrix in zip(
+        context.experts, records, weights, matrices, strict=True
+    ):
         wide = matrix.astype(np.float64)
         wide *= weight
         mean += wide
@@ -151,16 +154,17 @@ def _regression_mean(
         lower = np.linalg.cholesky(system)
     except np.linalg.LinAlgError as error:
         raise CalibrationError(
-            f"tensor {task.name!r}: its Gram matrices leave some inputs undetermined (not positive "
-            f"definite at scale {alpha:g} and ridge {ridge:g}). Use a larger ridge, e.g. "
+            f"tensor {context.name!r}: its Gram matrices leave some inputs undetermined (not "
+            f"positive definite at scale {alpha:g} and ridge {ridge:g}). Use a larger ridge, e.g. "
             "--operator-set ridge=0.001, a smaller scale, or more calibration texts."
         ) from error
     return _solve(np.asarray(lower, np.float64), known)
 
 
 def _solve(lower: Wide, known: Wide) -> Wide:
-    """``known · (L Lᵀ)⁻¹``, in the place of `known`: numpy has no solver for triangles, so blocks
-    of the diagonal are solved and the rest is multiplied."""
+    """``known · (L Lᵀ)⁻¹``, in the place of ``known``: numpy has no solver for triangles, so blocks
+    of the diagonal are solved and the rest is multiplied.
+    """
     side = len(lower)
     columns = known.T
     for begin in range(0, side, _BLOCK):

@@ -29,7 +29,7 @@ class _State:
 @operator
 class Sce(Operator):
     """``base + Σ_A c·t / Σ_A c``: t are the task vectors at the elements whose variance between the
-    experts is among the top `select_topk` of those not 0, ``c_e = w_e · Σ t_e² / Σ_e w_e Σ t_e²``
+    experts is among the top ``select_topk`` of those not 0, ``c_e = w_e · Σ t_e² / Σ_e w_e Σ t_e²``
     and A, per element, the experts whose t has the sign of ``Σ t``.
 
     Wan et al., "FuseChat: Knowledge Fusion of Chat Models", EMNLP 2025, arXiv 2408.07990. At equal
@@ -49,27 +49,27 @@ class Sce(Operator):
     )
     positive = True
 
-    def n_passes(self, task: TensorContext) -> int:
-        if not task.elements:
+    def n_passes(self, context: TensorContext) -> int:
+        if not context.elements:
             return 0
-        return 3 if float(task.settings["select_topk"]) < 1 else 1
+        return 3 if float(context.settings["select_topk"]) < 1 else 1
 
-    def init_state(self, task: TensorContext, state: _State | None) -> Numbers:
-        if self.n_passes(task) == 1 or (state and state.least is not None):
-            return np.zeros(len(task.weights))
+    def init_state(self, context: TensorContext, state: _State | None) -> Numbers:
+        if self.n_passes(context) == 1 or (state and state.least is not None):
+            return np.zeros(len(context.weights))
         bins = topk.UPPER + 1 if state is None else topk.LOWER  # one more: those of 0
         return np.zeros((1, bins), np.int64)
 
     def update(
         self,
-        task: TensorContext,
+        context: TensorContext,
         state: _State | None,
         base: Numbers,
         experts: Sequence[Numbers],
         total: Numbers,
     ) -> None:
         vectors = task_vectors(base, experts)
-        if self.n_passes(task) == 1 or (state and state.least is not None):
+        if self.n_passes(context) == 1 or (state and state.least is not None):
             self._mask(state, vectors)
             total += [inner_product(vector, vector) for vector in vectors]
         elif state is None:
@@ -79,19 +79,19 @@ class Sce(Operator):
         elif state.sought:
             topk.count_lower(state.sought, _variance(vectors), total[0])
 
-    def finish_pass(self, task: TensorContext, state: _State | None, total: Numbers) -> _State:
-        if self.n_passes(task) == 1 or (state and state.least is not None):
+    def finish_pass(self, context: TensorContext, state: _State | None, total: Numbers) -> _State:
+        if self.n_passes(context) == 1 or (state and state.least is not None):
             return _State(least=state.least if state else None, energies=tuple(total.tolist()))
         if state is None:
-            differing = task.elements - int(total[0, topk.UPPER])
-            rank = int(float(task.settings["select_topk"]) * differing)
-            return _State(topk.find_upper(task.name, [OrderStatistic(0, rank)], total)[0])
+            differing = context.elements - int(total[0, topk.UPPER])
+            rank = int(float(context.settings["select_topk"]) * differing)
+            return _State(topk.find_upper(context.name, [OrderStatistic(0, rank)], total)[0])
         assert state.sought is not None
         return _State(least=float(topk.find_number(state.sought, total[0])))
 
     def merge(
         self,
-        task: TensorContext,
+        context: TensorContext,
         state: _State | None,
         base: Numbers,
         experts: Sequence[Numbers],
@@ -102,7 +102,7 @@ class Sce(Operator):
         energies = state.energies if state and state.energies else (1.0,) * len(vectors)
         if not sum(energies):
             energies = (1.0,) * len(vectors)
-        parts = [weight * energy for weight, energy in zip(task.weights, energies, strict=True)]
+        parts = [weight * energy for weight, energy in zip(context.weights, energies, strict=True)]
         joined = _erase([part / sum(parts) for part in parts], vectors)
         return np.add(base, joined, out=joined)
 

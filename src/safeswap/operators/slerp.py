@@ -32,9 +32,9 @@ class Slerp(GramOperator):
     reads_base = False
     of_task_vectors = False
 
-    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
+    def coefficients(self, context: TensorContext, gram: Gram) -> list[float]:
         near = cosine(gram, 0, 1)
-        _, t = parts(task)
-        if abs(near) > float(task.settings["dot_threshold"]) or abs(near) == 1.0:
+        _, t = parts(context)
+        if abs(near) > float(context.settings["dot_threshold"]) or abs(near) == 1.0:
             return [1 - t, t]
         return arc(t, math.acos(near))

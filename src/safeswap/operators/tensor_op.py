@@ -16,7 +16,7 @@ class OperatorStep:
     """What an operator other than ``linear`` does with one tensor."""
 
     operator: Operator
-    task: TensorContext
+    context: TensorContext
     shown: str
 
 
@@ -27,33 +27,33 @@ class TensorOp:
     A single term with coefficient exactly 1 is a copy.
 
     Attributes:
-        terms: the members with their coefficients; with ``join``, the base (where it is read) and
+        terms: the members with their coefficients; with a step, the base (where it is read) and
             then the experts with the weights of their task vectors.
-        join: None where the terms are simply added.
+        step: None where the terms are simply added.
     """
 
     terms: tuple[tuple[str, float], ...]
-    join: OperatorStep | None = None
+    step: OperatorStep | None = None
 
     @property
     def copied(self) -> str | None:
         """The role whose bytes are the result, or None when there is something to compute."""
-        if self.join is None and len(self.terms) == 1 and self.terms[0][1] == 1.0:
+        if self.step is None and len(self.terms) == 1 and self.terms[0][1] == 1.0:
             return self.terms[0][0]
         return None
 
     @property
     def whole(self) -> bool:
         """Whether the tensor must be made in one piece."""
-        return self.join is not None and self.join.operator.whole(self.join.task)
+        return self.step is not None and self.step.operator.whole(self.step.context)
 
     def __str__(self) -> str:
         """What is done, in words, for the manifest."""
         if self.copied:
             return f"copied from {self.copied}"
-        terms = [term for term in self.terms if not (self.join and term[0] == BASE)]
+        terms = [term for term in self.terms if not (self.step and term[0] == BASE)]
         sum_of = " + ".join(f"{coefficient:.9g} · {role}" for role, coefficient in terms)
-        return f"{self.join.shown}: {sum_of}" if self.join else sum_of
+        return f"{self.step.shown}: {sum_of}" if self.step else sum_of
 
 
 def linear(weights: Mapping[str, float]) -> TensorOp:

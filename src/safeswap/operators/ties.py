@@ -46,16 +46,16 @@ class Ties(Operator):
     source = "Yadav et al., NeurIPS 2023, arXiv 2306.01708"
     parameters = (DENSITY, SCALE, NORMALIZE)
 
-    def n_passes(self, task: TensorContext) -> int:
-        return 2 if float(task.settings["density"]) < 1 and task.elements else 0
+    def n_passes(self, context: TensorContext) -> int:
+        return 2 if float(context.settings["density"]) < 1 and context.elements else 0
 
-    def init_state(self, task: TensorContext, state: Any) -> Numbers:
+    def init_state(self, context: TensorContext, state: Any) -> Numbers:
         bins = topk.UPPER if state is None else topk.LOWER
-        return np.zeros((len(task.weights), bins), np.int64)
+        return np.zeros((len(context.weights), bins), np.int64)
 
     def update(
         self,
-        task: TensorContext,
+        context: TensorContext,
         state: Any,
         base: Numbers,
         experts: Sequence[Numbers],
@@ -67,17 +67,19 @@ class Ties(Operator):
             else:
                 topk.count_lower(state[number], magnitudes(vector), total[number])
 
-    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
+    def finish_pass(self, context: TensorContext, state: Any, total: Numbers) -> Any:
         if state is not None:
             return [topk.find_number(one, row) for one, row in zip(state, total, strict=True)]
-        rank = trimmed_count(float(task.settings["density"]), task.elements)
-        sought = [OrderStatistic(number, rank) for number in range(len(task.weights))]
-        return topk.find_upper(task.name, sought, total)
+        rank = trimmed_count(float(context.settings["density"]), context.elements)
+        sought = [OrderStatistic(number, rank) for number in range(len(context.weights))]
+        return topk.find_upper(context.name, sought, total)
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
         for vector, least in zip(vectors, state or (), strict=False):
             np.multiply(vector, magnitudes(vector) >= least, out=vector)
-        return add(base, elect(task.weights, vectors, bool(task.settings["normalize"])), task)
+        return add(
+            base, elect(context.weights, vectors, bool(context.settings["normalize"])), context
+        )

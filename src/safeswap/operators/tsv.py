@@ -27,8 +27,8 @@ class Tsv(MatrixOperator):
     source = "Gargiulo et al., CVPR 2025, arXiv 2412.00081"
     parameters = (SCALE,)
 
-    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
-        kept = min(task.shape) // len(matrices)
+    def factorize(self, context: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
+        kept = min(context.shape) // len(matrices)
         left, values, right = [], [], []
         for matrix in matrices:
             u, s, v = svd(matrix)

@@ -22,10 +22,10 @@ class Wudi(MatrixOperator):
     term with Adam (300 steps, rate 1e-5) from the sum of the task vectors; the ridge ρ stands for
     the early stop: what no task vector sees stays the sum. With ``A`` the rows of all
     ``t_e/‖t_e‖``, ``D_e = Σ t − t_e`` and ``C = [D_e A_eᵀ]`` the minimum is ``X = Σ t − C (A Aᵀ +
-    ρ)⁻¹ A = Σ t − C A (AᵀA + ρ)⁻¹``, of which the smaller system is solved in float64; ρ = `ridge`
-    times the mean eigenvalue of that system. Here t are weighted; weights 1 give the paper's
-    objective. Not in mergekit 0.1.5. Added memory: A and C, and two square float64 matrices of the
-    side ``min(columns, N · rows)``.
+    ρ)⁻¹ A = Σ t − C A (AᵀA + ρ)⁻¹``, of which the smaller system is solved in float64; ρ =
+    ``ridge`` times the mean eigenvalue of that system. Here t are weighted; weights 1 give the
+    paper's objective. Not in mergekit 0.1.5. Added memory: A and C, and two square float64 matrices
+    of the side ``min(columns, N · rows)``.
     """
 
     name = "wudi"
@@ -38,14 +38,14 @@ class Wudi(MatrixOperator):
         ),
     )
 
-    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
+    def factorize(self, context: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
         norms = [float(np.linalg.norm(matrix)) for matrix in matrices]
         used = [(matrix, norm) for matrix, norm in zip(matrices, norms, strict=True) if norm]
         total = np.sum(matrices, axis=0)
         if not used:
             return np.asarray(total)
-        ridge = float(task.settings["ridge"])
-        wide = len(used) * task.shape[0] <= task.shape[1]
+        ridge = float(context.settings["ridge"])
+        wide = len(used) * context.shape[0] <= context.shape[1]
         correction = (_by_rows if wide else _by_columns)(total, used, ridge)
         return np.asarray(np.subtract(total, correction, out=total))
 

@@ -1,6 +1,7 @@
 """The plan: for every unit, the weight of each expert's task vector. To read, edit and rerun.
 
-`table` holds what a plan is, `file` how one is written and read, `fill` makes one of a profile.
+``table`` holds what a plan is, ``file`` how one is written and read, ``fill`` makes one of a
+profile.
 """
 
 from safeswap.plan.chosen import ChosenOn

@@ -36,7 +36,7 @@ class ChosenOn:
 
     @classmethod
     def from_dict(cls, content: Any, where: str) -> ChosenOn | None:
-        """The record from what `as_dict` gave; None from an empty table: nothing was chosen.
+        """The record from what ``as_dict`` gave; None from an empty table: nothing was chosen.
 
         Raises:
             PlanError: unknown keys (with the nearest), or one that is missing.

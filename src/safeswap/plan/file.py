@@ -33,7 +33,7 @@ _HEAD = """\
 
 
 class Plan(PlanTable):
-    """A table of units × experts that is kept as a file; its fields are those of `PlanTable`."""
+    """A table of units × experts that is kept as a file; its fields are those of ``PlanTable``."""
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, in the order of its file."""
@@ -136,7 +136,7 @@ def _plan_of(content: Any, where: str) -> Plan:
 
 
 def _check_names(units: Mapping[str, Any], where: str) -> None:
-    """Every key is the name of a unit, of whatever model; the rest is for `check_units`."""
+    """Every key is the name of a unit, of whatever model; the rest is for ``check_units``."""
     layers = sorted({unit.partition(".")[0] for unit in units if unit.partition(".")[2]})
     known = [f"{layer}.{kind}" for layer in layers for kind in LAYER_KINDS]
     for unit in units:

@@ -61,7 +61,7 @@ class PlannedInput:
 
 @dataclass(frozen=True)
 class PlanTable:
-    """A table of units × experts with what is needed to carry it out: `Plan`, but for its file.
+    """A table of units × experts with what is needed to carry it out: ``Plan``, but for its file.
 
     Attributes:
         inputs: role → checkpoint; roles are ``base``, ``safety`` and one language.

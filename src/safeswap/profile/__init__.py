@@ -5,7 +5,7 @@ again: ‖W_base‖, ‖τ_expert‖ for every expert and ⟨τ_safety, τ_langu
 τ = expert − base. Sums run in float64 over chunks whose arithmetic is float32 (float64 for stored
 F32 and F64), and are the same for any number of workers.
 
-`table` holds what a profile is and its file, `measure` how it is made.
+``table`` holds what a profile is and its file, ``measure`` how it is made.
 """
 
 from safeswap.profile.measure import measure_family, unchanged

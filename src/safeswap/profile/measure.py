@@ -135,7 +135,7 @@ class _Product:
 
 @dataclass(slots=True)
 class _Member:
-    """One member's tensor while a chunk is measured: buffers of `_STEP` elements."""
+    """One member's tensor while a chunk is measured: buffers of ``_STEP`` elements."""
 
     role: str
     tensor: Tensor
@@ -149,7 +149,7 @@ class _Member:
 class _Measuring:
     """One tensor in all members, block by block; base first, then the experts.
 
-    A product over a block is the sum, in float64, of products over rows of `SUM_ROW` elements in
+    A product over a block is the sum, in float64, of products over rows of ``SUM_ROW`` elements in
     the arithmetic's own type, so that it does not depend on the steps in which it is read.
     """
 

@@ -57,8 +57,9 @@ class Comparison:
 def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
     """Rows: models; columns: benchmark × language, and all languages together.
 
-    The column `POOLED` counts every prompt of every language once: it is the rate over all prompts,
-    not the mean of the columns beside it (they are the same where all have as many prompts).
+    The column ``POOLED`` counts every prompt of every language once: it is the rate over all
+    prompts, not the mean of the columns beside it (they are the same where all have as many
+    prompts).
     """
     columns = [Column("model", align="left")]
     where: list[tuple[CellSpec, str]] = []

@@ -53,7 +53,7 @@ def compare(
         reference: the model that all others are compared with; by default each merge is compared
             with its language expert.
         margin: the share of ability that may be lost (0.02 is two points).
-        annotations: a labelled sheet of `annotate`: adds rates corrected for the judge's errors.
+        annotations: a labelled sheet of ``annotate``: adds rates corrected for the judge's errors.
         dev: also where a model was chosen on these very questions; every table then says so.
 
     Raises:

@@ -146,7 +146,7 @@ def draw_profile(profile: Profile, png: Path) -> None:
 
 
 def canvas(width: float, height: float, *, fixed: bool = False) -> Figure:
-    """An empty figure of a size in inches that lays itself out, unless its margins are `fixed`.
+    """An empty figure of a size in inches that lays itself out, unless its margins are ``fixed``.
 
     Raises:
         SafeswapError: matplotlib is not installed.

@@ -23,7 +23,8 @@ _LANGUAGES_IN_A_ROW = 2
 
 def plan_view(plan: Plan) -> RenderableType:
     """What the plan is for, a map of decisions, the effective table, counts, and how much of each
-    expert went in."""
+    expert went in.
+    """
     inputs = [f"{role}: {given.source}" for role, given in plan.inputs.items()]
     rule = ", ".join(
         f"{k} {v}" for k, v in plan.selector.items() if k != "name" and v not in (None, False)

@@ -1,8 +1,8 @@
 """Candidates in memory: one loaded model whose units are swapped in place.
 
 The numbers that go into the model are made by the merge's own code, chunk by chunk, so a candidate
-answers as its written merge would. Between two candidates only the tensors are touched whose recipe
-changed; nothing is written to the disk.
+answers as its written merge would. Between two candidates only the tensors that are made otherwise
+are touched; nothing is written to the disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from safeswap.io.workers import default_workers, run_chunks
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import Chunk, MergeJob, prepare
 from safeswap.merge.run import family_of, merge
-from safeswap.merge.stream import measure_joins, single_threaded
+from safeswap.merge.stream import run_passes, single_threaded
 from safeswap.operators import TensorOp, linear
 from safeswap.plan import Plan
 
@@ -41,7 +41,7 @@ class Candidates(Protocol):
     """Whatever makes a plan answer."""
 
     def answering(self, plan: Plan) -> Any:
-        """``with candidates.answering(plan) as responder:`` the merged model, ready to be asked."""
+        """``with candidates.answering(plan) as loaded:`` the merged model, ready to be asked."""
         ...
 
     def close(self) -> None:
@@ -53,13 +53,13 @@ class HotSwapModel:
     """One model of transformers, loaded from the language expert; its weights are exchanged.
 
     Args:
-        family: of base, safety expert and this language, as `open_family` gives it.
+        family: of base, safety expert and this language, as ``open_family`` gives it.
         language: whose configuration and tokenizer all candidates have.
         workers: threads that read and compute.
 
     Raises:
         EvaluationError: the loaded model does not hold the checkpoint's tensors one by one (as
-            where transformers fuses them); says which. `ReloadedModel` goes by way of the disk.
+            where transformers fuses them); says which. ``ReloadedModel`` goes by way of the disk.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class HotSwapModel:
     ) -> None:
         self.family, self.language = family, language
         self.workers = workers or default_workers()
-        self.responder = HFBackend(str(family.members[language].folder), options)
-        self._parameters = _parameters(self.responder.model, family, language)
+        self.loaded = HFBackend(str(family.members[language].folder), options)
+        self._parameters = _parameters(self.loaded.model, family, language)
         self._now: dict[str, TensorOp] = dict.fromkeys(self._parameters, linear({language: 1.0}))
 
     @contextmanager
     def answering(self, plan: Plan) -> Iterator[Backend]:
         """The model as the plan says; only changed tensors are made again."""
         self.apply(plan)
-        yield self.responder
+        yield self.loaded
 
     def apply(self, plan: Plan) -> int:
         """Make the model the plan's; how many bytes of its weights were touched."""
@@ -85,8 +85,8 @@ class HotSwapModel:
                 f"{self.language}. Leave the donor out."
             )
         job = prepare(self.family, plan)
-        changed = {n: r for n, r in job.recipes.items() if self._differs(n, r)}
-        job = replace(job, recipes=changed)
+        changed = {n: r for n, r in job.ops.items() if self._differs(n, r)}
+        job = replace(job, ops=changed)
         for name in changed:  # an interrupted change leaves no tensor taken for what it is not
             self._now.pop(name, None)
         self._exchange(job)
@@ -96,16 +96,16 @@ class HotSwapModel:
     def close(self) -> None:
         """Free the model's memory."""
         self._parameters.clear()
-        self.responder.close()
+        self.loaded.close()
 
-    def _differs(self, name: str, recipe: TensorOp) -> bool:
-        return name in self._parameters and self._now.get(name) != recipe
+    def _differs(self, name: str, op: TensorOp) -> bool:
+        return name in self._parameters and self._now.get(name) != op
 
     def _exchange(self, job: MergeJob) -> None:
-        measure_joins(self.family, [job], workers=self.workers)
+        run_passes(self.family, [job], workers=self.workers)
         chunks = [
             chunk
-            for name in job.recipes
+            for name in job.ops
             for chunk in job.chunks(name, self.family.base.tensors[name].elements)
         ]
 
@@ -137,14 +137,14 @@ class ReloadedModel:
         """The merged checkpoint, loaded; it is gone afterwards."""
         with TemporaryDirectory(prefix="safeswap-candidate-", dir=self.scratch) as folder:
             (merged,) = merge(family_of([plan]), [plan], Path(folder) / "merged")
-            responder = open_backend(str(merged.folder), self.backend, self.options)
+            loaded = open_backend(str(merged.folder), self.backend, self.options)
             try:
-                yield responder
+                yield loaded
             finally:
-                responder.close()
+                loaded.close()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: a written candidate is loaded and let go for each plan."""
 
 
 def _fill(flat: torch.Tensor, family: Family, job: MergeJob, chunk: Chunk) -> None:

@@ -110,9 +110,9 @@ class CandidateRunner:
         try:
             with items_bar(title, len(todo)) as advance:
                 for arm, plan in todo:
-                    with candidates.answering(plan) as responder:
-                        generate.write_model_record(store, arm, responder)
-                        pipeline.answer(store, arm, suite, responder, self.generation, untold)
+                    with candidates.answering(plan) as loaded:
+                        generate.write_model_record(store, arm, loaded)
+                        pipeline.answer(store, arm, suite, loaded, self.generation, no_bar)
                     advance(1)
         finally:
             candidates.close()
@@ -131,6 +131,6 @@ class CandidateRunner:
 
 
 @contextmanager
-def untold(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def no_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Candidates are counted, not their questions."""
     yield lambda count: None

@@ -1,6 +1,6 @@
 """One candidate at a time: asked on the dev side, judged, and its figures read.
 
-Rows go where those of `safeswap evaluate` go. A candidate that has answered is never asked again,
+Rows go where those of ``safeswap evaluate`` go. A candidate that has answered is never asked again,
 and of several workers that share the folder one asks it while the others wait.
 """
 
@@ -17,7 +17,7 @@ from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.candidates import CandidateResult, read_measured
 from safeswap.evaluation.results.store import one_at_a_time, start_results
 from safeswap.search.candidates import Candidate
-from safeswap.search.runner import CandidateRunner, untold
+from safeswap.search.runner import CandidateRunner, no_bar
 
 if TYPE_CHECKING:  # which loads torch
     from safeswap.search.hotswap import Candidates
@@ -81,9 +81,9 @@ class CandidateScorer:
         with one_at_a_time(home):
             generate.refuse_other_model(store, arm)
             if pipeline.is_missing(store, arm, self.suite):
-                with self._loaded().answering(one.plan) as responder:
-                    generate.write_model_record(store, arm, responder)
-                    pipeline.answer(store, arm, self.suite, responder, self.ask.generation, untold)
+                with self._loaded().answering(one.plan) as loaded:
+                    generate.write_model_record(store, arm, loaded)
+                    pipeline.answer(store, arm, self.suite, loaded, self.ask.generation, no_bar)
             pipeline.judge_by(self.folder, self.judges, models=[arm.name])
             (found,) = read_measured(
                 self.folder, self.language, judge=self.judges.name, models=[arm.name]

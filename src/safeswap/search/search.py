@@ -1,5 +1,7 @@
-"""A search: Optuna proposes tables of weights, each is measured on dev questions, and the Pareto
-set of all that was measured comes back as plans.
+"""A search over tables of weights.
+
+Optuna proposes them, each is measured on dev questions, and the Pareto set of all that was measured
+comes back as plans.
 
 ::
 
@@ -63,14 +65,14 @@ def run_search(
     """Carry a search out, go on with one, or join one that others carry out.
 
     Args:
-        search: as `read_search` gives it.
+        search: as ``read_search`` gives it.
         results: a new folder, or that of the same search.
         trials: proposals in total, in each language, by all workers together.
         languages: of the file's (default: all), one after the other.
         storage: a database's URL (default: SQLite in ``results``).
         sampler: ``tpe`` or ``nsga2``.
         seed: another seed makes other proposals.
-        backend, reload, workers: as for `run_sweep`.
+        backend, reload, workers: as for ``run_sweep``.
         judge_backend, judge_options: ``api`` with its server, where the judge is a model.
 
     Raises:

@@ -1,10 +1,12 @@
-"""The search's file: that of a sweep without its grid (`sweepfile`), and two keys of its own::
+"""The search's file: that of a sweep without its grid, and two keys of its own.
+
+::
 
     start:                              # what the search starts from; entries as of a grid
       - {method: share-difference, by: [module, layer]}
     space: {weights: free, high: 1.5, step: 0.05}
 
-Both may be left out; `START` is then tried as far as the model allows it.
+Both may be left out; ``START`` is then tried as far as the model allows it.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def read_search(path: Path, group: str = "layer") -> Search:
     """Read a search's file and check every key and value of it.
 
     Args:
-        group: which units share their weights; see `Space`.
+        group: which units share their weights; see ``Space``.
 
     Raises:
         SafeswapError: what is wrong at which key, with the nearest right one.

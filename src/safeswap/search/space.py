@@ -42,8 +42,8 @@ class Space:
     """Which weights are free.
 
     Attributes:
-        group: one of `GROUPS`.
-        weights: one of `WEIGHTS`.
+        group: one of ``GROUPS``.
+        weights: one of ``WEIGHTS``.
         high: the largest of ``free`` weights.
         step: the grain of all weights; a whole number of steps makes up ``high``.
 
@@ -108,7 +108,7 @@ class Space:
         return unit if self.group == "unit" else kind_of(unit)
 
     def parameters(self, units: Sequence[str]) -> tuple[str, ...]:
-        """The names of what is searched; each counts steps from 0 to `steps`."""
+        """The names of what is searched; each counts steps from 0 to ``steps``."""
         roles = ("safety",) if self.weights == "convex" else ("safety", "language")
         return tuple(f"{name}:{role}" for name in self.groups(units) for role in roles)
 

@@ -49,24 +49,24 @@ class Seeded(optuna.samplers.BaseSampler):  # type: ignore[misc,unused-ignore]
         self._inner = self._made(0)
 
     def before_trial(self, study: Any, trial: Any) -> None:
-        """Seed."""
+        """Start a sampler seeded by the search's seed and the trial's number."""
         self._inner = self._made(trial.number)
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-        """As the sampler does."""
+        """Ask this trial's sampler for the parameters that it draws together."""
         return self._inner.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
-        """As the sampler does."""
+        """Ask this trial's sampler for a value of each of them."""
         return self._inner.sample_relative(study, trial, search_space)
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param: Any) -> Any:
-        """As the sampler does."""
+        """Ask this trial's sampler for the value of one parameter."""
         return self._inner.sample_independent(study, trial, param_name, param)
 
     def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-        """As the sampler does."""
+        """Tell this trial's sampler how the trial ended."""
         self._inner.after_trial(study, trial, state, values)
 
     def _made(self, number: int) -> Any:
@@ -101,7 +101,7 @@ class SearchStudy:
         url: of the database, such as ``sqlite:///search.db``.
         name: of the study; equal names are one search.
         directions: ``minimize`` or ``maximize`` per objective.
-        worker: this worker's name, as `working` gives it.
+        worker: this worker's name, as ``working`` gives it.
         folder: where the workers' files are.
 
     Raises:
@@ -136,7 +136,7 @@ class SearchStudy:
                 raise EvaluationError(f"--storage {_shown(url)}: {error}") from error
 
     def tally(self) -> Tally:
-        """How far it is."""
+        """Count the trials that are finished and those that are running."""
         states = [t.state for t in self._study.get_trials(deepcopy=False)]
         return Tally(states.count(TrialState.COMPLETE), states.count(TrialState.RUNNING))
 
@@ -260,7 +260,7 @@ def _shown(url: str) -> str:
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Errors of the database in words."""
+    """Turn errors of the database into an ``EvaluationError`` that says what to check."""
     shown = _shown(url)
     try:
         yield
@@ -311,7 +311,8 @@ def working(folder: Path) -> Iterator[str]:
 
 def is_gone(folder: Path, name: str) -> bool:
     """Whether a worker died. One whose file is not here may live on another machine; where the file
-    system has no locks, only its heartbeat in the database says so."""
+    system has no locks, only its heartbeat in the database says so.
+    """
     path = folder / name
     if not name or not path.is_file():
         return False

@@ -1,4 +1,6 @@
-"""The sweep's file: which models, which questions, which grid. YAML, read strictly::
+"""The sweep's file: which models, which questions, which grid.
+
+YAML, read strictly::
 
     base: meta-llama/Llama-3.1-8B
     safety: me/Llama-3.1-8B-safety-en
@@ -91,7 +93,7 @@ class Sweep:
     """A sweep's file, checked as far as no model is needed.
 
     Attributes:
-        suites: language → the suite in it, whole; `Suite.on` takes a side.
+        suites: language → the suite in it, whole; ``Suite.on`` takes a side.
         dev: the side to choose on; its other side is the test.
         judge, judge_kind: as for ``safeswap judge``; empty where the suite has no prompts.
         chat_template: on, off, or a Jinja file.
@@ -298,7 +300,7 @@ def _choices(key: str, value: Any) -> list[Any]:
 
 
 def _name(method: str, settings: Mapping[str, Any], operator: Any) -> str:
-    """``share-difference+by-layer+tau-0.001+ties+density-0.2``"""
+    """The cell's display name: ``share-difference+by-layer+tau-0.001+ties+density-0.2``."""
     parts = [method, *(f"{key}-{value}" for key, value in settings.items())]
     if isinstance(operator, dict):
         parts += [str(operator.get("name"))]

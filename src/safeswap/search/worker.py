@@ -1,5 +1,7 @@
-"""The search in one language, as one worker carries it out: what is measured, what is proposed, and
-the report that the last worker makes."""
+"""The search in one language, as one worker carries it out.
+
+What is measured, what is proposed, and the report that the last worker makes.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,7 @@ class Searched:
 
 
 def objectives_of(suite: Suite, language: str) -> tuple[Measure, ...]:
-    """What the suite can tell of a language, in the order of `OBJECTIVES`."""
+    """What the suite can tell of a language, in the order of ``OBJECTIVES``."""
     told = {b.measures for b in suite.benchmarks if language not in b.absent}
     return tuple(kind for kind in OBJECTIVES if kind in told)
 
@@ -129,7 +131,7 @@ class LanguageSearch:
         trials: int,
         worker: str,
     ) -> Searched:
-        """All of it; the last worker of several makes the report."""
+        """Run the search to its end; the last worker of several makes the report."""
         self.measuring.prepare(list(self.fixed.values()))
         directions = ["maximize" if m.higher_is_better else "minimize" for m in self.objectives]
         with one_at_a_time(self.results):
@@ -234,7 +236,7 @@ class LanguageSearch:
         return Candidate(candidate_model(name, self.language, digest, about, self.chosen), plan)
 
     def _values(self, one: CandidateResult) -> list[float]:
-        """The objectives' values.
+        """The objectives' values of one result, in the study's order.
 
         Raises:
             EvaluationError: one is missing.

@@ -1,7 +1,7 @@
 """Selectors fill the plan's table from a profile. One file each, registered by name.
 
-`registry` holds what a selector is, `common` what several share. Importing this package registers
-all of them; docs/methods.md has a section for each and shows how to write another.
+``registry`` holds what a selector is, ``common`` what several share. Importing this package
+registers all of them; docs/methods.md has a section for each and shows how to write another.
 """
 
 from safeswap.parameters import Parameter

@@ -7,7 +7,7 @@ Its test is not this one to the letter. SafeMERGE compares ΔW with its projecti
 P = VVᵀ/‖V‖_F and V = W_aligned − W_unaligned (Safe LoRA's matrix, arXiv 2405.16833); that cosine
 needs the weights. This selector has the profile, and so the cosine of the two task vectors
 themselves. It is smaller (two unrelated updates have 0, their projection test about 0.7), so the
-same threshold mixes more units: look at `safeswap show profile.json` before choosing one.
+same threshold mixes more units: look at ``safeswap show profile.json`` before choosing one.
 """
 
 from __future__ import annotations

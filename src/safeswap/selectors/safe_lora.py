@@ -4,7 +4,7 @@ Source: Hsu et al., "Safe LoRA: the Silver Lining of Reducing Safety Risks when 
 Language Models", NeurIPS 2024 (arXiv 2405.16833). Its code projects the 10 matrices with the lowest
 cosine between ΔW and C·ΔW, or those at or below 0.5.
 
-A table can say which units are projected; the projection itself is the operator `project`. Units
+A table can say which units are projected; the projection itself is the operator ``project``. Units
 are ranked by the cosine of the two task vectors, which the profile has, and not by the source's.
 """
 
@@ -76,7 +76,7 @@ def safe_lora(
     threshold: float | None,
     start: str,
 ) -> dict[str, Row]:
-    """``(1, 1)`` everywhere (``(0, 1)`` from the base), with operator `project` in chosen units."""
+    """``(1, 1)`` (from the base: ``(0, 1)``) everywhere, with ``project`` in the chosen units."""
     _fits(profile.units, {"by": by, "number": number})
     cosines, keys = unit_cosines(profile, language, by), keys_of(profile.units, by)
     ranked = sorted(cosines, key=lambda key: cosines[key])

@@ -1,8 +1,8 @@
-"""Tables for people and for papers: one `Table`, shown as Markdown, CSV, LaTeX, HTML or in colour.
+"""Tables for people and for papers: one ``Table``, as Markdown, CSV, LaTeX, HTML or in colour.
 
 A table is made of finished cells. A cell carries its text, the figures behind it, a key by which
-`safeswap compare --explain` finds the stored rows, and a note where something must be said: a cell
-without a value shows "n/a" and says why. Equal notes share one number and are printed below.
+``safeswap compare --explain`` finds the stored rows, and a note where something must be said: a
+cell without a value shows "n/a" and says why. Equal notes share one number and are printed below.
 """
 
 from safeswap.tables.html import as_html, html_table

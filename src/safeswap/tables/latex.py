@@ -47,7 +47,7 @@ _LATEX = {
 
 
 def as_latex(table: Table) -> str:
-    """A ``table`` with booktabs rules (``\\usepackage{booktabs}``), groups spanned by multicolumn.
+    r"""A ``table`` with booktabs rules (``\usepackage{booktabs}``), groups spanned by multicolumn.
 
     Figures and Latin text compile with any engine, other scripts with XeLaTeX or LuaLaTeX.
     """

@@ -151,5 +151,5 @@ def raised(number: int) -> str:
 
 
 def note_mark(cell: Cell, numbers: dict[str, int]) -> str:
-    """The mark of a cell\'s note, after its text."""
+    """The mark of a cell's note, after its text."""
     return f" {raised(numbers[cell.note])}" if cell.note else ""

@@ -12,7 +12,7 @@ from safeswap.tables.model import Table
 def as_records(tables: Sequence[Table]) -> list[dict[str, Any]]:
     """Each table with its title, columns, rows and notes; figures unrounded, beside their texts.
 
-    A row is its ``group`` and one cell per column with the fields of `Cell`; what a cell lacks is
+    A row is its ``group`` and one cell per column with the fields of ``Cell``; what a cell lacks is
     None.
     """
     return [

@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 def spreadsheet_safe(text: str) -> str:
     """Text that no spreadsheet takes for a formula: a ' goes before =, +, -, @ and before a '.
 
-    Numbers stay as they are. `spreadsheet_plain` gives the text back.
+    Numbers stay as they are. ``spreadsheet_plain`` gives the text back.
     """
     start = text.lstrip()[:1]
     risky = (start and start in _FORMULA) or text[:1] in ("'", "\t", "\r")
@@ -24,7 +24,7 @@ def spreadsheet_safe(text: str) -> str:
 
 
 def spreadsheet_plain(text: str) -> str:
-    """The text before `spreadsheet_safe`."""
+    """The text before ``spreadsheet_safe``."""
     return text[1:] if text.startswith("'") else text
 
 

@@ -17,7 +17,8 @@ from safeswap.tables.model import Row, Table, note_mark, plain, raised
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:
     """Print tables; one too wide for the console in parts of a column group each, or of some of a
-    group's columns."""
+    group's columns.
+    """
     for table in tables:
         for part in _fitting(table, console):
             # Beside the table, not in it: words are as wide as the console, not as the table.
@@ -78,7 +79,7 @@ def _columns(table: Table, kept: Sequence[int]) -> Table:
 
 
 def as_text(table: Table, width: int | None = None) -> str:
-    """What `print_tables` prints, as text; by default for the terminal's width, at least 80."""
+    """What ``print_tables`` prints, as text; by default for the terminal's width, at least 80."""
     text = StringIO()
     wide = max(80, width or get_terminal_size((120, 24)).columns)
     print_tables([table], Console(file=text, width=wide))

@@ -1,7 +1,7 @@
 """Backends: whatever answers chats. transformers, vLLM, or an OpenAI-compatible server.
 
 All decode greedily (temperature 0), so that a response is a property of the model and the prompt.
-A new backend is a file, its options in `options`, and its line below; docs/extend.md shows one.
+A new backend is a file, its options in ``options``, and its line below; docs/extend.md shows one.
 """
 
 from __future__ import annotations

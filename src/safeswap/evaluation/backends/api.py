@@ -33,7 +33,7 @@ class MalformedReplyError(Exception):
 
 
 class APIBackend:
-    """A model behind ``/chat/completions``; see `Backend`. The server applies its template.
+    """A model behind ``/chat/completions``; see ``Backend``. The server applies its template.
 
     With the template off, the words go to ``/completions`` as they are. For a conversation that
     ends without a generation prompt (guards) vLLM's ``add_generation_prompt`` is sent; servers that
@@ -63,7 +63,7 @@ class APIBackend:
         self._check_reachable()
 
     def respond(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
-        """As they come back; `concurrency` requests are under way at a time."""
+        """As they come back; ``concurrency`` requests are under way at a time."""
         stop, answered, in_a_row = Event(), 0, 0
         failures: list[Exception] = []
         try:

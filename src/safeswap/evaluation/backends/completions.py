@@ -18,7 +18,7 @@ from safeswap.evaluation.backends.encoding import LONGEST, load_tokenizer
 
 
 class Completions(LocalCompletionsAPI):  # type: ignore[misc]
-    """`LocalCompletionsAPI` that knows how long a prompt may be and says what a server did wrong.
+    """``LocalCompletionsAPI`` that knows how long a prompt may be and says what a server did wrong.
 
     lm-eval cuts what is longer than 2048 tokens from the left, and says so in a log.
     """
@@ -31,11 +31,11 @@ class Completions(LocalCompletionsAPI):  # type: ignore[misc]
         logging.getLogger("lm_eval.models.api_models").setLevel(logging.CRITICAL)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-        """See lm-eval."""
+        """Log-likelihood of each continuation after its context, as lm-eval defines it."""
         return self._with_our_errors(lambda: super(Completions, self).loglikelihood(requests))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-        """See lm-eval."""
+        """Generate an answer to each request, as lm-eval defines it."""
         return self._with_our_errors(lambda: super(Completions, self).generate_until(requests))
 
     def _with_our_errors(self, ask: Callable[[], Any]) -> Any:

@@ -21,7 +21,7 @@ from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
 
 
 class HFBackend:
-    """A causal language model loaded by transformers; see `Backend`."""
+    """A causal language model loaded by transformers; see ``Backend``."""
 
     def __init__(self, source: str, options: HFOptions) -> None:
         self.tokenizer = load_tokenizer(source, options)

@@ -41,7 +41,7 @@ class VLLMOptions(TemplateOptions):
     """Options of vLLM.
 
     Attributes:
-        dtype: as of `HFOptions`.
+        dtype: as of ``HFOptions``.
         engine: further arguments of its engine, such as tensor_parallel_size.
     """
 

@@ -113,7 +113,8 @@ def refuse_foreign_options(options: BackendOptions, backends: Sequence[str]) -> 
 
 def _own_options(kind: BackendKind, options: BackendOptions) -> TemplateOptions:
     """What a backend is opened with: the record itself where that holds its options, or its own
-    dataclass made of ``more`` and of the fields that the two have in common."""
+    dataclass made of ``more`` and of the fields that the two have in common.
+    """
     for name in options.more:
         if not _has(kind, name):
             known = [one.name for one in fields(kind.options)]

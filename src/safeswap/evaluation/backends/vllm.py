@@ -22,7 +22,7 @@ AT_ONCE = 512
 
 
 class VLLMBackend:
-    """A model in a vLLM engine; see `Backend`. The engine starts at the first question."""
+    """A model in a vLLM engine; see ``Backend``. The engine starts at the first question."""
 
     def __init__(self, source: str, options: VLLMOptions) -> None:
         self.source, self.options = source, options
@@ -37,7 +37,7 @@ class VLLMBackend:
 
     @property
     def engine(self) -> Any:
-        """vLLM's engine; lm-eval's where that has one already: two would not fit on a GPU."""
+        """The engine; lm-eval's where that has one already: two would not fit on a GPU."""
         if self._engine is None:
             with self._our_errors("does not start"):
                 self._engine = vllm.LLM(
@@ -46,7 +46,7 @@ class VLLMBackend:
         return self._engine
 
     def respond(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
-        """In the order of the chats, `AT_ONCE` at a time."""
+        """In the order of the chats, ``AT_ONCE`` at a time."""
         numbers = iter(range(len(chats)))
         while batch := list(islice(numbers, AT_ONCE)):
             prompts = [

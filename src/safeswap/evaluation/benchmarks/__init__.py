@@ -1,7 +1,7 @@
 """Benchmarks: what the models are asked, in which languages, and in which suites.
 
 A new benchmark is a file that registers one, and its name in the import below; docs/extend.md shows
-one. `suites` puts them together.
+one. ``suites`` puts them together.
 """
 
 # registers each; their order in suites and tables

@@ -69,7 +69,7 @@ class PromptSet:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """In the order of their first prompt."""
+        """The prompts' languages, in the order of each one's first prompt."""
         return tuple(dict.fromkeys(p.language for p in self.prompts))
 
     def in_languages(self, languages: Iterable[str]) -> tuple[Prompt, ...]:

@@ -1,7 +1,8 @@
 """The benchmarks: each is registered by its own file, or by a user's module.
 
-Two kinds: `PromptBenchmark` reads prompts of ours from a CSV file, `TaskBenchmark` names tasks of
-lm-evaluation-harness. What they are in a run, with their questions, is a `Benchmark` of a `Suite`.
+Two kinds: ``PromptBenchmark`` reads prompts of ours from a CSV file, ``TaskBenchmark`` names tasks
+of lm-evaluation-harness. What they are in a run, with their questions, is a ``Benchmark`` of a
+``Suite``.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class TaskBenchmark:
     """Tasks of lm-evaluation-harness, which measure right answers.
 
     Attributes:
-        name, title, suites: as of a `PromptBenchmark`.
+        name, title, suites: as of a ``PromptBenchmark``.
         languages: the codes that it has.
         task: the task in the language of a code, or the reason why there is none.
     """

@@ -15,8 +15,8 @@ joined by commas, or a YAML file::
 Paths are relative to that file. A task is a name, or a mapping of lm-eval's own task settings;
 ``file`` takes the place of its dataset.
 
-Coverage is uneven and is stated, not hidden: a language that a benchmark lacks is an `Absent` with
-its reason, and prints as "n/a".
+Coverage is uneven and is stated, not hidden: a language that a benchmark lacks is an ``Absent``
+with its reason, and prints as "n/a".
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NAME = re.compile(r"[\w.+-]+")
 class Benchmark:
     """One benchmark of a suite: prompts of ours, or tasks of lm-eval; and what it lacks.
 
-    `absent` has the reason for each language asked for that the benchmark does not have.
+    ``absent`` has the reason for each language asked for that the benchmark does not have.
     """
 
     name: str
@@ -62,8 +62,10 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Benchmarks in a fixed order, in fixed languages; one side of a `Split` of their questions, or
-    all of them."""
+    """Benchmarks in a fixed order, in fixed languages.
+
+    It holds one side of a ``Split`` of their questions, or all of them.
+    """
 
     languages: tuple[str, ...]
     benchmarks: tuple[Benchmark, ...]

@@ -51,16 +51,16 @@ class StoredModel(LM):  # type: ignore[misc]
         return digest_of([*self._about, kind, list(arguments)])
 
     def apply_chat_template(self, *arguments: Any, **named: Any) -> str:
-        """As the inner model does."""
+        """Apply the inner model's chat template to a list of turns."""
         return str(self.inner.apply_chat_template(*arguments, **named))
 
     @property
     def tokenizer_name(self) -> str:
-        """As the inner model says."""
+        """Name of the inner model's tokenizer, which lm-eval keeps with its results."""
         return str(self.inner.tokenizer_name)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """As the inner model says."""
+        """The inner model's chat template, as text."""
         found = self.inner.chat_template(chat_template)
         return None if found is None else str(found)
 

@@ -1,4 +1,4 @@
-"""The final number of an answer, by value: one reader for every language of MGSM.
+r"""The final number of an answer, by value: one reader for every language of MGSM.
 
 lm-evaluation-harness looks for ``(-?[$0-9.,]{2,})|(-?[0-9]+)`` and compares without punctuation, so
 it knows only the digits 0–9, reads 18.00 as 1800 and takes 1.8 for 18. Here a number is read by its
@@ -6,7 +6,7 @@ value, and compared by its value.
 
 **Which number.** The first of these that there is:
 
-1. what stands in the last ``\\boxed{…}``;
+1. what stands in the last ``\boxed{…}``;
 2. the number that the last phrase of the kind "the answer is" announces: the first one after it, or
    the result where arithmetic begins there ("the answer is 9 × 2 = 18"). A bare "Answer:" counts
    only with the number and at most a unit after it on its line, for it is also the title of
@@ -16,7 +16,7 @@ value, and compared by its value.
 **How it is written.** Decimal digits of any script. A minus touches its number or its currency
 (U+2212 may stand off); a hyphen after a digit or a letter is none, nor is a dash. Currency,
 percent, units, Markdown and LaTeX around a number do not matter. Fractions (1/2, ½,
-``\\frac{1}{2}``), mixed numbers (2 1/2), powers of ten (1.8e3, 1.8 × 10³, ``10^{3}``) and other
+``\frac{1}{2}``), mixed numbers (2 1/2), powers of ten (1.8e3, 1.8 × 10³, ``10^{3}``) and other
 small powers (3², 2^3) are read by value; 万 and 億 multiply. Numbers in words (eighteen, 十八,
 "1.8 million") are not read.
 
@@ -150,7 +150,7 @@ def same_number(
 ) -> bool:
     """Whether two numbers are the same by value (18.00 is 18); no number is the same as none.
 
-    A text is read by `final_number` first.
+    A text is read by ``final_number`` first.
     """
     left, right = (
         final_number(item, language) if isinstance(item, str) else item for item in (one, other)
@@ -180,7 +180,7 @@ def _prepared(text: str) -> str:
 
 
 def _boxed(text: str) -> str | None:
-    """What stands in the last ``\\boxed{…}``; to the end where it was cut off."""
+    r"""What stands in the last ``\boxed{…}``; to the end where it was cut off."""
     starts = [match.end() for match in _BOXED.finditer(text)]
     if not starts:
         return None

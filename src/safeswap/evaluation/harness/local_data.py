@@ -1,7 +1,7 @@
 """Local files in place of lm-eval's datasets: every value as it is written.
 
-`datasets` guesses types, and reads "None" or "007" in a CSV as nothing and as 7. So files are read
-as text here and handed over as Parquet, which holds what it is given.
+``datasets`` guesses types, and reads "None" or "007" in a CSV as nothing and as 7. So files are
+read as text here and handed over as Parquet, which holds what it is given.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMATS = (".csv", ".jsonl", ".parquet", ".tsv")
 
 
 def as_parquet(file: Path, scratch: Path) -> Path:
-    """A local file with its values as they are written, where `datasets` guesses no types.
+    """A local file with its values as they are written, where ``datasets`` guesses no types.
 
     CSV has a header; TSV is MGSM's own form, question and number without header or quoting.
     """

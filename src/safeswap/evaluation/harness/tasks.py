@@ -2,17 +2,17 @@
 
 What lm-eval would get wrong here is kept away from it:
 
-* its request cache does not know which model an answer came from; ours (`StoredModel`) files each
+* its request cache does not know which model an answer came from; ours (``StoredModel``) files each
   answer under the model's digest, the templated prompt and the generation settings, and goes on
   after a stop;
 * its default of 256 new tokens cuts reasoning off; ours is 1024, and cut answers are counted;
 * what does not fit into a model's positions it cuts at the left with a warning; here it is counted;
-* its MGSM filter knows only the digits 0 to 9 and reads 18.00 as 1800; `numbers.final_number` gives
-  a verdict of its own beside lm-eval's metric;
+* its MGSM filter knows only the digits 0 to 9 and reads 18.00 as 1800; ``numbers.final_number``
+  gives a verdict of its own beside lm-eval's metric;
 * the tag ``mgsm_cot_native`` would run English too; tasks are named one by one;
 * local files replace a task's dataset by an override inside an inline group, the only place where
   0.4.13 heeds one; every row of a file must be asked, none is dropped for a subject nobody knows;
-* `datasets` reads "None" or "007" in a CSV as nothing and as 7; files are read as text here;
+* ``datasets`` reads "None" or "007" in a CSV as nothing and as 7; files are read as text here;
 * its standard errors are 0 at 0 % and 100 %; intervals are made from the stored rows instead.
 """
 
@@ -107,7 +107,8 @@ def score_tasks(
 
 def _manager(tasks: Sequence[HarnessTask]) -> TaskManager:
     """An index of the task folders that are needed; of all where one is not known, which takes ten
-    seconds in 0.4.13."""
+    seconds in 0.4.13.
+    """
     root = Path(lm_eval.__file__).parent / "tasks"
     folders: set[str] = set()
     for task in tasks:
@@ -202,7 +203,8 @@ def _on_side(
 
 def _cluster(task: HarnessTask, name: str, number: int, doc: Mapping[str, Any]) -> str:
     """What a question is grouped by: the field that the benchmark names, or its number, by which it
-    is found again in other languages."""
+    is found again in other languages.
+    """
     if task.cluster is None:
         return f"{name.removeprefix(task.task).strip('_')}/{number}".strip("/")
     if task.cluster not in doc:
@@ -328,8 +330,9 @@ def _verdict(
 
 @contextmanager
 def _no_other_output() -> Iterator[None]:
-    """No progress bars of `datasets` and lm-eval between ours, and nothing asked of git and pip:
-    lm-eval lists every installed package for each task, which takes it longer than a small one."""
+    """No progress bars of ``datasets`` and lm-eval between ours, and nothing asked of git and pip:
+    lm-eval lists every installed package for each task, which takes it longer than a small one.
+    """
     import datasets
     from lm_eval import evaluator
     from lm_eval.api import task

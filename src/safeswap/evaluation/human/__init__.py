@@ -1,11 +1,11 @@
 """Human labels: sheets to fill in, labels read back, and how far a judge agrees with them.
 
-`sampling` draws a blind, stratified sheet: it shows prompts and responses, not which model answered
-(a letter stands for it) nor what the judge said; what was hidden is kept beside it, in
-``SHEET.key.json``, with how many responses every stratum had. `labels` reads the filled-in sheet,
-`judge_errors` weights a judge's error rates back to all responses.
+``sampling`` draws a blind, stratified sheet: it shows prompts and responses, not which model
+answered (a letter stands for it) nor what the judge said; what was hidden is kept beside it, in
+``SHEET.key.json``, with how many responses every stratum had. ``labels`` reads the filled-in sheet,
+``judge_errors`` weights a judge's error rates back to all responses.
 
-`label_sheet` reads any table of labels, `agreement` compares its columns. The convention, which
+``label_sheet`` reads any table of labels, ``agreement`` compares its columns. The convention, which
 reproduces the published figures of XSTest's labels: labels are compared as they stand, every class
 of its own; every row with a human label counts; and an answer of the judge that is none of the
 labels is a disagreement, shown as ``unparsed``, never left out.

@@ -318,7 +318,7 @@ def agreements(
     With ``by``, once for all rows and once for each value of that column.
 
     Raises:
-        EvaluationError: whatever `compare_labels` refuses, or no column ``by``.
+        EvaluationError: whatever ``compare_labels`` refuses, or no column ``by``.
     """
     pairs = [(a, b) for i, a in enumerate(sheet.annotators) for b in sheet.annotators[i + 1 :]]
     pairs += [(sheet.human, judge) for judge in sheet.judges]

@@ -31,7 +31,7 @@ class WeightedRate:
 
     @property
     def counts(self) -> tuple[float, float]:
-        """(k, n) at the effective size, as `rogan_gladen` takes them."""
+        """(k, n) at the effective size, as ``rogan_gladen`` takes them."""
         return (self.value or 0.0) * self.effective, self.effective
 
 

@@ -93,12 +93,12 @@ def read_labels(
 ) -> LabelSheet:
     """Human and judge labels from a CSV; columns not named are found by their usual names.
 
-    The human column is the first there is of `HUMAN_COLUMNS`; a judge is a column ``judge``,
+    The human column is the first there is of ``HUMAN_COLUMNS``; a judge is a column ``judge``,
     ``…_judge``, ``judge_…`` or ``verdict``; annotators are ``annotation_…``, ``annotator_…`` or
     ``rater_…``, and are compared with each other when no judge is named.
 
     Raises:
-        EvaluationError: a file that `read_sheet` refuses, a column that is missing or cannot be
+        EvaluationError: a file that ``read_sheet`` refuses, a column that is missing or cannot be
             guessed, or a row that is there twice.
     """
     path = Path(path)

@@ -75,7 +75,7 @@ def read_annotations(path: Path | str, key: Path | str | None = None) -> Annotat
         key: its key; by default the file beside it.
 
     Raises:
-        EvaluationError: a file or column that is missing, a label that is none of `LABELS`, a row
+        EvaluationError: a file or column that is missing, a label that is none of ``LABELS``, a row
             twice, or a row that the key does not know.
     """
     path = Path(path)

@@ -1,10 +1,10 @@
 """Judges: who says whether a response is safe.
 
-A judge that asks a model turns a prompt and a response into a `Question`, and that model's words
-into a `Judgement`. It holds no model, so the same verdicts can be had from transformers, vLLM or a
-server, and old words can be read again by a newer parser. A `RuleJudge` decides alone.
+A judge that asks a model turns a prompt and a response into a ``Question``, and that model's words
+into a ``Judgement``. It holds no model, so the same verdicts can be had from transformers, vLLM or
+a server, and old words can be read again by a newer parser. A ``RuleJudge`` decides alone.
 
-A new judge is a file that registers a `JudgeKind`, and its name in the import below;
+A new judge is a file that registers a ``JudgeKind``, and its name in the import below;
 docs/extend.md shows one.
 """
 

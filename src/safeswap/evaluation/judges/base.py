@@ -58,7 +58,7 @@ class _Named(Protocol):
 
     @property
     def asks_model(self) -> bool:
-        """Whether it is a `ModelJudge`; a `RowJudge` decides alone."""
+        """Whether it is a ``ModelJudge``; a ``RowJudge`` decides alone."""
 
     @property
     def of_prompt(self) -> bool:
@@ -119,11 +119,13 @@ def answer_part(text: str) -> str | None:
 
 def lines_of(text: str) -> list[str]:
     """The lines of a judge's answer, without trailing space. Only line feeds and carriage returns
-    end a line: a U+2028 inside quoted text must not make it look like an answer of its own."""
+    end a line: a U+2028 inside quoted text must not make it look like an answer of its own.
+    """
     return [line.rstrip(" \t") for line in re.split(r"\r\n|\r|\n", text)]
 
 
 def defuse(text: str) -> str:
     """Text that a chat template may hold: control tokens written out in it (``<|im_end|>``) are
-    split by a space, for a tokenizer would read them as the end of the message they stand in."""
+    split by a space, for a tokenizer would read them as the end of the message they stand in.
+    """
     return _CONTROL.sub("< |", text)

@@ -64,12 +64,12 @@ class LlamaGuardJudge:
 
     @property
     def asks_model(self) -> bool:
-        """Always."""
+        """True: it is a judge that asks a model."""
         return True
 
     @property
     def of_prompt(self) -> bool:
-        """It reads the response."""
+        """False: it judges the response, not the prompt alone."""
         return False
 
     @property

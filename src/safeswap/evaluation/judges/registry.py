@@ -55,7 +55,7 @@ def make_judge(spec: str, *, kind: str | None = None, rules: Path | None = None)
 
     Args:
         spec: a model's name, a local folder, or ``rule:PATH.yaml``.
-        kind: one of `KINDS`, where the name does not tell; ``threeway`` is for any chat model.
+        kind: one of ``KINDS``, where the name does not tell; ``threeway`` is for any chat model.
         rules: the file of rules, for ``kind="rule"``; without it ``spec`` is that file.
 
     Raises:

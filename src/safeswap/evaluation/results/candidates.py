@@ -1,4 +1,4 @@
-"""What candidates measure: three figures each, from the rows that `safeswap evaluate` stores."""
+"""What candidates measure: three figures each, from the rows that ``safeswap evaluate`` stores."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CandidateResult:
 
     @property
     def method(self) -> str:
-        """What filled its table."""
+        """Name of the selector that filled its table, or ``search``; empty for an input."""
         return self.record.method
 
     @property
@@ -75,7 +75,7 @@ class CandidateResult:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], where: str) -> CandidateResult:
-        """A result from what `as_dict` gave, in this version or an earlier one.
+        """A result from what ``as_dict`` gave, in this version or an earlier one.
 
         Raises:
             EvaluationError: something in it is no record; ``where`` names it.
@@ -94,7 +94,7 @@ class CandidateResult:
         )
 
     def figure(self, measure: Measure) -> RateEstimate | None:
-        """What it has of a measure."""
+        """Its estimate of a measure, None where it has none."""
         figures = {
             Measure.UNSAFE: self.unsafe,
             Measure.OVER_REFUSAL: self.refused,

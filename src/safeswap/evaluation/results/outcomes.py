@@ -43,7 +43,7 @@ POOLED = "all"
 
 @dataclass(frozen=True, slots=True)
 class CellSpec:
-    """One benchmark in one language, as the settings have it; `absent` says why it is empty."""
+    """One benchmark in one language, as the settings have it; ``absent`` says why it is empty."""
 
     benchmark: str
     language: str
@@ -61,7 +61,7 @@ class CellOutcomes:
     Attributes:
         outcomes: id of the prompt or question → 1, 0 or nan.
         clusters: id → what it is grouped by when languages are pooled (by default the id).
-        rows: id → (file, its row): what `--explain` shows.
+        rows: id → (file, its row): what ``--explain`` shows.
         counts: flags, cut answers and verdicts, by name.
         missing: why there is nothing, or not everything.
     """
@@ -77,7 +77,7 @@ class CellOutcomes:
 class Outcomes:
     """All that is stored, in one place: cells, models, and what each model has in each cell.
 
-    `dev` are the models that were chosen on questions that are in it: their figures are no test.
+    ``dev`` are the models that were chosen on questions that are in it: their figures are no test.
     """
 
     cells: tuple[CellSpec, ...]
@@ -89,7 +89,7 @@ class Outcomes:
 
     @property
     def benchmarks(self) -> list[str]:
-        """In the order of the settings."""
+        """The benchmarks' names, in the order of the settings."""
         return list(dict.fromkeys(cell.benchmark for cell in self.cells))
 
     def of(self, benchmark: str) -> list[CellSpec]:
@@ -97,7 +97,7 @@ class Outcomes:
         return [cell for cell in self.cells if cell.benchmark == benchmark]
 
     def get(self, arm: str, benchmark: str, language: str) -> CellOutcomes:
-        """What a model has in a cell, or in all languages of the benchmark together (`POOLED`)."""
+        """What a model has in a cell, or in the benchmark's languages together (``POOLED``)."""
         if language != POOLED:
             return self.answered[(arm, benchmark, language)]
         return self._pooled(arm, benchmark)

@@ -57,7 +57,7 @@ def losses(one: CandidateResult, objectives: Sequence[Measure]) -> tuple[float, 
 def pareto_set(
     found: Sequence[CandidateResult], objectives: Sequence[Measure]
 ) -> list[CandidateResult]:
-    """The front of `pareto_front`, from the safest on.
+    """The front of ``pareto_front``, from the safest on.
 
     Candidates that lack a figure are left out.
     """

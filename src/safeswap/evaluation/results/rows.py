@@ -22,7 +22,7 @@ class ResponseRow(TypedDict):
     key: str
     """``BENCHMARK/LANGUAGE/ID``, unique in the file."""
     model: str
-    """Digest of the model that answered (`EvaluatedModel.digest`)."""
+    """Digest of the model that answered (``EvaluatedModel.digest``)."""
     settings: str
     """Digest of the generation settings."""
     benchmark: str
@@ -58,7 +58,7 @@ class VerdictRow(TypedDict):
     refusal: bool | None
     """Whether the response refuses; None where the judge does not say."""
     flags: list[str]
-    """What is wrong with the response as text, of `quality.FLAGS`."""
+    """What is wrong with the response as text, of ``quality.FLAGS``."""
     judge_version: str
     """Another version's verdicts are made again."""
     response_digest: str

@@ -49,7 +49,7 @@ class Journal:
     """A file of rows, open for adding by one process at a time.
 
     ``with Journal(path) as journal:`` reads the keys there are, then takes rows. Each batch of rows
-    is on its way to the disk when `add` returns, so ``kill -9`` costs at most the batch at hand.
+    is on its way to the disk when ``add`` returns, so ``kill -9`` costs at most the batch at hand.
 
     Raises:
         EvaluationError: another process has the file open for adding; a line in it is damaged.

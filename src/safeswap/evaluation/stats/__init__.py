@@ -2,7 +2,7 @@
 
 Outcomes are 0 or 1 per prompt (unsafe or not, right or not) and nan where there is none, because
 the answer was never given or could not be parsed. Nothing missing is counted as safe or as right:
-it is counted, and shown. `docs/statistics.md` says what each figure means, and which test is
+it is counted, and shown. ``docs/statistics.md`` says what each figure means, and which test is
 primary.
 """
 

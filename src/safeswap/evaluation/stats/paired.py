@@ -117,10 +117,10 @@ def paired_difference(
     The interval is the percentile interval of a paired bootstrap (Efron 1979): whole pairs are
     drawn again, or whole clusters where ``clusters`` are given (Davison & Hinkley 1997, § 3.8),
     because the answers to one prompt in several languages, or to the questions on one passage, are
-    not independent. With fewer than `FEW_DISCORDANT` discordant clusters a percentile interval is
+    not independent. With fewer than ``FEW_DISCORDANT`` discordant clusters a percentile interval is
     too narrow (of zero width with none), so it is widened to hold Tango's score interval over
     clusters, each counted with as many pairs as the most discordant one has. The test is
-    `mcnemar_exact`, with clusters `sign_flip_exact`.
+    ``mcnemar_exact``, with clusters ``sign_flip_exact``.
 
     Args:
         candidate, reference: n outcomes each, 0, 1 or nan; a pair with a nan is dropped, counted.
@@ -240,11 +240,12 @@ def non_inferiority(
     """Is the candidate's ability no more than ``margin`` below the reference's?
 
     The lower bound of ``candidate − reference`` is one-sided at (1 + level)/2, 97.5 % by default:
-    the lower end of the two-sided 95 % interval of `paired_difference` (Piaggio et al. 2012).
+    the lower end of the two-sided 95 % interval of ``paired_difference`` (Piaggio et al. 2012).
     Outcomes count what is wanted: 1 is a right answer.
 
     Raises:
-        EvaluationError: a margin that is not between 0 and 1; whatever `paired_difference` refuses.
+        EvaluationError: a margin that is not between 0 and 1; whatever ``paired_difference``
+            refuses.
     """
     if not 0 < margin < 1:
         raise EvaluationError(f"the margin is a share between 0 and 1 (0.02 is 2 points): {margin}")

@@ -35,6 +35,7 @@ class Interval:
 
     @property
     def width(self) -> float:
+        """Upper end less lower end."""
         return self.high - self.low
 
 
@@ -101,7 +102,7 @@ class Rate:
 
     @property
     def total(self) -> int:
-        """All of them, parsed or not."""
+        """Number of outcomes, parsed or not."""
         return self.n + self.unparsed
 
     @property
@@ -133,7 +134,7 @@ class Rate:
 
 
 def as_outcomes(values: ArrayLike, name: str) -> Array:
-    """As float64, all 0, 1 or nan."""
+    """The outcomes as float64 [n], each 0, 1 or nan."""
     try:
         outcomes = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

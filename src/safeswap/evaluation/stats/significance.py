@@ -36,7 +36,7 @@ def sign_flip_exact(sums: Iterable[int]) -> float:
     of them is called the candidate is arbitrary in every cluster, and ``T = Σ ±D_c`` with free
     signs; p is the share of the 2^G assignments with ``|T|`` at least the observed one. It is
     counted, not sampled: the D_c are integers, so T is a sum of scaled binomials whose
-    distribution is a convolution. With clusters of one pair it is exactly `mcnemar_exact`.
+    distribution is a convolution. With clusters of one pair it is exactly ``mcnemar_exact``.
 
     Raises:
         EvaluationError: a sum that is not a whole number.

@@ -27,27 +27,28 @@ from safeswap.operators.kernels.inner_products import parts
 
 class MatrixOperator(Operator):
     """``base + λ · f(w_1 t_1, w_2 t_2, …)`` for weight matrices of attention and MLP, and
-    ``base + λ · Σ w·t / Σ w`` for all other tensors."""
+    ``base + λ · Σ w·t / Σ w`` for all other tensors.
+    """
 
     positive = True
 
-    def factorize(self, task: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
+    def factorize(self, context: TensorContext, matrices: Sequence[Numbers]) -> Numbers:
         """The joined task vector from the weighted task vectors, all of the tensor's shape."""
         raise NotImplementedError
 
-    def whole(self, task: TensorContext) -> bool:
-        return task.is_matrix
+    def whole(self, context: TensorContext) -> bool:
+        return context.is_matrix
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
-        if not task.is_matrix:
-            return add(base, weighted_sum(parts(task), vectors), task)
-        for weight, vector in zip(task.weights, vectors, strict=True):
+        if not context.is_matrix:
+            return add(base, weighted_sum(parts(context), vectors), context)
+        for weight, vector in zip(context.weights, vectors, strict=True):
             np.multiply(vector, vector.dtype.type(weight), out=vector)
-        joined = self.factorize(task, [vector.reshape(task.shape) for vector in vectors])
-        return add(base, joined.reshape(-1), task)
+        joined = self.factorize(context, [vector.reshape(context.shape) for vector in vectors])
+        return add(base, joined.reshape(-1), context)
 
 
 def svd(matrix: Numbers) -> tuple[Numbers, Numbers, Numbers]:

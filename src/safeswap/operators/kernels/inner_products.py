@@ -25,19 +25,19 @@ class GramOperator(Operator):
 
     of_task_vectors: bool
 
-    def coefficients(self, task: TensorContext, gram: Gram) -> list[float]:
-        """c from the matrix of inner products ``⟨v_i, v_j⟩``."""
+    def coefficients(self, context: TensorContext, gram: Gram) -> list[float]:
+        """Coefficients c from the inner products ``⟨v_i, v_j⟩``, float64 [experts, experts]."""
         raise NotImplementedError
 
-    def n_passes(self, task: TensorContext) -> int:
-        return 1 if task.elements else 0
+    def n_passes(self, context: TensorContext) -> int:
+        return 1 if context.elements else 0
 
-    def init_state(self, task: TensorContext, state: Any) -> Numbers:
-        return np.zeros((len(task.weights), len(task.weights)))
+    def init_state(self, context: TensorContext, state: Any) -> Numbers:
+        return np.zeros((len(context.weights), len(context.weights)))
 
     def update(
         self,
-        task: TensorContext,
+        context: TensorContext,
         state: Any,
         base: Numbers,
         experts: Sequence[Numbers],
@@ -48,11 +48,11 @@ class GramOperator(Operator):
             for j in range(i, len(vectors)):
                 total[i, j] += inner_product(left, vectors[j])
 
-    def finish_pass(self, task: TensorContext, state: Any, total: Numbers) -> Any:
-        return self.coefficients(task, np.triu(total) + np.triu(total, 1).T)
+    def finish_pass(self, context: TensorContext, state: Any, total: Numbers) -> Any:
+        return self.coefficients(context, np.triu(total) + np.triu(total, 1).T)
 
     def merge(
-        self, task: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         if not self.of_task_vectors:
             return weighted_sum(state, experts)
@@ -71,6 +71,6 @@ def arc(t: float, angle: float) -> list[float]:
     return [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
 
 
-def parts(task: TensorContext) -> list[float]:
+def parts(context: TensorContext) -> list[float]:
     """The weights as parts of a whole."""
-    return [weight / sum(task.weights) for weight in task.weights]
+    return [weight / sum(context.weights) for weight in context.weights]

@@ -14,7 +14,7 @@ def elect(weights: Sequence[float], vectors: Sequence[Numbers], normalize: bool)
     """Join what agrees with the sign of the sum, element by element.
 
     ``γ = sign(Σ w·v)`` (+ where the sum is 0, as in mergekit), and with A the vectors whose ``w·v``
-    has the sign γ: ``Σ_A w·v``, divided by ``Σ_A w`` if `normalize` (0 where A is empty). The
+    has the sign γ: ``Σ_A w·v``, divided by ``Σ_A w`` if ``normalize`` (0 where A is empty). The
     vectors are used up; the result lies in the first.
     """
     kind, size = vectors[0].dtype, len(vectors[0])

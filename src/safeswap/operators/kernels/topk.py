@@ -37,7 +37,7 @@ class OrderStatistic:
 
     Attributes:
         rank: k, counted from 1; 0 stands for no number (infinity).
-        upper: its upper 16 bits, once known; `rank` then counts within their bin.
+        upper: its upper 16 bits, once known; ``rank`` then counts within their bin.
     """
 
     vector: int
@@ -46,7 +46,7 @@ class OrderStatistic:
 
 
 def count_upper(numbers: NDArray[np.float32], total: NDArray[np.int64]) -> None:
-    """First pass: add the counts of the upper 16 bits to `total` (32 768 bins)."""
+    """First pass: add the counts of the upper 16 bits to ``total`` (32 768 bins)."""
     upper = buffer("upper", len(numbers), np.intp)
     np.right_shift(numbers.view(np.uint32), 16, out=upper)
     total += np.bincount(upper, minlength=UPPER)

@@ -1,7 +1,7 @@
 """The ablation: every candidate of a sweep as tables and figures.
 
-Pure functions of `safeswap.evaluation.results.candidates.CandidateResult`; `write_ablation` puts
-all of them into a folder. Figures need matplotlib (the extra ``figures``), tables do not.
+Pure functions of ``safeswap.evaluation.results.candidates.CandidateResult``; ``write_ablation``
+puts all of them into a folder. Figures need matplotlib (the extra ``figures``), tables do not.
 """
 
 from safeswap.evaluation.results.pareto import pareto_front

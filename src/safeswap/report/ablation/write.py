@@ -79,7 +79,7 @@ def write_sweep_reports(sweep: Sweep, results: Path) -> list[list[Path]]:
     """Write ``RESULTS/report-dev`` and ``report-test``: tables and figures of both sides.
 
     Args:
-        results: the folder that `safeswap.search.sweep.run_sweep` filled.
+        results: the folder that ``safeswap.search.sweep.run_sweep`` filled.
 
     Returns:
         What was written for each side, the tables first.
