@@ -27,7 +27,8 @@ from safeswap.evaluation.judges.names import json_in
 from safeswap.evaluation.results.store import read_rows
 from safeswap.io import jsonfile, yamlfile
 from safeswap.io.jsonfile import LineError, load_json, read_json_lines
-from safeswap.io.yamlfile import check_keys, read_yaml
+from safeswap.io.keys import check_keys
+from safeswap.io.yamlfile import read_yaml
 
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -66,7 +67,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 def test_yaml_that_is_refused(tmp_path: Path, content: str | bytes, says: str) -> None:
     begun = time.monotonic()
     with pytest.raises(PlanError, match=says) as caught:
-        read_yaml(written(tmp_path, content))
+        read_yaml(written(tmp_path, content), error=PlanError)
     assert time.monotonic() - begun < 1
     assert str(tmp_path / "file") in str(caught.value)
 
@@ -103,6 +104,9 @@ def test_what_may_be_allowed_is_read(tmp_path: Path) -> None:
 def test_scalars_are_read_as_asked(tmp_path: Path) -> None:
     path = written(tmp_path, "{a: no, b: 1.0, c: 1e-3, d: true, e: 2024-01-01}")
     assert list(read_yaml(path).values())[:4] == ["no", 1.0, 0.001, True]
+    (tmp_path / "cased").mkdir()
+    cased = written(tmp_path / "cased", "[True, TRUE, False, FALSE, tRue, yes, off]")
+    assert read_yaml(cased) == [True, True, False, False, "tRue", "yes", "off"]
     assert list(read_yaml(path, scalars="text").values()) == [
         "no",
         "1.0",
@@ -125,7 +129,7 @@ def test_pipes_devices_and_large_files_are_refused_without_waiting(
         (Path("/dev/zero"), "is a pipe or device"),
         (large, "is larger than 99 bytes"),
     ):
-        with pytest.raises(PlanError, match=says):
+        with pytest.raises(ConfigError, match=says):
             read_yaml(path)
         with pytest.raises(ConfigError, match=says):
             load_json(path, 99)

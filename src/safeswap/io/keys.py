@@ -27,5 +27,6 @@ def check_keys(
     known = tuple(known)
     for key in content:
         if key not in known:
-            near = nearest(str(key), known)
-            raise error(f"{where}: unknown key {shortened(repr(key))}{near}{then and f'. {then}'}")
+            message = f"{where}: unknown key {shortened(repr(key))}{nearest(str(key), known)}"
+            stop = "" if message.endswith("?") else "."
+            raise error(f"{message}{stop} {then}" if then else message)
