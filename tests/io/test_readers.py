@@ -13,11 +13,22 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from safeswap.calibration.texts import read_texts
 from safeswap.checkpoint.source import read_json
-from safeswap.errors import CheckpointError, ConfigError, PlanError
+from safeswap.errors import (
+    CalibrationError,
+    CheckpointError,
+    ConfigError,
+    EvaluationError,
+    PlanError,
+)
+from safeswap.evaluation.harness.local_data import as_parquet
+from safeswap.evaluation.judges.names import json_in
+from safeswap.evaluation.results.store import read_rows
 from safeswap.io import jsonfile, yamlfile
-from safeswap.io.jsonfile import load_json
-from safeswap.io.yamlfile import check_keys, read_yaml
+from safeswap.io.jsonfile import LineError, load_json, read_json_lines
+from safeswap.io.keys import check_keys
+from safeswap.io.yamlfile import read_yaml
 
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -56,7 +67,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 def test_yaml_that_is_refused(tmp_path: Path, content: str | bytes, says: str) -> None:
     begun = time.monotonic()
     with pytest.raises(PlanError, match=says) as caught:
-        read_yaml(written(tmp_path, content))
+        read_yaml(written(tmp_path, content), error=PlanError)
     assert time.monotonic() - begun < 1
     assert str(tmp_path / "file") in str(caught.value)
 
@@ -93,6 +104,9 @@ def test_what_may_be_allowed_is_read(tmp_path: Path) -> None:
 def test_scalars_are_read_as_asked(tmp_path: Path) -> None:
     path = written(tmp_path, "{a: no, b: 1.0, c: 1e-3, d: true, e: 2024-01-01}")
     assert list(read_yaml(path).values())[:4] == ["no", 1.0, 0.001, True]
+    (tmp_path / "cased").mkdir()
+    cased = written(tmp_path / "cased", "[True, TRUE, False, FALSE, tRue, yes, off]")
+    assert read_yaml(cased) == [True, True, False, False, "tRue", "yes", "off"]
     assert list(read_yaml(path, scalars="text").values()) == [
         "no",
         "1.0",
@@ -115,7 +129,7 @@ def test_pipes_devices_and_large_files_are_refused_without_waiting(
         (Path("/dev/zero"), "is a pipe or device"),
         (large, "is larger than 99 bytes"),
     ):
-        with pytest.raises(PlanError, match=says):
+        with pytest.raises(ConfigError, match=says):
             read_yaml(path)
         with pytest.raises(ConfigError, match=says):
             load_json(path, 99)
@@ -160,3 +174,52 @@ def test_any_bytes_are_a_value_or_an_error_of_ours(tmp_path: Path, content: str 
         except ConfigError as error:
             assert str(path) in str(error) and len(str(error)) < len(str(path)) + 400
     assert jsonfile.LIMIT and yamlfile.LIMIT
+
+
+def lines_of(folder: Path, content: str | bytes, **named: Any) -> list[tuple[int, Any]]:
+    return list(read_json_lines(written(folder, content), **named))
+
+
+def test_json_lines_come_with_their_numbers(tmp_path: Path) -> None:
+    assert lines_of(tmp_path, '\ufeff{"a": 1}\n\n  \n[2]\r\n3') == [(1, {"a": 1}), (4, [2]), (5, 3)]
+    assert lines_of(tmp_path, "1\n2\n3", whole=True) == [(1, 1), (2, 2)]
+    assert lines_of(tmp_path, "") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("1\n{\n", r"line 2 is not JSON"),
+        ("1\nNaN\n", r"line 2 is not JSON .*NaN is no number"),
+        ("1\n2\n" + "[" * 100 + "]" * 100, r"line 3 is nested deeper than 64"),
+        ("1\n" + "[" * 100_000, r"line 2 is nested deeper than 64"),
+        ('1\n"\\u0000"', r"line 2 has NUL or half"),
+        (b"1\n2\n\xff\n", r"line 3 is not JSON \(not UTF-8 at byte 0\)"),
+        ("1\n" + "2" * 100 + "\n", r"line 2 is longer than 50 bytes"),
+    ],
+)
+def test_json_lines_that_are_refused(tmp_path: Path, content: str | bytes, says: str) -> None:
+    with pytest.raises(LineError, match=says) as caught:
+        lines_of(tmp_path, content, limit=50 if "longer" in says else 1 << 20)
+    assert str(tmp_path / "file") in str(caught.value)
+    assert f"line {caught.value.line} " in str(caught.value)
+
+
+def test_a_pipe_of_json_lines_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe or device"):
+        list(read_json_lines(tmp_path / "pipe"))
+
+
+def test_wherever_json_lines_are_read_a_bomb_is_an_error_of_ours(tmp_path: Path) -> None:
+    """Of texts, of questions and of stored rows: Python's own recursion error got through."""
+    bomb = tmp_path / "bomb.jsonl"
+    bomb.write_text('{"key": "a", "text": ' + "[" * 100_000 + "\n")
+    with pytest.raises(CalibrationError, match="line 1 is nested"):
+        read_texts(bomb, "sw")
+    with pytest.raises(EvaluationError, match="line 1 is damaged"):
+        list(read_rows(bomb))
+    with pytest.raises(EvaluationError, match="line 1 is nested"):
+        as_parquet(bomb, tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert json_in(tmp_path / "config.json") == {}

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safeswap.checkpoint.dtypes import decode
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.numerics import decode
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import prepare
 from safeswap.merge.stream import run_passes, single_threaded

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safeswap.errors import CalibrationError, EvaluationError, nearest
+from safeswap.errors import CalibrationError, ConfigError, EvaluationError, nearest
 from safeswap.evaluation.benchmarks.prompts import read_prompts
+from safeswap.io.jsonfile import LARGE, LineError, read_json_lines
+from safeswap.io.regular import read_regular
 from safeswap.roles import SAFETY
 
 SAFETY_LANGUAGE = "en"
@@ -76,36 +79,38 @@ def read_texts(path: Path, role: str) -> Texts:
     if path.suffix == ".csv":
         return Texts(path.name, _from_prompts(path, role))
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        texts = tuple(_json_texts(path) if path.suffix == ".jsonl" else _lines(path))
+    except LineError as error:
+        raise CalibrationError(
+            f"{error} Give one object a line, or name the file .txt for plain text."
+        ) from error
+    except ConfigError as error:
+        raise CalibrationError(str(error)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(
             f"{path}: the texts cannot be read ({error}). Give a UTF-8 file with --texts."
         ) from error
-    rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if path.suffix == ".jsonl":
-        texts = tuple(_text_of(path, number, line) for number, line in rows)
-    else:
-        texts = tuple(line for _, line in rows)
     if not texts:
         raise CalibrationError(f"{path}: holds no texts. Give a file with one text a line.")
     return Texts(path.name, texts)
 
 
-def _text_of(path: Path, number: int, line: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise CalibrationError(
-            f"{path}: line {number} is not JSON ({error}). Give one object a line, or name the "
-            "file .txt for plain text."
-        ) from error
-    if not isinstance(row, Mapping) or "text" not in row:
-        near = nearest("text", row) if isinstance(row, Mapping) else ""
-        raise CalibrationError(f"{path}: line {number} has no key 'text'{near}. Give it one.")
-    text = row["text"]
-    if not isinstance(text, str) or not text.strip():
-        raise CalibrationError(f"{path}: line {number}: text is empty or no text. Remove the line.")
-    return text.strip()
+def _lines(path: Path) -> Iterator[str]:
+    lines = re.split("\r\n|\r|\n", read_regular(path, LARGE).decode("utf-8-sig"))
+    return (line.strip() for line in lines if line.strip())
+
+
+def _json_texts(path: Path) -> Iterator[str]:
+    for number, row in read_json_lines(path, constants=True, names=False):
+        if not isinstance(row, Mapping) or "text" not in row:
+            near = nearest("text", row) if isinstance(row, Mapping) else ""
+            raise CalibrationError(f"{path}: line {number} has no key 'text'{near}. Give it one.")
+        text = row["text"]
+        if not isinstance(text, str) or not text.strip():
+            raise CalibrationError(
+                f"{path}: line {number}: text is empty or no text. Remove the line."
+            )
+        yield text.strip()
 
 
 def _from_prompts(path: Path, role: str) -> tuple[str, ...]:

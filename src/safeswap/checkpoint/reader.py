@@ -28,7 +28,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.dtypes import Dtype, arithmetic_dtype, decode, encode
+from safeswap.checkpoint.dtypes import Dtype
+from safeswap.checkpoint.numerics import arithmetic_dtype, decode, encode
 from safeswap.io.buffers import buffer
 from safeswap.io.files import close_descriptor, copy_range, open_descriptor, prefetch, read_into
 from safeswap.io.workers import BLOCK_ELEMENTS

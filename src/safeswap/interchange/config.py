@@ -9,7 +9,8 @@ from typing import Any
 
 from safeswap.errors import PlanError, nearest
 from safeswap.interchange.settings import Settings
-from safeswap.io.yamlfile import check_keys, read_yaml
+from safeswap.io.keys import check_keys
+from safeswap.io.yamlfile import read_yaml
 
 _SUMS = ("weight", "normalize", "lambda", "density", "rescale", "int8_mask")
 METHODS = {
@@ -58,7 +59,7 @@ def read_config(path: Path) -> Config:
     """
     content = _load(path)
     where = str(path)
-    check_keys(content, (*_KEYS, *_REST), where)
+    check_keys(content, (*_KEYS, *_REST), where, PlanError)
     for key, why in (
         ("modules", "a plan has one list of layers"),
         ("tokenizer", "a plan keeps every row of the embeddings as it is"),
@@ -81,7 +82,7 @@ def read_config(path: Path) -> Config:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    content = read_yaml(path, scalars="yaml-1.1")
+    content = read_yaml(path, scalars="yaml-1.1", error=PlanError)
     if not isinstance(content, dict) or "merge_method" not in content:
         raise PlanError(f"{path}: has no merge_method, so it is no mergekit configuration.")
     return content

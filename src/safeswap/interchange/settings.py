@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safeswap.errors import PlanError, nearest
+from safeswap.errors import PlanError
+from safeswap.io.keys import check_keys
 
 Settings = tuple[str, Mapping[str, Any]]
 """Where in the file (for messages) → parameter → setting."""
@@ -48,10 +49,7 @@ def evaluate(setting: Any, place: Place, where: str) -> float | bool | None:
 
 def _conditional(entries: Sequence[Any], place: Place, where: str) -> float | bool | None:
     for number, entry in enumerate(entries):
-        for key in entry:
-            if key not in ("filter", "value"):
-                near = nearest(str(key), ("filter", "value"))
-                raise PlanError(f"{where}[{number}]: unknown key {key!r}{near}")
+        check_keys(entry, ("filter", "value"), f"{where}[{number}]", PlanError)
         chosen = entry.get("filter")
         if chosen is None or chosen == "*" or str(chosen) in place.name:
             return evaluate(entry.get("value"), place, f"{where}[{number}].value")

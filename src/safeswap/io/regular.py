@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from safeswap.errors import ConfigError
 
 SHOWN = 80
 """Characters of somebody else's text that a message repeats."""
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """A file open for reading its bytes.
+
+    Raises:
+        OSError: as the system says; the caller knows what to do about it.
+        ConfigError: it is a pipe or device.
+    """
+    # Without blocking: opening a pipe would wait for whoever writes into it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as stream:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(21, "Is a directory", str(path))
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{path}: is a pipe or device. Give a regular file.")
+        yield stream
 
 
 def read_regular(path: Path, limit: int) -> bytes:
@@ -22,14 +44,7 @@ def read_regular(path: Path, limit: int) -> bytes:
         OSError: as the system says; the caller knows what to do about it.
         ConfigError: it is a pipe or device, or too large.
     """
-    # Without blocking: opening a pipe would wait for whoever writes into it.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(21, "Is a directory", str(path))
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path}: is a pipe or device. Give a regular file.")
+    with open_regular(path) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise ConfigError(

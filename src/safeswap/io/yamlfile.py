@@ -1,15 +1,16 @@
-"""YAML that a person wrote, read strictly; and the check of a table's keys."""
+"""YAML that a person wrote, read strictly."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from safeswap.errors import ConfigError, PlanError, SafeswapError, nearest
+from safeswap.errors import ConfigError, SafeswapError
 from safeswap.io.regular import read_regular, shortened, unfit_for_names
 
 LIMIT = 16 << 20
@@ -21,7 +22,7 @@ _TEXT = "tag:yaml.org,2002:str"
 
 
 def read_yaml(
-    path: Path, *, scalars: Scalars = "strict", error: type[ConfigError] = PlanError
+    path: Path, *, scalars: Scalars = "strict", error: type[SafeswapError] = ConfigError
 ) -> Any:
     """Plain values from strict YAML: no key twice, ``no`` is a language, 1e-3 is a number.
 
@@ -30,19 +31,46 @@ def read_yaml(
 
     Args:
         scalars: ``strict`` as said above; ``text`` keeps every scalar as it is written (``1.0``,
-            ``2024-01-01``); ``yaml-1.1`` takes ``True``, ``yes`` and ``no`` for truth values, as
-            tools do whose files are read here.
+            ``2024-01-01``); ``yaml-1.1`` takes ``yes`` and ``no`` for truth values too, as tools
+            do whose files are read here.
         error: what is raised.
 
     Raises:
-        ConfigError: of the class ``error``; it cannot be read, or is not YAML of this kind.
+        SafeswapError: of the class ``error``; it cannot be read, or is not YAML of this kind.
     """
-    path = Path(path)
+    with _told(str(path), error):
+        return yaml.load(_content(path), _LOADERS[scalars])
+
+
+def read_nodes(path: Path, *, error: type[SafeswapError] = ConfigError) -> yaml.Node | None:
+    """The nodes of strict YAML, which know their lines; None where there are none.
+
+    Raises:
+        SafeswapError: as of `read_yaml`.
+    """
+    with _told(str(path), error):
+        return yaml.compose(_content(path), _Loader)
+
+
+def compose_nodes(
+    text: str, where: str, *, error: type[SafeswapError] = ConfigError
+) -> yaml.Node | None:
+    """As `read_nodes`, of text; ``where`` stands for its file in messages."""
+    with _told(where, error):
+        return yaml.compose(text, _Loader)
+
+
+def _content(path: Path) -> str:
+    return read_regular(Path(path), LIMIT).decode("utf-8")
+
+
+@contextmanager
+def _told(where: str, error: type[SafeswapError]) -> Iterator[None]:
+    """What PyYAML and the system raise, as an error that says where and what to do."""
     try:
-        content = read_regular(path, LIMIT).decode("utf-8")
-        return yaml.load(content, _LOADERS[scalars])
+        yield
     except OSError as failure:
-        raise error(f"{path}: cannot be read ({failure.strerror}). Check the path.") from failure
+        raise error(f"{where}: cannot be read ({failure.strerror}). Check the path.") from failure
     except ConfigError as failure:
         raise error(str(failure)) from failure
     except yaml.MarkedYAMLError as failure:
@@ -50,24 +78,10 @@ def read_yaml(
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = failure.problem or ""
         what = f"is not YAML ({failure.context}: {what})" if failure.context else what
-        raise error(f"{path}{line}: {what}. Fix that line.") from failure
+        raise error(f"{where}{line}: {what}. Fix that line.") from failure
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as failure:
         # no UTF-8, control characters, a number of too many digits, a date that is none
-        raise error(f"{path}: is not YAML ({shortened(failure)}). Fix it.") from failure
-
-
-def check_keys(
-    content: Iterable[str], known: Iterable[str], where: str, error: type[SafeswapError] = PlanError
-) -> None:
-    """Refuse a key that is not known.
-
-    Raises:
-        SafeswapError: of the class ``error``; names the nearest.
-    """
-    known = tuple(known)
-    for key in content:
-        if key not in known:
-            raise error(f"{where}: unknown key {shortened(repr(key))}{nearest(key, known)}")
+        raise error(f"{where}: is not YAML ({shortened(failure)}). Fix it.") from failure
 
 
 def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
@@ -90,19 +104,15 @@ class _Loader(yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag not in (None, "!", _TEXT):
             raise _refused(f"the tag {shortened(tag)!r} is not read; leave it out", mark)
+        value = getattr(event, "value", None)  # of a scalar
+        if isinstance(value, str) and unfit_for_names(value):
+            raise _refused(f"NUL or half a surrogate pair in {shortened(ascii(value))}", mark)
         self._depth += 1
         if self._depth > DEEPEST:
             raise _refused(f"is nested deeper than {DEEPEST} levels", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
-
-    def construct_scalar(self, node: Any) -> Any:
-        value = super().construct_scalar(node)
-        if isinstance(value, str) and unfit_for_names(value):
-            problem = f"NUL or half a surrogate pair in {shortened(ascii(value))}"
-            raise _refused(problem, node.start_mark)
-        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -121,7 +131,9 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool"]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), list("tf"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"([Tt]rue|TRUE|[Ff]alse|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )

@@ -11,8 +11,9 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.dtypes import Dtype, arithmetic_dtype, decode, encode, inner_product
+from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.numerics import arithmetic_dtype, decode, encode, inner_product
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer

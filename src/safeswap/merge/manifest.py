@@ -17,7 +17,8 @@ from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.source import read_json
-from safeswap.errors import CheckpointError, VerificationError, nearest
+from safeswap.errors import CheckpointError, VerificationError
+from safeswap.io.keys import check_keys
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, RestOfCheckpoint, small_files
 from safeswap.merge.prepare import MergeJob
 from safeswap.plan import Plan
@@ -129,9 +130,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: is of format {content.get('format')!r}, not {FORMAT}. Use the version of "
             "safeswap that made it, or merge again from its plan."
         )
-    for key in content:
-        if key not in _KEYS:
-            raise VerificationError(f"{path}: unknown key {key!r}{nearest(key, _KEYS)}")
+    check_keys(content, _KEYS, str(path), VerificationError)
     for key, sound in _KEYS.items():
         if key not in content or not sound(content[key]):
             raise VerificationError(f"{path}: is damaged (no {key}). {AGAIN}")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.checkpoint.dtypes import arithmetic_dtype
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.numerics import arithmetic_dtype
 from safeswap.checkpoint.reader import Tensor
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import (

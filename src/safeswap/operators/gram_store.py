@@ -30,6 +30,7 @@ from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CalibrationError, CheckpointError, listed, nearest
 from safeswap.io.files import write_atomically
 from safeswap.io.jsonfile import LARGE, load_json
+from safeswap.io.keys import check_keys
 
 FORMAT = "safeswap-grams/1"
 MANIFEST = "grams.json"
@@ -271,11 +272,7 @@ def _record(row: Any, where: str) -> GramRecord:
 def _keys(content: Any, known: Sequence[str], where: str) -> None:
     if not isinstance(content, dict):
         raise CalibrationError(f"{where} is not a table. Run safeswap calibrate again.")
-    for key in content:
-        if key not in known:
-            raise CalibrationError(
-                f"{where} unknown key {key!r}{nearest(key, known)}. Run safeswap calibrate again."
-            )
+    check_keys(content, known, where.rstrip(":"), CalibrationError, "Run safeswap calibrate again.")
     if missing := [key for key in known if key not in content]:
         raise CalibrationError(f"{where} lacks {listed(missing)}. Run safeswap calibrate again.")
 

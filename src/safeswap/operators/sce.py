@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.dtypes import inner_product
+from safeswap.checkpoint.numerics import inner_product
 from safeswap.io.buffers import buffer
 from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors
 from safeswap.operators.kernels import topk

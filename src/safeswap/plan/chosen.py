@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from safeswap.errors import PlanError, nearest
+from safeswap.errors import PlanError
+from safeswap.io.keys import check_keys
 
 _KEYS = ("split", "cells")
 _SPLIT_KEYS = {"part", "fraction", "seed"}
@@ -45,9 +46,7 @@ class ChosenOn:
             return None
         if not isinstance(content, Mapping):
             raise PlanError(f"{where}: is a table of split and cells, as a sweep writes it.")
-        for key in content:
-            if key not in _KEYS:
-                raise PlanError(f"{where}: unknown key {key!r}{nearest(key, _KEYS)}")
+        check_keys(content, _KEYS, where, PlanError)
         split: Any = content.get("split")
         cells: Any = content.get("cells")
         whole = isinstance(split, dict) and set(split) == _SPLIT_KEYS

@@ -14,7 +14,8 @@ from safeswap.anatomy import kind_of
 from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.errors import PlanError, nearest
 from safeswap.io.files import save_text
-from safeswap.io.yamlfile import check_keys, read_yaml
+from safeswap.io.keys import check_keys
+from safeswap.io.yamlfile import read_yaml
 from safeswap.operators import Operation, place_operation, read_operation
 from safeswap.plan.chosen import ChosenOn
 from safeswap.plan.table import PlannedInput, PlannedUnit, PlanTable, check_operators
@@ -74,7 +75,7 @@ class Plan(PlanTable):
         Raises:
             PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
         """
-        plan, folder = cls.from_dict(read_yaml(path), str(path)), Path(path).parent
+        plan, folder = cls.from_dict(read_yaml(path, error=PlanError), str(path)), Path(path).parent
         return plan.with_operations(lambda operation: place_operation(operation, folder))
 
     @classmethod
@@ -106,7 +107,7 @@ def _inline(row: Mapping[str, Any]) -> str:
 def _plan_of(content: Any, where: str) -> Plan:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise PlanError(f"{where}: is not a {FORMAT} file. Make one with safeswap plan.")
-    check_keys(content, _KEYS, where)
+    check_keys(content, _KEYS, where, PlanError)
     for key in ("inputs", "units"):
         if not isinstance(content.get(key), dict) or not content[key]:
             raise PlanError(f"{where}: {key} is missing or not a table.")
@@ -128,7 +129,7 @@ def _plan_of(content: Any, where: str) -> Plan:
     method = selectors.registered().get(str(selector.get("name")))
     if method is not None:  # one's own, registered elsewhere, says what it likes
         names = (parameter.name for parameter in method.parameters)
-        check_keys(selector, ("name", *names), f"{where}: selector")
+        check_keys(selector, ("name", *names), f"{where}: selector", PlanError)
     chosen = ChosenOn.from_dict(content.get("chosen", {}), f"{where}: chosen")
     plan = Plan(inputs, units, donor, selector, operator, profile, chosen)
     check_operators(plan, where)
@@ -150,7 +151,7 @@ def _check_names(units: Mapping[str, Any], where: str) -> None:
 def _input(role: str, given: Any, where: str) -> PlannedInput:
     if not isinstance(given, dict) or not isinstance(given.get("source"), str):
         raise PlanError(f"{where}: input {role} needs a source (a folder or hub id).")
-    check_keys(given, ("source", "digest"), f"{where}: input {role}")
+    check_keys(given, ("source", "digest"), f"{where}: input {role}", PlanError)
     if not isinstance(given.get("digest", ""), str):
         raise PlanError(f"{where}: input {role}: digest must be text.")
     return PlannedInput(given["source"], given.get("digest", ""))
@@ -158,7 +159,7 @@ def _input(role: str, given: Any, where: str) -> PlannedInput:
 
 def _unit(row: Any, experts: tuple[str, ...], where: str) -> PlannedUnit:
     if isinstance(row, dict):
-        check_keys(row, _UNIT_KEYS, where)
+        check_keys(row, _UNIT_KEYS, where, PlanError)
     if not isinstance(row, dict) or not isinstance(row.get("weights"), dict):
         raise PlanError(f"{where}: needs weights, e.g. {{weights: {{{experts[0]}: 1}}}}.")
     weights = dict.fromkeys(experts, 0.0)

@@ -13,8 +13,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap.checkpoint import digests
-from safeswap.checkpoint.dtypes import SUM_ROW, arithmetic_dtype, decode, inner_product
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.numerics import SUM_ROW, arithmetic_dtype, decode, inner_product
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.checkpoint.source import known_sha256
 from safeswap.errors import CheckpointError

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import ConfigError, ProfileError, nearest
+from safeswap.errors import ConfigError, ProfileError
 from safeswap.io.files import save_text
 from safeswap.io.jsonfile import LARGE, load_json
+from safeswap.io.keys import check_keys
 from safeswap.roles import BASE, SAFETY
 
 FORMAT = "safeswap-profile/1"
@@ -150,10 +151,8 @@ class Profile:
         """Build a profile from JSON values; ``where`` names them in messages."""
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ProfileError(f"{where}: is not a {FORMAT} file. Run safeswap profile again.")
-        known = {"format", "inputs", "units", "tensors", "notes"}
-        for key in content:
-            if key not in known:
-                raise ProfileError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+        known = ("format", "inputs", "units", "tensors", "notes")
+        check_keys(content, known, where, ProfileError)
         try:
             profile = cls(
                 inputs={role: _input(record) for role, record in content["inputs"].items()},

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import EvaluationError, nearest
+from safeswap.errors import EvaluationError
+from safeswap.io.keys import check_keys
 from safeswap.search.space import Space
 from safeswap.search.sweep_config import KEYS as SWEEP_KEYS
 from safeswap.search.sweep_config import GridCell, Sweep, read_cells, read_content, sweep_of
@@ -79,9 +80,8 @@ def read_space(path: Path, given: Any, group: str) -> Space:
     """
     if not isinstance(given, dict):
         raise EvaluationError(f"{path}: space is a mapping with {', '.join(_SPACE)}.")
+    check_keys(given, _SPACE, f"{path}: space", EvaluationError)
     for key, value in given.items():
-        if key not in _SPACE:
-            raise EvaluationError(f"{path}: space: unknown key {key!r}{nearest(key, _SPACE)}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if key != "weights" and not number:
             raise EvaluationError(f"{path}: space.{key} is {value!r}; a number.")

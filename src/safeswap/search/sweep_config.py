@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from safeswap import selectors
-from safeswap.errors import EvaluationError, SafeswapError, nearest
+from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 from safeswap.evaluation.generate import Generation
+from safeswap.io.keys import check_keys
 from safeswap.io.yamlfile import read_yaml
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
@@ -127,12 +128,10 @@ def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     Raises:
         SafeswapError: it is none, or has another key; the nearest right one is named.
     """
-    content = read_yaml(path)
+    content = read_yaml(path, error=EvaluationError)
     if not isinstance(content, dict):
         raise EvaluationError(f"{path}: is a mapping with the keys {', '.join(keys)}.")
-    for key in content:
-        if key not in keys:
-            raise EvaluationError(f"{path}: unknown key {key!r}{nearest(key, keys)}")
+    check_keys(content, keys, str(path), EvaluationError)
     return content
 
 
@@ -216,9 +215,8 @@ def _suite(here: Path, content: Mapping[str, Any], language: str) -> Suite:
 def _numbers(path: Path, name: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise EvaluationError(f"{path}: {name} is a mapping with {', '.join(defaults)}.")
+    check_keys(given, defaults, f"{path}: {name}", EvaluationError)
     for key, value in given.items():
-        if key not in defaults:
-            raise EvaluationError(f"{path}: {name}: unknown key {key!r}{nearest(key, defaults)}")
         kind = int if isinstance(defaults[key], int) else (int, float)
         if isinstance(value, bool) or not isinstance(value, kind) or value < 0:
             raise EvaluationError(f"{path}: {name}.{key} is {value!r}; a number, 0 or more.")

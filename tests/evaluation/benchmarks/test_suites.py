@@ -223,7 +223,12 @@ def test_suites_that_are_wrong(
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a: [", "cannot be read as YAML"), ("a: 1\na: 2", "'a' is given twice"), ("\x00", "YAML")],
+    [
+        ("a: [", "line 1, column 5: is not YAML"),
+        ("a: 1\na: 2", "'a' is given twice"),
+        ("\x00", "YAML"),
+        ("a: &x 1", "anchor or alias 'x'"),
+    ],
 )
 def test_yaml_that_is_none(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "suite.yaml"

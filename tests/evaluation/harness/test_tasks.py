@@ -386,7 +386,7 @@ def test_prompts_that_do_not_fit_are_counted(tmp_path: Path, small: HFBackend) -
         ("a.tsv", "a\t1\nb\tmany\n", "line 2 is not QUESTION"),
         ("a.jsonl", '{"question": "x"}\n[]\n', "line 2 is no JSON object"),
         ("a.jsonl", "", "holds no questions"),
-        ("a.csv", "question,answer_number\na\n", "row 1 has more or fewer fields"),
+        ("a.csv", "question,answer_number\na\n", "line 2: row 1 has fewer fields"),
         ("a.csv", 'question\n"a\n', "cannot be read"),
         ("a.parquet", "PAR", "mgsm_native_cot_sw"),
         ("a.txt", "x", "ends in .csv, .jsonl, .parquet, .tsv"),

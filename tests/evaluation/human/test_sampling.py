@@ -264,7 +264,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=f"more than once: {rows[0]['row_key']}"):
         read_annotations(path)
     rewrite(path, [{k: v for k, v in row.items() if k != "label"} for row in rows])
-    with pytest.raises(EvaluationError, match="no column 'label'; columns: row_key"):
+    with pytest.raises(EvaluationError, match="no column 'label'; known: row_key"):
         read_annotations(path)
     other = tmp_path / "other.csv"
     write_sample(sample_for_annotation(responses(), 40, seed=1), other)

@@ -105,7 +105,7 @@ def test_the_version_is_of_the_rules_and_not_of_their_comments() -> None:
 WRONG = {
     "empty": ("", "table"),
     "a list": ("- a", "line 1: a file of rules is a table"),
-    "no YAML": ("default: [", "no YAML"),
+    "no YAML": ("default: [", "line 1, column 11: is not YAML"),
     "no default": ("rules: []", "'default'"),
     "no rules": ("default: safe", "'rules'"),
     "unknown key": ("default: safe\nrule: []", "line 2: unknown key 'rule'; did you mean 'rules'"),
@@ -135,16 +135,24 @@ WRONG = {
     "empty pattern": (one("pattern: ''"), "line 3: 'pattern' is empty"),
     "empty prefix": (one("prefix: ['a', '']"), "line 3: 'prefix' is empty"),
     "no prefixes": (one("prefix: []"), "line 3: 'prefix' is empty"),
-    "yes is no text": (one("exact: yes"), "line 3: 'exact' is a text, not 'yes'; write it in q"),
+    "true is no text": (
+        one("exact: true"),
+        "line 3: 'exact' is a text, not 'true'; write it in q",
+    ),
     "null": (one("exact: null"), "line 3: 'exact' is a text"),
     "unknown place": (one("exact: x, where: answer"), "line 3: 'where' cannot be 'answer'"),
     "when no table": (one("exact: x, when: harmless"), "line 3: 'when' is a table"),
     "when no text": (one("exact: x, when: {n: 1}"), "line 3: 'when: n' is a text"),
     "refusal no flag": (one("exact: x, refusal: maybe"), "line 3: 'refusal' is true or false"),
     "number as key": ("1: x", "line 1: a key is a text"),
-    "Python object": ("!!python/object:os.system {}", "table|key|no YAML|'default'"),
-    "two documents": ("default: safe\nrules: []\n---\ndefault: safe", "no YAML"),
-    "deep": ("[" * 100_000, "no YAML"),
+    "Python object": ("!!python/object:os.system {}", "line 1, column 1: the tag .* is not read"),
+    "two documents": (
+        "default: safe\nrules: []\n---\ndefault: safe",
+        "line 3, column 1: is not YAML",
+    ),
+    "aliases": ("default: &a safe\nrules: []", "line 1, column 10: the anchor or alias 'a'"),
+    "NUL": (one('exact: "a\\0b"'), "line 3, column 13: NUL or half"),
+    "deep": ("[" * 100_000, "nested deeper than 64"),
 }
 
 
@@ -164,6 +172,13 @@ def test_a_file_is_named_in_the_message(tmp_path: Path) -> None:
         RuleJudge.load(path)
     with pytest.raises(EvaluationError, match=r"none\.yaml"):
         RuleJudge.load(tmp_path / "none.yaml")
+
+
+def test_no_is_a_word_and_a_language_as_in_every_file_of_ours() -> None:
+    """YAML 1.1 takes both for false."""
+    rules = one("exact: no, when: {language: no}, refusal: True")
+    assert decide(rules, "no", language="no") == Judgement("safe", refusal=True, raw="rule 1")
+    assert decide(rules, "no", language="sw").verdict == "unsafe"
 
 
 def test_a_rule_judge_decides_alone() -> None:

@@ -17,8 +17,6 @@ answer, for rule judges.
 from __future__ import annotations
 
 import ast
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.io.csvfile import read_csv
 
 Kind = Literal["harmful", "harmless"]
 FORMS: Mapping[Kind, str] = {"harmful": "MultiJail", "harmless": "XSTest"}
@@ -89,7 +88,7 @@ def read_prompts(path: str | Path, name: str, language: str | None = None) -> Pr
         EvaluationError: no such file, not UTF-8, columns of neither form, no prompts, an id twice,
             an empty id or prompt.
     """
-    columns, rows = _read_csv(Path(path))
+    columns, rows = _read_rows(Path(path))
     if all(column in columns for column in _XSTEST_NEEDED):
         prompts = _xstest_rows(Path(path), rows, language or "en")
         kind: Kind = "harmless"
@@ -138,37 +137,18 @@ def with_instruction(prompts: PromptSet, instruction: Path) -> PromptSet:
     return PromptSet(f"{prompts.name}{HOSTILE}", prompts.kind, asked)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows = [dict(row) for row in reader]
-        columns = list(reader.fieldnames or [])
+        columns, rows = read_csv(path, error=EvaluationError)
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{path}: there is no such file of prompts. Check the path after --prompts."
         ) from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise EvaluationError(
-            f"{path}: line {line} is not UTF-8. Save the file as CSV in UTF-8."
-        ) from error
-    except (OSError, csv.Error) as error:
-        raise EvaluationError(
-            f"{path}: cannot be read as CSV ({error}). Is a quote left open?"
-        ) from error
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be read ({error.strerror}).") from error
     if not columns:
         raise EvaluationError(f"{path}: is empty; it needs a header and prompts.")
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise EvaluationError(
-                f"{path}: row {number} has {'more' if None in row else 'fewer'} fields than the "
-                f"header's {len(columns)}. A comma or a quote in a prompt must be quoted."
-            )
-    twice = [column for column, count in Counter(columns).items() if count > 1]
-    if twice:
-        raise EvaluationError(f"{path}: the column {twice[0]!r} is given twice in the header.")
-    return columns, rows
+    return columns, [row for _, row in rows]
 
 
 def _language_columns(columns: list[str]) -> list[str]:

@@ -28,8 +28,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.benchmarks.prompts import FORMS, PromptSet, read_prompts, with_instruction
 from safeswap.evaluation.benchmarks.registry import (
@@ -41,6 +39,8 @@ from safeswap.evaluation.benchmarks.registry import (
 )
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.measures import Measure
+from safeswap.io.keys import check_keys
+from safeswap.io.yamlfile import read_yaml
 
 _NAME = re.compile(r"[\w.+-]+")
 
@@ -274,33 +274,15 @@ def _harness_benchmark(
     return Benchmark(one.name, one.title, Measure.ACCURACY, tasks=tasks, absent=absent)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(
-                    f"the key {key!r} is given twice, line {node.start_mark.line + 1}"
-                )
-        return super().construct_mapping(node, deep)
-
-
 def _read_suite(path: Path, wanted: Sequence[str]) -> list[Benchmark]:
-    try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise EvaluationError(
-            f"{path}: the suite cannot be read ({error.strerror}). Check --suite."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path}: cannot be read as YAML: {error}") from error
+    if not path.exists():
+        raise EvaluationError(f"{path}: there is no such suite. Check --suite.")
+    loaded = read_yaml(path, error=EvaluationError)
     top = _mapping(loaded, f"{path}", ("benchmarks",))
     entries = top.get("benchmarks")
     if not isinstance(entries, dict) or not entries:
         raise EvaluationError(f"{path}: needs `benchmarks:` with at least one benchmark under it.")
-    return [_suite_entry(path, str(name), entry, wanted) for name, entry in entries.items()]
+    return [_suite_entry(path, name, entry, wanted) for name, entry in entries.items()]
 
 
 def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Benchmark:
@@ -316,13 +298,13 @@ def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Be
     if "prompts" in settings:
         _mapping(entry, f"{where}, with prompts", ("prompts", "language", "title"))
         language = settings.get("language")
-        code = None if language is None else _code(language)
+        code = None if language is None else str(language)
         prompts = read_prompts(path.parent / str(settings["prompts"]), name, code)
         return _of_prompts(name, title, prompts, wanted)
     _mapping(entry, f"{where}, with tasks", ("tasks", "cluster", "numbers", "title"))
     if not isinstance(settings["tasks"], dict) or not settings["tasks"]:
         raise EvaluationError(f"{where}.tasks: is a mapping from language to task.")
-    given = {_code(key): value for key, value in settings["tasks"].items()}
+    given = settings["tasks"]
     tasks = {
         code: _suite_task(path, f"{where}.tasks.{code}", code, given[code], settings)
         for code in wanted
@@ -334,11 +316,6 @@ def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Be
     return Benchmark(name, title, Measure.ACCURACY, tasks=tasks, absent=absent)
 
 
-def _code(key: Any) -> str:
-    """A language's code: YAML takes ``no``, Norwegian, for false."""
-    return "no" if key is False else str(key)
-
-
 def _suite_task(
     path: Path, where: str, code: str, entry: Any, settings: Mapping[str, Any]
 ) -> HarnessTask:
@@ -346,7 +323,7 @@ def _suite_task(
         entry = {"task": entry}
     if not isinstance(entry, dict) or not isinstance(entry.get("task"), str):
         raise EvaluationError(f"{where}: is a task's name, or a mapping with `task:`.")
-    rest = {str(key): value for key, value in entry.items() if key not in ("task", "file")}
+    rest = {key: value for key, value in entry.items() if key not in ("task", "file")}
     file = path.parent / str(entry["file"]) if "file" in entry else None
     if file is not None and not file.is_file():
         raise EvaluationError(
@@ -368,7 +345,5 @@ def _suite_task(
 def _mapping(value: Any, where: str, keys: Sequence[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise EvaluationError(f"{where}: is a mapping with the keys {', '.join(keys)}.")
-    for key in value:
-        if key not in keys:
-            raise EvaluationError(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
+    check_keys(value, keys, where, EvaluationError)
     return value

@@ -6,8 +6,6 @@ read as text here and handed over as Parquet, which holds what it is given.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +14,10 @@ from typing import Any
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 
-from safeswap.errors import EvaluationError, nearest
+from safeswap.errors import ConfigError, EvaluationError, nearest
 from safeswap.evaluation.harness.final_number import final_number
+from safeswap.io.csvfile import read_csv, read_tsv
+from safeswap.io.jsonfile import read_json_lines
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".tsv")
 
@@ -41,48 +41,33 @@ def as_parquet(file: Path, scratch: Path) -> Path:
             raise EvaluationError(f"{file}: holds no questions.")
         target = scratch / f"{len(list(scratch.iterdir()))}-{file.stem}.parquet"
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), target)
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{file}: is not UTF-8 (byte {error.start}). Save it so.") from error
-    except (OSError, csv.Error, pyarrow.ArrowException) as error:
+    except ConfigError as error:
+        raise EvaluationError(str(error)) from error
+    except (OSError, pyarrow.ArrowException) as error:
         raise EvaluationError(f"{file}: cannot be read ({error}).") from error
     return target
 
 
 def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        for number, row in enumerate(csv.DictReader(source, strict=True), 1):
-            if None in row or None in row.values():
-                raise EvaluationError(
-                    f"{file}: row {number} has more or fewer fields than the header. A comma or a "
-                    "quote in a field must be quoted."
-                )
-            yield row
+    return (row for _, row in read_csv(file, error=EvaluationError)[1])
 
 
 def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8-sig") as source:
-        for number, line in enumerate(source, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise EvaluationError(f"{file}: line {number} is no JSON object.")
-            yield row
+    for number, row in read_json_lines(file, constants=True, names=False):
+        if not isinstance(row, dict):
+            raise EvaluationError(f"{file}: line {number} is no JSON object.")
+        yield row
 
 
 def _mgsm_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        for number, row in enumerate(csv.reader(source, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            value = final_number(row[1]) if len(row) == 2 else None
-            if value is None or not row[0].strip():
-                raise EvaluationError(
-                    f"{file}: line {number} is not QUESTION, tab, NUMBER (MGSM's own form)."
-                )
-            # A string, since lm-eval compares texts: the target is "18", never "18.0".
-            yield {"question": row[0], "answer": None, "answer_number": written(value)}
+    for number, row in read_tsv(file, EvaluationError):
+        value = final_number(row[1]) if len(row) == 2 else None
+        if value is None or not row[0].strip():
+            raise EvaluationError(
+                f"{file}: line {number} is not QUESTION, tab, NUMBER (MGSM's own form)."
+            )
+        # A string, since lm-eval compares texts: the target is "18", never "18.0".
+        yield {"question": row[0], "answer": None, "answer_number": written(value)}
 
 
 def written(value: Decimal) -> str:

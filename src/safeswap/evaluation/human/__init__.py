@@ -25,7 +25,7 @@ from safeswap.evaluation.human.judge_errors import (
     WeightedRate,
     weighted_error_rates,
 )
-from safeswap.evaluation.human.label_sheet import LabelSheet, need_column, read_labels, read_sheet
+from safeswap.evaluation.human.label_sheet import LabelSheet, read_labels, read_sheet
 from safeswap.evaluation.human.labels import Annotation, Annotations, read_annotations
 from safeswap.evaluation.human.sampling import (
     COLUMNS,
@@ -56,7 +56,6 @@ __all__ = [
     "cohen_kappa",
     "compare_labels",
     "key_of",
-    "need_column",
     "read_annotations",
     "read_labels",
     "read_sheet",

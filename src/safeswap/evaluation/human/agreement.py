@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.human.label_sheet import LabelSheet, need_column
+from safeswap.evaluation.human.label_sheet import LabelSheet
 from safeswap.evaluation.stats import DRAWS, LEVEL, Interval, Rate, percentiles, resampled_sums
+from safeswap.io.csvfile import need_column
 
 VERDICTS = ("safe", "unsafe", "controversial", "invalid")  # a judge's words, also if no human's
 UNPARSED = "unparsed"
@@ -342,7 +343,7 @@ def _groups(sheet: LabelSheet, by: str | None) -> list[tuple[str | None, list[Ma
     rows = list(sheet.rows)
     if by is None:
         return [(None, rows)]
-    need_column(by, list(rows[0]), sheet.path)
+    need_column(by, list(rows[0]), sheet.path, EvaluationError)
     values = dict.fromkeys(row[by] for row in rows)
     parts = [(f"{by} {value}", [row for row in rows if row[by] == value]) for value in values]
     return [(ALL_ROWS, rows), *parts]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.errors import EvaluationError, listed
+from safeswap.io.csvfile import need_column, read_csv
 
 HUMAN_COLUMNS = ("human_final", "human", "human_label", "label")
 ID_COLUMNS = ("id", "row_key", "key", "prompt_id")
@@ -29,42 +28,12 @@ def read_sheet(path: Path | str) -> tuple[tuple[str, ...], list[dict[str, str]]]
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        columns, rows = read_csv(path, spreadsheet=True, error=EvaluationError)
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise EvaluationError(
-            f'{path} is not UTF-8 (byte {error.start}); save it as "CSV UTF-8"'
-        ) from error
-    head = text.split("\n", 1)[0]
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True
-    )
-    try:
-        lines = [(reader.line_num, line) for line in reader if any(cell.strip() for cell in line)]
-    except csv.Error as error:
-        raise EvaluationError(f"{path}, line {reader.line_num}: not a CSV: {error}") from error
-    if len(lines) < 2:
+    if not rows:
         raise EvaluationError(f"{path} holds no rows; it needs a line of column names and labels")
-    columns = tuple(name.strip() for name in lines[0][1])
-    twice = [name for name, count in Counter(columns).items() if count > 1]
-    if twice:
-        raise EvaluationError(f"{path} has the column {twice[0]!r} twice; rename one")
-    for number, line in lines[1:]:
-        if len(line) != len(columns):
-            raise EvaluationError(
-                f"{path}, line {number}: {len(line)} cells under {len(columns)} columns"
-            )
-    return columns, [dict(zip(columns, line, strict=True)) for _, line in lines[1:]]
-
-
-def need_column(name: str, columns: Sequence[str], path: Path | str) -> str:
-    """``name`` if it is a column; else an error that names the nearest."""
-    if name in columns:
-        return name
-    close = nearest(name, columns)
-    all_of_them = "" if close.startswith("; known") else f"; columns: {', '.join(columns)}"
-    raise EvaluationError(f"{path} has no column {name!r}{close}{all_of_them}")
+    return tuple(columns), [row for _, row in rows]
 
 
 @dataclass(frozen=True)
@@ -110,8 +79,8 @@ def read_labels(
                 f"{path}: which column holds the human labels? Name it with --human; "
                 f"columns: {', '.join(columns)}"
             )
-    need_column(human, columns, path)
-    found = tuple(need_column(name, columns, path) for name in judges)
+    need_column(human, columns, path, EvaluationError)
+    found = tuple(need_column(name, columns, path, EvaluationError) for name in judges)
     found = found or tuple(name for name in columns if _JUDGE.fullmatch(name) and name != human)
     annotators = tuple(c for c in columns if _ANNOTATOR.fullmatch(c) and c != human)
     annotators = annotators if len(annotators) > 1 and not judges else ()

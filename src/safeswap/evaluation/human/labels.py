@@ -12,6 +12,7 @@ from safeswap.evaluation.human.agreement import Agreement, compare_labels
 from safeswap.evaluation.human.label_sheet import read_sheet
 from safeswap.evaluation.human.sampling import KEY_FORMAT, LABELS, digest, key_of
 from safeswap.evaluation.stats import LEVEL
+from safeswap.io.csvfile import need_column
 from safeswap.io.jsonfile import load_json
 
 
@@ -82,8 +83,7 @@ def read_annotations(path: Path | str, key: Path | str | None = None) -> Annotat
     hidden, strata = _read_key(Path(key) if key else key_of(path))
     columns, rows = read_sheet(path)
     for name in ("row_key", "prompt", "response", "label"):
-        if name not in columns:
-            raise EvaluationError(f"{path} has no column {name!r}; columns: {', '.join(columns)}")
+        need_column(name, columns, path, EvaluationError)
     names = [row["row_key"].strip() for row in rows]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:

@@ -35,6 +35,8 @@ from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.judges.base import Judgement, Verdict
 from safeswap.evaluation.judges.registry import JudgeKind, register
 from safeswap.evaluation.quality import UNSPACED, script_of
+from safeswap.io.keys import check_keys
+from safeswap.io.yamlfile import compose_nodes, read_nodes
 
 _VERDICTS: Final = get_args(Verdict)
 _MATCHERS: Final = ("pattern", "exact", "prefix", "field")
@@ -103,20 +105,15 @@ class RuleJudge:
     @classmethod
     def load(cls, path: Path) -> RuleJudge:
         """Read and check a file of rules."""
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"cannot read the rules in {path}: {error}; give a YAML file in UTF-8"
-            raise EvaluationError(message) from None
-        return cls.from_text(text, str(path))
+        return cls._of(read_nodes(path, error=EvaluationError), str(path))
 
     @classmethod
     def from_text(cls, text: str, where: str = "rules") -> RuleJudge:
         """Read and check rules; ``where`` is named in messages."""
-        try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise EvaluationError(f"{where} is no YAML: {error}") from None
+        return cls._of(compose_nodes(text, where, error=EvaluationError), where)
+
+    @classmethod
+    def _of(cls, node: yaml.Node | None, where: str) -> RuleJudge:
         reader = _Reader(where)
         top = reader.mapping(node, _TOP, "a file of rules")
         missing = [key for key in _TOP if key not in top]
@@ -141,8 +138,10 @@ class _Reader:
         self.where = where
 
     def fail(self, node: yaml.Node | None, message: str) -> EvaluationError:
-        line = f", line {node.start_mark.line + 1}" if node is not None else ""
-        return EvaluationError(f"{self.where}{line}: {message}")
+        return EvaluationError(f"{self.place(node)}: {message}")
+
+    def place(self, node: yaml.Node | None) -> str:
+        return self.where + (f", line {node.start_mark.line + 1}" if node is not None else "")
 
     def mapping(
         self, node: yaml.Node | None, known: tuple[str, ...] | None, what: str
@@ -152,8 +151,8 @@ class _Reader:
         found: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
             key = self.text(key_node, "a key")
-            if known is not None and key not in known:
-                raise self.fail(key_node, f"unknown key {key!r}{nearest(key, known)}")
+            if known is not None:
+                check_keys([key], known, self.place(key_node), EvaluationError)
             if key in found:
                 raise self.fail(key_node, f"{key!r} is there twice; keep one")
             found[key] = value
@@ -226,9 +225,9 @@ class _Reader:
     def _flag(self, node: yaml.Node | None) -> bool | None:
         if node is None:
             return None
-        if not isinstance(node, yaml.ScalarNode) or node.value not in ("true", "false"):
+        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:bool":
             raise self.fail(node, "'refusal' is true or false")
-        return bool(node.value == "true")
+        return str(node.value).lower() == "true"
 
 
 def _boundary(word: str) -> str:

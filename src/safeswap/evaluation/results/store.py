@@ -30,9 +30,9 @@ from typing import Any
 
 from blake3 import blake3
 
-from safeswap.errors import EvaluationError, nearest
+from safeswap.errors import ConfigError, EvaluationError, nearest
 from safeswap.io.files import write_atomically
-from safeswap.io.jsonfile import LARGE, load_json
+from safeswap.io.jsonfile import LARGE, LineError, load_json, read_json_lines
 from safeswap.io.locks import HeldError, take_lock
 
 SETTINGS = "settings.json"
@@ -187,26 +187,32 @@ def read_rows(path: Path) -> Iterator[Row]:
     if not path.exists():
         return
     seen: set[str] = set()
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-                key = row["key"]
-                if not isinstance(key, str):
-                    raise TypeError("the key is no text")
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise EvaluationError(
-                    f"{path}: line {number} is damaged (not a JSON object with a key). Remove the "
-                    "line and run again: what is missing is done again."
-                ) from error
-            if key in seen:
-                raise EvaluationError(
-                    f"{path}: line {number} repeats the key {key!r}. Remove one of the two lines."
-                )
-            seen.add(key)
-            yield row
+    for number, row in _whole_lines(path):
+        key = row.get("key") if isinstance(row, dict) else None
+        if not isinstance(key, str):
+            raise _damaged(path, number)
+        if key in seen:
+            raise EvaluationError(
+                f"{path}: line {number} repeats the key {key!r}. Remove one of the two lines."
+            )
+        seen.add(key)
+        yield row
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        yield from read_json_lines(path, constants=True, names=False, whole=True)
+    except LineError as error:
+        raise _damaged(path, error.line) from error
+    except ConfigError as error:
+        raise EvaluationError(str(error)) from error
+
+
+def _damaged(path: Path, line: int) -> EvaluationError:
+    return EvaluationError(
+        f"{path}: line {line} is damaged (not a JSON object with a key). Remove the line and run "
+        "again: what is missing is done again."
+    )
 
 
 def digest_of(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.dtypes import inner_product
+from safeswap.checkpoint.numerics import inner_product
 from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
 
 Gram = NDArray[np.float64]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.dtypes import DTYPES, decode, encode, inner_product
+from safeswap.checkpoint.dtypes import DTYPES
+from safeswap.checkpoint.numerics import decode, encode, inner_product
 
 F16 = DTYPES["F16"]
 EVERY = np.arange(1 << 16, dtype=np.uint16)
