@@ -26,6 +26,11 @@ _counting = click.option(
     "--loose", is_flag=True, help="Count “controversial” as safe (default: as unsafe)."
 )
 
+_sheet_key = click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="The key of a sheet that was renamed.  [default: SHEET.key.json]",
+)
 
 backend_options = options(
     click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
@@ -258,6 +263,7 @@ def _judge(
     type=click.Path(path_type=Path),
     help="A labelled sheet of `safeswap label sample`: corrects the rates for the judge's errors.",
 )
+@_sheet_key
 @click.option(
     "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
 )
@@ -282,6 +288,7 @@ def compare(
     reference: str | None,
     margin: float,
     annotations: Path | None,
+    key: Path | None,
     dev: bool,
     cell: str | None,
     form: str,
@@ -306,6 +313,7 @@ def compare(
         reference=reference,
         margin=margin / 100,
         annotations=annotations,
+        key=key,
         dev=dev,
     )
     if as_json:
@@ -328,6 +336,7 @@ def label() -> None:
 @click.option("--judge", "judges", multiple=True, help="A judge's column. Repeat it for several.")
 @click.option("--positive", multiple=True, help="A label that counts as positive. Repeat it.")
 @click.option("--by", help="Also for each value of this column.")
+@_sheet_key
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
 def agreement(
     labels: Path,
@@ -335,6 +344,7 @@ def agreement(
     judges: tuple[str, ...],
     positive: tuple[str, ...],
     by: str | None,
+    key: Path | None,
     form: str,
 ) -> None:
     """Compare judges with human labels: accuracy, κ, sensitivity, specificity, confusion.
@@ -343,11 +353,17 @@ def agreement(
     `safeswap label sample` made, labelled, with its key beside it.
     """
     _check_format(form)
-    from safeswap.evaluation.human import agreements, key_of, read_annotations, read_labels
+    from safeswap.evaluation.human import (
+        agreements,
+        is_blind,
+        key_of,
+        read_annotations,
+        read_labels,
+    )
     from safeswap.report import agreement as agreement_report
 
-    if key_of(labels).exists():
-        read = read_annotations(labels)
+    if key is not None or key_of(labels).exists() or is_blind(labels):
+        read = read_annotations(labels, key)
         found = [read.agreement(positive)]
         if read.left_out:
             click.echo(f"of the sheet's rows, {read.left_out}", err=True)

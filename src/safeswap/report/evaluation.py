@@ -42,6 +42,7 @@ def compare(
     reference: str | None = None,
     margin: float = MARGIN,
     annotations: str | Path | None = None,
+    key: str | Path | None = None,
     dev: bool = False,
 ) -> list[Table]:
     """All tables: rates, paired differences, the answers' state, numbers by value.
@@ -54,6 +55,7 @@ def compare(
             with its language expert.
         margin: the share of ability that may be lost (0.02 is two points).
         annotations: a labelled sheet of `annotate`: adds rates corrected for the judge's errors.
+        key: the sheet's key, where it is not beside the sheet under the sheet's name.
         dev: also where a model was chosen on these very questions; every table then says so.
 
     Raises:
@@ -66,7 +68,7 @@ def compare(
     tables.append(degrees_table(evidence))
     tables += comparisons_tables(comparisons, margin)
     if annotations is not None:
-        tables.append(corrected_table(evidence, read_annotations(annotations)))
+        tables.append(corrected_table(evidence, read_annotations(annotations, key)))
     tables += [answers_table(evidence), numbers_table(evidence)]
     return [_marked(table, evidence.dev) for table in tables if table is not None]
 

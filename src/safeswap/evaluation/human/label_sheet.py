@@ -36,6 +36,8 @@ def read_sheet(path: Path | str) -> tuple[tuple[str, ...], list[dict[str, str]]]
         raise EvaluationError(
             f'{path} is not UTF-8 (byte {error.start}); save it as "CSV UTF-8"'
         ) from error
+    # a cell may be as long as an answer: the module's own limit is 131,072 characters
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     head = text.split("\n", 1)[0]
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True
@@ -65,6 +67,15 @@ def need_column(name: str, columns: Sequence[str], path: Path | str) -> str:
     close = nearest(name, columns)
     all_of_them = "" if close.startswith("; known") else f"; columns: {', '.join(columns)}"
     raise EvaluationError(f"{path} has no column {name!r}{close}{all_of_them}")
+
+
+def is_blind(path: Path | str) -> bool:
+    """Whether a file is a sheet of `safeswap label sample`, whatever its name is now.
+
+    Raises:
+        EvaluationError: as `read_sheet`.
+    """
+    return {"row_key", "arm_blinded"} <= set(read_sheet(path)[0])
 
 
 @dataclass(frozen=True)
