@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import JSON, QUIET, codes_of, print_json
 from safeswap.cli.verbs import Verb, Verbs, options
 from safeswap.errors import ConfigError, nearest
@@ -102,6 +103,15 @@ backend_options = options(
         metavar="PART[:FRACTION[:SEED]]",
         help="Only the dev or the test questions, such as test or dev:0.5:0 (default: all).",
     ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="A trial: at most N questions of each benchmark and language; every table says so.",
+    ),
+    click.option(
+        "--limit-seed", type=int, default=0, show_default=True, help="Another choice of them."
+    ),
     heading="Questions",
 )
 @options(
@@ -137,7 +147,12 @@ backend_options = options(
     required=True,
     help="The results folder: new, or to go on in.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Only say which models would be asked what, and the memory."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch and BLAS.  [default: theirs]")
 @QUIET
+@CONFIG
 def evaluate(
     models: tuple[str, ...],
     suite: str,
@@ -149,11 +164,15 @@ def evaluate(
     max_new_tokens: int,
     harness_tokens: int,
     split: str | None,
+    limit: int | None,
+    limit_seed: int,
     results: Path,
     judge_spec: str | None,
     judge_kind: str | None,
     judge_backend: str | None,
     judge_url: str,
+    dry_run: bool,
+    threads: int | None,
     **backend: Any,
 ) -> None:
     """Let MODELS answer a suite, and store every answer in the results folder.
@@ -163,8 +182,10 @@ def evaluate(
     """
     from safeswap.evaluation import pipeline
     from safeswap.evaluation.backends import refuse_foreign_options
+    from safeswap.evaluation.benchmarks.limit import Limit
     from safeswap.evaluation.benchmarks.splits import read_split
     from safeswap.evaluation.judges import make_judge
+    from safeswap.evaluation.outlook import outlook
 
     kind = backend.pop("backend")
     asked = options_of(backend, chat_template)
@@ -178,10 +199,17 @@ def evaluate(
         files={_cell(key): Path(path) for key, path in _pairs("--data", data)},
         instruction=instruction,
     ).on(None if split is None else read_split(split))
+    made = made.limited(None if limit is None else Limit(limit, limit_seed))
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
     generation = pipeline.Generation(max_new_tokens, harness_tokens)
+    if dry_run:
+        for line in outlook(models, made, results, kind, asked):
+            click.echo(line)
+        return
+    if threads is not None:
+        _use_threads(threads)
     for done in pipeline.evaluate(
         models, made, results, backend=kind, options=asked, generation=generation
     ):
@@ -191,6 +219,18 @@ def evaluate(
         _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, ())
     elif any(benchmark.prompts for benchmark in made.benchmarks):
         click.echo(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
+
+
+def _use_threads(threads: int) -> None:
+    """Of torch, and of the BLAS of numpy; other libraries read their own variables."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(threads)
 
 
 @click.command(cls=Verb, resumes=True)

@@ -150,6 +150,14 @@ def not_used(family: Family, plan: Plan) -> dict[str, str]:
     }
 
 
+def merged_folders(out: Path) -> list[Path]:
+    """The merged checkpoints of a run: OUT itself, or the folders of its languages; OUT where there
+    is none, so that `read_manifest` says why."""
+    if (out / MANIFEST).exists():
+        return [out]
+    return sorted(found.parent for found in out.glob(f"*/{MANIFEST}")) or [out]
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a merged checkpoint.
 

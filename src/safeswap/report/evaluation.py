@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from safeswap.errors import listed
+from safeswap.evaluation.benchmarks.limit import limit_note
 from safeswap.evaluation.human import read_annotations
 from safeswap.evaluation.results.outcomes import gather
+from safeswap.evaluation.results.store import open_results
 from safeswap.evaluation.stats import MARGIN
 from safeswap.report.answer_quality import (
     answers_table,
@@ -70,7 +72,16 @@ def compare(
     if annotations is not None:
         tables.append(corrected_table(evidence, read_annotations(annotations, key)))
     tables += [answers_table(evidence), numbers_table(evidence)]
-    return [_marked(table, evidence.dev) for table in tables if table is not None]
+    part = limit_note(open_results(results[0]).settings)
+    return [_limited(_marked(table, evidence.dev), part) for table in tables if table is not None]
+
+
+def _limited(table: Table, part: str) -> Table:
+    """A table of a part of the questions says so in its title and below it."""
+    if not part:
+        return table
+    note = f"Only a part of the questions was asked ({part}): a trial, no result."
+    return replace(table, title=f"{table.title} ({part})", notes=(note, *table.notes))
 
 
 def _marked(table: Table, chosen: Sequence[str]) -> Table:
