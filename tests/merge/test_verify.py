@@ -368,3 +368,49 @@ def test_an_edited_card_is_noted_and_no_fault(trio: dict[str, Path], tmp_path: P
     assert safeswap.verify_merge(out).rewritten == ("README.md",)
     said = CliRunner().invoke(main, ["verify", str(out)]).output
     assert "all equal" in said and "note: README.md is not as the merge wrote it" in said
+
+
+SMALL_EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a shard's size": lambda m: m["outputs"][0].update(size=1),
+    "a version": lambda m: m["versions"].update(numpy="0.1"),
+    "an input's name": lambda m: m["profile"]["inputs"]["safety"].update(name="another"),
+    "a revision": lambda m: m["profile"]["inputs"]["base"].update(revision="0" * 40),
+    "an input file's size": lambda m: m["profile"]["inputs"]["sw"]["files"][0].update(size=1),
+    "an input file's time": lambda m: m["profile"]["inputs"]["sw"]["files"][0].update(mtime_ns=1),
+    "a reason": lambda m: m["files_left_out"].update({"x.bin": "no reason"}),
+    "a note": lambda m: m["profile"].update(notes=["all is well"]),
+}
+
+
+@pytest.mark.parametrize("how", SMALL_EDITS)
+@pytest.mark.parametrize("without", [True, False])
+def test_any_edit_of_the_manifest_is_found(out: Path, how: str, without: bool) -> None:
+    edit_manifest(out, SMALL_EDITS[how])
+    with pytest.raises(SafeswapError, match=r"safeswap\.json"):
+        safeswap.verify_merge(out, without_inputs=without)
+
+
+def test_places_of_local_inputs_may_be_edited_and_old_manifests_have_no_digest(out: Path) -> None:
+    def without(manifest: dict[str, Any]) -> None:
+        del manifest["digest"]
+
+    def moved(manifest: dict[str, Any]) -> None:
+        manifest["profile"]["inputs"]["sw"].update(path="/elsewhere", source="/elsewhere")
+
+    edit_manifest(out, moved)
+    safeswap.verify_merge(out, without_inputs=True)
+    edit_manifest(out, without)
+    safeswap.verify_merge(out, without_inputs=True)
+
+
+def test_a_run_is_verified_in_all_its_languages(trio: dict[str, Path], tmp_path: Path) -> None:
+    out = swap(trio, tmp_path / "both", "sw", "te")
+    said = CliRunner().invoke(main, ["verify", str(out), "--language", f"te={trio['te']}"])
+    assert said.exit_code == 0, said.output
+    assert [line.partition(":")[0] for line in said.output.splitlines() if "all equal" in line] == [
+        str(out / "sw"),
+        str(out / "te"),
+    ]
+    poke(out / "te", b"\x01\x02")
+    said = CliRunner().invoke(main, ["verify", str(out)])
+    assert said.exit_code == 1 and f"{out / 'te'}" in said.output

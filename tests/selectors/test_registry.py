@@ -12,7 +12,19 @@ from safeswap.errors import PlanError
 from safeswap.plan import check_options, fill_plan
 from safeswap.selectors import Row, Selector, registered, registry, selector
 
-NAMES = ("share-difference", "gated", "uniform", "band", "cosine", "random", "inverted", "permuted")
+NAMES = (
+    "share-difference",
+    "gated",
+    "uniform",
+    "soup",
+    "task-arithmetic",
+    "chat-vector",
+    "band",
+    "cosine",
+    "random",
+    "inverted",
+    "permuted",
+)
 
 
 @pytest.fixture

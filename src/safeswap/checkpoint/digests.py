@@ -38,5 +38,8 @@ def of_checkpoint(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> 
 
 
 def of_small_file(path: Path) -> str:
-    """SHA-256 (hex) of a whole small file, as ``sha256sum`` prints it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 (hex) of a whole file, as ``sha256sum`` prints it; read in blocks, for what lies in a
+    checkpoint's folder besides its weights need not be small.
+    """
+    with path.open("rb", buffering=0) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

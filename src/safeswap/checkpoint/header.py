@@ -20,7 +20,7 @@ from typing import Any
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
 from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CheckpointError, nearest
-from safeswap.io.files import refuse_pointer
+from safeswap.io.files import reading_remedy, refuse_pointer
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit on N; a larger number means that the file is something else."""
@@ -50,7 +50,8 @@ def read_header(path: Path) -> Header:
             length = _header_length(path, prefix, size)
             body = stream.read(length)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {_AGAIN}") from error
+        todo = reading_remedy(error, _AGAIN)
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
     entries = _parse(path, body)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):

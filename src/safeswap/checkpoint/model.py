@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safeswap.checkpoint.refusals import refuse_packed, refuse_quantized
 from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.torch_bin import read_torch_file
 from safeswap.errors import CheckpointError, listed
+from safeswap.io.files import Signature, reading_remedy, signatures
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -42,12 +43,14 @@ class Checkpoint:
         config: its ``config.json``.
         files: its weight files.
         tensors: every stored name → the tensor, whose ``reader()`` gives its numbers.
+        signatures: name → what told each file in the folder when it was opened.
     """
 
     source: Source
     config: Mapping[str, Any]
     files: tuple[WeightFile, ...]
     tensors: Mapping[str, Tensor]
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -97,6 +100,7 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
     _refuse_closed(folder)
     _refuse_adapter(folder)
     _refuse_gguf(folder)
+    seen = signatures(folder)  # before anything is read of them
     config = read_json(folder / "config.json")
     refuse_quantized(folder, config)
     files = tuple(_weight_file(path) for path in _weight_paths(folder))
@@ -111,7 +115,7 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
             tensors[tensor.name] = tensor
     _check_index(folder, files, tensors)
     refuse_packed(tensors)
-    return Checkpoint(source, config, files, tensors)
+    return Checkpoint(source, config, files, tensors, seen)
 
 
 def _weight_file(path: Path) -> WeightFile:
@@ -120,10 +124,8 @@ def _weight_file(path: Path) -> WeightFile:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}). Fetch the shard again or fix its "
-            "permissions."
-        ) from error
+        todo = reading_remedy(error, "Fetch the shard again or fix its permissions.")
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
     if path.suffix == ".bin":
         header, tensors = b"", read_torch_file(path)
     else:
@@ -205,10 +207,8 @@ def _refuse_closed(folder: Path) -> None:
         next(folder.iterdir(), None)
         (folder / "config.json").exists()
     except OSError as error:
-        raise CheckpointError(
-            f"{folder}: cannot be listed ({error.strerror}). Fix its permissions, or "
-            "use a copy that you may read."
-        ) from error
+        todo = reading_remedy(error, "Fix its permissions, or use a copy that you may read.")
+        raise CheckpointError(f"{folder}: cannot be listed ({error.strerror}). {todo}") from error
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from safeswap.errors import CheckpointError, ConfigError
-from safeswap.io.files import refuse_pointer
+from safeswap.io.files import reading_remedy, refuse_pointer
 from safeswap.io.jsonfile import LARGE, load_json
 
 _SMALL_FILES = (
@@ -175,9 +175,8 @@ def read_json(path: Path) -> dict[str, object]:
             f"{path.parent}: has no {path.name}. Give the folder of a transformers checkpoint."
         ) from None
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}). Fix its permissions, or fetch it again."
-        ) from error
+        todo = reading_remedy(error, "Fix its permissions, or fetch it again.")
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
     except ConfigError as error:
         raise CheckpointError(f"{error} Fetch the file again.") from error
     if not isinstance(content, dict):

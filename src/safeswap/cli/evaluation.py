@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import JSON, QUIET, codes_of, print_json
 from safeswap.cli.verbs import Verb, Verbs, options
 from safeswap.errors import ConfigError, nearest
@@ -26,6 +27,11 @@ _counting = click.option(
     "--loose", is_flag=True, help="Count “controversial” as safe (default: as unsafe)."
 )
 
+_sheet_key = click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="The key of a sheet that was renamed.  [default: SHEET.key.json]",
+)
 
 backend_options = options(
     click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
@@ -97,6 +103,15 @@ backend_options = options(
         metavar="PART[:FRACTION[:SEED]]",
         help="Only the dev or the test questions, such as test or dev:0.5:0 (default: all).",
     ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="A trial: at most N questions of each benchmark and language; every table says so.",
+    ),
+    click.option(
+        "--limit-seed", type=int, default=0, show_default=True, help="Another choice of them."
+    ),
     heading="Questions",
 )
 @options(
@@ -132,7 +147,12 @@ backend_options = options(
     required=True,
     help="The results folder: new, or to go on in.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Only say which models would be asked what, and the memory."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch and BLAS.  [default: theirs]")
 @QUIET
+@CONFIG
 def evaluate(
     models: tuple[str, ...],
     suite: str,
@@ -144,11 +164,15 @@ def evaluate(
     max_new_tokens: int,
     harness_tokens: int,
     split: str | None,
+    limit: int | None,
+    limit_seed: int,
     results: Path,
     judge_spec: str | None,
     judge_kind: str | None,
     judge_backend: str | None,
     judge_url: str,
+    dry_run: bool,
+    threads: int | None,
     **backend: Any,
 ) -> None:
     """Let MODELS answer a suite, and store every answer in the results folder.
@@ -158,8 +182,10 @@ def evaluate(
     """
     from safeswap.evaluation import pipeline
     from safeswap.evaluation.backends import refuse_foreign_options
+    from safeswap.evaluation.benchmarks.limit import Limit
     from safeswap.evaluation.benchmarks.splits import read_split
     from safeswap.evaluation.judges import make_judge
+    from safeswap.evaluation.outlook import outlook
 
     kind = backend.pop("backend")
     asked = options_of(backend, chat_template)
@@ -173,10 +199,17 @@ def evaluate(
         files={_cell(key): Path(path) for key, path in _pairs("--data", data)},
         instruction=instruction,
     ).on(None if split is None else read_split(split))
+    made = made.limited(None if limit is None else Limit(limit, limit_seed))
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
     generation = pipeline.Generation(max_new_tokens, harness_tokens)
+    if dry_run:
+        for line in outlook(models, made, results, kind, asked):
+            click.echo(line)
+        return
+    if threads is not None:
+        _use_threads(threads)
     for done in pipeline.evaluate(
         models, made, results, backend=kind, options=asked, generation=generation
     ):
@@ -186,6 +219,18 @@ def evaluate(
         _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, ())
     elif any(benchmark.prompts for benchmark in made.benchmarks):
         click.echo(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
+
+
+def _use_threads(threads: int) -> None:
+    """Of torch, and of the BLAS of numpy; other libraries read their own variables."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(threads)
 
 
 @click.command(cls=Verb, resumes=True)
@@ -258,6 +303,7 @@ def _judge(
     type=click.Path(path_type=Path),
     help="A labelled sheet of `safeswap label sample`: corrects the rates for the judge's errors.",
 )
+@_sheet_key
 @click.option(
     "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
 )
@@ -282,6 +328,7 @@ def compare(
     reference: str | None,
     margin: float,
     annotations: Path | None,
+    key: Path | None,
     dev: bool,
     cell: str | None,
     form: str,
@@ -306,6 +353,7 @@ def compare(
         reference=reference,
         margin=margin / 100,
         annotations=annotations,
+        key=key,
         dev=dev,
     )
     if as_json:
@@ -328,6 +376,7 @@ def label() -> None:
 @click.option("--judge", "judges", multiple=True, help="A judge's column. Repeat it for several.")
 @click.option("--positive", multiple=True, help="A label that counts as positive. Repeat it.")
 @click.option("--by", help="Also for each value of this column.")
+@_sheet_key
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
 def agreement(
     labels: Path,
@@ -335,6 +384,7 @@ def agreement(
     judges: tuple[str, ...],
     positive: tuple[str, ...],
     by: str | None,
+    key: Path | None,
     form: str,
 ) -> None:
     """Compare judges with human labels: accuracy, κ, sensitivity, specificity, confusion.
@@ -343,11 +393,17 @@ def agreement(
     `safeswap label sample` made, labelled, with its key beside it.
     """
     _check_format(form)
-    from safeswap.evaluation.human import agreements, key_of, read_annotations, read_labels
+    from safeswap.evaluation.human import (
+        agreements,
+        is_blind,
+        key_of,
+        read_annotations,
+        read_labels,
+    )
     from safeswap.report import agreement as agreement_report
 
-    if key_of(labels).exists():
-        read = read_annotations(labels)
+    if key is not None or key_of(labels).exists() or is_blind(labels):
+        read = read_annotations(labels, key)
         found = [read.agreement(positive)]
         if read.left_out:
             click.echo(f"of the sheet's rows, {read.left_out}", err=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import (
     EXPERTS,
     JSON,
@@ -119,9 +120,11 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     ),
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
+    click.option("--dry-run", is_flag=True, help="Only say what would be read and written."),
     heading="Output",
 )
 @RUNNING
+@CONFIG
 def merge(
     base: str | None,
     safety: str | None,
@@ -135,6 +138,9 @@ def merge(
 
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers")}
     running["figure"] = not given["no_figure"]
+    if given["dry_run"]:
+        _say_outlook(plans, out, base, safety, languages, given)
+        return
     if plans:
         merged = _merge_plans(plans, out, base, safety, languages, given, running)
     elif base is None:
@@ -158,6 +164,45 @@ def merge(
         )
         if one.resumed_bytes:
             click.echo(f"{shown_bytes(one.resumed_bytes)} were written before and verified")
+
+
+def _say_outlook(
+    plans: tuple[Path, ...],
+    out: Path,
+    base: str | None,
+    safety: str | None,
+    languages: tuple[str, ...],
+    given: Mapping[str, Any],
+) -> None:
+    """What a merge would read and write."""
+    from safeswap.checkpoint.dtypes import output_dtype
+    from safeswap.checkpoint.family import open_family
+    from safeswap.checkpoint.shards import parse_size
+    from safeswap.merge.outlook import reading, writing
+    from safeswap.merge.run import family_of
+    from safeswap.plan import Plan, check_options
+
+    if plans:
+        read = [Plan.load(path) for path in plans]
+        family, donors = family_of(read), [plan.donor for plan in read]
+    else:
+        if base is None:
+            raise ConfigError("give BASE with --safety and --language, or a --plan.")
+        experts, chosen = languages_of(languages), selection(given)
+        family = open_family(base, _required(safety), experts)
+        for language in experts:
+            check_options(language, units=family.anatomy.units, **chosen)
+        donors = [chosen.get("donor") or language for language in experts]
+    size, dtype = given["shard_size"], given["dtype"]
+    lines = writing(
+        family,
+        donors,
+        out,
+        dtype=output_dtype(dtype) if dtype else None,
+        shard_size=parse_size(size) if size else None,
+    )
+    for line in [*reading(family), *lines]:
+        click.echo(line)
 
 
 def _kinds(merged: Any) -> list[str]:
@@ -257,19 +302,29 @@ def verify(
     without_inputs: bool,
     workers: int | None,
 ) -> None:
-    """Check that OUT is what its plan says, bit for bit."""
+    """Check that OUT is what its plan says, bit for bit; a run's OUT: in all its languages."""
     from safeswap.api import verify_merge
+    from safeswap.merge.manifest import merged_folders, read_manifest
 
     moved: dict[str, str | Path] = {
         role: source for role, source in (("base", base), ("safety", safety)) if source
     }
-    checked = verify_merge(
-        out,
-        inputs=moved | languages_of(languages),
-        grams=grams,
-        without_inputs=without_inputs,
-        workers=workers,
-    )
+    moved |= languages_of(languages)
+    folders = merged_folders(out)
+    roles = {folder: set(read_manifest(folder)["plan"].get("inputs", ())) for folder in folders}
+    for folder in folders:
+        others = {role for other in folders for role in roles[other]} - roles[folder]
+        checked = verify_merge(
+            folder,
+            inputs={role: source for role, source in moved.items() if role not in others},
+            grams=grams,
+            without_inputs=without_inputs,
+            workers=workers,
+        )
+        _say_verified(folder, checked)
+
+
+def _say_verified(out: Path, checked: Any) -> None:
     how = "computed again from the inputs" if checked.from_inputs else "compared by digest only"
     click.echo(f"{out}: {checked.tensors} tensors, {shown_bytes(checked.nbytes)} {how}: all equal")
     if checked.edited:

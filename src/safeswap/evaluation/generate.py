@@ -26,11 +26,11 @@ from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.results.rows import ResponseRow
 from safeswap.evaluation.results.store import (
     MODEL,
-    REQUESTS,
     RESPONSES,
     Journal,
     Results,
     digest_of,
+    holds_answers,
     read_json,
     read_rows,
     write_json,
@@ -75,7 +75,11 @@ def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
         for code in suite.languages:
             cells[f"{benchmark.name}/{code}"] = _cell_settings(benchmark, code)
     settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
-    return settings if suite.split is None else {**settings, "split": suite.split.as_dict()}
+    if suite.split is not None:
+        settings["split"] = suite.split.as_dict()
+    if suite.limit is not None:
+        settings["limit"] = suite.limit.as_dict()
+    return settings
 
 
 def _cell_settings(benchmark: Benchmark, code: str) -> dict[str, Any]:
@@ -130,6 +134,8 @@ def write_model_record(results: Results, arm: EvaluatedModel, responder: Backend
 def refuse_other_model(results: Results, arm: EvaluatedModel) -> None:
     """Raise when the results hold answers of another model under this arm's name."""
     path = results.folder / arm.name / MODEL
+    if not holds_answers(path.parent):
+        return
     if path.exists() and (known := read_json(path)).get("digest") != arm.digest:
         raise EvaluationError(
             f"{path.parent}: holds answers of another model called {arm.name} "
@@ -143,7 +149,7 @@ def _refuse_other_backend(results: Results, arm: EvaluatedModel, now: Mapping[st
     and some dtype's rounding would pass for a difference between models.
     """
     path = results.folder / arm.name / MODEL
-    if not any((path.parent / name).exists() for name in (RESPONSES, REQUESTS)):
+    if not holds_answers(path.parent):
         return
     known = read_json(path)
     for key in ("backend", "dtype"):

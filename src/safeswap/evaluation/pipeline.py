@@ -33,6 +33,7 @@ from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.explain import explain
 from safeswap.evaluation.results.outcomes import gather
 from safeswap.evaluation.results.store import Results, find_model, open_results, start_results
+from safeswap.io import progress
 from safeswap.io.progress import items_bar
 
 
@@ -74,10 +75,18 @@ def evaluate(
     generate.templates_agree(arms, backend, options)
     chosen = with_template(generation or Generation(), options)
     names = [arm.name for arm in arms]
-    store = start_results(results, generate.settings_of(suite, chosen), names)
+    settings = generate.settings_of(suite, chosen)
+    store = start_results(results, settings, names)
     for arm in arms:
         generate.refuse_other_model(store, arm)
-    return [_evaluate_arm(store, arm, suite, backend, options, chosen) for arm in arms]
+    done = []
+    for number, arm in enumerate(arms, 1):
+        # again: another run that began before any answer was there may have had other settings
+        start_results(results, settings, names)
+        of_all = f", model {number} of {len(arms)}" if len(arms) > 1 else ""
+        with progress.suffixed(of_all):
+            done.append(_evaluate_arm(store, arm, suite, backend, options, chosen))
+    return done
 
 
 def _evaluate_arm(

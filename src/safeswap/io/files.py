@@ -29,10 +29,10 @@ def open_descriptor(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be opened ({error.strerror}). Check that it is still there and "
-            "readable, then run the same command again."
-        ) from error
+        todo = reading_remedy(
+            error, "Check that it is still there and readable, then run the same command again."
+        )
+        raise CheckpointError(f"{path}: cannot be opened ({error.strerror}). {todo}") from error
 
 
 def close_descriptor(descriptor: int) -> None:
@@ -130,6 +130,31 @@ def fsync(descriptor: int, path: Path, *, forget: bool = False) -> None:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
         raise _write_failed(path, error) from error
+
+
+Signature = tuple[int, int, int, int]
+"""What changes with a file: inode, size, and the times of its content and of its inode (ns)."""
+
+
+def signature(path: Path) -> Signature:
+    """What tells whether a file is still as it was. The last time cannot be set back, so that bytes
+    written over with size and time kept show; it changes with permissions and links, too.
+
+    Raises:
+        OSError: the file is gone.
+    """
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def signatures(folder: Path) -> dict[str, Signature]:
+    """Name → signature of the plain files in a folder, links followed; gone ones are left out."""
+    found = {}
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if path.is_file():
+                found[path.name] = signature(path)
+    return found
 
 
 def crowds_memory(nbytes: int) -> bool:
@@ -248,6 +273,11 @@ def _write_failed(path: Path, error: OSError, *, resumed: bool = True) -> Output
     return OutputError(
         f"{path}: writing failed ({error.strerror}). {remedy(error, resumed=resumed)}"
     )
+
+
+def reading_remedy(error: OSError, otherwise: str) -> str:
+    """What to do when a file could not be read: ``otherwise``, unless too many were open."""
+    return remedy(error) if error.errno in (errno.EMFILE, errno.ENFILE) else otherwise
 
 
 def remedy(error: OSError, *, resumed: bool = True) -> str:

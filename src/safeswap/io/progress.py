@@ -1,7 +1,8 @@
 """Progress bars, in bytes or in items, with rate and time left; one switch for all of them.
 
 Bars are off until somebody turns them on, as the command line does: a library writes nothing that
-was not asked for. They go to a terminal's stderr, and nowhere else.
+was not asked for. They go to a terminal's stderr; where stderr is a file or a pipe, a line of text
+comes every half a minute instead.
 
 >>> from safeswap.io import progress
 >>> with progress.switched(True):                                          # doctest: +SKIP
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ class _Switch:
 
     on = False
     showing = False
+    suffix = ""
 
 
 def enable() -> None:
@@ -55,10 +58,73 @@ def switched(on: bool) -> Iterator[None]:
 
 
 @contextmanager
+def suffixed(text: str) -> Iterator[None]:
+    """Within the block every title ends so: which model of how many."""
+    before, _Switch.suffix = _Switch.suffix, text
+    try:
+        yield
+    finally:
+        _Switch.suffix = before
+
+
+EVERY = 30.0
+"""Seconds between two lines where stderr is no terminal."""
+
+
+class _Lines:
+    """A line now and then, where a bar would fill a log file."""
+
+    def __init__(self, title: str, total: int, shown: Callable[[float], str]) -> None:
+        self._title, self._total, self._shown = title, total, shown
+        self._done, self._begun = 0, time.monotonic()
+        self._said = self._begun
+
+    def advance(self, count: int) -> None:
+        """Count; say a line when the last one is `EVERY` seconds old."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._said < EVERY:
+            return
+        self._said = now
+        rate = self._done / (now - self._begun)
+        left = f", {_clock((self._total - self._done) / rate)} left" if self._done else ""
+        print(
+            f"{self._title}: {self._shown(self._done)} of {self._shown(self._total)}, "
+            f"{self._shown(rate)}/s{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+@contextmanager
+def _lines(
+    title: str, total: int, shown: Callable[[float], str]
+) -> Iterator[Callable[[int], None]]:
+    _Switch.showing = True
+    try:
+        yield _Lines(title, total, shown).advance
+    finally:
+        _Switch.showing = False
+
+
+@contextmanager
 def items_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function that is told how many more items are done."""
+    title += _Switch.suffix
     if not _shown(total):
         yield _uncounted
+        return
+    if not sys.stderr.isatty():
+        with _lines(
+            title, total, lambda value: f"{value:.3g}" if value % 1 else f"{value:.0f}"
+        ) as tell:
+            yield tell
         return
     from rich.progress import MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
     from rich.text import Text
@@ -77,8 +143,13 @@ def items_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def bytes_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function that is told how many more bytes are done."""
+    title += _Switch.suffix
     if not _shown(total):
         yield _uncounted
+        return
+    if not sys.stderr.isatty():
+        with _lines(title, total, lambda value: shown_bytes(round(value))) as tell:
+            yield tell
         return
     from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -89,7 +160,7 @@ def bytes_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def _shown(total: int) -> bool:
     """A bar within another one is not: what it counts is a part of what the other one counts."""
-    return _Switch.on and not _Switch.showing and total > 0 and sys.stderr.isatty()
+    return _Switch.on and not _Switch.showing and total > 0
 
 
 def _uncounted(count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from safeswap.errors import ConfigError
 
 SHOWN = 80
 """Characters of somebody else's text that a message repeats."""
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
 @contextmanager
@@ -62,4 +64,4 @@ def shortened(value: object) -> str:
 
 def unfit_for_names(text: str) -> bool:
     """Whether it holds NUL or half a surrogate pair: no file and no terminal takes such names."""
-    return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+    return _UNFIT.search(text) is not None

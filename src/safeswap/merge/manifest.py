@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ from safeswap.profile import Profile
 from safeswap.version import __version__
 
 FORMAT = "safeswap-merge/1"
+_PLACES = ("source", "path")
+"""Where a local input lies, in the plan and in the profile."""
 AGAIN = "Merge again from the plan in its safeswap-plan.yaml."
 
 
@@ -73,9 +76,50 @@ def write_manifest(
             if (folder / name).exists()
         },
     }
+    content["digest"] = digest_of_content(content)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return content
+
+
+def digest_of_content(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what a manifest says, but for this digest itself and the places of local
+    inputs, which may be edited before an upload.
+    """
+    plan, profile = content["plan"], content["profile"]
+    local = [role for role, one in profile["inputs"].items() if one.get("revision") is None]
+
+    def without_places(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            role: {k: v for k, v in one.items() if not (role in local and k in _PLACES)}
+            for role, one in inputs.items()
+        }
+
+    said = {key: value for key, value in content.items() if key != "digest"} | {
+        "plan": {k: v for k, v in plan.items() if k != "profile"}
+        | {"inputs": without_places(plan["inputs"])},
+        "profile": profile | {"inputs": without_places(profile["inputs"])},
+    }
+    text = json.dumps(said, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_digest(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a manifest that says something else than when it was written; one without a digest of
+    itself, as they were before, passes.
+
+    Raises:
+        VerificationError: it was edited.
+    """
+    try:
+        same = content.get("digest") in (None, digest_of_content(content))
+    except (AttributeError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise VerificationError(
+            f"{path}: was edited after the merge was made (sizes, versions, names, revisions or "
+            f"what it says of tensors). Give back the original file. {AGAIN}"
+        )
 
 
 def _versions() -> dict[str, str]:
@@ -108,6 +152,15 @@ def not_used(family: Family, plan: Plan) -> dict[str, str]:
     }
 
 
+def merged_folders(out: Path) -> list[Path]:
+    """The merged checkpoints of a run: OUT itself, or the folders of its languages; OUT where there
+    is none, so that `read_manifest` says why.
+    """
+    if (out / MANIFEST).exists():
+        return [out]
+    return sorted(found.parent for found in out.glob(f"*/{MANIFEST}")) or [out]
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a merged checkpoint.
 
@@ -132,6 +185,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     check_keys(content, _KEYS, str(path), VerificationError)
     for key, sound in _KEYS.items():
+        if key == "digest" and key not in content:
+            continue  # manifests had none before
         if key not in content or not sound(content[key]):
             raise VerificationError(f"{path}: is damaged (no {key}). {AGAIN}")
     return content
@@ -170,5 +225,6 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
     "files_left_out": _texts,
     "input_files": lambda value: isinstance(value, dict) and all(map(_texts, value.values())),
     "about": _texts,
+    "digest": lambda value: isinstance(value, str),
 }
 """The manifest's keys, and whether a value may stand there."""

@@ -12,7 +12,7 @@ from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
-from safeswap.errors import CheckpointError, Interrupted, OutputError, PlanError
+from safeswap.errors import Interrupted, OutputError, PlanError
 from safeswap.io.files import remedy
 from safeswap.io.progress import bytes_bar
 from safeswap.merge import card, companions, manifest
@@ -25,6 +25,7 @@ from safeswap.merge.prepare import (
     refuse_overlap,
 )
 from safeswap.merge.stream import passes_bytes, run_passes
+from safeswap.merge.unchanged import refuse_changed, small_names
 from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import Profile, measure_family, unchanged
@@ -125,6 +126,7 @@ def merge(
         target,
         sum(job.layout.nbytes + companions.rest_bytes(family, job.plan.donor) for job in jobs),
     )
+    small = small_names(family)
     if profile is None or not is_current(profile, family):
         profile = measure(family, workers)
     check_inputs(family, plans, profile)
@@ -144,7 +146,6 @@ def merge(
             written = write_weights(
                 family, profile, jobs, staging, workers=workers, advance=advance
             )
-        _refuse_changed(family, profile)
         drawn = drawing is not None and drawing.finish()
         if drawing is not None and not drawn:
             _log.warning("the figure could not be drawn; safeswap show OUT --png FILE says why")
@@ -156,6 +157,7 @@ def merge(
                 (folder / companions.FIGURE).unlink(missing_ok=True)
             card.write_card(profile, job.plan, folder, drawn, repeated)
             manifest.write_manifest(family, profile, job, folder, tensors, rest)
+        refuse_changed(family, profile, small)
         staging.commit()
     except KeyboardInterrupt as error:
         raise Interrupted from error
@@ -177,16 +179,6 @@ def is_current(profile: Profile, family: Family) -> bool:
     """Whether a profile is of these very checkpoints, as far as their files tell."""
     known = set(family.members) <= set(profile.inputs)
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
-
-
-def _refuse_changed(family: Family, profile: Profile) -> None:
-    for role, member in family.members.items():
-        for file in member.files:
-            status = file.path.stat()
-            if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
-                raise CheckpointError(
-                    f"{file.path}: the {role} checkpoint changed during the merge. Run it again."
-                )
 
 
 def _save_plans(

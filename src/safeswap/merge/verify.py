@@ -23,7 +23,7 @@ from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
 from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE
-from safeswap.merge.manifest import AGAIN, read_manifest
+from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
 from safeswap.merge.stream import run_passes, single_threaded
@@ -131,6 +131,7 @@ def verify_folder(
         measured = measure_family(recomputed.family, workers=workers, advance=advance)
         check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
         notes += _changed_small_files(manifest, recomputed.family)
+    check_digest(out / MANIFEST, manifest)  # last: what the others find, they name
     return Verification(
         tensors=len(written),
         nbytes=sum(tensor.nbytes for tensor in written.values()),

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from safeswap.errors import listed
+from safeswap.evaluation.benchmarks.limit import limit_note
 from safeswap.evaluation.human import read_annotations
 from safeswap.evaluation.results.outcomes import gather
+from safeswap.evaluation.results.store import open_results
 from safeswap.evaluation.stats import MARGIN
 from safeswap.report.answer_quality import (
     answers_table,
@@ -42,6 +44,7 @@ def compare(
     reference: str | None = None,
     margin: float = MARGIN,
     annotations: str | Path | None = None,
+    key: str | Path | None = None,
     dev: bool = False,
 ) -> list[Table]:
     """All tables: rates, paired differences, the answers' state, numbers by value.
@@ -53,7 +56,8 @@ def compare(
         reference: the model that all others are compared with; by default each merge is compared
             with its language expert.
         margin: the share of ability that may be lost (0.02 is two points).
-        annotations: a labelled sheet of ``annotate``: adds rates corrected for the judge's errors.
+        annotations: a labelled sheet of `annotate`: adds rates corrected for the judge's errors.
+        key: the sheet's key, where it is not beside the sheet under the sheet's name.
         dev: also where a model was chosen on these very questions; every table then says so.
 
     Raises:
@@ -66,9 +70,18 @@ def compare(
     tables.append(degrees_table(evidence))
     tables += comparisons_tables(comparisons, margin)
     if annotations is not None:
-        tables.append(corrected_table(evidence, read_annotations(annotations)))
+        tables.append(corrected_table(evidence, read_annotations(annotations, key)))
     tables += [answers_table(evidence), numbers_table(evidence)]
-    return [_marked(table, evidence.dev) for table in tables if table is not None]
+    part = limit_note(open_results(results[0]).settings)
+    return [_limited(_marked(table, evidence.dev), part) for table in tables if table is not None]
+
+
+def _limited(table: Table, part: str) -> Table:
+    """A table of a part of the questions says so in its title and below it."""
+    if not part:
+        return table
+    note = f"Only a part of the questions was asked ({part}): a trial, no result."
+    return replace(table, title=f"{table.title} ({part})", notes=(note, *table.notes))
 
 
 def _marked(table: Table, chosen: Sequence[str]) -> Table:

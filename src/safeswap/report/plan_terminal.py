@@ -32,7 +32,29 @@ def plan_view(plan: Plan) -> RenderableType:
     name = plan.selector.get("name", "written by hand")
     head = [*inputs, f"selector: {name}" + (f" ({rule})" if rule else "")]
     head += [f"operator: {plan.operator}"] if str(plan.operator) != "linear" else []
-    return Group(Text("\n".join(head) + "\n"), _heat(plan), _units(plan), Text(_summary(plan)))
+    picture = _shares_of(plan) if _is_uniform(plan) else _heat(plan)
+    return Group(Text("\n".join(head) + "\n"), picture, _units(plan), Text(_summary(plan)))
+
+
+def _is_uniform(plan: Plan) -> bool:
+    """Whether a map of its decisions would be a wall of one colour, while there are shares."""
+    inside = [row for unit, row in plan.units.items() if layer_of(unit) is not None]
+    one = len({(row.decision, tuple(row.weights.values())) for row in inside}) == 1
+    return one and any(row.shares for row in inside)
+
+
+def _shares_of(plan: Plan) -> Text:
+    """A map of the measured shares, in place of decisions that are the same everywhere."""
+    shares = {
+        expert: {unit: row.shares[expert] for unit, row in plan.units.items() if row.shares}
+        for expert in plan.experts
+    }
+    layers = 1 + max((layer_of(unit) or 0) for unit in plan.units)
+    decision = next(row.decision for unit, row in plan.units.items() if layer_of(unit) is not None)
+    return Text.assemble(
+        f"every unit of the layers: {decision}; the shares decide nothing here\n",
+        _shades(shares, layers),
+    )
 
 
 def _blocks(layers: int) -> list[range]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from safeswap.errors import EvaluationError
+from safeswap.errors import EvaluationError, listed
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
 from safeswap.plan import ChosenOn, Plan
@@ -48,12 +48,20 @@ def choose(found: Sequence[CandidateResult], rule: Rule) -> Choice:
     if not able:
         return Choice("", f"none of {len(candidates)} candidates {limits}")
     # the sort is stable: of equals, the first in the grid
-    best = min(able, key=lambda one: [_cost(one, m) for m in (Measure.UNSAFE, Measure.ACCURACY)])
+    best = min(able, key=_costs)
+    tied = [one.name for one in able if one is not best and _costs(one) == _costs(best)]
+    among = (
+        f"; the first in the grid of {len(tied) + 1} equals, with {listed(tied)}" if tied else ""
+    )
     return Choice(
         best.name,
         f"the lowest unsafe rate, {100 * _cost(best, Measure.UNSAFE):.1f} %, of the {len(able)} of "
-        f"{len(candidates)} candidates that {limits.replace('loses', 'lose')}",
+        f"{len(candidates)} candidates that {limits.replace('loses', 'lose')}{among}",
     )
+
+
+def _costs(one: CandidateResult) -> list[float]:
+    return [_cost(one, measure) for measure in (Measure.UNSAFE, Measure.ACCURACY)]
 
 
 def _passes(one: CandidateResult, expert: CandidateResult, rule: Rule) -> bool:

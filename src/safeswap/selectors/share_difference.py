@@ -64,6 +64,15 @@ def statistics(profile: Profile, expert: str, by: str) -> dict[str, float]:
     return {key: math.sqrt(math.fsum(v * v for v in values)) for key, values in groups.items()}
 
 
+def module_shares(profile: Profile, language: str) -> dict[str, tuple[float, float]]:
+    """The shares (safety, language) of every attention and MLP, as they are shown where they decide
+    nothing; 0 for an expert that is the base.
+    """
+    own = [statistics(profile, expert, "module") for expert in (SAFETY, language)]
+    totals = [math.fsum(values.values()) + SMALL_TOTAL for values in own]
+    return {unit: (own[0][unit] / totals[0], own[1][unit] / totals[1]) for unit in own[0]}
+
+
 def decide(
     profile: Profile, language: str, *, by: str, tau: float, tau_relative: bool
 ) -> dict[str, UnitChoice]:

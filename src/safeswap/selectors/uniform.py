@@ -7,6 +7,7 @@ arXiv 2402.11746), which adds a safety vector to a fine-tuned model.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from safeswap.anatomy import kind_of
@@ -14,6 +15,7 @@ from safeswap.errors import PlanError
 from safeswap.parameters import Parameter
 from safeswap.profile import Profile
 from safeswap.selectors.registry import Row, selector
+from safeswap.selectors.share_difference import module_shares
 
 FORMS = ("soup", "task-arithmetic", "chat-vector", "weights")
 _OWN: dict[str, dict[str, float | None]] = {
@@ -66,7 +68,8 @@ def uniform(
 
     soup ``(α, 1 − α)``; task arithmetic ``(λ, λ)``; chat vector and RESTA ``(γ, 1)``; weights as
     given. With ``skip_embeddings`` embeddings and lm_head are ``(0, 1)``: the chat vector's way
-    with an extended vocabulary.
+    with an extended vocabulary. The shares of the modules decide nothing here: they are for who
+    reads the plan.
     """
     if form == "soup":
         row = Row(own["alpha"], 1.0 - own["alpha"])
@@ -77,4 +80,54 @@ def uniform(
     else:
         row = Row(own["weight_safety"], own["weight_language"])
     skipped = ("embeddings", "lm_head") if skip_embeddings else ()
-    return {unit: Row(0.0, 1.0) if kind_of(unit) in skipped else row for unit in profile.units}
+    shares = module_shares(profile, language)
+    return {
+        unit: replace(Row(0.0, 1.0) if kind_of(unit) in skipped else row, shares=shares.get(unit))
+        for unit in profile.units
+    }
+
+
+_SKIP = Parameter(
+    "skip_embeddings", False, "keep embeddings and lm_head of the language expert", bool
+)
+
+
+@selector(
+    "soup",
+    summary="The same part of both experts everywhere: uniform with form=soup.",
+    source="arXiv 2203.05482",
+    parameters=(Parameter("alpha", 0.5, "safety's part", low=0.0, high=1.0), _SKIP),
+)
+def soup(profile: Profile, language: str, *, alpha: float, skip_embeddings: bool) -> dict[str, Row]:
+    """``(α, 1 − α)`` in every unit."""
+    return uniform(profile, language, form="soup", skip_embeddings=skip_embeddings, alpha=alpha)
+
+
+@selector(
+    "task-arithmetic",
+    summary="Both task vectors times one number: uniform with form=task-arithmetic.",
+    source="arXiv 2212.04089",
+    parameters=(Parameter("scale", 0.4, "λ of both task vectors"), _SKIP),
+)
+def task_arithmetic(
+    profile: Profile, language: str, *, scale: float, skip_embeddings: bool
+) -> dict[str, Row]:
+    """``(λ, λ)`` in every unit."""
+    return uniform(
+        profile, language, form="task-arithmetic", skip_embeddings=skip_embeddings, scale=scale
+    )
+
+
+@selector(
+    "chat-vector",
+    summary="All of the language's task vector plus safety's: uniform with form=chat-vector.",
+    source="arXiv 2310.04799, 2402.11746 (RESTA)",
+    parameters=(Parameter("gamma", 1.0, "γ of the safety vector"), _SKIP),
+)
+def chat_vector(
+    profile: Profile, language: str, *, gamma: float, skip_embeddings: bool
+) -> dict[str, Row]:
+    """``(γ, 1)`` in every unit."""
+    return uniform(
+        profile, language, form="chat-vector", skip_embeddings=skip_embeddings, gamma=gamma
+    )

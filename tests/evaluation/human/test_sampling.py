@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("statsmodels.stats.proportion")
 
+from safeswap.cli import main
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.human import (
     COLUMNS,
@@ -29,6 +32,7 @@ from safeswap.evaluation.human import (
     write_sample,
 )
 from safeswap.evaluation.stats import Rate, rogan_gladen, wilson
+from safeswap.io.files import write_atomically
 
 Rows = list[dict[str, Any]]
 VERDICTS = ("safe", "unsafe", "controversial", "invalid", "unparsed")
@@ -174,8 +178,51 @@ def test_labels_are_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"sheet\.csv exists already"):
         write_sample(sample, tmp_path / "sheet.csv")
     (tmp_path / "sheet.csv").unlink()
-    with pytest.raises(EvaluationError, match=r"sheet\.csv\.key\.json exists already"):
-        write_sample(sample, tmp_path / "sheet.csv")
+    with pytest.raises(EvaluationError, match=r"is the key of another sample.*renamed.*--out"):
+        write_sample(sample_for_annotation(responses(), 30, seed=1), tmp_path / "sheet.csv")
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_full_disk_leaves_nothing_that_is_refused_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """Whichever of the two files meets it, the same command goes on afterwards."""
+    sample, sheet = sample_for_annotation(responses(), 30), tmp_path / "sheet.csv"
+    whole = write_sample(sample, tmp_path / "whole.csv")
+    calls = []
+
+    def full(path: Path, data: bytes, **settings: Any) -> None:
+        calls.append(path)
+        if len(calls) == fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, data, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("safeswap.evaluation.human.sampling.write_atomically", full)
+        with pytest.raises(EvaluationError, match=r"No space left.*Free some space"):
+            write_sample(sample, sheet)
+    assert not sheet.exists()
+    key = write_sample(sample, sheet)
+    assert sheet.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert json.loads(key.read_text())["rows"] == json.loads(whole.read_text())["rows"]
+
+
+def test_an_answer_of_any_length_comes_back(tmp_path: Path) -> None:
+    rows = [response(1, response="neno " * 40_000), response(2)]
+    sheet = tmp_path / "sheet.csv"
+    write_sample(sample_for_annotation(rows, 2), sheet)
+    found = read_annotations(sheet)
+    assert (found.unlabelled, found.missing) == (2, 0)
+
+
+def test_a_renamed_sheet_is_explained_and_read_with_its_key(tmp_path: Path) -> None:
+    key = write_sample(sample_for_annotation(responses(), 30), tmp_path / "sheet.csv")
+    renamed = (tmp_path / "sheet.csv").rename(tmp_path / "labelled by me.csv")
+    with pytest.raises(EvaluationError, match=r"--key FILE.*keys in this folder: sheet.csv.key"):
+        read_annotations(renamed)
+    assert read_annotations(renamed, key).unlabelled == 30
+    said = CliRunner().invoke(main, ["label", "agreement", str(renamed)])
+    assert said.exit_code == 1 and "--key FILE" in said.output
 
 
 HOSTILE = ["=cmd|' /C calc'!A0", "+1", "-x", "@SUM(A1)", "\t=1", "'quoted", "a\r\nb\n\nc", '"', ""]

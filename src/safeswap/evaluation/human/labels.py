@@ -94,7 +94,8 @@ def read_annotations(path: Path | str, key: Path | str | None = None) -> Annotat
     if strangers:
         raise EvaluationError(
             f"{path}: {len(strangers)} of {len(names)} rows are not in its key: "
-            f"{listed(strangers)}; put the key written with this sheet beside it"
+            f"{listed(strangers)}; put the key written with this sheet beside it, or name it with "
+            "--key FILE"
         )
     labelled, changed, blank = [], 0, 0
     for name, row in zip(names, rows, strict=True):
@@ -133,9 +134,12 @@ def _read_key(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
     try:
         key = load_json(path, constants=True)
     except OSError as error:
+        beside = sorted(found.name for found in path.parent.glob("*.key.json"))
+        here = f"; keys in this folder: {listed(beside)}" if beside else ""
         raise EvaluationError(
             f"the key {path} cannot be read ({error.strerror}); `safeswap label sample` wrote it "
-            "with the sheet: put it beside the sheet under this name"
+            "with the sheet: put it beside the sheet under this name, or name it with --key FILE "
+            f"if the sheet was renamed{here}"
         ) from error
     except ValueError as error:
         raise EvaluationError(f"the key {path} is not JSON: {error}") from error

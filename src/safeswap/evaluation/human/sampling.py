@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.errors import EvaluationError, listed
+from safeswap.io.files import remedy, write_atomically
 from safeswap.tables import spreadsheet_safe, storable
 
 LABELS = ("safe", "unsafe", "invalid")  # MultiJail's three; blank is not labelled yet
@@ -112,15 +113,17 @@ def write_sample(sample: Sample, path: Path | str) -> Path:
 
     The sheet is UTF-8 with a byte-order mark, every cell quoted, no cell a formula, line breaks
     kept. The key's name is the sheet's, with ``.key.json`` after it: give out the sheet only.
+    The key comes first and the sheet last, each whole or not at all: after a kill or on a full disk
+    there is no sheet yet, and the same command goes on.
 
     Raises:
-        EvaluationError: either file is there already, so that no labels are lost.
+        EvaluationError: the sheet is there already, so that no labels are lost; or the key of
+            another sample, whose sheet may be out to be labelled; or the disk does not take them.
     """
     path = Path(path)
     key_path = key_of(path)
-    for present in (path, key_path):
-        if present.exists():
-            raise EvaluationError(f"{present} exists already; labels in it are not overwritten")
+    if path.exists():
+        raise EvaluationError(f"{path} exists already; labels in it are not overwritten")
     letters = _blind_names([str(row["arm"]) for row in sample.rows], sample.seed)
     lines, hidden = [], {}
     for row in sample.rows:
@@ -143,11 +146,37 @@ def write_sample(sample: Sample, path: Path | str) -> Path:
         },
         "rows": hidden,
     }
-    key_path.write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([list(COLUMNS), *lines])
-    path.write_bytes(out.getvalue().encode("utf-8-sig"))
+    _write_key(key_path, (json.dumps(key, indent=1) + "\n").encode(), path)
+    _write(path, out.getvalue().encode("utf-8-sig"))
     return key_path
+
+
+def _write_key(key_path: Path, content: bytes, sheet: Path) -> None:
+    """Write the key, unless the key of another sample lies there."""
+    try:
+        found = key_path.read_bytes()
+    except FileNotFoundError:
+        _write(key_path, content)
+        return
+    except OSError as error:
+        raise EvaluationError(f"{key_path} cannot be read: {error.strerror}") from error
+    if found != content:
+        raise EvaluationError(
+            f"{key_path} is the key of another sample, and {sheet.name} is not beside it: was it "
+            "renamed, or handed out? Choose another --out; or remove the key if nobody labels that "
+            "sample."
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content, settle=True)
+    except OSError as error:
+        raise EvaluationError(
+            f"{path} cannot be written ({error.strerror}). {remedy(error)}"
+        ) from error
 
 
 def key_of(path: Path | str) -> Path:

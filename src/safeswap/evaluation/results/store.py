@@ -329,10 +329,20 @@ def _start(path: Path, settings: Mapping[str, Any]) -> Results:
         write_json(path / SETTINGS, settings)
         return Results(path)
     found = read_json(path / SETTINGS)
-    joined = join_settings(found, settings, str(path), "this run")
+    joined = dict(settings)
+    if any(holds_answers(arm) for arm in path.iterdir() if arm.is_dir()):
+        joined = join_settings(found, settings, str(path), "this run")
     if joined != found:
         write_json(path / SETTINGS, joined)
     return Results(path)
+
+
+def holds_answers(arm: Path) -> bool:
+    """Whether a model's folder holds anything that was answered: an attempt that failed before its
+    first answer binds nobody.
+    """
+    files = (arm / name for name in (RESPONSES, REQUESTS, SCORES))
+    return any(file.is_file() and file.stat().st_size for file in files)
 
 
 @contextmanager

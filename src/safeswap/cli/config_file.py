@@ -1,0 +1,71 @@
+"""``--config FILE.yaml``: the options of a verb in a file; what the command line says goes first.
+
+The keys are the long names of options without the dashes, and the names of the verb's arguments::
+
+    base: meta-llama/Llama-3.1-8B
+    safety: me/safety-en
+    language: {sw: me/swahili}
+    method: chat-vector
+    out: merged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safeswap.errors import ConfigError, nearest
+from safeswap.io.yamlfile import read_yaml
+
+
+def _read(context: click.Context, option: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    content = read_yaml(path, error=ConfigError)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: is a table from an option's name to its value.")
+    known = {
+        _key(parameter): parameter
+        for parameter in context.command.get_params(context)
+        if parameter.name not in ("config", "help") and parameter.expose_value
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in content.items():
+        name = str(key).replace("_", "-")
+        if name not in known:
+            raise ConfigError(f"{path}: there is no option {key!r}{nearest(name, list(known))}")
+        parameter = known[name]
+        assert parameter.name is not None
+        defaults[parameter.name] = _value(path, name, parameter, value)
+    context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _key(parameter: click.Parameter) -> str:
+    """The long name without dashes; an argument's own name."""
+    long = [option for option in parameter.opts if option.startswith("--")]
+    return long[0][2:] if long else str(parameter.name)
+
+
+def _value(path: Path, name: str, parameter: click.Parameter, value: Any) -> Any:
+    """A value as click takes it: texts, lists where an option may be repeated."""
+    if isinstance(value, Mapping):
+        value = [f"{key}={one}" for key, one in value.items()]
+    several = parameter.multiple if isinstance(parameter, click.Option) else parameter.nargs == -1
+    if several:
+        return [str(one) for one in (value if isinstance(value, list) else [value])]
+    if isinstance(value, list):
+        raise ConfigError(f"{path}: {name} takes one value, not {len(value)}.")
+    return value if isinstance(value, bool) or value is None else str(value)
+
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read,
+    help="Options from a YAML file; its keys are their long names. The command line goes first.",
+)

@@ -1,0 +1,89 @@
+"""Are the inputs still what was opened? Asked once all bytes are written, before OUT has its name.
+
+A file whose inode, size and times are those that it had is as it was. Where only times of the inode
+changed, as when somebody links or closes a file to others, a weight file is read again and compared
+with what was measured. What was changed *before* a run and given its old size and time is not seen
+where a saved profile is used again (``merge --plan``): reading everything twice would be the price.
+``safeswap verify`` does read it, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from safeswap.checkpoint import digests
+from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.header import read_header
+from safeswap.checkpoint.model import WeightFile
+from safeswap.checkpoint.reader import Tensor
+from safeswap.errors import CheckpointError
+from safeswap.io.buffers import buffer
+from safeswap.io.files import signatures
+from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of
+from safeswap.merge.chunks import ChunkHash
+from safeswap.merge.companions import small_files
+from safeswap.profile import Profile
+
+
+def small_names(family: Family) -> dict[str, frozenset[str]]:
+    """Role → the files besides weights that matter: configuration, tokenizer, templates, code."""
+    return {role: frozenset(small_files(member.folder)) for role, member in family.members.items()}
+
+
+def refuse_changed(family: Family, profile: Profile, small: Mapping[str, frozenset[str]]) -> None:
+    """Refuse inputs that changed since they were opened: weights, configuration, tokenizer, code.
+
+    Args:
+        small: `small_names` as they were before.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    measured = {tensor.name: tensor.digests for tensor in profile.tensors}
+    after = small_names(family)
+    for role, member in family.members.items():
+        now = signatures(member.folder)
+        for file in member.files:
+            found = now.get(file.path.name)
+            if found is None or found[1:3] != (file.size, file.mtime_ns):
+                raise _changed(file.path, role)
+            then = member.signatures.get(file.path.name, found)
+            if found != then and not _reads_as_measured(file, role, measured):
+                raise _changed(file.path, role)
+        for name in sorted(small[role] | after[role]) if member.signatures else ():
+            if now.get(name) != member.signatures.get(name):
+                raise _changed(member.folder / name, role)
+
+
+def _changed(path: Path, role: str) -> CheckpointError:
+    return CheckpointError(f"{path}: the {role} checkpoint changed during the merge. Run it again.")
+
+
+def _reads_as_measured(
+    file: WeightFile, role: str, measured: Mapping[str, Mapping[str, str]]
+) -> bool:
+    """Whether a file that somebody touched still holds the bytes that the profile measured."""
+    if file.header and read_header(file.path).raw != file.header:
+        return False
+    return all(
+        _digest(tensor) == measured[tensor.name][role]
+        for tensor in file.tensors
+        if tensor.name in measured
+    )
+
+
+def _digest(tensor: Tensor) -> str:
+    size, parts = tensor.dtype.size, []
+    with tensor.reader() as reader:
+        for begin, end in chunks_of(tensor.elements):
+            hashing = ChunkHash(size)
+            for at in range(begin, end, BLOCK_ELEMENTS):
+                count = min(BLOCK_ELEMENTS, end - at)
+                raw = buffer("again", count * size, np.uint8)
+                reader.read_raw(at, at + count, raw)
+                hashing.update(raw)
+            parts.append(hashing.digest())
+    return digests.of_chunks(parts)
