@@ -14,6 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from safeswap.checkpoint.inside import open_plain
 from safeswap.checkpoint.reader import Tensor
 
 
@@ -38,5 +39,11 @@ def of_checkpoint(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> 
 
 
 def of_small_file(path: Path) -> str:
-    """SHA-256 (hex) of a whole small file, as ``sha256sum`` prints it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 (hex) of a file, as ``sha256sum`` prints it; read in blocks, whatever its size.
+
+    Raises:
+        OSError: as the system says.
+        CheckpointError: it is a pipe or device.
+    """
+    with open_plain(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

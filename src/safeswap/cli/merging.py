@@ -12,6 +12,7 @@ from safeswap.cli.options import (
     EXPERTS,
     JSON,
     PLANNING,
+    REMOTE,
     RUNNING,
     languages_of,
     print_json,
@@ -121,6 +122,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
     heading="Output",
 )
+@REMOTE
 @RUNNING
 def merge(
     base: str | None,
@@ -136,6 +138,7 @@ def merge(
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers")}
     running["figure"] = not given["no_figure"]
     if plans:
+        running["allow_remote"] = given["allow_remote"]
         merged = _merge_plans(plans, out, base, safety, languages, given, running)
     elif base is None:
         raise ConfigError("give BASE with --safety and --language, or a --plan.")
@@ -247,6 +250,7 @@ def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
 @EXPERTS
 @click.option("--grams", type=click.Path(path_type=Path), help="Where those of regmean lie now.")
 @click.option("--without-inputs", is_flag=True, help="Compare the recorded digests only.")
+@REMOTE
 @RUNNING
 def verify(
     out: Path,
@@ -255,6 +259,7 @@ def verify(
     languages: tuple[str, ...],
     grams: Path | None,
     without_inputs: bool,
+    allow_remote: bool,
     workers: int | None,
 ) -> None:
     """Check that OUT is what its plan says, bit for bit."""
@@ -268,6 +273,7 @@ def verify(
         inputs=moved | languages_of(languages),
         grams=grams,
         without_inputs=without_inputs,
+        allow_remote=allow_remote,
         workers=workers,
     )
     how = "computed again from the inputs" if checked.from_inputs else "compared by digest only"

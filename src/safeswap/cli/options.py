@@ -76,6 +76,11 @@ RUNNING = options(
     QUIET,
     heading="Running",
 )
+REMOTE = click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Follow addresses that only the file names to other hosts than the configured hub.",
+)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, for scripts."
 )
