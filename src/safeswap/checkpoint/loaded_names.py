@@ -13,7 +13,7 @@ from safeswap.checkpoint.inside import open_plain
 from safeswap.errors import CheckpointError
 
 LARGEST = 128 << 20
-"""Bytes of a companion: several times the largest tokenizer; what is larger holds something else."""
+"""Bytes of a companion: several times the largest tokenizer; what is larger is something else."""
 TEMPLATES = ("chat_templates", "additional_chat_templates")
 """Folders in which transformers keeps further chat templates."""
 
@@ -21,8 +21,15 @@ _COMPANIONS = (
     # what the model is and how it generates
     *("config.json", "generation_config.json"),
     # how text becomes ids
-    *("tokenizer*.json", "tokenizer*.model", "tokenizer*.model.v*", "tokenizer*.txt", "tekken.json"),
+    *(
+        "tokenizer*.json",
+        "tokenizer*.model",
+        "tokenizer*.model.v*",
+        "tokenizer*.txt",
+        "tekken.json",
+    ),
     *("vocab*.json", "vocab*.txt", "vocab*.bpe", "merges*.txt", "encoder.json", "bpe.codes"),
+    "tekken.json",
     *("added_tokens.json", "special_tokens_map.json", "normalizer.json"),
     *("*.model", "*.spm", "*.tiktoken"),
     # how a chat becomes text

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.source import read_json
+from safeswap.errors import CheckpointError
 
 CONFIGURATIONS = (
     "config.json",
@@ -40,8 +41,12 @@ def code_named_in(folder: Path) -> dict[str, str]:
 
 
 def names_code(folder: Path) -> bool:
-    """Whether any configuration of a checkpoint names classes of its own (``auto_map``)."""
-    return bool(code_named_in(folder))
+    """Whether any configuration of a checkpoint names classes of its own (``auto_map``); one that
+    cannot be read names none."""
+    try:
+        return bool(code_named_in(folder))
+    except CheckpointError:
+        return False
 
 
 def kernels_in(folder: Path) -> str | None:

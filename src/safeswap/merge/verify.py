@@ -33,6 +33,7 @@ from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
 from safeswap.roles import BASE, SAFETY
 
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What was checked.
