@@ -163,6 +163,7 @@ def merge_plans(
     shard_size: str | None = None,
     workers: int | None = None,
     figure: bool = True,
+    allow_remote: bool = False,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -172,6 +173,7 @@ def merge_plans(
         dtype: ``bfloat16``, ``float16``, ``float32``; by default as stored in the donor.
         shard_size: e.g. ``"5GB"``; by default the base's sharding.
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
+        allow_remote: the plans' inputs may be on another host than the configured hub.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -181,7 +183,7 @@ def merge_plans(
     >>> merged.folder.name, (merged.folder / "safeswap.json").exists()
     ('out', True)
     """
-    family = family_of(plans)
+    family = family_of(plans, allow_remote=allow_remote)
     return run_merge(
         family,
         plans,
@@ -270,6 +272,7 @@ def verify_merge(
     inputs: Mapping[str, str | Path] | None = None,
     grams: str | Path | None = None,
     without_inputs: bool = False,
+    allow_remote: bool = False,
     workers: int | None = None,
 ) -> Verification:
     """Compute a merged checkpoint again from its inputs and compare it bit for bit.
@@ -278,6 +281,7 @@ def verify_merge(
         inputs: role → where an input lies now, for those that moved.
         grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare the recorded digests only.
+        allow_remote: inputs that only the manifest names may be on another host than the hub's.
 
     Raises:
         SafeswapError: names what differs.
@@ -297,6 +301,7 @@ def verify_merge(
             inputs=inputs,
             grams=grams,
             without_inputs=without_inputs,
+            allow_remote=allow_remote,
             workers=workers,
             advance=advance,
         )

@@ -65,14 +65,14 @@ def test_an_index_that_does_not_match_is_refused(trio: Trio) -> None:
 
 
 def test_an_unreadable_shard_is_refused(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
-    victim, real = shards(trio["base"])[1], Path.open
+    victim, real = shards(trio["base"])[1], os.open
 
-    def forbid(self: Path, *arguments: Any, **named: Any) -> Any:
-        if self == victim:
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *arguments, **named)
+    def forbid(path: Any, *arguments: Any, **named: Any) -> Any:
+        if path == victim:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **named)
 
-    monkeypatch.setattr(Path, "open", forbid)
+    monkeypatch.setattr(os, "open", forbid)
     refused(lambda: open_checkpoint(trio["base"]), str(victim), "Permission denied", "permissions")
 
 

@@ -164,7 +164,9 @@ def test_made_up_numbers_go_all_the_way(
     assert ours["profile"]["tensors"] == theirs["profile"]["tensors"]
     assert ours["tensors"] == theirs["tensors"]
     by_folder = {member.folder: member for member in virtual.values()}
-    monkeypatch.setattr(verify, "open_checkpoint", lambda source: by_folder[Path(source)])
+    monkeypatch.setattr(
+        verify, "open_checkpoint", lambda source, named_in="": by_folder[Path(source)]
+    )
     assert verify.verify_folder(tmp_path / "virtual").from_inputs
 
 

@@ -187,8 +187,12 @@ def test_urls_and_revisions_name_the_hub_and_the_version(hub: Hub, tmp_path: Pat
     assert plan.inputs["sw"].source == f"{hub.url}/org/sw/tree/{COMMIT}"
     options = ["--out", str(tmp_path / "again"), "--no-figure"]
     plan_file = str(tmp_path / "url" / "safeswap-plan.yaml")
+    asked = len(hub.asked)
     for verb in (["verify", str(tmp_path / "url")], ["merge", "--plan", plan_file, *options]):
-        done = run(hub, home, *verb, **nowhere)
+        refused = run(hub, home, *verb, **nowhere)  # only the file names this host
+        assert refused.returncode == 1 and "--allow-remote" in refused.stderr, refused.stderr
+        assert len(hub.asked) == asked
+        done = run(hub, home, *verb, "--allow-remote", **nowhere)
         assert done.returncode == 0, done.stderr
 
 

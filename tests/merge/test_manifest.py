@@ -147,6 +147,8 @@ def test_the_donors_files_go_along(
         (folder / "chat_template.jinja").write_text(role)
         (folder / "code").mkdir()
         (folder / "code/modeling.py").write_text(f"# {role}")
+        (folder / "chat_templates").mkdir()
+        (folder / "chat_templates/tools.jinja").write_text(role)
         (folder / "README.md").write_text("the donor's own card")
         (folder / "trainer_state.json").write_text("{}")
         (folder / ".gitattributes").write_text("")
@@ -155,11 +157,12 @@ def test_the_donors_files_go_along(
     wanted = donor or "sw"
     assert json.loads((out / "generation_config.json").read_text()) == {"of": wanted}
     assert (out / "chat_template.jinja").read_text() == wanted
-    assert (out / "code/modeling.py").read_text() == f"# {wanted}"
+    assert (out / "chat_templates/tools.jinja").read_text() == wanted
     assert (out / "config.json").read_bytes() == (trio[wanted] / "config.json").read_bytes()
     manifest = manifest_of(out)
     left = manifest["files_left_out"]
     assert {"README.md", "trainer_state.json", ".gitattributes", "training_args.bin"} <= left.keys()
+    assert "code/modeling.py" in left and not (out / "code").exists()  # no auto_map names it
     assert not (out / "trainer_state.json").exists() and not (out / ".gitattributes").exists()
     everything = {str(p.relative_to(trio[wanted])) for p in trio[wanted].rglob("*") if p.is_file()}
     assert everything <= manifest["files"].keys() | left.keys()
@@ -170,9 +173,9 @@ def test_the_donors_files_go_along(
 def test_a_link_that_leads_nowhere_is_left_out_and_named(
     trio: dict[str, Path], tmp_path: Path
 ) -> None:
-    (trio["sw"] / "notes.txt").symlink_to(tmp_path / "nowhere")
+    (trio["sw"] / "LICENSE").symlink_to(trio["sw"] / "nowhere")
     out = swap(trio, tmp_path / "out")
-    assert "link" in str(manifest_of(out)["files_left_out"]["notes.txt"])
+    assert "link" in str(manifest_of(out)["files_left_out"]["LICENSE"])
     assert safeswap.verify_merge(out).from_inputs
 
 

@@ -405,12 +405,12 @@ def test_a_disk_that_fails_when_the_output_is_settled_is_no_success(
 def test_a_full_disk_while_small_files_are_written_is_no_traceback(
     trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(source: Path, target: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    def full(source: Any, target: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target.name))
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copyfile", full)
+        patch.setattr(shutil, "copyfileobj", full)
         refused(lambda: merge(trio, out), "No space left", out=out, inputs=tmp_path / "trio")
     merge(trio, out)
     assert safeswap.verify_merge(out).from_inputs
@@ -446,7 +446,7 @@ def test_a_shard_that_vanishes_while_it_is_read_is_refused(
     real, victim = os.open, shard(trio["safety"])
 
     def gone(path: Any, *arguments: Any, **named: Any) -> int:
-        if Path(path) == victim and not arguments[0] & os.O_CREAT:
+        if Path(path) == victim and not arguments[0] & (os.O_CREAT | os.O_NONBLOCK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return real(path, *arguments, **named)
 

@@ -228,8 +228,9 @@ def test_weights_that_the_merge_did_not_write_are_found(
         safeswap.verify_merge(out, without_inputs=without_inputs)
     (out / name).unlink()
     (out / "onnx").mkdir()
-    (out / "onnx" / name).write_bytes(b"")  # another format's folder is not looked into by loaders
-    assert safeswap.verify_merge(out, without_inputs=without_inputs).tensors
+    (out / "onnx" / name).write_bytes(b"")  # no loader looks there, but whose weights are they?
+    with pytest.raises(SafeswapError, match=f"holds onnx/{name}.*an expert's"):
+        safeswap.verify_merge(out, without_inputs=without_inputs)
 
 
 @pytest.mark.parametrize(
@@ -246,13 +247,13 @@ def test_files_that_a_loader_would_take_are_found(out: Path, name: str) -> None:
 def test_other_files_are_noted_and_no_fault(out: Path, trio: dict[str, Path]) -> None:
     (out / "notes.txt").write_text("mine")
     (out / "results").mkdir()
-    (out / "results/model.safetensors").write_text("")
+    (out / "results/model.json").write_text("{}")
     (out / ".cache").write_text("")
     edit_json(trio["safety"] / "config.json", comment="later")
     notes = safeswap.verify_merge(out).notes
     assert notes == (
         "notes.txt was not written by the merge",
-        "results/model.safetensors was not written by the merge",
+        "results/model.json was not written by the merge",
         f"{trio['safety'] / 'config.json'} is not as it was when the merge was made",
     )
     said = CliRunner().invoke(main, ["verify", str(out)]).output

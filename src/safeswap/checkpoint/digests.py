@@ -14,6 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from safeswap.checkpoint.inside import open_plain
 from safeswap.checkpoint.reader import Tensor
 
 
@@ -40,6 +41,10 @@ def of_checkpoint(tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> 
 def of_small_file(path: Path) -> str:
     """SHA-256 (hex) of a whole file, as ``sha256sum`` prints it; read in blocks, for what lies in a
     checkpoint's folder besides its weights need not be small.
+
+    Raises:
+        OSError: as the system says.
+        CheckpointError: it is a pipe or device.
     """
-    with path.open("rb", buffering=0) as stream:
+    with open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -66,9 +66,16 @@ class Family:
 
 
 def open_family(
-    base: str | Path, safety: str | Path, languages: Mapping[str, str | Path]
+    base: str | Path,
+    safety: str | Path,
+    languages: Mapping[str, str | Path],
+    *,
+    named_in: str | Path = "",
 ) -> Family:
     """Open the checkpoints of a run and check that they belong together; no weights are read.
+
+    Args:
+        named_in: the file that names them, where the user did not.
 
     Raises:
         CheckpointError, FamilyError, ConfigError: what is wrong with which of them.
@@ -77,7 +84,7 @@ def open_family(
         raise ConfigError("no language expert is given: add --language NAME=CHECKPOINT.")
     sources = {BASE: base, SAFETY: safety}
     sources |= {check_role(name): source for name, source in languages.items()}
-    members = {role: open_checkpoint(source) for role, source in sources.items()}
+    members = {role: open_checkpoint(source, named_in=named_in) for role, source in sources.items()}
     return join_family(members)
 
 

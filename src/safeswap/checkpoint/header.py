@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
+from safeswap.checkpoint.inside import open_plain
 from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CheckpointError, nearest
 from safeswap.io.files import reading_remedy, refuse_pointer
@@ -44,7 +45,7 @@ def read_header(path: Path) -> Header:
     """
     refuse_pointer(path)
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             prefix = stream.read(8)
             length = _header_length(path, prefix, size)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.header import read_header
+from safeswap.checkpoint.inside import open_plain, refuse_leaving
 from safeswap.checkpoint.reader import StoredTensor, Tensor
 from safeswap.checkpoint.refusals import refuse_packed, refuse_quantized
 from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
@@ -85,17 +87,18 @@ class Checkpoint:
         return not self.heads if self.said_tied is None else self.said_tied
 
 
-def open_checkpoint(text: str | Path) -> Checkpoint:
+def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoint:
     """Find a checkpoint and read its headers; no weights are read.
 
     Args:
         text: a local folder, hub id or URL (see :func:`safeswap.checkpoint.source.resolve`).
+        named_in: the file that names it, where the user did not.
 
     Raises:
         CheckpointError: missing or damaged files, an index that does not match its shards,
             quantized weights, adapters, or formats that are not weights of a model.
     """
-    source = resolve(text)
+    source = resolve(text, named_in=named_in)
     folder = source.folder
     _refuse_closed(folder)
     _refuse_adapter(folder)
@@ -119,10 +122,10 @@ def open_checkpoint(text: str | Path) -> Checkpoint:
 
 
 def _weight_file(path: Path) -> WeightFile:
+    refuse_leaving(path.parent, path)
     try:
-        status = path.stat()
-        with path.open("rb"):
-            pass
+        with open_plain(path) as stream:
+            status = os.fstat(stream.fileno())
     except OSError as error:
         todo = reading_remedy(error, "Fetch the shard again or fix its permissions.")
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from safeswap.checkpoint.inside import files_below, refuse_leaving
+from safeswap.checkpoint.loaded_names import TEMPLATES, is_loaded
 from safeswap.errors import CheckpointError, ConfigError
 from safeswap.io.files import reading_remedy, refuse_pointer
 from safeswap.io.jsonfile import LARGE, load_json
@@ -55,19 +57,26 @@ class Source:
         return self.hub_id or self.folder.name
 
 
-def resolve(text: str | Path) -> Source:
+def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
     """Find a checkpoint; from a hub, fetch only the files that are needed (none when cached).
+
+    The hub's token goes to the configured hub and to no other host.
 
     Args:
         text: a local folder, ``org/name``, ``org/name@revision`` or ``https://hub/org/name``.
+        named_in: the file that names it, where it was not the user who did: a file may name
+            folders and what is on the configured hub, and sends nobody to another host.
 
     Raises:
         CheckpointError: there is no such folder, hub id or revision, or the hub cannot be reached
-            and nothing is cached.
+            and nothing is cached; a file names another host; a file of the checkpoint is a link
+            that leads out of its folder, or no plain file.
     """
     folder = Path(text).expanduser()
     if folder.is_dir():
-        return Source(str(text), folder.resolve())
+        folder = folder.resolve()
+        _refuse_leaving(folder)
+        return Source(str(text), folder)
     if folder.exists():
         raise CheckpointError(
             f"{text}: is a file. Give the folder that holds config.json and the weights."
@@ -78,7 +87,48 @@ def resolve(text: str | Path) -> Source:
             f"{text}: there is no such folder, and it is not a hub id (org/name or "
             "org/name@revision). Check the path."
         )
-    return _from_hub(str(text), hub_id, revision, endpoint)
+    if named_in:
+        refuse_foreign(text, named_in)
+    source = _from_hub(str(text), hub_id, revision, endpoint)
+    _refuse_leaving(source.folder)
+    return source
+
+
+def _refuse_leaving(folder: Path) -> None:
+    """Of all that a loader may open, nothing leads out of the folder."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+        names += [f"{inner}/{n}" for inner in TEMPLATES for n in files_below(folder / inner)]
+    except OSError:
+        return  # whoever opens it says why it cannot be listed
+    for name in names:
+        if is_loaded(name):
+            refuse_leaving(folder, folder / name)
+
+
+def refuse_foreign(text: str | Path, named_in: str | Path) -> None:
+    """Refuse an address on another host than the configured hub, which only a file names.
+
+    Raises:
+        CheckpointError: names the host and the file.
+    """
+    endpoint = _split(str(text))[0]
+    if endpoint is None and "://" in str(text):
+        endpoint = str(text)
+    if endpoint is not None and not _is_configured(endpoint):
+        raise CheckpointError(
+            f"{named_in}: names {text}, which is not on the configured hub. What only a file names "
+            "is not asked. If you trust that host, give the address on the command line (--base, "
+            "--safety, --language; merge --plan and verify: --allow-remote), or fetch the "
+            "checkpoint and name its folder."
+        )
+
+
+def _is_configured(endpoint: str) -> bool:
+    """Whether it is the hub of HF_ENDPOINT, or the public one where that is not set."""
+    from huggingface_hub import constants
+
+    return endpoint.lower().rstrip("/") == constants.ENDPOINT.lower().rstrip("/")
 
 
 def pinned(text: str, hub_id: str, revision: str) -> str:
@@ -108,7 +158,9 @@ def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None
     from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-    api = HfApi(endpoint=endpoint)
+    # False: no token, where None would take the user's own
+    foreign = endpoint is not None and not _is_configured(endpoint)
+    api = HfApi(endpoint=endpoint, token=False if foreign else None)
 
     def fetch(patterns: Iterable[str]) -> Path:
         path = api.snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns))
@@ -163,8 +215,9 @@ def read_json(path: Path) -> dict[str, object]:
     """A JSON object from a checkpoint's folder.
 
     Raises:
-        CheckpointError: missing, unreadable, or not an object.
+        CheckpointError: missing, unreadable, not an object, or a link that leaves the folder.
     """
+    refuse_leaving(path.parent, path)
     refuse_pointer(path)
     try:
         # vocabularies hold any character; configurations of some models hold Infinity

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from safeswap.cli.options import QUIET, languages_of
+from safeswap.cli.options import QUIET, TRUST, languages_of
 from safeswap.cli.verbs import Verb
 from safeswap.errors import CalibrationError
 
@@ -55,6 +55,7 @@ from safeswap.errors import CalibrationError
     show_default=True,
     help="Tokens per forward pass; lower it when memory runs out.",
 )
+@TRUST
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
 @QUIET
 def calibrate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from safeswap.cli.config_file import CONFIG
-from safeswap.cli.options import JSON, QUIET, codes_of, print_json
+from safeswap.cli.options import JSON, QUIET, TRUST, codes_of, print_json
 from safeswap.cli.verbs import Verb, Verbs, options
 from safeswap.errors import ConfigError, nearest
 from safeswap.parameters import read_value
@@ -61,6 +61,7 @@ backend_options = options(
         metavar="KEY=VALUE",
         help="For vllm: an engine argument, such as tensor_parallel_size=2. Repeat it.",
     ),
+    TRUST,
     heading="Models and servers",
 )
 

@@ -13,6 +13,7 @@ from safeswap.cli.options import (
     EXPERTS,
     JSON,
     PLANNING,
+    REMOTE,
     RUNNING,
     languages_of,
     print_json,
@@ -123,6 +124,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     click.option("--dry-run", is_flag=True, help="Only say what would be read and written."),
     heading="Output",
 )
+@REMOTE
 @RUNNING
 @CONFIG
 def merge(
@@ -142,6 +144,7 @@ def merge(
         _say_outlook(plans, out, base, safety, languages, given)
         return
     if plans:
+        running["allow_remote"] = given["allow_remote"]
         merged = _merge_plans(plans, out, base, safety, languages, given, running)
     elif base is None:
         raise ConfigError("give BASE with --safety and --language, or a --plan.")
@@ -292,6 +295,7 @@ def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
 @EXPERTS
 @click.option("--grams", type=click.Path(path_type=Path), help="Where those of regmean lie now.")
 @click.option("--without-inputs", is_flag=True, help="Compare the recorded digests only.")
+@REMOTE
 @RUNNING
 def verify(
     out: Path,
@@ -300,6 +304,7 @@ def verify(
     languages: tuple[str, ...],
     grams: Path | None,
     without_inputs: bool,
+    allow_remote: bool,
     workers: int | None,
 ) -> None:
     """Check that OUT is what its plan says, bit for bit; a run's OUT: in all its languages."""
@@ -319,6 +324,7 @@ def verify(
             inputs={role: source for role, source in moved.items() if role not in others},
             grams=grams,
             without_inputs=without_inputs,
+            allow_remote=allow_remote,
             workers=workers,
         )
         _say_verified(folder, checked)

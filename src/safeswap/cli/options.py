@@ -76,6 +76,16 @@ RUNNING = options(
     QUIET,
     heading="Running",
 )
+REMOTE = click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Follow addresses that only the file names to other hosts than the configured hub.",
+)
+TRUST = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run Python code that a checkpoint brings along. Read it first: it has all your rights.",
+)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, for scripts."
 )

@@ -136,8 +136,10 @@ def generate(checkpoint: Path, prompts: Sequence[str]) -> list[str]:
     checkpoint = Path(checkpoint)
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(f"{checkpoint} is no checkpoint folder: it has no config.json")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.float32, trust_remote_code=False
+    )
     return respond(model.eval(), tokenizer, prompts)
 
 

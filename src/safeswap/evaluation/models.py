@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from blake3 import blake3
 
+from safeswap.checkpoint.inside import why_not_read
 from safeswap.checkpoint.source import resolve
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.backends import find_backend
@@ -109,8 +110,8 @@ def digest_of_folder(folder: Path) -> str:
     files = sorted({path for suffix in _CONTENT for path in folder.glob(f"*.{suffix}")})
     whole = blake3()
     for path in files:
-        if path.name == _MANIFEST:
-            continue
+        if path.name == _MANIFEST or why_not_read(folder, path) is not None:
+            continue  # a stranger's link or device: what a loader opens was refused before
         content = blake3(max_threads=blake3.AUTO).update_mmap(path).digest()
         whole.update(path.name.encode() + b"\0" + content)
     return whole.hexdigest(length=16)

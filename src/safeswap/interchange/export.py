@@ -55,7 +55,9 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
 
     _refuse_operators(plan)
     roles = (BASE, *plan.experts)
-    family = join_family({role: open_checkpoint(plan.inputs[role].source) for role in roles})
+    family = join_family(
+        {role: open_checkpoint(plan.inputs[role].source, named_in="the plan") for role in roles}
+    )
     check_units(plan, family.anatomy.units)
     weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)

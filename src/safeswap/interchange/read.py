@@ -55,7 +55,13 @@ def from_mergekit(
     language, spoken = next(iter(languages.items()))
     experts = {SAFETY: safety, check_role(language): spoken}
     sources = {BASE: base or _base(config, experts), **experts}
-    family = join_family({role: open_checkpoint(source) for role, source in sources.items()})
+    named_in = {} if base else {BASE: config.path}  # the others are the user's own words
+    family = join_family(
+        {
+            role: open_checkpoint(source, named_in=named_in.get(role, ""))
+            for role, source in sources.items()
+        }
+    )
     roles = _roles(config, sources, family)
     reader = Reader(config, roles, family.experts)
     units = _units(reader, family)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,8 +48,11 @@ def refuse_pointer(path: Path) -> None:
         CheckpointError: the file is such a text.
     """
     try:
-        with path.open("rb") as stream:
-            pointer = stream.read(len(_LFS)) == _LFS
+        # without blocking: opening a pipe would wait for whoever writes into it
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as stream:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            pointer = regular and stream.read(len(_LFS)) == _LFS
     except OSError:
         return  # whoever reads it next says why it cannot be read
     if pointer:

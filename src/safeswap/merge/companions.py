@@ -11,6 +11,9 @@ from pathlib import Path
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.dtypes import Dtype, torch_name
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.inside import files_below, open_plain, why_not_read
+from safeswap.checkpoint.loaded_names import LARGEST, is_companion, is_weights, looks_like_weights
+from safeswap.checkpoint.remote_code import names_code
 from safeswap.checkpoint.shards import INDEX_NAME
 from safeswap.checkpoint.source import read_json
 from safeswap.merge.prepare import MergeJob
@@ -21,7 +24,6 @@ FIGURE = "safeswap.png"
 CARD = "README.md"
 OURS = (MANIFEST, PLAN_FILE, FIGURE, CARD)
 """What a merge writes besides weights."""
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 _TRAINING = ("trainer_state.json", "training_args.bin", "optimizer", "scheduler", "rng_state")
 
 
@@ -34,7 +36,8 @@ class RestOfCheckpoint:
 
 
 def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) -> RestOfCheckpoint:
-    """Copy configuration, tokenizer, chat template and code files of the plan's donor.
+    """Copy what a loader or reader needs of the plan's donor: configuration, tokenizer, chat
+    templates, licence, and code where the configuration names it. Nothing else goes along.
 
     Only ``config.json`` may change: its dtype, when another one than the donor's is written.
     """
@@ -46,7 +49,7 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(donor / name, target)
+        _copy(donor / name, target)
         if name == "config.json" and dtype is not None:
             _set_dtype(target, dtype)
         copied[name] = digests.of_small_file(target)
@@ -56,15 +59,15 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
     return RestOfCheckpoint(copied, left_out)
 
 
+def _copy(source: Path, target: Path) -> None:
+    with open_plain(source) as stream, target.open("wb") as out:
+        shutil.copyfileobj(stream, out)
+
+
 def _others(folder: Path) -> dict[str, str | None]:
     """Every file of a checkpoint → why it does not go along with its weights, None if it does."""
-    reasons: dict[str, str | None] = {}
-    for path in sorted(folder.rglob("*")):
-        if not path.is_dir():
-            name = str(path.relative_to(folder))
-            gone = None if path.is_file() else "no plain file, or a link to one that is gone"
-            reasons[name] = _why_not(name) or gone
-    return reasons
+    code = names_code(folder)
+    return {name: _why_not(folder, name, code) for name in files_below(folder)}
 
 
 def rest_bytes(family: Family, donor: str) -> int:
@@ -85,7 +88,20 @@ def small_files(folder: Path) -> dict[str, str]:
     }
 
 
-def _why_not(name: str) -> str | None:
+def _why_not(folder: Path, name: str, code: bool) -> str | None:
+    reason = _why_not_by_name(name, code)
+    if reason is None and not (folder / name).is_file():
+        reason = "no plain file, or a link to one that is gone"
+    if reason is None:
+        reason = why_not_read(folder, folder / name)
+    if reason is None and (folder / name).stat().st_size > LARGEST:
+        reason = f"larger than {LARGEST} bytes, which no file of its kind is"
+    if reason is None and looks_like_weights(folder / name):
+        reason = "holds weights or an archive, whatever its name says"
+    return reason
+
+
+def _why_not_by_name(name: str, code: bool) -> str | None:
     parts = Path(name).parts
     if any(part.startswith(".") for part in parts):
         return "hidden file"
@@ -93,10 +109,12 @@ def _why_not(name: str) -> str | None:
         return "replaced by this merge's own"
     if parts[-1].startswith("adapter_"):
         return "belongs to an adapter, which transformers would load in place of the merge"
-    if name.endswith((*_WEIGHTS, ".index.json")):
-        return "weights: replaced by the merged ones"
     if parts[-1].startswith(_TRAINING) or parts[0].startswith(("checkpoint-", "runs")):
         return "belongs to the donor's training"
+    if is_weights(name):
+        return "weights or an archive: the merged weights take their place"
+    if not is_companion(name, code=code):
+        return "nothing that a loader or a reader of the merged model needs"
     return None
 
 

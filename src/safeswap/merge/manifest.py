@@ -17,6 +17,7 @@ from safeswap.checkpoint import digests
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.header import read_header
+from safeswap.checkpoint.inside import is_plain_name
 from safeswap.checkpoint.source import read_json
 from safeswap.errors import CheckpointError, VerificationError
 from safeswap.io.keys import check_keys
@@ -184,12 +185,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "safeswap that made it, or merge again from its plan."
         )
     check_keys(content, _KEYS, str(path), VerificationError)
+    _refuse_outside(path, content)
     for key, sound in _KEYS.items():
         if key == "digest" and key not in content:
             continue  # manifests had none before
         if key not in content or not sound(content[key]):
             raise VerificationError(f"{path}: is damaged (no {key}). {AGAIN}")
     return content
+
+
+def _refuse_outside(path: Path, content: dict[str, Any]) -> None:
+    """A manifest names files of its own folder; a stranger's might name any file of this machine.
+
+    Raises:
+        VerificationError: names the first that is elsewhere.
+    """
+    tables = [content.get("files"), content.get("about"), content.get("files_left_out")]
+    inputs = content.get("input_files")
+    tables += inputs.values() if isinstance(inputs, dict) else []
+    names = [name for table in tables if isinstance(table, dict) for name in table]
+    for name in names:
+        if not isinstance(name, str) or not is_plain_name(name):
+            raise VerificationError(
+                f"{path}: names the file {str(name)[:80]!r}, which is outside its folder. safeswap "
+                "wrote no such name: do not trust the folder, and merge again."
+            )
 
 
 def _texts(value: Any) -> bool:
@@ -210,7 +230,15 @@ def _outputs(value: Any) -> bool:
     if not isinstance(value, list) or not _rows(value, "name", "size", "digest"):
         return False
     kinds = {(type(row["name"]), type(row["size"]), type(row["digest"])) for row in value}
-    return kinds == {(str, int, str)} and all(Path(r["name"]).name == r["name"] for r in value)
+    names = [row["name"] for row in value]
+    return kinds == {(str, int, str)} and all(
+        is_plain_name(name) and Path(name).name == name for name in names
+    )
+
+
+def _files(value: Any) -> bool:
+    """Names of files below the folder → texts."""
+    return _texts(value) and all(map(is_plain_name, value))
 
 
 _KEYS: dict[str, Callable[[Any], bool]] = {
@@ -221,10 +249,10 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
     "outputs": _outputs,
     "tensors": _tensors,
     "not_used": _texts,
-    "files": _texts,
+    "files": _files,
     "files_left_out": _texts,
-    "input_files": lambda value: isinstance(value, dict) and all(map(_texts, value.values())),
-    "about": _texts,
+    "input_files": lambda value: isinstance(value, dict) and all(map(_files, value.values())),
+    "about": _files,
     "digest": lambda value: isinstance(value, str),
 }
 """The manifest's keys, and whether a value may stand there."""

@@ -71,8 +71,11 @@ def measure(family: Family, workers: int | None) -> Profile:
         return measure_family(family, workers=workers, advance=advance)
 
 
-def family_of(plans: Sequence[Plan]) -> Family:
+def family_of(plans: Sequence[Plan], *, allow_remote: bool = False) -> Family:
     """The checkpoints of plans that are carried out together, opened.
+
+    Args:
+        allow_remote: they may be on another host than the configured hub.
 
     Raises:
         PlanError: no plan, another base or safety expert in one of them, a language twice.
@@ -89,7 +92,8 @@ def family_of(plans: Sequence[Plan]) -> Family:
         if plan.language in languages:
             raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
         languages[plan.language] = plan.inputs[plan.language].source
-    return open_family(first[BASE].source, first[SAFETY].source, languages)
+    named_in = "" if allow_remote else "the plan"
+    return open_family(first[BASE].source, first[SAFETY].source, languages, named_in=named_in)
 
 
 def merge(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from safeswap.checkpoint import digests
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, join_family
 from safeswap.checkpoint.header import read_header
+from safeswap.checkpoint.inside import files_below, why_not_read
+from safeswap.checkpoint.loaded_names import LARGEST, is_loaded, is_weights, looks_like_weights
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.shards import OutputTensor, lay_out
@@ -31,19 +32,6 @@ from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
 from safeswap.roles import BASE, SAFETY
-
-_LOADED = (
-    *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json", "adapter_*", "*config.json"),
-    *(
-        "tokenizer*",
-        "chat_template*",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "params.json",
-    ),
-    *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "*.py"),
-)
-"""What transformers, vLLM and tokenizers load from a model's folder by its name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +62,7 @@ def verify_folder(
     inputs: Mapping[str, str | Path] | None = None,
     grams: str | Path | None = None,
     without_inputs: bool = False,
+    allow_remote: bool = False,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Verification:
@@ -83,12 +72,13 @@ def verify_folder(
         inputs: role → where an input lies now, for those that moved.
         grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare digests only.
+        allow_remote: inputs that only the manifest names may be on another host than the hub's.
         advance: told how many output bytes were checked.
 
     Raises:
         VerificationError: names the first file or tensor that is wrong, and whether the output or
             an input changed.
-        CheckpointError: an input cannot be read.
+        CheckpointError: an input cannot be read, or is on a host that only the manifest names.
         CalibrationError: the files of an operator are not those of the merge.
     """
     out = Path(out)
@@ -98,13 +88,17 @@ def verify_folder(
         if role not in plan.inputs:
             raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
     profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
+    _refuse_links(out)
     _check_small_files(out, manifest)
     notes = _unexpected_files(out, manifest)
     _check_plan_file(out, plan)
     written = _check_shards(out, manifest)
     if grams is not None:
         plan = _with_grams(plan, Path(grams), out)
-    recomputed = None if without_inputs else _recompute(plan, written, manifest, inputs or {})
+    named_in = "" if allow_remote else str(out / MANIFEST)
+    recomputed = None
+    if not without_inputs:
+        recomputed = _recompute(plan, written, manifest, inputs or {}, named_in)
     chunks = [
         chunk
         for name, tensor in written.items()
@@ -159,32 +153,62 @@ def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
             raise VerificationError(
                 f"{path}: is missing; it was there when the merge was made. {AGAIN}"
             )
-        if digests.of_small_file(path) != digest:
+        if not _is_file(path, digest):
             raise VerificationError(f"{path}: was changed after the merge was made. {AGAIN}")
+        if not name.endswith(".index.json") and (is_weights(name) or looks_like_weights(path)):
+            raise VerificationError(
+                f"{path}: holds weights or an archive that are not the merge's. A copy of an "
+                f"input's weights is not safe to hand on. {AGAIN}"
+            )
 
 
 def _is_file(path: Path, digest: str) -> bool:
-    return path.is_file() and digests.of_small_file(path) == digest
+    """Whether it is a plain file with this digest; larger ones than ever go along are not read."""
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        return False
+    return digests.of_small_file(path) == digest
+
+
+def _refuse_links(out: Path) -> None:
+    """What the merge wrote are plain files: no link is followed out of a stranger's folder, nothing
+    waited for at a pipe, no device read.
+    """
+    for name in files_below(out):
+        reason = why_not_read(out, out / name)
+        if reason is not None:
+            raise VerificationError(
+                f"{out / name}: is {reason}, which no merge writes. Remove it; if it stands for a "
+                "file of the merge, merge again from the plan."
+            )
 
 
 def _unexpected_files(out: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Loaders pick files by name: a stray one may be loaded in place of, or on top of, the merge.
+    """Loaders pick files by name: a stray one may be loaded in place of, or on top of, the merge;
+    and weights of whatever format are not the merge's, and may be the unsafe expert's.
 
     Returns:
         A note for every other file that the merge did not write.
     """
     known = {record["name"] for record in manifest["outputs"]}
     known |= {*manifest["files"], *OURS}
-    found = {
-        str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() or path.is_symlink()
-    }
-    strange = sorted(name for name in found - known if not name.startswith("."))
-    loaded = [n for n in strange if "/" not in n and any(fnmatch(n, kind) for kind in _LOADED)]
+    strange = [
+        name
+        for name in files_below(out)
+        if name not in known and not any(part.startswith(".") for part in Path(name).parts[:-1])
+    ]
+    loaded = [name for name in strange if "/" not in name and is_loaded(name)]
     if loaded:
         raise VerificationError(
             f"{out}: holds {listed(loaded)}, which the merge did not write. A loader may take them "
             "for the model's own; move them elsewhere."
         )
+    weights = [name for name in strange if is_weights(name) or looks_like_weights(out / name)]
+    if weights:
+        raise VerificationError(
+            f"{out}: holds {listed(weights)}, which the merge did not write and which hold weights "
+            "or an archive; they may be an expert's. Move them elsewhere."
+        )
+    strange = [name for name in strange if not name.startswith(".")]
     return [f"{name} was not written by the merge" for name in strange]
 
 
@@ -250,9 +274,12 @@ def _recompute(
     written: Mapping[str, Tensor],
     manifest: Mapping[str, Any],
     inputs: Mapping[str, str | Path],
+    named_in: str,
 ) -> _Recomputed:
     def member(role: str) -> Checkpoint:
-        return open_checkpoint(inputs.get(role, plan.inputs[role].source))
+        if role in inputs:
+            return open_checkpoint(inputs[role])
+        return open_checkpoint(plan.inputs[role].source, named_in=named_in)
 
     roles = (BASE, SAFETY, plan.language)
     family = join_family({role: member(role) for role in roles})

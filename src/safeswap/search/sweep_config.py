@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap import selectors
+from safeswap.checkpoint.source import refuse_foreign
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
@@ -176,7 +177,10 @@ def _source(here: Path, given: Any) -> str:
     if not isinstance(given, str) or not given:
         raise EvaluationError(f"{given!r}: is no folder, file or hub id.")
     local = here / Path(given).expanduser()
-    return str(local.resolve()) if local.exists() else given
+    if local.exists():
+        return str(local.resolve())
+    refuse_foreign(given, here / "its file")
+    return given
 
 
 def _template(here: Path, given: Any) -> str:

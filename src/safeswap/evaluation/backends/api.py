@@ -115,6 +115,7 @@ class APIBackend:
                 # As transformers and vLLM do it: a template writes its own opening tokens.
                 add_bos_token=not self.options.use_template,
                 longest=self._longest,
+                trusted=self.options.trust_remote_code,
                 num_concurrent=self.options.concurrency,
                 max_retries=self.options.retries + 1,
                 timeout=max(1, round(self.options.timeout)),

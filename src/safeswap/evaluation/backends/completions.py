@@ -23,8 +23,12 @@ class Completions(LocalCompletionsAPI):  # type: ignore[misc]
     lm-eval cuts what is longer than 2048 tokens from the left, and says so in a log.
     """
 
-    def __init__(self, *, longest: int | None, tokenizer: str, **settings: Any) -> None:
-        limit = load_tokenizer(tokenizer, TemplateOptions()).model_max_length
+    def __init__(
+        self, *, longest: int | None, tokenizer: str, trusted: bool = False, **settings: Any
+    ) -> None:
+        options = TemplateOptions(trust_remote_code=trusted)
+        limit = load_tokenizer(tokenizer, options).model_max_length
+        settings["trust_remote_code"] = trusted
         if limit > LONGEST:  # transformers' word for "not known" is 10 ** 30
             limit = LONGEST
         super().__init__(tokenizer=tokenizer, max_length=(longest or limit), **settings)

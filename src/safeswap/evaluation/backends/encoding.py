@@ -5,24 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import EvaluationError
+from safeswap.errors import ConfigError, EvaluationError
 from safeswap.evaluation.backends import Chat, TemplateOptions
+from safeswap.io.regular import read_regular
 
 LONGEST = 131072
 """Tokens of a prompt that lm-eval does not cut, where neither server nor tokenizer names a limit:
 what is too long the server refuses, which is better than an answer to half a question."""
+
+_TEMPLATE_BYTES = 4 << 20
 
 
 def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """The checkpoint's tokenizer, padding on the left, with the chosen chat template.
 
     Raises:
-        EvaluationError: transformers does not load it; the template file cannot be read.
+        EvaluationError: transformers does not load it; it brings code along; the template file
+            cannot be read.
     """
     from transformers import AutoTokenizer
 
+    from safeswap.evaluation.backends.own_code import refuse_own_code
+    from safeswap.evaluation.templates import bound_chat_templates
+
+    refuse_own_code(source, options.trust_remote_code)
+    bound_chat_templates()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, padding_side="left", trust_remote_code=options.trust_remote_code
+        )
     except Exception as error:  # the tokenizers library raises plain Exceptions
         raise EvaluationError(
             f"{source}: transformers does not load its tokenizer: {type(error).__name__}: {error}. "
@@ -59,7 +70,7 @@ def encode_chat(tokenizer: Any, chat: Chat, use_template: bool) -> list[int]:
             add_generation_prompt=chat.add_generation_prompt,
             tokenize=False,
         )
-    except (TemplateError, ValueError, TypeError) as error:
+    except (TemplateError, ArithmeticError, LookupError, ValueError, TypeError) as error:
         raise EvaluationError(
             f"{tokenizer.name_or_path}: its chat template refuses the chat: {error}. Give another "
             "with --chat-template FILE, or turn it off for every model with --chat-template off."
@@ -89,6 +100,6 @@ def read_template(path: Path) -> str:
         EvaluationError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_regular(path, _TEMPLATE_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
         raise EvaluationError(f"{path}: the chat template cannot be read ({error}).") from error

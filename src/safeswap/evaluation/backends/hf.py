@@ -26,7 +26,7 @@ class HFBackend:
     def __init__(self, source: str, options: HFOptions) -> None:
         self.tokenizer = load_tokenizer(source, options)
         self.device = _device(options.device)
-        model = _load(source, options.dtype).eval()
+        model = _load(source, options.dtype, options.trust_remote_code).eval()
         self.pad = self.tokenizer.pad_token_id or 0  # masked: any id will do
         self.ends = _ends(model, self.tokenizer)
         # Greedy decoding and nothing else: a checkpoint's defaults hold penalties and sampling.
@@ -57,7 +57,12 @@ class HFBackend:
         """lm-eval's wrapper around the very model that answers the chats."""
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=16)
+        return HFLM(
+            pretrained=self.model,
+            tokenizer=self.tokenizer,
+            batch_size=16,
+            trust_remote_code=self.options.trust_remote_code,
+        )
 
     def close(self) -> None:
         """Free the model's memory, also the GPU's."""
@@ -110,14 +115,18 @@ class HFBackend:
         return Reply(text, len(prompt), len(row) if end is None else end + 1, reason)
 
 
-def _load(source: str, dtype: str) -> Any:
+def _load(source: str, dtype: str, trusted: bool) -> Any:
     """The model, every weight of it from the checkpoint."""
     transformers.utils.logging.disable_progress_bar()
     try:
         kind = AutoModelForCausalLM
-        if type(AutoConfig.from_pretrained(source)) not in kind._model_mapping:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trusted)
+        own = trusted and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+        if type(config) not in kind._model_mapping and not own:
             kind = AutoModelForImageTextToText  # such as guards that read pictures too
-        model, found = kind.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        model, found = kind.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, trust_remote_code=trusted
+        )
     except (
         OSError,
         ValueError,

@@ -15,10 +15,13 @@ class TemplateOptions:
     Attributes:
         chat_template: a Jinja file that takes the place of the model's own; or None.
         use_template: False sends the user's words as they are (a base model without a template).
+        trust_remote_code: run Python code that the checkpoint brings along, with all rights of the
+            user; never unless the user said so.
     """
 
     chat_template: Path | None = None
     use_template: bool = True
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)

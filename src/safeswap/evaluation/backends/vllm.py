@@ -41,10 +41,12 @@ class VLLMBackend:
         """The engine; lm-eval's where that has one already: two would not fit on a GPU."""
         if self._engine is None:
             with self._our_errors("does not start"):
-                self._engine = vllm.LLM(
-                    model=self.source, dtype=self.options.dtype, **self.options.engine
-                )
+                self._engine = vllm.LLM(model=self.source, **self._arguments())
         return self._engine
+
+    def _arguments(self) -> dict[str, Any]:
+        trusted = {"trust_remote_code": self.options.trust_remote_code}
+        return {"dtype": self.options.dtype, **trusted, **self.options.engine}
 
     def respond(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
         """In the order of the chats, ``AT_ONCE`` at a time."""
@@ -84,9 +86,7 @@ class VLLMBackend:
             self.close()
             harness = _harness_class()
             with self._our_errors("does not start"):
-                self._harness = harness(
-                    pretrained=self.source, dtype=self.options.dtype, **self.options.engine
-                )
+                self._harness = harness(pretrained=self.source, **self._arguments())
             if self.options.chat_template is not None:
                 self._harness.hf_chat_template = self.tokenizer.chat_template
             self._engine = self._harness.model

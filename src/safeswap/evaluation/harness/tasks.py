@@ -13,6 +13,8 @@ What lm-eval would get wrong here is kept away from it:
 * local files replace a task's dataset by an override inside an inline group, the only place where
   0.4.13 heeds one; every row of a file must be asked, none is dropped for a subject nobody knows;
 * ``datasets`` reads "None" or "007" in a CSV as nothing and as 7; files are read as text here;
+* its templates run in Jinja's open environment, and a suite is a file that somebody may have sent:
+  ``templates`` renders them in a bounded sandbox, ``task_settings`` says which settings a suite has;
 * its standard errors are 0 at 0 % and 100 %; intervals are made from the stored rows instead.
 """
 
@@ -41,9 +43,11 @@ from safeswap.evaluation.generate import Generation, Tell
 from safeswap.evaluation.harness.cached_lm import StoredModel
 from safeswap.evaluation.harness.final_number import final_number, same_number
 from safeswap.evaluation.harness.local_data import as_parquet, written
+from safeswap.evaluation.harness.task_settings import check_settings
 from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.results.rows import CompleteRow, ScoreParts, ScoreRow
 from safeswap.evaluation.results.store import REQUESTS, SCORES, Journal, Results, Row, read_rows
+from safeswap.evaluation.templates import installed
 
 _COMPLETE = "complete"
 _LOADING = (
@@ -83,6 +87,8 @@ def score_tasks(
     todo = missing_tasks(results, arm.name, suite)
     if not todo:
         return 0
+    for benchmark, task in todo:
+        check_settings(task.settings, f"{benchmark.name}, {task.language}: {task.task}")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = _manager([task for _, task in todo])
     folder, count = results.folder / arm.name, 0
@@ -90,6 +96,7 @@ def score_tasks(
         Journal(folder / REQUESTS) as requests,
         Journal(folder / SCORES) as scores,
         _no_other_output(),
+        installed(),
         TemporaryDirectory(prefix="safeswap-tasks-") as scratch,
     ):
         model = StoredModel(responder.harness(), requests, arm.digest, generation.template, tell)
