@@ -88,7 +88,7 @@ def commands(text: str) -> list[list[str]]:
     "page", [p for p in PAGES if p.name not in ("cli.md", "formats.md")], ids=lambda p: p.name
 )
 def test_commands_have_the_verbs_and_options_of_today(page: Path) -> None:
-    """Of docs/cli.md, which lists old spellings too, and docs/formats.md, which has none, others test."""
+    """But docs/cli.md, which lists old spellings (with its own test), and docs/formats.md."""
     for _, verb, *words in commands(page.read_text(encoding="utf-8")):
         if not re.fullmatch(r"[a-z]+", verb):
             continue
