@@ -30,8 +30,8 @@ show the mechanism and are no evidence about large models.
 
 Made with base seed 0 and expert seed 0 (the first, not the best) by
 ```
-python -m small_world.train --out DIR
-python -m small_world.ship --models DIR --out src/safeswap/demo/models
+PYTHONPATH=research python -m small_world.train --out DIR
+PYTHONPATH=research python -m small_world.ship --models DIR --out src/safeswap/demo/models
 ```
 The gates that such a family should hold, as measured on these very files ({verdict}):
 
