@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from safeswap.cli.options import JSON, QUIET, codes_of, print_json
+from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, either
 from safeswap.cli.verbs import Verb, Verbs, options
 from safeswap.errors import ConfigError, nearest
 from safeswap.parameters import read_value
@@ -28,7 +29,7 @@ _counting = click.option(
 
 
 backend_options = options(
-    click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
+    click.option("--backend", default="hf", show_default=True, help=f"{either(BACKENDS)}."),
     click.option("--dtype", default="auto", show_default=True, help="For hf and vllm."),
     click.option("--device", default="auto", show_default=True, help="For hf: cpu, cuda, …"),
     click.option(
@@ -118,8 +119,8 @@ backend_options = options(
 )
 @options(
     click.option("--judge", "judge_spec", help="Judge right after; see `safeswap judge`."),
-    click.option("--judge-kind", help="qwen3guard, llamaguard, threeway or rule."),
-    click.option("--judge-backend", help="Default: that of the models."),
+    click.option("--judge-kind", help=f"{either(JUDGE_KINDS)}."),
+    click.option("--judge-backend", help=f"{either(BACKENDS)}.  [default: that of the models]"),
     click.option("--judge-url", default="", help="For a judge on another server."),
     heading="Judge",
 )
@@ -193,8 +194,8 @@ def evaluate(
 @click.option("--judge", "spec", required=True, help="A hub id, a folder, or rule:FILE.yaml.")
 @click.option(
     "--kind",
-    help="qwen3guard, llamaguard, threeway or rule, if the name does not tell; or "
-    "qwen3guard-prompt: of the prompts alone.",
+    help=f"{either(JUDGE_KINDS)}, if the name does not tell; qwen3guard-prompt is of the prompts "
+    "alone.",
 )
 @click.option("--models", default="", help="Only these, joined by commas.")
 @backend_options

@@ -9,6 +9,7 @@ import click
 
 from safeswap.cli.evaluation import backend_options, options_of, print_tables
 from safeswap.cli.options import QUIET, codes_of
+from safeswap.cli.registered import BACKENDS, either
 from safeswap.cli.verbs import Verb, options
 
 _RESULTS = click.option(
@@ -23,7 +24,7 @@ _RESULTS = click.option(
 
 _asking = options(
     click.option("--reload", is_flag=True, help="Write and load each table (for vllm)."),
-    click.option("--judge-backend", default="hf", show_default=True, help="hf, vllm or api."),
+    click.option("--judge-backend", default="hf", show_default=True, help=f"{either(BACKENDS)}."),
     click.option("--judge-url", default="", help="For a judge on a server."),
     click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
     backend_options,
