@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from safeswap.cli.options import JSON, QUIET, codes_of, print_json
+from safeswap.cli.options import JSON, QUIET, RESULTS, codes_of, print_json
 from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, either
 from safeswap.cli.verbs import Verb, Verbs, options
 from safeswap.errors import ConfigError, nearest
@@ -125,14 +125,7 @@ backend_options = options(
     heading="Judge",
 )
 @backend_options
-@click.option(
-    "-o",
-    "--out",
-    "results",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The results folder: new, or to go on in.",
-)
+@RESULTS
 @QUIET
 def evaluate(
     models: tuple[str, ...],
