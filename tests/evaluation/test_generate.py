@@ -43,16 +43,9 @@ from safeswap.evaluation.generate import (
     templates_agree,
 )
 from safeswap.evaluation.models import EvaluatedModel, name_models
+from safeswap.evaluation.results.journal import Journal, read_rows
 from safeswap.evaluation.results.store import MODEL as MODEL_FILE
-from safeswap.evaluation.results.store import (
-    RESPONSES,
-    VERDICTS,
-    Journal,
-    Results,
-    read_json,
-    read_rows,
-    start_results,
-)
+from safeswap.evaluation.results.store import RESPONSES, VERDICTS, Results, read_json, start_results
 
 COUNT = 30
 SHORT = Generation(max_new_tokens=6)

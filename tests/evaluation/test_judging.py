@@ -33,14 +33,8 @@ from safeswap.evaluation.judging import (
     judge_name,
     verdicts_of,
 )
-from safeswap.evaluation.results.store import (
-    RESPONSES,
-    Journal,
-    Results,
-    Row,
-    start_results,
-    write_json,
-)
+from safeswap.evaluation.results.journal import Journal, Row
+from safeswap.evaluation.results.store import RESPONSES, Results, start_results, write_json
 
 COUNT = 7
 

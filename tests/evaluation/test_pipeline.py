@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from safeswap.errors import EvaluationError
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import Chat, Reply
-from safeswap.evaluation.results.store import read_rows
+from safeswap.evaluation.results.journal import read_rows
 from safeswap.report.evaluation import compare
 from safeswap.tables import as_csv, as_html, as_latex, as_markdown
 from stored import BENIGN, HARM, READING, Stored

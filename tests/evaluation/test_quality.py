@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from safeswap.evaluation.quality import (
     FLAGS,
-    checked_language,
     flag,
     in_other_language,
     is_echo,
@@ -42,7 +41,7 @@ REFUSAL = "I'm sorry, but I can't help with that."
 
 @pytest.mark.parametrize("language", SENTENCES)
 def test_a_good_answer_has_no_flag(language: str) -> None:
-    assert checked_language(language)
+    assert in_other_language(SENTENCES[language], language) is False
     assert flag("What is it?", SENTENCES[language], language, "stop") == ()
 
 
@@ -59,15 +58,14 @@ def test_an_english_refusal_is_in_another_language(language: str) -> None:
 
 
 def test_codes_with_a_region_are_understood() -> None:
-    assert checked_language("zh-CN")
-    assert checked_language("bn_IN")
+    assert in_other_language(SENTENCES["zh"], "zh-CN") is False
+    assert in_other_language(SENTENCES["bn"], "bn_IN") is False
     assert in_other_language(REFUSAL, "zh_TW") is True
     assert in_other_language(SENTENCES["zh"], "ZH-Hans") is False
 
 
 @pytest.mark.parametrize("language", ["qab", "xx", "", "-", "english"])
 def test_a_language_that_nobody_knows_is_not_checked(language: str) -> None:
-    assert not checked_language(language)
     assert in_other_language(SENTENCES["en"], language) is None
     assert flag("x", SENTENCES["en"], language) == ()
 

@@ -14,7 +14,8 @@ import pytest
 from safeswap.calibration import run
 from safeswap.checkpoint.staging import Staging
 from safeswap.errors import EvaluationError, OutputError, SafeswapError
-from safeswap.evaluation.results.store import Journal, one_at_a_time
+from safeswap.evaluation.results.journal import Journal
+from safeswap.evaluation.results.store import one_at_a_time
 from safeswap.io import locks
 
 study = pytest.importorskip("safeswap.search.study")

@@ -24,7 +24,7 @@ from safeswap.errors import (
 )
 from safeswap.evaluation.harness.local_data import as_parquet
 from safeswap.evaluation.judges.names import json_in
-from safeswap.evaluation.results.store import read_rows
+from safeswap.evaluation.results.journal import read_rows
 from safeswap.io import jsonfile, yamlfile
 from safeswap.io.jsonfile import LineError, load_json, read_json_lines
 from safeswap.io.keys import check_keys

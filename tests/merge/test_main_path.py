@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import safeswap
 from families import tiny_model
-from oracle import state_of
+from oracle import expect, state_of, steps_apart
 from tiny import digest_of, swap
 
 FAMILIES = ("llama", "qwen2", "phi3")
@@ -41,52 +41,15 @@ def make_trio(
     return {role: folder / role for role in ("base", "safety", "sw")}
 
 
-def unit_of(name: str, by: str) -> tuple[str, ...] | None:
-    """The oracle's own reading of these three families' names."""
-    parts = name.split(".")
-    if "layers" not in parts or "norm" in name:
-        return None
-    layer = parts[parts.index("layers") + 1]
-    return (layer,) if by == "layer" else (layer, "attn" if "self_attn" in parts else "mlp")
-
-
-def oracle(trio: dict[str, Path], by: str, tau: float, alpha: float) -> dict[str, torch.Tensor]:
-    """The paper's rules (DESIGN) in float64: the merged weights, not yet rounded."""
-    base, safety, spoken = (state_of(trio[role]) for role in ("base", "safety", "sw"))
-    share: list[dict[tuple[str, ...], float]] = []
-    for expert in (safety, spoken):
-        sums: dict[tuple[str, ...], float] = {}
-        for name, weight in base.items():
-            unit = unit_of(name, by)
-            if unit is None:
-                continue
-            norm = weight.double().norm().item()
-            r = (expert[name].double() - weight.double()).norm().item() / (
-                norm if norm > 1e-8 else 1
-            )
-            sums[unit] = sums.get(unit, 0.0) + (r if by == "layer" else r * r)
-        n = {u: (v if by == "layer" else v**0.5) for u, v in sums.items()}
-        share.append({u: v / (sum(n.values()) + 1e-8) for u, v in n.items()})
-    part = {}
-    for unit, p in share[0].items():
-        d = p - share[1][unit]
-        part[unit] = 1.0 if d > tau else 0.0 if d < -tau else alpha
+def expected(trio: dict[str, Path], by: str, tau: float, alpha: float) -> dict[str, torch.Tensor]:
+    """The merged weights by the oracle, in float64 and not yet rounded."""
+    states = [state_of(trio[role]) for role in ("base", "safety", "sw")]
+    found = expect(*states, by=by, tau=tau, alpha=alpha)
     # the widest threshold blends all, none blends nothing: every decision is met
-    assert tau < 0.5 or set(part.values()) == {alpha}
-    assert tau > 0.0 or set(part.values()) == {0.0, 1.0}
-    merged = {}
-    for name in base:
-        unit = unit_of(name, by)
-        if unit is not None:
-            a = part[unit]
-        elif "layers" not in name:
-            a = alpha
-        else:
-            a = 0.0 if by == "module" else part[(name.split("layers.")[1].split(".")[0],)]
-        merged[name] = a * safety[name].double() + (1 - a) * spoken[name].double()
-        if a in (0.0, 1.0):
-            merged[name] = (safety if a else spoken)[name].double()
-    return merged
+    made = set(found.decisions.values())
+    assert tau < 0.5 or made == {"blend"}
+    assert tau > 0.0 or made == {"safety", "language"}
+    return found.weights
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
@@ -104,12 +67,11 @@ def test_merged_weights_equal_a_float64_computation(
     ):
         out = tmp_path / f"{by}-{tau}"
         swap(trio, out, by=by, tau=tau, alpha=alpha)
-        found, expected = state_of(out), oracle(trio, by, tau, alpha)
-        assert found.keys() == expected.keys()
-        for name, wanted in expected.items():
+        found, wanted_of = state_of(out), expected(trio, by, tau, alpha)
+        assert found.keys() == wanted_of.keys()
+        for name, wanted in wanted_of.items():
             rounded = wanted.to(dtype)
-            bits = torch.int32 if dtype == torch.float32 else torch.int16
-            steps = (found[name].view(bits).long() - rounded.view(bits).long()).abs().max().item()
+            steps = steps_apart(found[name], rounded).max().item()
             assert steps <= 1, f"{name}: {steps} units in the last place"
             if torch.equal(rounded.double(), wanted):  # a swap, or exact
                 assert torch.equal(found[name], rounded), name
@@ -121,8 +83,8 @@ def test_the_result_loads_and_generates_in_transformers(tmp_path: Path) -> None:
     model, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     oracle_model = AutoModelForCausalLM.from_pretrained(trio["sw"])
-    expected = {k: v.float() for k, v in oracle(trio, "module", 0.0, 0.5).items()}
-    oracle_model.load_state_dict(expected, strict=False)
+    weights = {k: v.float() for k, v in expected(trio, "module", 0.0, 0.5).items()}
+    oracle_model.load_state_dict(weights, strict=False)
     prompt = torch.tensor([[1, 5, 9]])
     both = [m.generate(prompt, max_new_tokens=8, do_sample=False) for m in (model, oracle_model)]
     assert torch.equal(*both)

@@ -25,7 +25,8 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.candidates import read_measured
-from safeswap.evaluation.results.store import read_json, read_rows
+from safeswap.evaluation.results.journal import read_rows
+from safeswap.evaluation.results.store import read_json
 from safeswap.plan import Plan
 from safeswap.report.evaluation import compare
 from safeswap.search.sweep import run_sweep

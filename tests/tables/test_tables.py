@@ -25,7 +25,6 @@ from safeswap.tables import (
     html_table,
     plain,
     print_tables,
-    spreadsheet_plain,
     spreadsheet_safe,
 )
 
@@ -207,6 +206,10 @@ def test_the_terminal_shows_texts_groups_and_notes() -> None:
 # No text breaks a format --------------------------------------------------------------------------
 
 
+def spreadsheet_plain(text: str) -> str:
+    return text.removeprefix("'")
+
+
 @UNTIMED
 @given(TEXTS)
 def test_csv_comes_back_through_the_csv_module(text: str) -> None:
@@ -215,8 +218,7 @@ def test_csv_comes_back_through_the_csv_module(text: str) -> None:
     grouped = bool(text)
     assert len(rows) == 3
     first = back[1][1:] if grouped else back[1]
-    assert first[0] == re.sub("[\ud800-\udfff]", "�", text)
-    assert back[2][-1] == re.sub("[\ud800-\udfff]", "�", text)
+    assert first[0] == back[2][-1] == re.sub("[\0\ud800-\udfff]", "�", text)
 
 
 @UNTIMED

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safeswap.errors import OutputError
 from safeswap.io.files import fsync_path, write_atomically
+from safeswap.io.jsonfile import load_json
 from safeswap.io.locks import HeldError, take_lock
 
 _STATE = "job.json"
@@ -84,7 +85,7 @@ class Staging:
 
     def _earlier(self, job: str) -> Mapping[str, str]:
         try:
-            same = json.loads((self._root / _STATE).read_text())["job"] == job
+            same = load_json(self._root / _STATE)["job"] == job
             lines = (self._root / _JOURNAL).read_text().splitlines()
         except (OSError, ValueError, KeyError, TypeError):
             same, lines = False, []

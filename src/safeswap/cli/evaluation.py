@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from safeswap.cli.config_file import CONFIG
-from safeswap.cli.options import JSON, QUIET, TRUST, codes_of, print_json
+from safeswap.cli.options import JSON, QUIET, RESULTS, TRUST, codes_of, print_json
+from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, either
 from safeswap.cli.verbs import Verb, Verbs, options
 from safeswap.errors import ConfigError, nearest
 from safeswap.parameters import read_value
@@ -34,7 +35,7 @@ _sheet_key = click.option(
 )
 
 backend_options = options(
-    click.option("--backend", default="hf", show_default=True, help="hf, vllm or api."),
+    click.option("--backend", default="hf", show_default=True, help=f"{either(BACKENDS)}."),
     click.option("--dtype", default="auto", show_default=True, help="For hf and vllm."),
     click.option("--device", default="auto", show_default=True, help="For hf: cpu, cuda, …"),
     click.option(
@@ -134,20 +135,13 @@ backend_options = options(
 )
 @options(
     click.option("--judge", "judge_spec", help="Judge right after; see `safeswap judge`."),
-    click.option("--judge-kind", help="qwen3guard, llamaguard, threeway or rule."),
-    click.option("--judge-backend", help="Default: that of the models."),
+    click.option("--judge-kind", help=f"{either(JUDGE_KINDS)}."),
+    click.option("--judge-backend", help=f"{either(BACKENDS)}.  [default: that of the models]"),
     click.option("--judge-url", default="", help="For a judge on another server."),
     heading="Judge",
 )
 @backend_options
-@click.option(
-    "-o",
-    "--out",
-    "results",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The results folder: new, or to go on in.",
-)
+@RESULTS
 @click.option(
     "--dry-run", is_flag=True, help="Only say which models would be asked what, and the memory."
 )
@@ -239,8 +233,8 @@ def _use_threads(threads: int) -> None:
 @click.option("--judge", "spec", required=True, help="A hub id, a folder, or rule:FILE.yaml.")
 @click.option(
     "--kind",
-    help="qwen3guard, llamaguard, threeway or rule, if the name does not tell; or "
-    "qwen3guard-prompt: of the prompts alone.",
+    help=f"{either(JUDGE_KINDS)}, if the name does not tell; qwen3guard-prompt is of the prompts "
+    "alone.",
 )
 @click.option("--models", default="", help="Only these, joined by commas.")
 @backend_options

@@ -22,6 +22,14 @@ def _silence(context: click.Context, option: click.Parameter, given: bool) -> No
 QUIET = click.option(
     "--quiet", is_flag=True, expose_value=False, callback=_silence, help="No progress bar."
 )
+RESULTS = click.option(
+    "-o",
+    "--out",
+    "results",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The results folder: new, or to go on in.",
+)
 EXPERTS = options(
     click.option("--safety", metavar="CHECKPOINT", help="The English safety expert."),
     click.option(

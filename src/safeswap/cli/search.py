@@ -8,22 +8,13 @@ from typing import Any
 import click
 
 from safeswap.cli.evaluation import backend_options, options_of, print_tables
-from safeswap.cli.options import QUIET, codes_of
+from safeswap.cli.options import QUIET, RESULTS, codes_of
+from safeswap.cli.registered import BACKENDS, either
 from safeswap.cli.verbs import Verb, options
-
-_RESULTS = click.option(
-    "-o",
-    "--out",
-    "results",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The results folder: new, or to go on in.",
-)
-
 
 _asking = options(
     click.option("--reload", is_flag=True, help="Write and load each table (for vllm)."),
-    click.option("--judge-backend", default="hf", show_default=True, help="hf, vllm or api."),
+    click.option("--judge-backend", default="hf", show_default=True, help=f"{either(BACKENDS)}."),
     click.option("--judge-url", default="", help="For a judge on a server."),
     click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
     backend_options,
@@ -33,7 +24,7 @@ _asking = options(
 
 @click.command(cls=Verb, renamed={"--results": "--out"}, resumes=True)
 @click.argument("sweep", type=click.Path(path_type=Path))
-@_RESULTS
+@RESULTS
 @_asking
 def sweep(
     sweep: Path,
@@ -71,7 +62,7 @@ def sweep(
 
 @click.command(cls=Verb, renamed={"--results": "--out", "--language": "--only"}, resumes=True)
 @click.argument("search", type=click.Path(path_type=Path))
-@_RESULTS
+@RESULTS
 @click.option(
     "--trials",
     type=click.IntRange(min=1),

@@ -23,16 +23,15 @@ from safeswap.evaluation.backends import (
 from safeswap.evaluation.benchmarks.prompts import Prompt
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.models import EvaluatedModel
-from safeswap.evaluation.results.rows import ResponseRow
+from safeswap.evaluation.results.journal import Journal, read_rows
+from safeswap.evaluation.results.rows import CellSettings, ResponseRow, Settings
 from safeswap.evaluation.results.store import (
     MODEL,
     RESPONSES,
-    Journal,
     Results,
     digest_of,
     holds_answers,
     read_json,
-    read_rows,
     write_json,
 )
 
@@ -65,16 +64,16 @@ class Generation:
         }
 
 
-def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
+def settings_of(suite: Suite, generation: Generation) -> Settings:
     """What all arms of a results folder share, as its settings.json holds it.
 
     A cell is a benchmark in a language: the digest of its prompts, or its task, or why it is empty.
     """
-    cells: dict[str, Any] = {}
+    cells: dict[str, CellSettings] = {}
     for benchmark in suite.benchmarks:
         for code in suite.languages:
             cells[f"{benchmark.name}/{code}"] = _cell_settings(benchmark, code)
-    settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
+    settings: Settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
     if suite.split is not None:
         settings["split"] = suite.split.as_dict()
     if suite.limit is not None:
@@ -82,8 +81,8 @@ def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
     return settings
 
 
-def _cell_settings(benchmark: Benchmark, code: str) -> dict[str, Any]:
-    cell: dict[str, Any] = {"title": benchmark.title, "measures": benchmark.measures.value}
+def _cell_settings(benchmark: Benchmark, code: str) -> CellSettings:
+    cell: CellSettings = {"title": benchmark.title, "measures": benchmark.measures.value}
     if code in benchmark.absent:
         return {**cell, "absent": benchmark.absent[code]}
     if benchmark.prompts is not None:

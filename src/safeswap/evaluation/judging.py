@@ -19,18 +19,15 @@ from safeswap.evaluation.generate import Tell
 from safeswap.evaluation.judges import Judge, Judgement, RowJudge, make_judge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.quality import flag
-from safeswap.evaluation.results.rows import (
-    ResponseRow,
-    VerdictRow,
-    read_responses,
-    read_verdicts,
-)
+from safeswap.evaluation.results.journal import Journal
+from safeswap.evaluation.results.rows import ResponseRow, VerdictRow
 from safeswap.evaluation.results.store import (
     VERDICTS,
-    Journal,
     Results,
     file_name,
     read_json,
+    read_responses,
+    read_verdicts,
     write_json,
 )
 from safeswap.evaluation.results.verdicts import mark_of, marks_of, verdicts_of, verdicts_path

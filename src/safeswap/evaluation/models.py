@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from blake3 import blake3
 
@@ -19,9 +18,9 @@ from safeswap.checkpoint.source import resolve
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.backends import find_backend
 from safeswap.evaluation.records import Alias, CandidateRecord
+from safeswap.evaluation.results.rows import ModelRecord, Role
 from safeswap.plan.chosen import ChosenOn
 
-Role = Literal["base", "safety", "language", "merged", "other"]
 ROLE_TITLES: Mapping[str, str] = {
     "base": "base",
     "safety": "safety expert",
@@ -63,12 +62,20 @@ class EvaluatedModel:
     candidate: CandidateRecord | None = None
     aliases: tuple[Alias, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ModelRecord:
         """Plain data for model.json."""
-        names = ("name", "source", "location", "digest", "role", "reference")
-        plain: dict[str, Any] = {name: getattr(self, name) for name in names}
-        plain |= {"language": self.language} if self.language else {}
-        plain |= {"chosen": self.chosen.as_dict()} if self.chosen else {}
+        plain: ModelRecord = {
+            "name": self.name,
+            "source": self.source,
+            "location": self.location,
+            "digest": self.digest,
+            "role": self.role,
+            "reference": self.reference,
+        }
+        if self.language:
+            plain["language"] = self.language
+        if self.chosen is not None:
+            plain["chosen"] = self.chosen.as_dict()
         if self.candidate is not None:
             aliases = [alias.as_dict() for alias in self.aliases]
             plain["candidate"] = {**self.candidate.as_dict(), "aliases": aliases}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from blake3 import blake3
 
@@ -32,6 +33,7 @@ from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.explain import explain
 from safeswap.evaluation.results.outcomes import gather
+from safeswap.evaluation.results.rows import JudgedRow
 from safeswap.evaluation.results.store import Results, find_model, open_results, start_results
 from safeswap.io import progress
 from safeswap.io.progress import items_bar
@@ -100,7 +102,7 @@ def _evaluate_arm(
     if not is_missing(results, arm, suite):
         return Done(arm.name, 0, 0)
     with generate.loaded(results, arm, backend, options) as responder:
-        return answer(results, arm, suite, responder, generation, items_bar)
+        return answer(results, arm, suite, responder, generation)
 
 
 def is_missing(results: Results, arm: EvaluatedModel, suite: Suite) -> bool:
@@ -116,7 +118,7 @@ def answer(
     suite: Suite,
     responder: Backend,
     generation: Generation,
-    tell: generate.Tell,
+    tell: generate.Tell = items_bar,
 ) -> Done:
     """Let a loaded model answer what is missing of a suite.
 
@@ -215,7 +217,7 @@ def annotate(
     """
     evidence = gather([results], judge, dev=True)
     rows = [
-        {**row, "key": f"{arm}/{row['key']}", "arm": arm}
+        cast(JudgedRow, {**row, "key": f"{arm}/{row['key']}", "arm": arm})
         for cell in evidence.cells
         if cell.measures is Measure.UNSAFE
         for arm in evidence.models

@@ -20,7 +20,7 @@ The rules, with their numbers:
   give the language asked (and what it is commonly taken for) under 5 %, and another more than half.
 
 The language is checked where its script is known here or py3langid knows it; where not,
-``checked_language`` says so: no flag then means "not checked", never "fine".
+``in_other_language`` gives None: no flag then means "not checked", never "fine".
 """
 
 from __future__ import annotations
@@ -125,12 +125,6 @@ def flag(
         if in_other_language(response, language):
             found.add("other_language")
     return tuple(name for name in FLAGS if name in found)
-
-
-def checked_language(language: str) -> bool:
-    """Whether responses in this language are checked for being in it."""
-    code = _code(language)
-    return code in _UNIQUE or code in _labels()
 
 
 def is_repetition(text: str) -> bool:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import ROLE_TITLES
 from safeswap.evaluation.results.outcomes import POOLED, CellOutcomes, CellSpec, Outcomes
+from safeswap.evaluation.results.rows import ModelRecord
 from safeswap.evaluation.stats import (
     DRAWS,
     FEW_DISCORDANT,
@@ -304,7 +304,7 @@ def sorted_models(evidence: Outcomes) -> list[str]:
     return sorted(names, key=lambda n: (_ROLES.index(_role(evidence.models[n])), names.index(n)))
 
 
-def _role(model: Mapping[str, Any]) -> str:
+def _role(model: ModelRecord) -> str:
     role = str(model.get("role", "other"))
     return role if role in _ROLES else "other"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,10 +108,10 @@ class CandidateRunner:
         candidates = self.candidates(language)
         try:
             with items_bar(title, len(todo)) as advance:
-                for arm, plan in todo:
+                for arm, plan in todo:  # the bar counts candidates; their questions get none
                     with candidates.answering(plan) as loaded:
                         generate.write_model_record(store, arm, loaded)
-                        pipeline.answer(store, arm, suite, loaded, self.generation, no_bar)
+                        pipeline.answer(store, arm, suite, loaded, self.generation)
                     advance(1)
         finally:
             candidates.close()
@@ -128,9 +127,3 @@ class CandidateRunner:
         if self.reload:
             return ReloadedModel(self.backend, self.options)
         return HotSwapModel(self.family, language, self.options, self.workers)
-
-
-@contextmanager
-def no_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Candidates are counted, not their questions."""
-    yield lambda count: None

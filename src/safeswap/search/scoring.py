@@ -17,7 +17,7 @@ from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.candidates import CandidateResult, read_measured
 from safeswap.evaluation.results.store import one_at_a_time, start_results
 from safeswap.search.candidates import Candidate
-from safeswap.search.runner import CandidateRunner, no_bar
+from safeswap.search.runner import CandidateRunner
 
 if TYPE_CHECKING:  # which loads torch
     from safeswap.search.hotswap import Candidates
@@ -83,7 +83,7 @@ class CandidateScorer:
             if pipeline.is_missing(store, arm, self.suite):
                 with self._loaded().answering(one.plan) as loaded:
                     generate.write_model_record(store, arm, loaded)
-                    pipeline.answer(store, arm, self.suite, loaded, self.ask.generation, no_bar)
+                    pipeline.answer(store, arm, self.suite, loaded, self.ask.generation)
             pipeline.judge_by(self.folder, self.judges, models=[arm.name])
             (found,) = read_measured(
                 self.folder, self.language, judge=self.judges.name, models=[arm.name]

@@ -11,7 +11,7 @@ from safeswap.tables.markdown import as_markdown
 from safeswap.tables.model import MISSING, Cell, Column, Row, Table, plain
 from safeswap.tables.records import as_records
 from safeswap.tables.reports import write_reports
-from safeswap.tables.spreadsheet import as_csv, spreadsheet_plain, spreadsheet_safe, storable
+from safeswap.tables.spreadsheet import as_csv, spreadsheet_safe, storable
 from safeswap.tables.terminal import as_rich, as_text, print_tables, split_columns
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "plain",
     "print_tables",
     "split_columns",
-    "spreadsheet_plain",
     "spreadsheet_safe",
     "storable",
     "write_reports",

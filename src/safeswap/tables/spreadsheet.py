@@ -16,21 +16,22 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 def spreadsheet_safe(text: str) -> str:
     """Text that no spreadsheet takes for a formula: a ' goes before =, +, -, @ and before a '.
 
-    Numbers stay as they are. ``spreadsheet_plain`` gives the text back.
+    Numbers stay as they are. Without a leading ' it is the text again.
     """
     start = text.lstrip()[:1]
     risky = (start and start in _FORMULA) or text[:1] in ("'", "\t", "\r")
     return f"'{text}" if risky and not _NUMBER.fullmatch(text) else text
 
 
-def spreadsheet_plain(text: str) -> str:
-    """The text before ``spreadsheet_safe``."""
-    return text[1:] if text.startswith("'") else text
-
-
 def storable(text: str) -> str:
-    """Text that UTF-8 can hold: half surrogates, which broken models do produce, become U+FFFD."""
-    return "".join("�" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
+    """Text that a UTF-8 file of a spreadsheet can hold: half surrogates and NUL, which broken
+    models do produce, become U+FFFD.
+    """
+    return "".join("�" if _unstorable(letter) else letter for letter in text)
+
+
+def _unstorable(letter: str) -> bool:
+    return letter == "\0" or "\ud800" <= letter <= "\udfff"
 
 
 def as_csv(tables: Table | Sequence[Table]) -> str:

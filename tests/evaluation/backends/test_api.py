@@ -30,7 +30,8 @@ from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions, Chat, Reply, open_backend
 from safeswap.evaluation.backends.api import APIBackend
 from safeswap.evaluation.backends.hf import HFBackend
-from safeswap.evaluation.results.store import REQUESTS, RESPONSES, read_rows
+from safeswap.evaluation.results.journal import read_rows
+from safeswap.evaluation.results.store import REQUESTS, RESPONSES
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
+from safeswap.evaluation.benchmarks.registry import BENCHMARKS, PromptBenchmark, register
 from safeswap.evaluation.benchmarks.splits import Split, read_split, seen_cells, split_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.measures import Measure
@@ -100,6 +101,19 @@ def test_a_side_without_prompts_is_refused() -> None:
 
 DEV = {"part": "dev", "fraction": 0.5, "seed": 0}
 CHOSEN = ChosenOn(DEV, ("multijail/sw", "mgsm/sw"))
+
+
+def test_a_registered_benchmarks_hostile_mode_asks_its_prompts() -> None:
+    """Not MultiJail's alone, which was known by its name."""
+    chosen, settings = ChosenOn(DEV, ("mine/sw",)), {"cells": {"mine-intentional/sw": None}}
+    one = PromptBenchmark("mine", "Mine", "harmful", "nowhere", hostile_title="Mine, hostile")
+    assert seen_cells(settings, chosen) == []
+    register(one, __name__)
+    try:
+        assert seen_cells(settings, chosen) == ["mine-intentional/sw"]
+        assert seen_cells({"cells": {"mine/te": None}}, chosen) == []
+    finally:
+        BENCHMARKS.remove("mine")
 
 
 @pytest.mark.parametrize(

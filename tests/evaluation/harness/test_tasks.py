@@ -34,7 +34,8 @@ from safeswap.evaluation.harness.local_data import _mgsm_rows  # noqa: E402
 from safeswap.evaluation.harness.tasks import _manager, score_tasks  # noqa: E402
 from safeswap.evaluation.measures import Measure  # noqa: E402
 from safeswap.evaluation.models import EvaluatedModel  # noqa: E402
-from safeswap.evaluation.results.store import Journal, Results, read_rows  # noqa: E402
+from safeswap.evaluation.results.journal import Journal, read_rows  # noqa: E402
+from safeswap.evaluation.results.store import Results  # noqa: E402
 
 PUBLIC = Path(__file__).parents[4] / "shared" / "data" / "mgsm"
 SHORT = Generation(harness_tokens=6)

@@ -14,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
+from safeswap.evaluation.results.journal import Journal, read_rows
 from safeswap.evaluation.results.store import (
     SETTINGS,
-    Journal,
     find_model,
     join_settings,
     open_results,
     read_json,
-    read_rows,
     start_results,
     write_json,
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safeswap.evaluation.benchmarks.prompts import Kind, PromptSet, read_prompts
+from safeswap.evaluation.benchmarks.prompts import HOSTILE, Kind, PromptSet, read_prompts
 from safeswap.registry import Registry
 
 
@@ -64,6 +64,11 @@ class PromptBenchmark:
     suites: tuple[str, ...] = ()
     hostile_title: str = ""
 
+    @property
+    def hostile_name(self) -> str:
+        """The name of its mode with a malicious instruction; empty where it has none."""
+        return f"{self.name}{HOSTILE}" if self.hostile_title else ""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskBenchmark:
@@ -109,6 +114,17 @@ def named_suites() -> dict[str, tuple[str, ...]]:
         for suite in one.suites:
             found[suite] = (*found.get(suite, ()), name)
     return found
+
+
+def whose_prompts(name: str) -> str:
+    """The benchmark whose prompts the one of this name asks: a hostile mode asks its own one's.
+
+    Results and plans have names alone; what is not registered asks its own.
+    """
+    for one in BENCHMARKS.values():
+        if isinstance(one, PromptBenchmark) and name and name == one.hostile_name:
+            return one.name
+    return name
 
 
 def folder_of(task: str) -> str:

@@ -13,13 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.benchmarks.registry import whose_prompts
 from safeswap.plan.chosen import ChosenOn
 
 Part = Literal["dev", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
-SAME_PROMPTS: Mapping[str, str] = {"multijail-intentional": "multijail"}
-"""Built-in benchmarks that ask another one's prompts, so that both are seen together. Plans and
-older folders have their names alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,6 @@ def seen_cells(settings: Mapping[str, Any], chosen: ChosenOn | None) -> list[str
 
 
 def _asked(cell: str) -> tuple[str, str]:
-    """Whose prompts a cell asks, and the language."""
+    """Whose prompts a cell asks, so that both are seen together; and the language."""
     benchmark, _, language = cell.rpartition("/")
-    return SAME_PROMPTS.get(benchmark, benchmark), language
+    return whose_prompts(benchmark), language

@@ -9,7 +9,8 @@ from lm_eval.api.model import LM
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.generate import Tell
-from safeswap.evaluation.results.store import Journal, Row, digest_of
+from safeswap.evaluation.results.journal import Journal, Row
+from safeswap.evaluation.results.store import digest_of
 
 AT_ONCE = {"loglikelihood": 1024, "generate_until": 128}
 """Requests between two writes to the disk."""

@@ -45,8 +45,9 @@ from safeswap.evaluation.harness.final_number import final_number, same_number
 from safeswap.evaluation.harness.local_data import as_parquet, written
 from safeswap.evaluation.harness.task_settings import check_settings
 from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.journal import Journal, Row, read_rows
 from safeswap.evaluation.results.rows import CompleteRow, ScoreParts, ScoreRow
-from safeswap.evaluation.results.store import REQUESTS, SCORES, Journal, Results, Row, read_rows
+from safeswap.evaluation.results.store import REQUESTS, SCORES, Results
 from safeswap.evaluation.templates import installed
 
 _COMPLETE = "complete"

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safeswap.errors import EvaluationError, listed
+from safeswap.evaluation.results.rows import JudgedRow
 from safeswap.io.files import remedy, write_atomically
 from safeswap.tables import spreadsheet_safe, storable
 
@@ -35,27 +35,26 @@ class Sample:
         seed: of the drawing.
     """
 
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[JudgedRow, ...]
     strata: Mapping[str, int]
     drawn: Mapping[str, int]
     seed: int
 
 
-def stratum(row: Mapping[str, Any]) -> str:
+def stratum(row: JudgedRow) -> str:
     """The stratum of a response: ``arm / benchmark / language / verdict``, flagged ones apart."""
     flagged = ", flagged" if row.get("flags") else ""
-    return " / ".join(row[part] for part in ("arm", "benchmark", "language", "verdict")) + flagged
+    return f"{row['arm']} / {row['benchmark']} / {row['language']} / {row['verdict']}{flagged}"
 
 
-def sample_for_annotation(rows: Sequence[Mapping[str, Any]], count: int, seed: int = 0) -> Sample:
+def sample_for_annotation(rows: Sequence[JudgedRow], count: int, seed: int = 0) -> Sample:
     """A stratified sample: proportional, at least one of each stratum, never more than it has.
 
     Every further seat goes to the stratum furthest below its share. The same rows and seed give the
     same sample, whatever the order of the rows.
 
     Args:
-        rows: responses, each with ``key``, ``arm``, ``benchmark``, ``language``, ``prompt``,
-            ``response``, ``verdict`` and ``flags``.
+        rows: responses with their verdicts.
         count: how many; all of them where there are no more.
 
     Raises:
@@ -65,19 +64,19 @@ def sample_for_annotation(rows: Sequence[Mapping[str, Any]], count: int, seed: i
     if not rows:
         raise EvaluationError("there are no judged responses to sample; run safeswap judge first")
     _check_rows(rows)
-    strata: dict[str, list[Mapping[str, Any]]] = {}
+    strata: dict[str, list[JudgedRow]] = {}
     for row in sorted(rows, key=lambda row: str(row["key"])):
         strata.setdefault(stratum(row), []).append(row)
     sizes = {name: len(strata[name]) for name in sorted(strata)}
     seats = _seats(sizes, count)
-    chosen: list[Mapping[str, Any]] = []
+    chosen: list[JudgedRow] = []
     for name, share in seats.items():
         chosen += random.Random(f"{seed}/{name}").sample(strata[name], share)
     random.Random(f"{seed}").shuffle(chosen)
     return Sample(tuple(chosen), sizes, seats, seed)
 
 
-def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+def _check_rows(rows: Sequence[JudgedRow]) -> None:
     for row in rows:
         missing = [field for field in _FIELDS if not isinstance(row.get(field), str)]
         if missing:
@@ -132,7 +131,11 @@ def write_sample(sample: Sample, path: Path | str) -> Path:
         line = [spreadsheet_safe(storable(cell)) for cell in shown]
         lines.append(line)
         hidden[name] = {
-            **{field: row[field] for field in ("key", "arm", "benchmark", "language", "verdict")},
+            "key": row["key"],
+            "arm": row["arm"],
+            "benchmark": row["benchmark"],
+            "language": row["language"],
+            "verdict": row["verdict"],
             "stratum": stratum(row),
             "digest": digest(line[3], line[4]),
         }

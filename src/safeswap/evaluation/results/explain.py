@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.results.journal import Row, read_rows
 from safeswap.evaluation.results.outcomes import POOLED, Outcomes, gather
-from safeswap.evaluation.results.store import Row, read_rows
+from safeswap.evaluation.results.rows import ModelRecord
 
 AGAINST = ":"
 """Stands between the two models of a comparison; no model's name can hold it."""
@@ -124,7 +124,7 @@ def _count(outcomes: Mapping[str, float]) -> str:
     return f"{int(sum(read))} of {len(read)}" + (f", {unparsed} unparsed" if unparsed else "")
 
 
-def _model_line(models: Mapping[str, Mapping[str, Any]], arm: str) -> str:
+def _model_line(models: Mapping[str, ModelRecord], arm: str) -> str:
     return f"model: {arm} = {models[arm].get('source')}, digest {models[arm].get('digest')}"
 
 

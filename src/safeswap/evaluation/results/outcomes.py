@@ -11,27 +11,30 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.benchmarks.splits import seen_cells
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
+from safeswap.evaluation.results.journal import Row
 from safeswap.evaluation.results.rows import (
+    CellSettings,
+    ModelRecord,
     ResponseRow,
     ScoreRow,
+    Settings,
     VerdictRow,
-    read_responses,
-    read_scores,
 )
 from safeswap.evaluation.results.store import (
     MODEL,
     SCORES,
     VERDICTS,
     Results,
-    Row,
     join_settings,
     open_results,
+    read_responses,
+    read_scores,
 )
 from safeswap.evaluation.results.verdicts import verdicts_of
 from safeswap.plan.chosen import ChosenOn
@@ -81,7 +84,7 @@ class Outcomes:
     """
 
     cells: tuple[CellSpec, ...]
-    models: Mapping[str, Mapping[str, Any]]
+    models: Mapping[str, ModelRecord]
     answered: Mapping[tuple[str, str, str], CellOutcomes]
     judge: str
     strict: bool
@@ -152,7 +155,7 @@ def gather(
         settings = join_settings(settings, other.settings, str(opened[0].folder), str(other.folder))
     chosen = _choose_judge(opened, judge)
     cells = tuple(_cell_spec(name, value) for name, value in settings["cells"].items())
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ModelRecord] = {}
     answered: dict[tuple[str, str, str], CellOutcomes] = {}
     for results in opened:
         for arm in results.arms:
@@ -171,16 +174,16 @@ def gather(
     return Outcomes(cells, found, answered, chosen, strict, seen)
 
 
-def _seen(settings: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+def _seen(settings: Settings, model: ModelRecord) -> list[str]:
     return seen_cells(settings, _chosen_on(model))
 
 
-def _chosen_on(model: Mapping[str, Any]) -> ChosenOn | None:
+def _chosen_on(model: ModelRecord) -> ChosenOn | None:
     return ChosenOn.from_dict(model.get("chosen", {}), f"{MODEL} of {model.get('name')}: chosen")
 
 
 def _refuse_seen(
-    settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], seen: Sequence[str]
+    settings: Settings, models: Mapping[str, ModelRecord], seen: Sequence[str]
 ) -> None:
     """What a model was chosen on is not what it is reported on."""
     first = models[seen[0]]
@@ -211,7 +214,7 @@ def _choose_judge(opened: Sequence[Results], judge: str | None) -> str:
     return judges[0] if judges else ""
 
 
-def _cell_spec(name: str, value: Mapping[str, Any]) -> CellSpec:
+def _cell_spec(name: str, value: CellSettings) -> CellSpec:
     benchmark, _, language = name.rpartition("/")
     return CellSpec(
         benchmark,

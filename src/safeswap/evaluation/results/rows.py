@@ -7,13 +7,13 @@ and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict
 
 from safeswap.evaluation.backends import FinishReason
 from safeswap.evaluation.judges import Verdict
-from safeswap.evaluation.results.store import RESPONSES, SCORES, read_rows
+
+Role = Literal["base", "safety", "language", "merged", "other"]
+"""Where a model came from."""
 
 
 class ResponseRow(TypedDict):
@@ -67,6 +67,21 @@ class VerdictRow(TypedDict):
     """The judge's own words, or the number of the rule that decided."""
 
 
+class JudgedRow(TypedDict):
+    """A response with its verdict and its model: what people are given to label."""
+
+    key: str
+    """``MODEL/BENCHMARK/LANGUAGE/ID``."""
+    arm: str
+    """The model's name."""
+    benchmark: str
+    language: str
+    prompt: str
+    response: str
+    verdict: Verdict
+    flags: list[str]
+
+
 class ScoreParts(TypedDict):
     """The part of a score that says whether a question was answered rightly."""
 
@@ -111,30 +126,68 @@ class CompleteRow(TypedDict):
     """How many questions it has."""
 
 
-def read_responses(folder: Path) -> Iterator[ResponseRow]:
-    """The responses in a model's folder.
+class CellSettings(TypedDict):
+    """One cell of ``settings.json``: a benchmark in a language."""
 
-    Raises:
-        EvaluationError: a damaged line, or a key given twice.
+    title: str
+    """Of the benchmark, in tables."""
+    measures: str
+    """`Measure`'s word for what is counted."""
+    absent: NotRequired[str]
+    """Why the cell is empty; left out where it is not, and all below is left out where it is."""
+    items: NotRequired[int]
+    """How many prompts; of prompts only, like the next."""
+    prompts: NotRequired[str]
+    """Digest of the prompts and their right answers."""
+    task: NotRequired[str]
+    """lm-eval's name of the task; of tasks only, like all that follow."""
+    cluster: NotRequired[str | None]
+    """The document field that groups questions."""
+    numbers: NotRequired[bool]
+    """Whether the answer is a number."""
+    task_settings: NotRequired[str]
+    """Digest of what overrides the task's own settings; left out where nothing does."""
+    file: NotRequired[str]
+    """Digest of the local file; left out where the task's own dataset is asked."""
+    label: NotRequired[str]
+    """What tables say of the cell; left out where nothing."""
+
+
+class Settings(TypedDict):
+    """``settings.json``: what all models of a results folder share."""
+
+    format: str
+    generation: dict[str, Any]
+    """As `Generation.as_dict` gives it."""
+    cells: dict[str, CellSettings]
+    """By ``BENCHMARK/LANGUAGE``."""
+    split: NotRequired[dict[str, Any]]
+    """As `Split.as_dict` gives it; left out where all questions are asked."""
+    arms: NotRequired[list[str]]
+    """Models in the order of their evaluation; left out by older versions."""
+
+
+class ModelRecord(TypedDict):
+    """``model.json``: which model answered.
+
+    What loaded it adds its own: ``backend``, ``dtype``, ``device``, versions, ``base_url``.
     """
-    return cast(Iterator[ResponseRow], read_rows(folder / RESPONSES))
 
-
-def read_scores(folder: Path) -> tuple[list[ScoreRow], set[str]]:
-    """The scores in a model's folder, and the keys of the tasks that are done.
-
-    Raises:
-        EvaluationError: a damaged line, or a key given twice.
-    """
-    rows: list[dict[str, Any]] = list(read_rows(folder / SCORES))
-    scores = [cast(ScoreRow, row) for row in rows if "benchmark" in row]
-    return scores, {row["key"] for row in rows if "items" in row}
-
-
-def read_verdicts(path: Path) -> Iterator[VerdictRow]:
-    """The verdicts of one judge's file.
-
-    Raises:
-        EvaluationError: a damaged line, or a key given twice.
-    """
-    return cast(Iterator[VerdictRow], read_rows(path))
+    name: str
+    source: str
+    """As given: folder, hub id, or a server's name of it."""
+    location: str
+    """The folder that it was resolved to."""
+    digest: str
+    """Of weights, configuration and tokenizer."""
+    role: Role
+    reference: str
+    """The name of a merge's language expert among the models; empty where it is not among them."""
+    language: NotRequired[str]
+    """Of a language expert, or of a merge with one; left out where there is none."""
+    chosen: NotRequired[dict[str, Any]]
+    """On which questions it was chosen (`ChosenOn`); left out where it was not."""
+    candidate: NotRequired[dict[str, Any]]
+    """How one that lived in memory only was made (`CandidateRecord`), with its aliases."""
+    backend: NotRequired[str]
+    dtype: NotRequired[str]

@@ -1,4 +1,4 @@
-"""The results folder: rows that are only ever added, so that nothing done is lost or done twice.
+"""The results folder: what lies where, and what several runs into one folder must share.
 
 ::
 
@@ -10,9 +10,6 @@
       ARM/scores.jsonl              one row per question of an lm-eval task
       ARM/verdicts/JUDGE.jsonl      one row per response
       ARM/verdicts/JUDGE.json       which judge that is
-
-Every row has a ``key``, unique in its file. A line that a killed process left half written is cut
-off when the file is opened to go on.
 """
 
 from __future__ import annotations
@@ -21,19 +18,25 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from blake3 import blake3
 
-from safeswap.errors import ConfigError, EvaluationError, nearest
+from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.results.journal import read_rows, unwritable
+from safeswap.evaluation.results.rows import (
+    ModelRecord,
+    ResponseRow,
+    ScoreRow,
+    Settings,
+    VerdictRow,
+)
 from safeswap.io.files import write_atomically
-from safeswap.io.jsonfile import LARGE, LineError, load_json, read_json_lines
-from safeswap.io.locks import HeldError, take_lock
+from safeswap.io.jsonfile import LARGE, load_json
+from safeswap.io.locks import take_lock
 
 SETTINGS = "settings.json"
 MODEL = "model.json"
@@ -41,178 +44,6 @@ RESPONSES = "responses.jsonl"
 REQUESTS = "requests.jsonl"
 SCORES = "scores.jsonl"
 VERDICTS = "verdicts"
-
-Row = dict[str, Any]
-
-
-class Journal:
-    """A file of rows, open for adding by one process at a time.
-
-    ``with Journal(path) as journal:`` reads the keys there are, then takes rows. Each batch of rows
-    is on its way to the disk when ``add`` returns, so ``kill -9`` costs at most the batch at hand.
-
-    Raises:
-        EvaluationError: another process has the file open for adding; a line in it is damaged.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = _locked(path)
-        try:
-            self._cut_half_line()
-            self.rows: dict[str, Row] = {row["key"]: row for row in read_rows(path)}
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.rows
-
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows; one whose key is there already is an error of the caller's.
-
-        Raises:
-            EvaluationError: the disk does not take them.
-        """
-        new: dict[str, Row] = {}
-        for row in rows:
-            if row["key"] in self.rows or row["key"] in new:
-                raise ValueError(f"{self.path}: the key {row['key']!r} is there already")
-            new[row["key"]] = dict(row)
-        rest = memoryview(b"".join(map(_line, new.values())))
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        self.rows |= new
-
-    def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the whole file anew with these rows; the old one stays until the new one is whole.
-
-        For rows that went stale (a verdict on a response that has changed since).
-
-        Raises:
-            EvaluationError: the disk does not take them; the old file is as it was.
-        """
-        kept = {row["key"]: dict(row) for row in rows}
-        part = self.path.with_name(self.path.name + ".part")
-        try:
-            part.write_bytes(b"".join(map(_line, kept.values())))
-        except OSError as error:
-            raise _unwritable(part, error) from error
-        # Locked before it has the name: no other process gets in between.
-        try:
-            replacement = _locked(part)
-        except EvaluationError:
-            part.unlink(missing_ok=True)
-            raise
-        part.replace(self.path)
-        self._file.close()
-        self._file, self.rows = replacement, kept
-
-    def _cut_half_line(self) -> None:
-        end = self._file.seek(0, os.SEEK_END)
-        position = end
-        while position:
-            start = max(0, position - 65536)
-            self._file.seek(start)
-            found = self._file.read(position - start).rfind(b"\n")
-            if found >= 0:
-                position = start + found + 1
-                break
-            position = start
-        if position < end:
-            self._file.truncate(position)
-        self._file.seek(0, os.SEEK_END)
-
-
-def _locked(path: Path) -> FileIO:
-    """The file, open for adding by this process alone."""
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-        try:
-            take_lock(file.fileno(), path, EvaluationError, wait=False)
-        except HeldError as error:
-            file.close()
-            raise EvaluationError(
-                f"{path}: another safeswap is writing to it. Wait for it, or use another --out."
-            ) from error
-        except EvaluationError:
-            file.close()
-            raise
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()  # replaced between opening and locking: once more
-
-
-def _line(row: Row) -> bytes:
-    try:
-        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # half a surrogate pair, as a server may send: written as \udXXX
-        return (json.dumps(row) + "\n").encode()
-
-
-def _unwritable(path: Path, error: OSError) -> EvaluationError:
-    return EvaluationError(
-        f"{path}: cannot be written ({error.strerror}). Free some space, or check the folder's "
-        "permissions, and run the same command again: what was stored is kept."
-    )
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, in their order; none where there is no file.
-
-    A last line without its end (a process is writing, or was killed) is passed over.
-
-    Raises:
-        EvaluationError: a whole line is no JSON object with a key, or a key is given twice.
-    """
-    if not path.exists():
-        return
-    seen: set[str] = set()
-    for number, row in _whole_lines(path):
-        key = row.get("key") if isinstance(row, dict) else None
-        if not isinstance(key, str):
-            raise _damaged(path, number)
-        if key in seen:
-            raise EvaluationError(
-                f"{path}: line {number} repeats the key {key!r}. Remove one of the two lines."
-            )
-        seen.add(key)
-        yield row
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        yield from read_json_lines(path, constants=True, names=False, whole=True)
-    except LineError as error:
-        raise _damaged(path, error.line) from error
-    except ConfigError as error:
-        raise EvaluationError(str(error)) from error
-
-
-def _damaged(path: Path, line: int) -> EvaluationError:
-    return EvaluationError(
-        f"{path}: line {line} is damaged (not a JSON object with a key). Remove the line and run "
-        "again: what is missing is done again."
-    )
 
 
 def digest_of(value: Any) -> str:
@@ -232,7 +63,7 @@ def write_json(path: Path, value: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -264,9 +95,9 @@ class Results:
     folder: Path
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """What all arms share."""
-        return read_json(self.folder / SETTINGS)
+        return cast(Settings, read_json(self.folder / SETTINGS))
 
     @property
     def arms(self) -> list[str]:
@@ -275,9 +106,9 @@ class Results:
         order = {name: n for n, name in enumerate(self.settings.get("arms", []))}
         return sorted((p.name for p in found), key=lambda name: (order.get(name, len(order)), name))
 
-    def model(self, arm: str) -> dict[str, Any]:
+    def model(self, arm: str) -> ModelRecord:
         """Which model an arm is."""
-        return read_json(self.folder / arm / MODEL)
+        return cast(ModelRecord, read_json(self.folder / arm / MODEL))
 
     def judges(self) -> list[str]:
         """The judges that any arm has verdicts of."""
@@ -298,7 +129,7 @@ def open_results(folder: str | Path) -> Results:
     return Results(path)
 
 
-def start_results(folder: str | Path, settings: Mapping[str, Any], arms: Iterable[str]) -> Results:
+def start_results(folder: str | Path, settings: Settings, arms: Iterable[str]) -> Results:
     """Make a results folder, or go on in one of the same settings.
 
     Raises:
@@ -309,7 +140,8 @@ def start_results(folder: str | Path, settings: Mapping[str, Any], arms: Iterabl
     try:
         path.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path):
-            return _start(path, {**settings, "arms": list(arms)})
+            whole: Settings = {**settings, "arms": list(arms)}
+            return _start(path, whole)
     except OSError as error:
         raise EvaluationError(
             f"{path}: results cannot be stored there ({error.strerror}). Give --out a folder "
@@ -317,7 +149,7 @@ def start_results(folder: str | Path, settings: Mapping[str, Any], arms: Iterabl
         ) from error
 
 
-def _start(path: Path, settings: Mapping[str, Any]) -> Results:
+def _start(path: Path, settings: Settings) -> Results:
     if not (path / SETTINGS).is_file():
         # A process that was killed may have left the half-written settings.
         if any(
@@ -351,7 +183,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     try:
         take_lock(handle, folder, EvaluationError, wait=True)
         yield
@@ -361,7 +193,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 def join_settings(
     one: Mapping[str, Any], other: Mapping[str, Any], name: str, other_name: str
-) -> dict[str, Any]:
+) -> Settings:
     """The settings of two runs that may stand in one table.
 
     ``arms`` and ``cells`` (benchmark/language) may be more in one than in the other; a cell that
@@ -381,7 +213,7 @@ def join_settings(
             _refuse_difference(f"the input of {cell}", known, value, name, other_name)
         cells[cell] = value if "absent" in known else known
     arms = list(dict.fromkeys([*one.get("arms", []), *plain.get("arms", [])]))
-    return {**one, "cells": cells, "arms": arms}
+    return cast(Settings, {**one, "cells": cells, "arms": arms})
 
 
 def _refuse_difference(key: str, one: Any, other: Any, name: str, other_name: str) -> None:
@@ -406,3 +238,32 @@ def find_model(results: Results, name: str) -> str:
             f"{results.folder}: has no model called {name!r}{nearest(name, results.arms)}"
         )
     return name
+
+
+def read_responses(folder: Path) -> Iterator[ResponseRow]:
+    """The responses in a model's folder.
+
+    Raises:
+        EvaluationError: a damaged line, or a key given twice.
+    """
+    return cast(Iterator[ResponseRow], read_rows(folder / RESPONSES))
+
+
+def read_scores(folder: Path) -> tuple[list[ScoreRow], set[str]]:
+    """The scores in a model's folder, and the keys of the tasks that are done.
+
+    Raises:
+        EvaluationError: a damaged line, or a key given twice.
+    """
+    rows: list[dict[str, Any]] = list(read_rows(folder / SCORES))
+    scores = [cast(ScoreRow, row) for row in rows if "benchmark" in row]
+    return scores, {row["key"] for row in rows if "items" in row}
+
+
+def read_verdicts(path: Path) -> Iterator[VerdictRow]:
+    """The verdicts of one judge's file.
+
+    Raises:
+        EvaluationError: a damaged line, or a key given twice.
+    """
+    return cast(Iterator[VerdictRow], read_rows(path))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from safeswap.evaluation.results.rows import (
-    ResponseRow,
-    VerdictRow,
+from safeswap.evaluation.results.rows import ResponseRow, VerdictRow
+from safeswap.evaluation.results.store import (
+    VERDICTS,
+    Results,
+    digest_of,
     read_responses,
     read_verdicts,
 )
-from safeswap.evaluation.results.store import VERDICTS, Results, digest_of
 
 
 def verdicts_of(results: Results, model: str, judge: str) -> dict[str, VerdictRow]:
