@@ -311,7 +311,7 @@ def start_results(folder: str | Path, settings: Mapping[str, Any], arms: Iterabl
         ) from error
 
 
-def _start(path: Path, settings: Mapping[str, Any]) -> Results:
+def _start(path: Path, settings: dict[str, Any]) -> Results:
     if not (path / SETTINGS).is_file():
         # A process that was killed may have left the half-written settings.
         if any(
@@ -323,9 +323,12 @@ def _start(path: Path, settings: Mapping[str, Any]) -> Results:
         write_json(path / SETTINGS, settings)
         return Results(path)
     found = read_json(path / SETTINGS)
-    joined = dict(settings)
-    if any(holds_answers(arm) for arm in path.iterdir() if arm.is_dir()):
+    try:
         joined = join_settings(found, settings, str(path), "this run")
+    except EvaluationError:
+        if any(holds_answers(arm) for arm in path.iterdir() if arm.is_dir()):
+            raise
+        joined = settings
     if joined != found:
         write_json(path / SETTINGS, joined)
     return Results(path)
