@@ -37,6 +37,8 @@ def test_a_dry_merge_says_what_it_would_do_and_writes_nothing(trio: Trio, tmp_pa
     for role in ("base", "safety", "sw"):
         assert f"{role}: {trio[role]}" in text
     assert "2 layers" in text and "free" in text and "shards" in text
+    text = said("profile", *experts(trio), "--out", tmp_path / "p.json", "--dry-run")
+    assert f"safety: {trio['safety']}" in text and not (tmp_path / "p.json").exists()
     code, text = typed("merge", *experts(trio), "--out", trio["sw"] / "x", "--dry-run")
     assert code == 1 and "is (in) the sw checkpoint" in text
     code, text = typed("merge", *experts(trio), "--out", "o", "--dry-run", "--method", "chat-vectr")
@@ -106,3 +108,11 @@ def test_a_file_of_which_nothing_is_asked_is_said(
     assert f"--prompts xstest={prompts}: its prompts are in en, and none" in text
     assert "add --only en" in text
     assert "note:" not in said(*words, "-o", tmp_path / "r", "--dry-run", "--only", "en")
+
+
+def test_how_much_is_said(trio: Trio, tmp_path: Path) -> None:
+    words = ["merge", *experts(trio), "--no-figure", "--out"]
+    (trio["base"] / "tokenizer.json").unlink()
+    assert "note:" in said(*words, tmp_path / "a")
+    assert "note:" not in said("--log-level", "error", *words, tmp_path / "b")
+    assert "note:" in said("-v", *words, tmp_path / "c")

@@ -130,7 +130,7 @@ def test_eighty_columns_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(plan_terminal.plan_view(hand_plan()), capsys)
     assert "base: base\nsafety: safety\nsw: sw\n" in text
-    assert "selector: share-difference (by module, tau 0.1, alpha 0.5" in text
+    assert "selector: share-difference (by module, tau 0.1 = 10 points, alpha 0.5" in text
     mixed = {**hand_plan().units, "0.mlp": PlannedUnit({"safety": 0.5, "sw": 1.0})}
     plan = hand_plan()
     text = printed(plan_terminal.plan_view(Plan(plan.inputs, mixed, "sw")), capsys)

@@ -29,12 +29,14 @@ from safeswap.io.progress import shown_bytes
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
+@click.option("--dry-run", is_flag=True, help="Only say what would be read.")
 @RUNNING
 def profile(
     base: str,
     safety: str | None,
     languages: tuple[str, ...],
     out: Path,
+    dry_run: bool,
     workers: int | None,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
@@ -42,6 +44,13 @@ def profile(
     from safeswap.io.files import check_writable
 
     check_writable(out)
+    if dry_run:
+        from safeswap.checkpoint.family import open_family
+        from safeswap.merge.outlook import reading
+
+        for line in reading(open_family(base, _required(safety), languages_of(languages))):
+            click.echo(line)
+        return
     measured = make_profile(
         base,
         safety=_required(safety),
