@@ -116,3 +116,31 @@ def test_how_much_is_said(trio: Trio, tmp_path: Path) -> None:
     assert "note:" in said(*words, tmp_path / "a")
     assert "note:" not in said("--log-level", "error", *words, tmp_path / "b")
     assert "note:" in said("-v", *words, tmp_path / "c")
+
+
+def test_an_earlier_merge_is_replaced_when_asked_and_nothing_else(
+    trio: Trio, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["merge", *experts(trio), "--no-figure", "--out", out]
+    said(*words, "--method", "soup")
+    soup = digest_of(out)
+    (out / "notes.txt").write_text("of the soup")
+    code, text = typed(*words, "--method", "chat-vector")
+    assert code == 1 and "exists already" in text
+    said(*words, "--method", "chat-vector", "--overwrite")
+    assert digest_of(out) != soup and not (out / "notes.txt").exists()
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".out")] == []
+    said("verify", out)
+    two = [*words, "--language", f"te={trio['te']}", "--overwrite"]
+    said(*two)
+    said(*two)  # several languages replace several
+    (out / "thesis.tex").write_text("mine")
+    code, text = typed(*two)
+    assert code == 1 and "holds thesis.tex too" in text
+    code, text = typed("merge", *experts(trio), "--out", tmp_path / "trio", "--overwrite")
+    assert code == 1 and (trio["sw"] / "config.json").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    code, text = typed("merge", *experts(trio), "--out", tmp_path / "mine", "--overwrite")
+    assert code == 1 and "only what a merge wrote" in text

@@ -129,6 +129,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     ),
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
+    click.option("--overwrite", is_flag=True, help="Replace an earlier merge in --out."),
     click.option("--dry-run", is_flag=True, help="Only say what would be read and written."),
     heading="Output",
 )
@@ -146,7 +147,7 @@ def merge(
     from safeswap import api
 
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers")}
-    running["figure"] = not given["no_figure"]
+    running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     if given["dry_run"]:
         _say_outlook(plans, out, base, safety, languages, given)
         return
