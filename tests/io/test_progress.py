@@ -75,3 +75,30 @@ def test_the_environment_keeps_bars_off(
 def test_the_package_is_silent_unless_logging_is_set_up() -> None:
     handlers = logging.getLogger("safeswap").handlers
     assert any(isinstance(one, logging.NullHandler) for one in handlers)
+
+
+def test_a_log_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute apart, with what is done, the rate and the time left as they are."""
+    now, log = [100.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.delenv(progress.SILENCED, raising=False)
+
+    def run() -> None:
+        with progress.suffixed(", model 2 of 4"), progress.items_bar("merge: answers", 100) as tell:
+            for _ in range(8):
+                now[0] += 10
+                tell(5)
+        with progress.bytes_bar("read", 4_000_000) as tell:
+            now[0] += 60
+            tell(1_000_000)
+
+    run()
+    assert log.getvalue() == ""
+    with progress.switched(True):
+        run()
+    assert log.getvalue().splitlines() == [
+        "merge: answers, model 2 of 4: 15 of 100, 0.5/s, 0:02:50 left",
+        "merge: answers, model 2 of 4: 30 of 100, 0.5/s, 0:02:20 left",
+        "read: 1 MB of 4 MB, 16.7 kB/s, 0:03:00 left",
+    ]

@@ -50,6 +50,24 @@ def test_the_table_has_the_effective_numbers(capsys: pytest.CaptureFixture[str])
     assert row_of(text, "embeddings") == ["embeddings", "blend", "0.5", "0.5"]
 
 
+def test_a_uniform_plan_shows_shares_in_place_of_one_letter(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = fill_plan(make_profile(HAND), method="chat-vector")
+    text = printed(plan_terminal.plan_view(plan), capsys)
+    assert "every unit of the layers: mix; the shares decide nothing here" in text
+    assert "***" not in text and "█" in text
+    assert row_of(text, "0.attention")[4:] == ["29.412", "5.882", "+23.529"]
+    assert list(plan_figure.panels_of(plan)) == ["attention", "mlp"]
+
+
+def test_the_threshold_is_said_in_the_tables_unit_too(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(plan_terminal.plan_view(hand_plan()), capsys)
+    assert "tau 0.1 = 10 points" in text
+    relative = fill_plan(make_profile(HAND), tau=0.06, tau_relative=True)
+    assert "tau 0.06 = 1 points" in printed(plan_terminal.plan_view(relative), capsys)
+
+
 def test_counts_and_how_much_of_each_expert_went_in(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(plan_terminal.plan_view(hand_plan()), capsys)
     assert "attention: 1 safety, 1 blend, 1 sw" in text
@@ -112,7 +130,7 @@ def test_eighty_columns_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(plan_terminal.plan_view(hand_plan()), capsys)
     assert "base: base\nsafety: safety\nsw: sw\n" in text
-    assert "selector: share-difference (by module, tau 0.1, alpha 0.5" in text
+    assert "selector: share-difference (by module, tau 0.1 = 10 points, alpha 0.5" in text
     mixed = {**hand_plan().units, "0.mlp": PlannedUnit({"safety": 0.5, "sw": 1.0})}
     plan = hand_plan()
     text = printed(plan_terminal.plan_view(Plan(plan.inputs, mixed, "sw")), capsys)

@@ -49,7 +49,10 @@ def test_the_lowest_unsafe_rate_among_those_let_in() -> None:
 
 def test_ties_go_to_ability_then_to_the_first() -> None:
     found = [*ORIGINS, one("a", 0.5, 0.8, 0.0), one("b", 0.5, 0.9, 0.0), one("c", 0.5, 0.9, 0.0)]
-    assert choose(found, RULE).name == "b"
+    choice = choose(found, RULE)
+    assert choice.name == "b"
+    assert choice.why.endswith("; the first in the grid of 2 equals, with c")
+    assert "equals" not in choose(found[:-1], RULE).why
 
 
 def test_where_none_qualifies_none_is_chosen() -> None:

@@ -285,3 +285,30 @@ def test_operators_go_into_the_plan_and_are_checked() -> None:
     for options, message in refused:
         with pytest.raises(PlanError, match=re.escape(message)):
             fill_plan(profile, **options)
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "given"),
+    [
+        ("soup", "soup", {"alpha": 0.25}),
+        ("task-arithmetic", "task-arithmetic", {"scale": 0.7}),
+        ("chat-vector", "chat-vector", {"gamma": 1.5, "skip_embeddings": True}),
+    ],
+)
+def test_forms_of_uniform_are_methods_under_their_own_names(
+    method: str, form: str, given: dict[str, Any]
+) -> None:
+    profile = with_head(make_profile(HAND))
+    by_name = fill_plan(profile, method=method, **given)
+    assert by_name.units == fill_plan(profile, method="uniform", form=form, **given).units
+    assert by_name.selector == {"name": method, "skip_embeddings": False, **given}
+
+
+def test_uniform_plans_show_the_shares_that_were_measured() -> None:
+    profile = make_profile(HAND)
+    shown = fill_plan(profile, method="chat-vector").units
+    decided = fill_plan(profile, method="share-difference", by="module").units
+    assert any(row.shares for row in shown.values())
+    assert {u: row.shares for u, row in shown.items()} == {
+        u: row.shares for u, row in decided.items()
+    }

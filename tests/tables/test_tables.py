@@ -27,6 +27,7 @@ from safeswap.tables import (
     print_tables,
     spreadsheet_safe,
 )
+from safeswap.tables.terminal import as_text
 
 UNTIMED = settings(deadline=None)
 TEXTS = st.text(max_size=30) | st.sampled_from(
@@ -369,3 +370,12 @@ def test_a_column_without_a_group_between_groups_is_not_lost() -> None:
     columns = (Column("m"), Column("a", "one"), Column("alone"), Column("b", "two"))
     table = Table("T", columns, (Row.of("x", "1" * 30, "2" * 30, "3" * 30),))
     assert all(digit * 30 in _printed(table, 50) for digit in "123")
+
+
+def test_figures_without_groups_are_put_below_each_other_not_folded() -> None:
+    """At 80 columns ``100.0 [51.0, 100.0]`` stays on one line."""
+    columns = (Column("model", align="left"), *(Column(f"rate {n}") for n in range(6)))
+    cells = [Cell("100.0 [51.0, 100.0]") for _ in range(6)]
+    text = as_text(Table("Rates", columns, (Row((Cell("a merge"), *cells)),)), 80)
+    assert text.count("100.0 [51.0, 100.0]") == 6
+    assert all(len(line) <= 80 for line in text.splitlines())

@@ -20,6 +20,7 @@ from safeswap.io.locks import HeldError, take_lock
 _STATE = "job.json"
 _JOURNAL = "journal"
 _LOCK = "lock"
+_REPLACED = "replaced"
 
 
 class Staging:
@@ -30,11 +31,12 @@ class Staging:
         finished: chunk → digest (hex) or ``"copy"``, as an earlier run left it.
     """
 
-    def __init__(self, out: Path, job: str) -> None:
+    def __init__(self, out: Path, job: str, *, replace: bool = False) -> None:
         """Take the staging folder of ``out`` for a job.
 
         Args:
             job: identifies inputs, plan and settings; another one's leftovers are removed.
+            replace: what lies at OUT stays until `commit` and goes then.
 
         Raises:
             OutputError: OUT exists, the place cannot be written, or another run holds it.
@@ -42,8 +44,9 @@ class Staging:
         self.out = out
         self._root = _root(out)
         self.folder = self._root / "out"
-        self._held = True
-        refuse_existing(out)
+        self._held, self._replace = True, replace
+        if not replace:
+            refuse_existing(out)
         try:
             self._root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -127,11 +130,15 @@ class Staging:
         Raises:
             OutputError: something took that name meanwhile, or the disk fails.
         """
-        refuse_existing(self.out)
+        if not self._replace:
+            refuse_existing(self.out)
         for path in (*self.folder.rglob("*"), self.folder):
             if path.suffix != ".safetensors":  # these are on the disk already
                 fsync_path(path)
         try:
+            if self._replace and self.out.exists():  # a kill after this line leaves both, in here
+                shutil.rmtree(self._root / _REPLACED, ignore_errors=True)
+                self.out.replace(self._root / _REPLACED)
             self.folder.replace(self.out)
         except OSError as error:
             raise OutputError(
@@ -147,17 +154,19 @@ def _root(out: Path) -> Path:
     return out.parent / f".{out.name}.safeswap-partial"
 
 
-def check_place(out: Path, nbytes: int) -> None:
+def check_place(out: Path, nbytes: int, *, replace: bool = False) -> None:
     """Refuse before any work when ``out`` cannot be made or has too little room; writes nothing.
 
     Args:
         nbytes: size of the whole output; what an interrupted run left of it needs no more room.
+        replace: OUT may exist.
 
     Raises:
         OutputError: OUT exists, its folder cannot be written, or how many bytes are needed and how
             many are available.
     """
-    refuse_existing(out)
+    if not replace:
+        refuse_existing(out)
     place = _root(out)
     try:
         while not place.exists():

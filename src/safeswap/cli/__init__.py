@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -41,12 +42,15 @@ class _Printed(logging.Handler):
         click.echo(f"note: {text}" if note else text, err=note)
 
 
+_LEVELS = ("debug", "info", "warning", "error")
+
+
 @contextmanager
-def _heard() -> Iterator[None]:
+def _heard(level: str) -> Iterator[None]:
     """Print what is logged; only here, for libraries that we call may set up handlers of theirs."""
     log, handler = logging.getLogger("safeswap"), _Printed()
     before = log.level, log.propagate
-    log.setLevel(logging.INFO)
+    log.setLevel(level.upper())
     log.propagate = False
     log.addHandler(handler)
     try:
@@ -63,10 +67,18 @@ class _Group(Verbs):
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            with _heard(), progress.switched(True):
+            level = "debug" if ctx.params.get("verbose") else ctx.params.get("log_level") or "info"
+            with _heard(level), progress.switched(True):
                 return super().invoke(ctx)
         except SafeswapError as error:
             click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            from safeswap.io.files import remedy  # with numpy, which no help should wait for
+
+            click.echo(f"Error: {error.strerror}. {remedy(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as error:
             again = "Nothing is left half written; run the same command again."
@@ -87,7 +99,15 @@ def _interrupt(number: int, frame: object) -> None:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__)
-def main() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Say more: the same as --log-level debug.")
+@click.option(
+    "--log-level",
+    type=click.Choice(_LEVELS),
+    default="info",
+    show_default=True,
+    help="What of the steps and notes is said; before the verb.",
+)
+def main(verbose: bool, log_level: str) -> None:
     """Give a fine-tuned language model its safety back, without training.
 
     Checkpoints are local folders, hub ids (org/name@revision) or their URLs.

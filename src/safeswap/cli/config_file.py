@@ -18,12 +18,13 @@ from typing import Any
 import click
 
 from safeswap.errors import ConfigError, nearest
-from safeswap.io.yamlfile import read_yaml
 
 
 def _read(context: click.Context, option: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
+    from safeswap.io.yamlfile import read_yaml
+
     content = read_yaml(path, error=ConfigError)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: is a table from an option's name to its value.")

@@ -30,12 +30,14 @@ from safeswap.io.progress import shown_bytes
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
+@click.option("--dry-run", is_flag=True, help="Only say what would be read.")
 @RUNNING
 def profile(
     base: str,
     safety: str | None,
     languages: tuple[str, ...],
     out: Path,
+    dry_run: bool,
     workers: int | None,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
@@ -43,6 +45,13 @@ def profile(
     from safeswap.io.files import check_writable
 
     check_writable(out)
+    if dry_run:
+        from safeswap.checkpoint.family import open_family
+        from safeswap.merge.outlook import reading
+
+        for line in reading(open_family(base, _required(safety), languages_of(languages))):
+            click.echo(line)
+        return
     measured = make_profile(
         base,
         safety=_required(safety),
@@ -121,6 +130,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     ),
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
+    click.option("--overwrite", is_flag=True, help="Replace an earlier merge in --out."),
     click.option("--dry-run", is_flag=True, help="Only say what would be read and written."),
     heading="Output",
 )
@@ -139,7 +149,7 @@ def merge(
     from safeswap import api
 
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers")}
-    running["figure"] = not given["no_figure"]
+    running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     if given["dry_run"]:
         _say_outlook(plans, out, base, safety, languages, given)
         return

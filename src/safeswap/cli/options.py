@@ -47,7 +47,10 @@ PLANNING = options(
     ),
     click.option("--by", help="module or layer.  [default: module]"),
     click.option(
-        "--tau", type=float, help="Threshold on the difference of shares.  [default: 0.001]"
+        "--tau",
+        type=float,
+        help="Threshold on the difference of shares, as a fraction: 0.001 is 0.1 points.  "
+        "[default: 0.001]",
     ),
     click.option(
         "--tau-relative", type=float, help="The same as a fraction of the mean share, e.g. 0.05."

@@ -81,6 +81,8 @@ def evaluate(
     store = start_results(results, settings, names)
     for arm in arms:
         generate.refuse_other_model(store, arm)
+    if _has_tasks(suite):
+        _ability().refuse_missing_datasets(store, names, suite)
     done = []
     for number, arm in enumerate(arms, 1):
         # again: another run that began before any answer was there may have had other settings

@@ -19,7 +19,7 @@ from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import is_plain_name
 from safeswap.checkpoint.source import read_json
-from safeswap.errors import CheckpointError, VerificationError
+from safeswap.errors import CheckpointError, OutputError, VerificationError, listed
 from safeswap.io.keys import check_keys
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, RestOfCheckpoint, small_files
 from safeswap.merge.prepare import MergeJob
@@ -160,6 +160,30 @@ def merged_folders(out: Path) -> list[Path]:
     if (out / MANIFEST).exists():
         return [out]
     return sorted(found.parent for found in out.glob(f"*/{MANIFEST}")) or [out]
+
+
+def refuse_foreign(out: Path) -> None:
+    """Only what a merge wrote may be written over.
+
+    Raises:
+        OutputError: OUT exists and is nothing that a merge wrote.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    made = out.is_dir() and not out.is_symlink()
+    made = made and all((folder / MANIFEST).is_file() for folder in merged_folders(out))
+    if not made:
+        raise OutputError(
+            f"{out}: --overwrite replaces only what a merge wrote, and this has no {MANIFEST}. "
+            "Choose another --out, or remove it yourself."
+        )
+    strangers = [] if (out / MANIFEST).exists() else [*out.iterdir()]
+    others = sorted(one.name for one in strangers if not (one / MANIFEST).is_file())
+    if others:
+        raise OutputError(
+            f"{out}: --overwrite replaces only what a merge wrote; this holds {listed(others)} "
+            "too. Choose another --out, or remove it yourself."
+        )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def merge(
     shard_size: str | None = None,
     workers: int | None = None,
     draw: Draw | None = None,
+    overwrite: bool = False,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 
@@ -124,18 +125,21 @@ def merge(
         for plan, folder in zip(plans, folders, strict=True)
     ]
     refuse_overlap(family, target)
+    if overwrite:
+        manifest.refuse_foreign(target)
     for plan in plans:
         check_donor(family, plan.donor)
     check_place(
         target,
         sum(job.layout.nbytes + companions.rest_bytes(family, job.plan.donor) for job in jobs),
+        replace=overwrite,
     )
     small = small_names(family)
     if profile is None or not is_current(profile, family):
         profile = measure(family, workers)
     check_inputs(family, plans, profile)
     check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
-    staging = Staging(target, identity(jobs, profile))
+    staging = Staging(target, identity(jobs, profile), replace=overwrite)
     drawing: Drawing | None = None
     try:
         drawing = draw(_save_plans(plans, folders, staging)) if draw else None

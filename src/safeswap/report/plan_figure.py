@@ -68,6 +68,12 @@ def threshold_of(plan: Plan) -> float | None:
     return tau / max(1, keys) if plan.selector.get("tau_relative") is True else float(tau)
 
 
+def points_of(plan: Plan) -> str:
+    """τ in the tables' unit, in which a share of 0.01 is one point; as a number in text."""
+    tau = threshold_of(plan)
+    return "?" if tau is None else f"{100 * tau:.4g}"
+
+
 def _layers(units: Mapping[str, Any] | Sequence[str]) -> int:
     return 1 + max(layer_of(unit) or 0 for unit in units)
 
@@ -207,7 +213,7 @@ def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
     if tau is not None:
         for sign in (1, -1):
             axes.axhline(sign * 100 * tau, lw=0.8, ls="--", color="#444444")
-    _name(axes, "safety − language\n[points]" + ("" if tau is None else ", dashed: ±τ"))
+    _name(axes, "safety − language\n[points]" + ("" if tau is None else f", ±τ: {100 * tau:.3g}"))
 
 
 def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 from safeswap.anatomy import layer_of
 from safeswap.plan import Plan
 from safeswap.profile import Profile
-from safeswap.report.plan_figure import COLOURS, decision_colour
+from safeswap.report.plan_figure import COLOURS, decision_colour, points_of
 from safeswap.roles import BASE, SAFETY
 from safeswap.selectors.share_difference import statistics
 
@@ -27,7 +27,9 @@ def plan_view(plan: Plan) -> RenderableType:
     """
     inputs = [f"{role}: {given.source}" for role, given in plan.inputs.items()]
     rule = ", ".join(
-        f"{k} {v}" for k, v in plan.selector.items() if k != "name" and v not in (None, False)
+        f"{k} {v}" + (f" = {points_of(plan)} points" if k == "tau" else "")
+        for k, v in plan.selector.items()
+        if k != "name" and v not in (None, False)
     )
     name = plan.selector.get("name", "written by hand")
     head = [*inputs, f"selector: {name}" + (f" ({rule})" if rule else "")]

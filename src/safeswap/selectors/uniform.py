@@ -7,6 +7,7 @@ arXiv 2402.11746), which adds a safety vector to a fine-tuned model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +64,7 @@ def _resolve(settings: dict[str, Any]) -> dict[str, Any]:
 )
 def uniform(
     profile: Profile, language: str, *, form: str, skip_embeddings: bool, **own: float
-) -> dict[str, Row]:
+) -> Mapping[str, Row]:
     """One (safety, language) pair for all units.
 
     soup ``(α, 1 − α)``; task arithmetic ``(λ, λ)``; chat vector and RESTA ``(γ, 1)``; weights as
@@ -98,7 +99,9 @@ _SKIP = Parameter(
     source="arXiv 2203.05482",
     parameters=(Parameter("alpha", 0.5, "safety's part", low=0.0, high=1.0), _SKIP),
 )
-def soup(profile: Profile, language: str, *, alpha: float, skip_embeddings: bool) -> dict[str, Row]:
+def soup(
+    profile: Profile, language: str, *, alpha: float, skip_embeddings: bool
+) -> Mapping[str, Row]:
     """``(α, 1 − α)`` in every unit."""
     return uniform(profile, language, form="soup", skip_embeddings=skip_embeddings, alpha=alpha)
 
@@ -111,7 +114,7 @@ def soup(profile: Profile, language: str, *, alpha: float, skip_embeddings: bool
 )
 def task_arithmetic(
     profile: Profile, language: str, *, scale: float, skip_embeddings: bool
-) -> dict[str, Row]:
+) -> Mapping[str, Row]:
     """``(λ, λ)`` in every unit."""
     return uniform(
         profile, language, form="task-arithmetic", skip_embeddings=skip_embeddings, scale=scale
@@ -126,7 +129,7 @@ def task_arithmetic(
 )
 def chat_vector(
     profile: Profile, language: str, *, gamma: float, skip_embeddings: bool
-) -> dict[str, Row]:
+) -> Mapping[str, Row]:
     """``(γ, 1)`` in every unit."""
     return uniform(
         profile, language, form="chat-vector", skip_embeddings=skip_embeddings, gamma=gamma

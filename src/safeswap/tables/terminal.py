@@ -40,16 +40,17 @@ def _fitting(table: Table, console: Console) -> Iterator[Table]:
         yield table
         return
     parts, leading = split_columns(table), _leading(table)
+    divides = len(parts) > 1 or all(column.align == "right" for column in table.columns[leading:])
     for number, part in enumerate(parts):
         first = leading
         while first < len(part.columns):
             last = first + 1
-            while last < len(part.columns) and len(parts) > 1:
+            while last < len(part.columns) and divides:
                 if _width(_beside(part, leading, first, last + 1), console) > console.width:
                     break
                 last += 1
-            if len(parts) == 1:
-                last = len(part.columns)  # no groups: one table, whose cells are folded
+            if not divides:
+                last = len(part.columns)  # words and no groups: one table, whose cells are folded
             chosen = _beside(part, leading, first, last)
             ends = number == len(parts) - 1 and last == len(part.columns)
             yield replace(chosen, notes=table.notes if ends else ())

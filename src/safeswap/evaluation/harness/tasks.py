@@ -40,6 +40,7 @@ from safeswap.evaluation.backends import Backend
 from safeswap.evaluation.benchmarks.registry import HarnessTask, folder_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.generate import Generation, Tell
+from safeswap.evaluation.harness.at_hand import refuse_missing
 from safeswap.evaluation.harness.cached_lm import StoredModel
 from safeswap.evaluation.harness.final_number import final_number, same_number
 from safeswap.evaluation.harness.local_data import as_parquet, written
@@ -67,6 +68,22 @@ def missing_tasks(results: Results, arm: str, suite: Suite) -> list[tuple[Benchm
         for code, task in benchmark.tasks.items()
         if f"{benchmark.name}/{code}/{_COMPLETE}" not in done
     ]
+
+
+def refuse_missing_datasets(results: Results, arms: Sequence[str], suite: Suite) -> None:
+    """Refuse, before a model is loaded, tasks whose dataset can be had from nowhere.
+
+    Raises:
+        EvaluationError: names the cells and the ways out.
+    """
+    todo = {
+        f"{benchmark.name}/{task.language}": task
+        for arm in arms
+        for benchmark, task in missing_tasks(results, arm, suite)
+    }
+    unfiled = {cell: task for cell, task in todo.items() if task.file is None}
+    if unfiled:
+        refuse_missing(unfiled, _manager(list(unfiled.values())))
 
 
 def score_tasks(

@@ -161,9 +161,12 @@ def _start(path: Path, settings: Settings) -> Results:
         write_json(path / SETTINGS, settings)
         return Results(path)
     found = read_json(path / SETTINGS)
-    joined = dict(settings)
-    if any(holds_answers(arm) for arm in path.iterdir() if arm.is_dir()):
+    try:
         joined = join_settings(found, settings, str(path), "this run")
+    except EvaluationError:
+        if any(holds_answers(arm) for arm in path.iterdir() if arm.is_dir()):
+            raise
+        joined = settings
     if joined != found:
         write_json(path / SETTINGS, joined)
     return Results(path)
