@@ -14,12 +14,12 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from click.testing import CliRunner
-from tiny import edit_json
 
 from safeswap.cli import main
 from safeswap.demo import models_folder
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import BackendOptions, open_backend
+from tiny import edit_json
 
 OPTIONS = {"dtype": "float32", "device": "cpu"}
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_trio, swap
 
 from safeswap.checkpoint.source import refuse_foreign
 from safeswap.errors import CheckpointError
+from tiny import make_trio, swap
 
 TOKEN = "hf_" + "s" * 34
 
@@ -38,7 +38,8 @@ class Host:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            do_HEAD = do_POST = do_GET
+            def do_HEAD(self) -> None:
+                self.do_GET()
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -110,20 +111,21 @@ def named_by_files(out: Path, url: str, trio: dict[str, Path], folder: Path) -> 
         file.write_text(file.read_text().replace(here, url))
     plan, to = str(out / "safeswap-plan.yaml"), str(folder / "to")
     kit = folder / "kit.yaml"
-    models = "".join(f"  - model: {trio[r]}\n    parameters: {{weight: 1}}\n" for r in ("safety", "sw"))
-    kit.write_text(f"merge_method: task_arithmetic\nbase_model: {url}\nmodels:\n{models}")
-    sweep = folder / "sweep.yaml"
-    sweep.write_text(
-        f"base: {url}\nsafety: {trio['safety']}\nlanguages: {{sw: {trio['sw']}}}\n"
-        "suite: mgsm\nmethods: {share-difference: {}}\n"
+    models = "".join(
+        f"  - model: {trio[r]}\n    parameters: {{weight: 1}}\n" for r in ("safety", "sw")
     )
+    kit.write_text(f"merge_method: task_arithmetic\nbase_model: {url}\nmodels:\n{models}")
+    sweep, search = folder / "sweep.yaml", folder / "search.yaml"
+    named = f"base: {url}\nsafety: {trio['safety']}\nlanguages: {{sw: {trio['sw']}}}\nsuite: mgsm\n"
+    sweep.write_text(named + "grid: {share-difference: {}}\n")
+    search.write_text(named)
     return [
         ["verify", str(out)],
         ["merge", "--plan", plan, "--out", to],
         ["export", "mergekit", plan],
         ["import", "mergekit", str(kit), *experts(trio)],
         ["sweep", str(sweep), "--out", to],
-        ["search", str(sweep), "--out", to],
+        ["search", str(search), "--out", to],
     ]
 
 
