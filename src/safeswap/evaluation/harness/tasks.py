@@ -33,6 +33,7 @@ import lm_eval
 import pyarrow.parquet  # type: ignore[import-untyped]
 from datasets.exceptions import DatasetsError
 from jinja2 import TemplateError
+from jinja2.exceptions import SecurityError
 from lm_eval.tasks import TaskManager
 
 from safeswap.errors import EvaluationError, nearest
@@ -156,6 +157,11 @@ def _evaluate(
             gen_kwargs={"max_gen_toks": generation.harness_tokens},
             bootstrap_iters=0,
         )
+    except SecurityError as error:
+        raise EvaluationError(
+            f"lm-eval's task {task.task}: a template of it is refused: {error}. A suite is data, and "
+            "its templates may only put a question's fields into words: remove the rest."
+        ) from error
     except _LOADING as error:
         place = "its dataset at hand (network or cache)" if local is None else f"{task.file} in the"
         place += "" if local is None else " columns that the task reads"
