@@ -159,7 +159,7 @@ def _evaluate(
         )
     except SecurityError as error:
         raise EvaluationError(
-            f"lm-eval's task {task.task}: a template of it is refused: {error}. A suite is data, and "
+            f"lm-eval's task {task.task}: a template of it is refused: {error}. A suite is data: "
             "its templates may only put a question's fields into words: remove the rest."
         ) from error
     except _LOADING as error:
