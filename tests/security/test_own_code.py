@@ -95,3 +95,24 @@ def test_a_tokenizer_of_its_own_is_refused_too(model: Path) -> None:
     assert json.loads((model / "tokenizer_config.json").read_text())["auto_map"]
     with pytest.raises(EvaluationError, match=r"tokenizer_config\.json: names Python code"):
         open_backend(str(model), "hf", BackendOptions(**OPTIONS))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_vllm_is_told_the_users_word(trusted: bool) -> None:
+    """Both engines, ours and lm-eval's, are started with these arguments."""
+    import types
+
+    stand_in = types.SimpleNamespace(LLM=None, TokensPrompt=None, SamplingParams=None)
+    with pytest.MonkeyPatch.context() as patch:
+        if "vllm" not in sys.modules:
+            patch.setitem(sys.modules, "vllm", stand_in)
+        from safeswap.evaluation.backends.vllm import VLLMBackend
+
+        options = BackendOptions(trust_remote_code=trusted, engine={"max_model_len": 8})
+        backend = VLLMBackend(str(models_folder() / "base"), options)
+        assert backend._arguments() == {
+            "dtype": "auto",
+            "trust_remote_code": trusted,
+            "max_model_len": 8,
+        }
+        patch.delitem(sys.modules, "safeswap.evaluation.backends.vllm")

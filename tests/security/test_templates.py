@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("torch")
 lm_eval = pytest.importorskip("lm_eval")
 jinja2 = pytest.importorskip("jinja2")
 
+from safeswap.cli import main  # noqa: E402
 from safeswap.demo import models_folder  # noqa: E402
 from safeswap.errors import EvaluationError  # noqa: E402
 from safeswap.evaluation.backends import Chat, TemplateOptions  # noqa: E402
@@ -124,12 +128,48 @@ def test_chat_templates_are_bounded_too(template: str, tmp_path: Path) -> None:
 
 
 def test_a_chat_template_that_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe")
     options = TemplateOptions(chat_template=tmp_path / "pipe")
     with pytest.raises(EvaluationError, match="pipe or device"):
         load_tokenizer(str(models_folder() / "base"), options)
+
+
+@pytest.mark.parametrize(
+    ("key", "template"),
+    [
+        ("doc_to_text", ESCAPES[0]),
+        ("doc_to_target", ESCAPES[2]),
+        ("description", ESCAPES[0]),
+        ("doc_to_choice", ESCAPES[4]),
+        ("gen_prefix", ESCAPES[0]),
+        ("doc_to_text", BOMBS[3]),
+    ],
+)
+def test_a_suite_that_somebody_sent_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, template: str
+) -> None:
+    """The whole way, from the command line."""
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    mark = tmp_path / "mark"
+    (tmp_path / "q.csv").write_text("question,answer\nqa qi,qo\nqo qu,qa\n")
+    task = {
+        "task": "mine",
+        "file": "q.csv",
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": ["qa", "qo"],
+        "doc_to_target": "{{answer}}",
+        key: template.replace("MARK", str(mark)),
+    }
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(json.dumps({"benchmarks": {"b": {"tasks": {"qab": task}}}}))
+    line = ["evaluate", str(models_folder() / "base"), "--suite", str(suite), "--only", "qab"]
+    options = ["--device", "cpu", "--dtype", "float32", "--chat-template", "off", "--quiet"]
+    done = CliRunner().invoke(main, [*line, *options, "--out", str(tmp_path / "results")])
+    assert not mark.exists()
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.output
+    assert "lm-eval's task mine" in done.stderr
 
 
 @pytest.mark.parametrize(

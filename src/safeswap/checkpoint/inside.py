@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from safeswap.errors import CheckpointError
 
@@ -66,12 +66,12 @@ def refuse_leaving(folder: Path, path: Path) -> None:
     reason = why_not_read(folder, path)
     if reason is not None:
         raise CheckpointError(
-            f"{path}: is {reason}, and is not read. Put the file itself into {folder.name}/, or "
-            "remove it."
+            f"{path}: is {reason}, and is not read. Remove it, or put the file itself into "
+            f"{folder.name}/."
         )
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open a file for reading; a pipe is not waited at, and a device not read.
 
     Raises:

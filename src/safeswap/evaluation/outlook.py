@@ -8,7 +8,8 @@ from pathlib import Path
 from safeswap.evaluation.backends import BackendOptions, find_backend
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.models import EvaluatedModel, name_models
-from safeswap.evaluation.results.store import RESPONSES, read_rows
+from safeswap.evaluation.results.journal import read_rows
+from safeswap.evaluation.results.store import RESPONSES
 from safeswap.io.progress import shown_bytes
 
 

@@ -149,7 +149,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return tree
 
     @staticmethod
-    def concat(parts: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(parts: Iterable[str]) -> str:
         """All output of a template or macro."""
         found = []
         for part in parts:
@@ -180,7 +180,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         _spend(1, _length(made))
         return made
 
-    def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:
         """A call of a macro, a function or a method."""
         _spend(1)
         owner = getattr(function, "__self__", None)
@@ -268,5 +268,5 @@ def bound_chat_templates() -> None:
     from transformers.utils import chat_template_utils
 
     if chat_template_utils.ImmutableSandboxedEnvironment is not BoundedEnvironment:
-        chat_template_utils.ImmutableSandboxedEnvironment = BoundedEnvironment  # type: ignore[misc]
+        chat_template_utils.ImmutableSandboxedEnvironment = BoundedEnvironment
         chat_template_utils._compile_jinja_template.cache_clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class Limit:
         return asdict(self)
 
 
-def limit_note(settings: dict[str, Any]) -> str:
+def limit_note(settings: Mapping[str, Any]) -> str:
     """What tables say of results of a part of the questions; empty where all were asked."""
     limit = settings.get("limit")
     if not isinstance(limit, dict):

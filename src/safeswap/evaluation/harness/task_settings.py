@@ -32,8 +32,10 @@ _CODE = (
 _DATASET = ("data_files", "data_dir", "revision", "field")
 _FEWSHOT = ("sampler", "split", "samples", "fewshot_indices", *_TEXTS)
 _DATASET_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_METRIC = ("metric", "aggregation", "higher_is_better", "ignore_case", "ignore_punctuation")
-_METRIC += ("ignore_numbers", "regexes_to_ignore", "multi_label", "hf_evaluate")
+_METRIC = (
+    *("metric", "aggregation", "higher_is_better", "ignore_case", "ignore_punctuation"),
+    *("ignore_numbers", "regexes_to_ignore", "multi_label", "hf_evaluate"),
+)
 
 
 def check_settings(settings: Mapping[str, Any], where: str) -> None:

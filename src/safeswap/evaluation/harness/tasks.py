@@ -14,7 +14,7 @@ What lm-eval would get wrong here is kept away from it:
   0.4.13 heeds one; every row of a file must be asked, none is dropped for a subject nobody knows;
 * ``datasets`` reads "None" or "007" in a CSV as nothing and as 7; files are read as text here;
 * its templates run in Jinja's open environment, and a suite is a file that somebody may have sent:
-  ``templates`` renders them in a bounded sandbox, ``task_settings`` says which settings a suite has;
+  ``templates`` renders them in a bounded sandbox, ``task_settings`` says what a suite may set;
 * its standard errors are 0 at 0 % and 100 %; intervals are made from the stored rows instead.
 """
 
@@ -33,6 +33,7 @@ import lm_eval
 import pyarrow.parquet  # type: ignore[import-untyped]
 from datasets.exceptions import DatasetsError
 from jinja2 import TemplateError
+from jinja2.exceptions import SecurityError
 from lm_eval.tasks import TaskManager
 
 from safeswap.errors import EvaluationError, nearest
@@ -176,6 +177,11 @@ def _evaluate(
             gen_kwargs={"max_gen_toks": generation.harness_tokens},
             bootstrap_iters=0,
         )
+    except SecurityError as error:
+        raise EvaluationError(
+            f"lm-eval's task {task.task}: a template of it is refused: {error}. A suite is data: "
+            "its templates may only put a question's fields into words: remove the rest."
+        ) from error
     except _LOADING as error:
         place = "its dataset at hand (network or cache)" if local is None else f"{task.file} in the"
         place += "" if local is None else " columns that the task reads"

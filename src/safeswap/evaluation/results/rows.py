@@ -163,6 +163,8 @@ class Settings(TypedDict):
     """By ``BENCHMARK/LANGUAGE``."""
     split: NotRequired[dict[str, Any]]
     """As `Split.as_dict` gives it; left out where all questions are asked."""
+    limit: NotRequired[dict[str, Any]]
+    """As `Limit.as_dict` gives it; left out where all questions are asked."""
     arms: NotRequired[list[str]]
     """Models in the order of their evaluation; left out by older versions."""
 
