@@ -85,7 +85,8 @@ def compare_configs(members: Mapping[str, Checkpoint], *, force: bool = False) -
             raise FamilyError(
                 f"{role} expert {expert.source.text}: {'; '.join(refused[:_SHOWN])}{more}. Use an "
                 f"expert that was trained with the configuration of {base.source.text}; or, if it "
-                "was and only its config.json is wrong, correct that; --force (force=True) merges all the same."
+                "was and only its config.json is wrong, correct that; --force (force=True) merges "
+                "all the same."
             )
     return notes
 

@@ -68,8 +68,8 @@ def _cause(missing: Sequence[str], extra: Sequence[str], size: int, deep: str) -
         vocabulary.has_word(p, vocabulary.OTHER_MODALITIES) for n in extra for p in n.split(".")
     ):
         return "It has parts for images or sound, the base has none. Use its text model alone."
-    for one, two, which in ((missing, extra, "expert"), (extra, missing, "base")):
-        if _found(one, _APART) and _found(two, _FUSED):
+    for apart, fused, which in ((missing, extra, "expert"), (extra, missing, "base")):
+        if _found(apart, _APART) and _found(fused, _FUSED):
             return (
                 f"The {which} stores matrices joined into one that the other stores apart. Save it "
                 "again in the other's layout, with the class of transformers that made that."

@@ -10,6 +10,7 @@ import click
 
 from safeswap.cli.options import (
     EXPERTS,
+    FORCE,
     JSON,
     PLANNING,
     RUNNING,
@@ -28,12 +29,14 @@ from safeswap.io.progress import shown_bytes
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
+@FORCE
 @RUNNING
 def profile(
     base: str,
     safety: str | None,
     languages: tuple[str, ...],
     out: Path,
+    force: bool,
     workers: int | None,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
@@ -46,6 +49,7 @@ def profile(
         safety=_required(safety),
         languages=languages_of(languages),
         workers=workers,
+        force=force,
     )
     measured.save(out)
     click.echo(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
@@ -64,8 +68,11 @@ def _required(safety: str | None) -> str:
     "-o", "--out", type=click.Path(path_type=Path), default="plan.yaml", show_default=True
 )
 @JSON
+@FORCE
 @PLANNING
-def plan(profile_file: Path, name: str | None, out: Path, as_json: bool, **options: Any) -> None:
+def plan(
+    profile_file: Path, name: str | None, out: Path, as_json: bool, force: bool, **options: Any
+) -> None:
     """Decide every unit, by the paper's rule or another method; reads no weights."""
     from safeswap.api import make_plan
     from safeswap.io.files import check_writable
@@ -74,7 +81,7 @@ def plan(profile_file: Path, name: str | None, out: Path, as_json: bool, **optio
     check_writable(out)
     measured = Profile.load(profile_file)
     place = str(profile_file.resolve())
-    made = make_plan(measured, name, profile_path=place, **selection(options))
+    made = make_plan(measured, name, profile_path=place, force=force, **selection(options))
     made.save(out)
     if as_json:
         print_json({"kind": "plan", "path": str(out), **_plan_record(made)})
@@ -121,6 +128,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
     heading="Output",
 )
+@FORCE
 @RUNNING
 def merge(
     base: str | None,
@@ -133,7 +141,7 @@ def merge(
     """Build the merged checkpoint: from BASE and its experts, or from a plan."""
     from safeswap import api
 
-    running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers")}
+    running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running["figure"] = not given["no_figure"]
     if plans:
         merged = _merge_plans(plans, out, base, safety, languages, given, running)

@@ -76,6 +76,11 @@ RUNNING = options(
     QUIET,
     heading="Running",
 )
+FORCE = click.option(
+    "--force",
+    is_flag=True,
+    help="Take experts too whose configuration or weights say that they are no fine-tunes of BASE.",
+)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, for scripts."
 )

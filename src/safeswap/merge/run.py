@@ -27,7 +27,13 @@ from safeswap.merge.prepare import (
 from safeswap.merge.stream import measure_joins, passes_bytes
 from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
-from safeswap.profile import Profile, measure_family, unchanged
+from safeswap.profile import (
+    Profile,
+    check_descent,
+    measure_family,
+    refuse_strangers,
+    unchanged,
+)
 from safeswap.roles import BASE, SAFETY
 
 _log = logging.getLogger("safeswap.merge")
@@ -63,15 +69,30 @@ class Merged:
     resumed_bytes: int
 
 
-def measure(family: Family, workers: int | None) -> Profile:
-    """Measure a family, with a progress bar where they are on."""
+def measure(family: Family, workers: int | None, *, force: bool = False) -> Profile:
+    """Measure a family, with a progress bar where they are on.
+
+    Args:
+        force: measure experts too that are no fine-tunes of the base.
+
+    Raises:
+        FamilyError: a sample of the weights, read first, shows such an expert, or all of them do.
+        CheckpointError: as `measure_family`.
+    """
+    if not force:
+        refuse_strangers(family)
     total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
     with bytes_bar("profile", total) as advance:
-        return measure_family(family, workers=workers, advance=advance)
+        profile = measure_family(family, workers=workers, advance=advance)
+    check_descent(profile, force=force)
+    return profile
 
 
-def family_of(plans: Sequence[Plan]) -> Family:
+def family_of(plans: Sequence[Plan], *, force: bool = False) -> Family:
     """The checkpoints of plans that are carried out together, opened.
+
+    Args:
+        force: as for :func:`open_family`.
 
     Raises:
         PlanError: no plan, another base or safety expert in one of them, a language twice.
@@ -88,7 +109,7 @@ def family_of(plans: Sequence[Plan]) -> Family:
         if plan.language in languages:
             raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
         languages[plan.language] = plan.inputs[plan.language].source
-    return open_family(first[BASE].source, first[SAFETY].source, languages)
+    return open_family(first[BASE].source, first[SAFETY].source, languages, force=force)
 
 
 def merge(
@@ -101,6 +122,7 @@ def merge(
     shard_size: str | None = None,
     workers: int | None = None,
     draw: Draw | None = None,
+    force: bool = False,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 
@@ -126,7 +148,8 @@ def merge(
         sum(job.layout.nbytes + companions.rest_bytes(family, job.plan.donor) for job in jobs),
     )
     if profile is None or not is_current(profile, family):
-        profile = measure(family, workers)
+        profile = measure(family, workers, force=force)
+    check_descent(profile, force=force)
     check_inputs(family, plans, profile)
     check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
     staging = Staging(target, identity(jobs, profile))
@@ -176,6 +199,7 @@ def merge(
 def is_current(profile: Profile, family: Family) -> bool:
     """Whether a profile is of these very checkpoints, as far as their files tell."""
     known = set(family.members) <= set(profile.inputs)
+    known = known and {tensor.name for tensor in profile.tensors} == set(family.names)
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
 
 
