@@ -45,7 +45,8 @@ def refuse_other_size(base: Checkpoint, expert: Checkpoint, role: str) -> None:
         one, two = ours.get(key), theirs.get(key)
         if one != two and one is not None and two is not None:
             raise FamilyError(
-                f"{role} expert {expert.source.text}: config.json says {key} = {_shown(two)}, the "
+                f"{role} expert {expert.source.text}: config.json says "
+                f"{_spelled(key, base.config, expert.config)} = {_shown(two)}, the "
                 f"base says {_shown(one)}. Experts must be fine-tunes of the base "
                 f"{base.source.text}."
             )
@@ -75,7 +76,8 @@ def compare_configs(members: Mapping[str, Checkpoint], *, force: bool = False) -
             found = _difference(key, ours, theirs)
             if found is None:
                 continue
-            text = _sentence(key, ours, theirs, found[1], _old_spelling(base, expert))
+            shown = _spelled(key, base.config, expert.config)
+            text = _sentence(shown, theirs.get(key, _ABSENT), ours.get(key, _ABSENT), found[1])
             if found[0] or force:
                 notes.append(f"{role}: {text}")
             else:
@@ -127,9 +129,8 @@ def _length_counts(*configs: Flat) -> bool:
     )
 
 
-def _sentence(key: str, ours: Flat, theirs: Flat, means: str, old: bool) -> str:
-    one, two = (_shown(config.get(key, _ABSENT)) for config in (theirs, ours))
-    return f"config.json says {_spelled(key, old)} = {one}, the base says {two}: {means}"
+def _sentence(key: str, theirs: Any, ours: Any, means: str) -> str:
+    return f"config.json says {key} = {_shown(theirs)}, the base says {_shown(ours)}: {means}"
 
 
 def _shown(value: Any) -> str:
@@ -139,17 +140,26 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _old_spelling(*members: Checkpoint) -> bool:
-    return not any("rope_parameters" in str(member.config) for member in members)
+def _spelled(key: str, *configs: Mapping[str, Any]) -> str:
+    """The key as the files spell it; ``key`` is as `spelled_out` does."""
+    old = not any("rope_parameters" in str(config) for config in configs)
+    section, _, leaf = key.rpartition(".")
+    if old and section.endswith("rope_parameters") and leaf in _ROPE.values():
+        section = section.removesuffix("rope_parameters").rstrip(".")
+    elif old and "rope_parameters" in section:
+        return key.replace("rope_parameters", "rope_scaling")
+    places = [_section(config, section) for config in configs]
+    words = [word for word, common in (SYNONYMS | _ROPE).items() if common == leaf]
+    if not any(leaf in place for place in places):
+        leaf = next((w for w in words if any(w in place for place in places)), leaf)
+    return f"{section}.{leaf}" if section else leaf
 
 
-def _spelled(key: str, old: bool) -> str:
-    """The key as the files spell it."""
-    if not old or "rope_parameters." not in key:
-        return key
-    section, _, leaf = key.partition("rope_parameters.")
-    plain = leaf in ("rope_theta", "partial_rotary_factor")
-    return f"{section}{leaf}" if plain else f"{section}rope_scaling.{leaf}"
+def _section(config: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    for part in path.split(".") if path else ():
+        inner = config.get(part)
+        config = inner if isinstance(inner, Mapping) else {}
+    return config
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
