@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from transformers import CONFIG_MAPPING
 
-from safeswap.checkpoint import join_family, open_checkpoint
-from safeswap.checkpoint.compare import flat
+from families import FAMILIES
+from safeswap.checkpoint import Checkpoint, compare, join_family, open_checkpoint
+from safeswap.checkpoint.compare import compare_configs, flat
 from safeswap.checkpoint.config_defaults import FAMILY_DEFAULTS
 from safeswap.checkpoint.config_keys import FREE
+from safeswap.checkpoint.source import Source
 from tiny import edit_json, make_trio, refused, swap
 
 Trio = dict[str, Path]
@@ -213,3 +215,20 @@ def test_a_forced_merge_is_verified(trio: Trio, tmp_path: Path) -> None:
     assert verify_merge(out).from_inputs
     notes = json.loads((out / "safeswap.json").read_text())["profile"]["notes"]
     assert any("rope_theta" in note for note in notes)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_defaults_left_out_are_never_refused(family: str, tmp_path: Path) -> None:
+    """Writers leave out what is the default: of every family of transformers' that is known here."""
+    config = FAMILIES[family]()
+    whole = json.loads(json.dumps(config.to_dict(), default=str))
+    short = json.loads(json.dumps(config.to_diff_dict(), default=str))
+    short["model_type"] = whole["model_type"]
+    members = {}
+    for role, content in (("base", whole), ("sw", short), ("te", whole)):
+        source = Source(role, tmp_path)
+        members[role] = Checkpoint(source, content, (), {})
+    for base, expert in (("base", "sw"), ("sw", "base")):
+        compare.refuse_other_size(members[base], members[expert], expert)
+        compare_configs({"base": members[base], "sw": members[expert]})
+    assert compare_configs({"base": members["base"], "te": members["te"]}) == []
