@@ -219,7 +219,7 @@ def test_a_forced_merge_is_verified(trio: Trio, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_defaults_left_out_are_never_refused(family: str, tmp_path: Path) -> None:
-    """Writers leave out what is the default: of every family of transformers' that is known here."""
+    """Writers leave out what is the default; here for every family that the tests know."""
     config = FAMILIES[family]()
     whole = json.loads(json.dumps(config.to_dict(), default=str))
     short = json.loads(json.dumps(config.to_diff_dict(), default=str))
