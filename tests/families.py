@@ -285,7 +285,18 @@ def tiny_model(name: str, seed: int = 0, tie: bool | None = None) -> PreTrainedM
     return model
 
 
-def save_tiny(name: str, folder: str | Path, seed: int = 0, tie: bool | None = None) -> Path:
-    """Store `tiny_model(name, seed, tie)` in `folder` as safetensors and return the folder."""
-    tiny_model(name, seed, tie).save_pretrained(folder)
+def save_tiny(
+    name: str, folder: str | Path, seed: int = 0, tie: bool | None = None, of: int | None = None
+) -> Path:
+    """Store `tiny_model(name, seed, tie)` in `folder` as safetensors and return the folder.
+
+    With `of`, store what a fine-tune of that seed's model is: its weights, and half the difference.
+    """
+    model = tiny_model(name, seed, tie)
+    if of is not None:
+        with torch.no_grad():
+            base = dict(tiny_model(name, of, tie).named_parameters())
+            for key, weight in model.named_parameters():
+                weight.copy_((weight + base[key]) / 2)
+    model.save_pretrained(folder)
     return Path(folder)

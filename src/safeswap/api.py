@@ -61,7 +61,7 @@ from safeswap.merge.run import Draw, Merged, family_of, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
-from safeswap.profile import Profile
+from safeswap.profile import Profile, check_descent
 from safeswap.report.figure_process import FigureProcess, can_draw
 from safeswap.roles import BASE
 
@@ -96,12 +96,15 @@ def make_profile(
     safety: str | Path,
     languages: Mapping[str, str | Path],
     workers: int | None = None,
+    force: bool = False,
 ) -> Profile:
     """Measure how far each expert moved each tensor, in one pass over all checkpoints.
 
     Args:
         base, safety, languages: local folders or hub ids; languages by name.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
+        force: measure experts too whose configuration or weights say that they are no fine-tunes
+            of the base; the profile's notes say what was wrong.
 
     Raises:
         SafeswapError: a checkpoint is damaged, quantized, or not of the base's family.
@@ -113,10 +116,10 @@ def make_profile(
     >>> Profile.load(Path("profile.json")) == profile
     True
     """
-    family = open_family(base, safety, languages)
+    family = open_family(base, safety, languages, force=force)
     _refuse_twice(family)
     _note(family)
-    return measure(family, workers)
+    return measure(family, workers, force=force)
 
 
 def make_plan(
@@ -124,6 +127,7 @@ def make_plan(
     language: str | None = None,
     *,
     method: str = "share-difference",
+    force: bool = False,
     **options: Any,
 ) -> Plan:
     """Fill a plan from a profile; reads no weights.
@@ -131,11 +135,13 @@ def make_plan(
     Args:
         language: which language of the profile; needed when it has several.
         method: the name of a selector, see ``safeswap methods``.
+        force: plan for an expert too that is no fine-tune of the base.
         options: the method's parameters, and those of :func:`safeswap.plan.fill_plan`.
 
     Raises:
         PlanError: an unknown method, parameter or language, a value out of its range, an expert
             with the weights of the base or of the other expert.
+        FamilyError: an expert is no fine-tune of the base, by the profile's numbers.
 
     >>> profile = make_profile("base", safety="safety", languages={"sw": "swahili"})
     >>> plan = make_plan(profile, by="module", tau=1.0, alpha=0.25)
@@ -144,6 +150,7 @@ def make_plan(
     >>> plan.save(Path("plan.yaml"))  # to be edited, and read with Plan.load
     """
     plan = fill_plan(profile, language, method=method, **options)
+    check_descent(profile, plan.experts, force=force)
     safety, spoken = (profile.inputs[role] for role in plan.experts)
     if safety.digest == spoken.digest:
         raise PlanError(
@@ -165,6 +172,7 @@ def merge_plans(
     figure: bool = True,
     allow_remote: bool = False,
     overwrite: bool = False,
+    force: bool = False,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -176,6 +184,8 @@ def merge_plans(
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
         allow_remote: the plans' inputs may be on another host than the configured hub.
         overwrite: an earlier merge at ``out`` is replaced, once the new one is whole.
+        force: merge experts too whose configuration or weights say that they are no fine-tunes of
+            the base.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -185,7 +195,7 @@ def merge_plans(
     >>> merged.folder.name, (merged.folder / "safeswap.json").exists()
     ('out', True)
     """
-    family = family_of(plans, allow_remote=allow_remote)
+    family = family_of(plans, allow_remote=allow_remote, force=force)
     return run_merge(
         family,
         plans,
@@ -196,6 +206,7 @@ def merge_plans(
         workers=workers,
         draw=_noted(family, figure),
         overwrite=overwrite,
+        force=force,
     )
 
 
@@ -210,9 +221,12 @@ def merge(
     workers: int | None = None,
     figure: bool = True,
     overwrite: bool = False,
+    force: bool = False,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
+
+    ``force`` is that of :func:`merge_plans`.
 
     One language goes into ``out``, several into ``out/LANGUAGE``; base and safety expert are
     measured once for all of them.
@@ -228,7 +242,7 @@ def merge(
         check_options(language, **options)
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
-    family = open_family(base, safety, languages)
+    family = open_family(base, safety, languages, force=force)
     _refuse_twice(family)
     for language in languages:
         check_options(language, units=family.anatomy.units, **options)
@@ -244,8 +258,8 @@ def merge(
     room = rest + sum(layout.nbytes for layout in layouts)
     check_place(target, room, replace=overwrite)
     draw = _noted(family, figure)
-    profile = measure(family, workers)
-    plans = [make_plan(profile, language, **options) for language in languages]
+    profile = measure(family, workers, force=force)
+    plans = [make_plan(profile, language, force=force, **options) for language in languages]
     return run_merge(
         family,
         plans,
@@ -256,6 +270,7 @@ def merge(
         workers=workers,
         draw=draw,
         overwrite=overwrite,
+        force=force,
     )
 
 

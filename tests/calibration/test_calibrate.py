@@ -50,7 +50,7 @@ def tokenizer_into(folder: Path) -> None:
 def make_family(folder: Path, name: str) -> dict[str, Path]:
     found = {}
     for seed, role in enumerate(("base", "safety", "sw")):
-        found[role] = save_tiny(name, folder / role, seed=seed)
+        found[role] = save_tiny(name, folder / role, seed=seed, of=0)
         tokenizer_into(found[role])
     return found
 
@@ -294,12 +294,12 @@ def test_what_is_there_is_never_replaced(tmp_path: Path) -> None:
     texts["sw"].write_text("w1 w2 w3")
     refused(again(), "sw", "other texts")
     texts["sw"].write_text("\n".join(texts_of(1)))
-    save_tiny("llama", family["sw"], seed=9)
+    save_tiny("llama", family["sw"], seed=9, of=0)
     tokenizer_into(family["sw"])
     refused(again(), "sw", "other weights")
     assert digest_of(out) == before
     (out / "safety.safetensors").unlink()
-    save_tiny("llama", family["sw"], seed=2)
+    save_tiny("llama", family["sw"], seed=2, of=0)
     tokenizer_into(family["sw"])
     refused(again(), "safety.safetensors", "cannot be read")
     mine = tmp_path / "mine"

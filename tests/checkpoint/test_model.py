@@ -76,11 +76,22 @@ def test_an_unreadable_shard_is_refused(trio: Trio, monkeypatch: pytest.MonkeyPa
     refused(lambda: open_checkpoint(trio["base"]), str(victim), "Permission denied", "permissions")
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8", "compressed-tensors"])
+@pytest.mark.parametrize("method", ["bitnet", "one-of-tomorrow", None])
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
-def test_a_quantized_configuration_is_refused(trio: Trio, method: str, key: str) -> None:
-    edit_json(trio["sw"] / "config.json", **{key: {"quant_method": method}})
-    refused(lambda: open_checkpoint(trio["sw"]), "config.json", method, "16-bit")
+def test_a_configuration_that_quantizes_while_loading_is_refused(
+    trio: Trio, method: str | None, key: str
+) -> None:
+    edit_json(trio["sw"] / "config.json", **{key: {"quant_method": method, "bits": 2}})
+    refused(lambda: open_checkpoint(trio["sw"]), "config.json", method or "unnamed", "16-bit")
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8", "compressed-tensors"])
+def test_a_quantized_configuration_is_refused_beside_weights_that_are_no_floats(
+    trio: Trio, method: str
+) -> None:
+    edit_json(trio["sw"] / "config.json", quantization_config={"quant_method": method})
+    rewrite(trio["sw"], lambda w: w.update({"model.layers.0.codes": np.zeros((4, 4), np.int16)}))
+    refused(lambda: open_checkpoint(trio["sw"]), "config.json", method, "codes", "16-bit")
 
 
 LINEAR = "model.layers.0.mlp.up_proj"

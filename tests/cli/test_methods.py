@@ -22,7 +22,7 @@ def run(*arguments: object) -> Any:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    make_profile(HAND * 4).save(tmp_path / "profile.json")
+    make_profile(HAND * 4, base_norm=200.0).save(tmp_path / "profile.json")
     return tmp_path
 
 

@@ -54,7 +54,7 @@ def test_the_defaults_on_the_page_are_the_methods() -> None:
 def test_the_commands_on_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     moves: Any = (HAND[0],) * 12
-    make_profile(moves).save(Path("profile.json"))
+    make_profile(moves, base_norm=200.0).save(Path("profile.json"))
     lines = [line for line in PAGE.splitlines() if line.startswith("safeswap plan ")]
     assert lines
     for line in lines:

@@ -31,7 +31,7 @@ def weights_of(folder: Path) -> Weights:
 def measure(trio: dict[str, Path], workers: int | None = None) -> Profile:
     languages = {role: trio[role] for role in trio if role not in ("base", "safety")}
     return safeswap.make_profile(
-        trio["base"], safety=trio["safety"], languages=languages, workers=workers
+        trio["base"], safety=trio["safety"], languages=languages, workers=workers, force=True
     )
 
 

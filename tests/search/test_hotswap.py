@@ -101,7 +101,7 @@ def trio(family: str, folder: Path) -> tuple[dict[str, Path], Any]:
     found = {}
     for seed, role in enumerate(("base", "safety", "sw")):
         found[role] = folder / role
-        save_tiny(family, found[role], seed)
+        save_tiny(family, found[role], seed, of=0)
         for file in WORLD.joinpath("base").glob("token*"):
             shutil.copy(file, found[role])
     return found, {"safety": found["safety"], "languages": {"sw": found["sw"]}}

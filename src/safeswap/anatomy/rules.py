@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, pairwise
 
@@ -244,9 +244,18 @@ def _is_outer_norm(name: str, model: _Model) -> bool:
 
 
 def _is_buffer(name: str, path: Path, model: _Model) -> bool:
-    if path[-1] in vocabulary.BUFFER_NAMES or _is_integer(model.dtypes.get(name, "")):
+    return is_buffer(path, model.shapes[name], model.dtypes.get(name, ""))
+
+
+def is_buffer(path: Sequence[str], shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether a tensor is stored although nothing in it was trained: masks, indices, frequencies.
+
+    Args:
+        path: the components of its name, of which the last counts.
+        dtype: as safetensors writes it; empty where it is not known.
+    """
+    if path[-1] in vocabulary.BUFFER_NAMES or _is_integer(dtype):
         return True
-    shape = model.shapes[name]
     mask_shaped = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
     return mask_shaped and path[-1] in vocabulary.MASK_NAMES
 

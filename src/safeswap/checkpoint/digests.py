@@ -12,15 +12,38 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 from blake3 import blake3
 
 from safeswap.checkpoint.inside import open_plain
-from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.reader import Tensor, read_bytes
+from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of
 
 
 def of_chunks(chunks: Iterable[bytes]) -> str:
     """The digest (hex) of a tensor from its chunks' digests, in order."""
     return blake3(b"".join(chunks)).hexdigest()
+
+
+def of_tensor(tensor: Tensor) -> str:
+    """The digest (hex) of a tensor, read here and now by one thread.
+
+    Raises:
+        CheckpointError: a file ends early or the disk fails.
+    """
+    size = tensor.dtype.size
+    raw = np.empty(min(BLOCK_ELEMENTS, tensor.elements) * size, np.uint8)
+    values = np.empty(len(raw) // size, np.float64)
+    chunks = []
+    with tensor.reader() as reader:
+        for begin, end in chunks_of(tensor.elements):
+            hashing = blake3()
+            for at in range(begin, end, BLOCK_ELEMENTS):
+                count = min(BLOCK_ELEMENTS, end - at)
+                read_bytes(tensor, reader, at, at + count, raw[: count * size], values[:count])
+                hashing.update(raw[: count * size].data)
+            chunks.append(hashing.digest())
+    return of_chunks(chunks)
 
 
 def of_weight_file(header: bytes, tensors: Iterable[Tensor], digests: Mapping[str, str]) -> str:

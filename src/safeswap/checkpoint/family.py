@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from safeswap.anatomy import Anatomy, anatomy_of
+from safeswap.checkpoint.compare import compare_configs, refuse_other_size
+from safeswap.checkpoint.members import same_tensors
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
+from safeswap.checkpoint.names import family_names, is_buffer_of
 from safeswap.checkpoint.reader import Tensor, same_bytes
+from safeswap.checkpoint.refusals import quantization_of
 from safeswap.checkpoint.tokenizers import compare_tokenizers
-from safeswap.errors import ConfigError, FamilyError, listed
+from safeswap.errors import ConfigError, FamilyError
 from safeswap.roles import BASE, SAFETY, check_role
 
 
@@ -20,15 +24,19 @@ class Family:
     """A base and its experts, checked to be of one family.
 
     Attributes:
-        members: role → checkpoint; the roles are ``base``, ``safety`` and one per language.
+        members: role → checkpoint; the roles are ``base``, ``safety`` and one per language. Their
+            tensors go by the base's names; what a file calls one is the tensor's own ``name``.
         anatomy: the units of the tensors that are merged.
         aliases: (role, tensor) → the tensor of that member whose bytes it repeats; not merged.
+        left_out: role → its tensors that are no weights and that not all members have → why they
+            are not merged.
         notes: what a user should know although it is no obstacle.
     """
 
     members: Mapping[str, Checkpoint]
     anatomy: Anatomy
     aliases: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -62,7 +70,12 @@ class Family:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The merged tensors, in the order of the base's files."""
-        return tuple(name for name in self.base.tensors if (BASE, name) not in self.aliases)
+        spare = self.left_out.get(BASE, {})
+        return tuple(
+            name
+            for name in self.base.tensors
+            if (BASE, name) not in self.aliases and name not in spare
+        )
 
 
 def open_family(
@@ -71,11 +84,13 @@ def open_family(
     languages: Mapping[str, str | Path],
     *,
     named_in: str | Path = "",
+    force: bool = False,
 ) -> Family:
     """Open the checkpoints of a run and check that they belong together; no weights are read.
 
     Args:
         named_in: the file that names them, where the user did not.
+        force: as for :func:`join_family`.
 
     Raises:
         CheckpointError, FamilyError, ConfigError: what is wrong with which of them.
@@ -85,31 +100,80 @@ def open_family(
     sources = {BASE: base, SAFETY: safety}
     sources |= {check_role(name): source for name, source in languages.items()}
     members = {role: open_checkpoint(source, named_in=named_in) for role, source in sources.items()}
-    return join_family(members)
+    return join_family(members, force=force)
 
 
-def join_family(members: Mapping[str, Checkpoint]) -> Family:
+def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Family:
     """Check that the experts descend from one base, as far as files can tell.
 
+    Args:
+        force: note what their configurations and tokenizers would be refused for. Tensors of other
+            names or shapes, and a token with two meanings, are refused all the same.
+
     Raises:
-        FamilyError: another architecture, depth, shape, tensor set, vocabulary, or tying of the
-            output projection; names them.
+        FamilyError: another architecture, depth, shape, tensor set, vocabulary, configuration or
+            tying of the output projection; names them.
         safeswap.anatomy.AnatomyError: tensors that no unit takes.
     """
+    named, notes = family_names({role: member.tensors for role, member in members.items()})
+    members = {role: replace(member, tensors=named[role]) for role, member in members.items()}
     base = members[BASE]
+    for role, member in members.items():
+        if role != BASE:
+            refuse_other_size(base, member, role)
     aliases = _tied_copies(members)
+    left_out = _spare_buffers(members)
     kept = {
-        role: {n: t for n, t in member.tensors.items() if (role, n) not in aliases}
+        role: {
+            name: tensor
+            for name, tensor in member.tensors.items()
+            if (role, name) not in aliases and name not in left_out[role]
+        }
         for role, member in members.items()
     }
     for role, member in members.items():
         if role != BASE:
-            _same_architecture(base, member, role)
-            _same_tensors(kept[BASE], kept[role], f"{role} expert {member.source.text}")
-    notes = compare_tokenizers({role: m.folder for role, m in members.items()}, BASE)
+            same_tensors(kept[BASE], kept[role], f"{role} expert {member.source.text}")
+    notes += compare_configs(members, force=force)
+    folders = {role: member.folder for role, member in members.items()}
+    notes += compare_tokenizers(folders, BASE, force=force)
+    notes += [note for role in members if (note := _unquantized(members[role], role))]
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
-    return Family(members, anatomy_of(shapes, dtypes=dtypes), aliases, tuple(notes))
+    anatomy = anatomy_of(shapes, dtypes=dtypes)
+    return Family(members, anatomy, aliases, left_out, tuple(notes))
+
+
+def _spare_buffers(members: Mapping[str, Checkpoint]) -> dict[str, dict[str, str]]:
+    """Masks and tables of positions that some members store: loaders make them anew, so that a
+    model is the same with and without them.
+    """
+    everywhere = set.intersection(*(set(member.tensors) for member in members.values()))
+    lacking = {
+        name: next(role for role in members if name not in members[role].tensors)
+        for member in members.values()
+        for name in member.tensors
+        if name not in everywhere and is_buffer_of(member.tensors, name)
+    }
+    return {
+        role: {
+            name: f"no weight: a buffer that the {lacking[name]} checkpoint does not store"
+            for name in member.tensors
+            if name in lacking
+        }
+        for role, member in members.items()
+    }
+
+
+def _unquantized(member: Checkpoint, role: str) -> str | None:
+    said = quantization_of(member.config)
+    if not said:
+        return None
+    method = said.get("quant_method") if isinstance(said, Mapping) else said
+    return (
+        f"{role}: its config.json speaks of a quantization ({method}), but its weights are plain "
+        "floats and are taken as such; the output's config.json does not speak of it"
+    )
 
 
 def _tied_copies(members: Mapping[str, Checkpoint]) -> dict[tuple[str, str], str]:
@@ -146,53 +210,3 @@ def _same_as_embeddings(member: Checkpoint, head: str, role: str) -> str:
         "and is tied. Experts must be fine-tunes of the same base: use one that was trained with "
         "its embeddings tied."
     )
-
-
-def _same_architecture(base: Checkpoint, expert: Checkpoint, role: str) -> None:
-    keys = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
-    for key in (*keys, "num_key_value_heads", "intermediate_size", "tie_word_embeddings"):
-        ours, theirs = base.config.get(key), expert.config.get(key)
-        if ours != theirs and ours is not None and theirs is not None:
-            raise FamilyError(
-                f"{role} expert {expert.source.text}: config.json says {key} = {theirs!r}, the "
-                f"base says {ours!r}. Experts must be fine-tunes of the base {base.source.text}."
-            )
-
-
-def _same_tensors(base: Mapping[str, Tensor], expert: Mapping[str, Tensor], who: str) -> None:
-    missing = [name for name in base if name not in expert]
-    extra = [name for name in expert if name not in base]
-    if missing or extra:
-        parts = [f"lacks {listed(missing)}"] if missing else []
-        parts += [f"has {listed(extra)} besides"] if extra else []
-        ours, theirs = _depth(base), _depth(expert)
-        deep = f" (layers: base {ours}, expert {theirs})" if ours != theirs else ""
-        raise FamilyError(
-            f"{who}: {' and '.join(parts)}{deep}. Experts must be fine-tunes of the same base, "
-            "with all adapters merged in."
-        )
-    for name, tensor in base.items():
-        other = expert[name]
-        if tensor.shape != other.shape:
-            hint = "Experts must be fine-tunes of the same base."
-            outside = layer_of_name(name) is None
-            if outside and len(tensor.shape) == 2 and tensor.shape[1:] == other.shape[1:]:
-                hint = "A resized vocabulary must be cut back to the base's first."
-            raise FamilyError(
-                f"{who}: tensor {name!r} in {other.where} has shape {list(other.shape)}, the base "
-                f"has {list(tensor.shape)}. {hint}"
-            )
-        if tensor.dtype.mergeable != other.dtype.mergeable:
-            raise FamilyError(
-                f"{who}: tensor {name!r} in {other.where} is {other.dtype}, the base has "
-                f"{tensor.dtype}. Save the expert in the base's dtype."
-            )
-
-
-def _depth(tensors: Mapping[str, Tensor]) -> int:
-    return len({layer_of_name(name) for name in tensors} - {None})
-
-
-def layer_of_name(name: str) -> str | None:
-    """The first number in a parameter's dotted name, as text."""
-    return next((part for part in name.split(".") if part.isdigit()), None)

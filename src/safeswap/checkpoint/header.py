@@ -54,7 +54,9 @@ def read_header(path: Path) -> Header:
         todo = reading_remedy(error, _AGAIN)
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
     entries = _parse(path, body)
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", None)
+    if metadata is None:  # some writers say null for none, and the format's own reader takes it
+        metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _bad(path, "its __metadata__ is not an object of strings")
     tensors = [_tensor(path, name, entry, 8 + length) for name, entry in entries.items()]

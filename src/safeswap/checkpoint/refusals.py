@@ -9,31 +9,64 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safeswap.anatomy.rules import is_buffer
 from safeswap.anatomy.vocabulary import QUANTIZED_NAMES
 from safeswap.checkpoint.reader import Tensor
-from safeswap.errors import CheckpointError
+from safeswap.errors import CheckpointError, listed
 
-_QUANTIZED = ("quantization_config", "compression_config", "quantization")
+QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
+"""Where a config.json says how weights are, or once were, quantized."""
+_STORED_PACKED = frozenset(
+    (
+        *("bitsandbytes", "gptq", "awq", "fp8", "fbgemm_fp8", "compressed-tensors", "mxfp4"),
+        *("hqq", "eetq", "aqlm", "auto-round", "quanto", "vptq", "spqr", "higgs"),
+    )
+)
+"""Methods whose weights are stored in other dtypes or under other names, so that a checkpoint of
+plain floats is not quantized by them, whatever its config.json still says. With others (BitNet) the
+floats are quantized while the model runs."""
 
 
-def refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose configuration says that it is quantized.
+def refuse_quantized(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse a checkpoint whose configuration says that it is quantized, unless the weights show
+    that it no longer is.
 
     Raises:
-        CheckpointError: the weights are quantized; names the method.
+        CheckpointError: the weights are quantized, or will be when they are loaded; names the
+            method.
     """
-    inner = config.get("text_config")
-    places = [config, inner] if isinstance(inner, Mapping) else [config]
-    found = (place.get(key) for place in places for key in _QUANTIZED)
-    quantization = next((value for value in found if value), None)
-    if quantization:
-        method = "unnamed"
-        if isinstance(quantization, Mapping):
-            method = str(quantization.get("quant_method") or "unnamed")
+    quantization = quantization_of(config)
+    if not quantization:
+        return
+    method = "unnamed"
+    if isinstance(quantization, Mapping):
+        method = str(quantization.get("quant_method") or "unnamed")
+    if method not in _STORED_PACKED:
         raise CheckpointError(
             f"{folder / 'config.json'}: the checkpoint is quantized ({method}), and task vectors "
-            "of quantized weights mean nothing. Use the 16-bit original."
+            "of quantized weights mean nothing. Use the 16-bit original; or, if these weights are "
+            "it, remove the quantization from config.json."
         )
+    narrow = [name for name in tensors if not _plain(name, tensors[name])]
+    if narrow:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: the checkpoint is quantized ({method}; {listed(narrow)}), "
+            "and task vectors of quantized weights mean nothing. Use the 16-bit original."
+        )
+
+
+def quantization_of(config: Mapping[str, Any]) -> Any:
+    """What a config.json says of quantization, None where it says nothing."""
+    inner = config.get("text_config")
+    places = [config, inner] if isinstance(inner, Mapping) else [config]
+    found = (place.get(key) for place in places for key in QUANTIZATION_KEYS)
+    return next((value for value in found if value), None)
+
+
+def _plain(name: str, tensor: Tensor) -> bool:
+    return tensor.dtype.mergeable or is_buffer(name.split("."), tensor.shape, "")
 
 
 def refuse_packed(tensors: Mapping[str, Tensor]) -> None:

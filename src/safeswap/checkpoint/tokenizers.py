@@ -12,6 +12,37 @@ from safeswap.errors import CheckpointError, FamilyError, listed
 _READ = ("tokenizer.json", "vocab.json")
 _CLOSED = ("tokenizer.model", "spiece.model", "vocab.txt", "tekken.json", "qwen.tiktoken")
 _ALIGN = "Aligning vocabularies is not supported yet; use an expert with the base's tokenizer."
+_FORCE = (
+    "Use an expert that was trained with the base's tokenizer, or put the right one into its "
+    "folder; --force (force=True) merges all the same."
+)
+_SAME_TEXT = "the output has its donor's, and what an expert learned with another may show less"
+_FREE = frozenset(
+    (
+        *(
+            "chat_template",
+            "added_tokens_decoder",
+            "model_max_length",
+            "padding_side",
+            "max_length",
+        ),
+        *("truncation_side", "padding", "truncation", "truncation_strategy", "stride", "pad_token"),
+        *("name_or_path", "tokenizer_file", "special_tokens_map_file", "use_fast", "auto_map"),
+        *("processor_class", "tokenizer_class", "additional_special_tokens", "pad_to_multiple_of"),
+        *("extra_special_tokens", "backend", "is_local", "errors", "vocab_size", "_commit_hash"),
+        *("model_input_names", "local_files_only", "cache_dir", "pad_token_type_id", "vocab_file"),
+        *(
+            "return_tensors",
+            "transformers_version",
+            "image_token",
+            "response_schema",
+            "merges_file",
+        ),
+        *("clean_up_tokenization_spaces", "max_len", "from_slow", "sp_model_kwargs", "tokens_trie"),
+    )
+)
+"""Keys of tokenizer_config.json that change no ids of a text, or that are compared elsewhere."""
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 Vocabulary = Mapping[str, int]
 
@@ -21,26 +52,34 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in (*_READ, *_CLOSED))
 
 
-def compare_tokenizers(folders: Mapping[str, Path], base: str) -> list[str]:
+def compare_tokenizers(folders: Mapping[str, Path], base: str, *, force: bool = False) -> list[str]:
     """What a user should know of the members' tokenizers and chat templates, in a line each.
 
     Args:
         folders: role → folder.
         base: the role that all others are compared with; what two experts add is compared too.
+        force: note where the same vocabulary cuts a text into other tokens, instead of refusing it.
 
     Raises:
-        FamilyError: one id means two tokens, one token has two ids, or the vocabularies are of a
-            format that is not read and differ.
+        FamilyError: one id means two tokens, one token has two ids, the vocabularies are of a
+            format that is not read and differ, or a text becomes other tokens.
     """
     vocabularies = {role: _vocabulary(folder) for role, folder in folders.items()}
+    added = {role: _added(folder) for role, folder in folders.items()}
     experts = [role for role in folders if role != base]
     notes = []
     for number, role in enumerate(experts):
-        theirs = vocabularies[role]
         for other in (base, *experts[:number]):
-            if theirs is not None and vocabularies[other] is not None:
-                _refuse_conflict(theirs, role, vocabularies[other] or {}, other)
-        notes += _vocabulary_notes(theirs, vocabularies[base], folders[role], folders[base], role)
+            read = vocabularies[role] is not None and vocabularies[other] is not None
+            table = vocabularies if read else added
+            _refuse_conflict(table[role] or {}, role, table[other] or {}, other)
+        theirs, ours = vocabularies[role], vocabularies[base]
+        if theirs is None and ours is None and (added[role] or added[base]):
+            notes += _changes(added[role], added[base], role)
+        notes += _vocabulary_notes(theirs, ours, folders[role], folders[base], role)
+        same = theirs is None or ours is None or theirs == ours
+        notes += _cut_notes(folders[role], folders[base], role, same=same, force=force)
+        notes += _setting_notes(folders[role], folders[base], role)
     return notes + _template_notes(folders, experts)
 
 
@@ -65,12 +104,7 @@ def _vocabulary_notes(
     theirs: Vocabulary | None, ours: Vocabulary | None, expert: Path, base: Path, role: str
 ) -> list[str]:
     if theirs is not None and ours is not None:
-        added = [token for token in theirs if token not in ours]
-        lacking = [token for token in ours if token not in theirs]
-        notes = [f"{role}: its tokenizer adds {listed(map(repr, added))}"] if added else []
-        return notes + (
-            [f"{role}: its tokenizer lacks {listed(map(repr, lacking))}"] if lacking else []
-        )
+        return _changes(theirs, ours, role)
     if theirs is None and ours is None:
         both = [name for name in _CLOSED if (expert / name).exists() and (base / name).exists()]
         for name in both:
@@ -82,6 +116,42 @@ def _vocabulary_notes(
         if both:
             return []
     return [f"{role}: tokenizer not compared (no tokenizer.json or vocab.json on both sides)"]
+
+
+def _changes(theirs: Vocabulary, ours: Vocabulary, role: str) -> list[str]:
+    added = [token for token in theirs if token not in ours]
+    lacking = [token for token in ours if token not in theirs]
+    notes = [f"{role}: its tokenizer adds {listed(map(repr, added))}"] if added else []
+    return notes + (
+        [f"{role}: its tokenizer lacks {listed(map(repr, lacking))}"] if lacking else []
+    )
+
+
+def _added(folder: Path) -> dict[str, int]:
+    """The tokens that were added to a vocabulary, as slow tokenizers note them."""
+    found: dict[str, int] = {}
+    try:
+        config: Any = _object(folder / "tokenizer_config.json")
+        for number, token in (config.get("added_tokens_decoder") or {}).items():
+            found[token["content"] if isinstance(token, Mapping) else str(token)] = int(number)
+        for text, number in _object(folder / "added_tokens.json").items():
+            found.setdefault(text, _id(number))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FamilyError(
+            f"{folder}: the added tokens in added_tokens.json or tokenizer_config.json cannot be "
+            f"read ({error!r}). Fetch the files again."
+        ) from error
+    return found
+
+
+def _id(number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{number!r} is no id")
+    return number
+
+
+def _object(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def _vocabulary(folder: Path) -> Vocabulary | None:
@@ -99,11 +169,115 @@ def _vocabulary(folder: Path) -> Vocabulary | None:
                 f"{folder / 'tokenizer.json'}: has no vocabulary that can be read. "
                 "Fetch the file again."
             ) from error
-        return vocabulary
-    if (folder / "vocab.json").exists():
+    elif (folder / "vocab.json").exists():
         plain: Any = read_json(folder / "vocab.json")
-        return dict(plain)
-    return None
+        vocabulary |= plain
+    else:
+        return None
+    return _added(folder) | vocabulary
+
+
+def _cut_notes(expert: Path, base: Path, role: str, *, same: bool, force: bool) -> list[str]:
+    """How a text is cut into tokens, apart from which tokens there are."""
+    theirs, ours = _steps(expert), _steps(base)
+    notes, refused = [], []
+    for key in sorted({*theirs, *ours} if theirs and ours else ()):
+        one, two = ours.get(key), theirs.get(key)
+        if one == two or (key in _PIECES and (one is None or two is None)):
+            continue
+        shown = _where_apart(two, one)
+        if key in _PIECES and not same:  # with more tokens come more merges
+            notes.append(f"{role}: its tokenizer's {key} are not the base's: {shown}")
+        elif key in _PIECES or key == "model.type":
+            refused.append(
+                f"its tokenizer's {key} is not the base's: {shown}; with the same vocabulary a "
+                "text becomes other tokens"
+            )
+        else:
+            notes.append(
+                f"{role}: its tokenizer's {key} is not the base's: {shown}; a text may become "
+                f"other tokens; {_SAME_TEXT}"
+            )
+    if refused and not force:
+        raise FamilyError(f"{role} expert {expert}: {'; '.join(refused)}. {_FORCE}")
+    return [f"{role}: {text}" for text in refused] + notes
+
+
+_PIECES = ("model.merges", "model.scores")
+
+
+def _steps(folder: Path) -> dict[str, Any]:
+    """What cuts texts: the parts of tokenizer.json, or the merges beside a vocab.json."""
+    steps: dict[str, Any] = {}
+    if (folder / "tokenizer.json").exists():
+        content: Any = read_json(folder / "tokenizer.json")
+        model = content.get("model")
+        for key, value in (model if isinstance(model, Mapping) else {}).items():
+            if value not in (None, False, ""):
+                steps[f"model.{key}"] = value
+        table = steps.pop("model.vocab", None)
+        if isinstance(table, list):
+            steps["model.scores"] = {piece[0]: _rounded(piece[1]) for piece in table}
+        for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+            if content.get(key) is not None:
+                steps[key] = content[key]
+    elif (folder / "merges.txt").exists():
+        try:
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"{folder / 'merges.txt'}: cannot be read ({error}). Fetch it again."
+            ) from error
+        steps["model.merges"] = [line for line in lines if line and not line.startswith("#version")]
+    if "model.merges" in steps:  # as texts or as pairs, as the writer pleased
+        steps["model.merges"] = [
+            pair if isinstance(pair, str) else " ".join(map(str, pair))
+            for pair in steps["model.merges"]
+        ]
+    steps.pop("model.dropout", None)
+    return steps
+
+
+def _rounded(score: Any) -> Any:
+    return round(score, 6) if isinstance(score, float) else score
+
+
+def _where_apart(two: Any, one: Any) -> str:
+    """Both values, or of two long ones the first part that differs."""
+    if isinstance(one, list) and isinstance(two, list):
+        at = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), None)
+        if at is None:
+            return f"{len(two)} entries, the base has {len(one)}"
+        return f"entry {at} is {_short(two[at])}, the base has {_short(one[at])}"
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        key = next(k for k in (*one, *two) if one.get(k) != two.get(k))
+        return f"{key!r} is {_short(two.get(key))}, the base has {_short(one.get(key))}"
+    return f"{_short(two)}, the base has {_short(one)}"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _setting_notes(expert: Path, base: Path, role: str) -> list[str]:
+    """What tokenizer_config.json says of how texts become ids, where both folders have one."""
+    files = [folder / "tokenizer_config.json" for folder in (expert, base)]
+    if not all(file.exists() for file in files):
+        return []
+    theirs, ours = (_object(file) for file in files)
+    notes = []
+    for key in sorted({*theirs, *ours} - _FREE):
+        two, one = theirs.get(key), ours.get(key)
+        if key in _SPECIAL:  # as a text, or as a table with it
+            two, one = (v.get("content") if isinstance(v, Mapping) else v for v in (two, one))
+        if one == two or not (one or two):
+            continue
+        notes.append(
+            f"{role}: tokenizer_config.json says {key} = {_short(two)}, the base says "
+            f"{_short(one)}; {_SAME_TEXT}"
+        )
+    return notes
 
 
 def _template_notes(folders: Mapping[str, Path], experts: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import click
 from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import (
     EXPERTS,
+    FORCE,
     JSON,
     PLANNING,
     REMOTE,
@@ -31,6 +32,7 @@ from safeswap.io.progress import shown_bytes
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be read.")
+@FORCE
 @RUNNING
 def profile(
     base: str,
@@ -38,6 +40,7 @@ def profile(
     languages: tuple[str, ...],
     out: Path,
     dry_run: bool,
+    force: bool,
     workers: int | None,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
@@ -57,6 +60,7 @@ def profile(
         safety=_required(safety),
         languages=languages_of(languages),
         workers=workers,
+        force=force,
     )
     measured.save(out)
     click.echo(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
@@ -75,8 +79,11 @@ def _required(safety: str | None) -> str:
     "-o", "--out", type=click.Path(path_type=Path), default="plan.yaml", show_default=True
 )
 @JSON
+@FORCE
 @PLANNING
-def plan(profile_file: Path, name: str | None, out: Path, as_json: bool, **options: Any) -> None:
+def plan(
+    profile_file: Path, name: str | None, out: Path, as_json: bool, force: bool, **options: Any
+) -> None:
     """Decide every unit, by the paper's rule or another method; reads no weights."""
     from safeswap.api import make_plan
     from safeswap.io.files import check_writable
@@ -85,7 +92,7 @@ def plan(profile_file: Path, name: str | None, out: Path, as_json: bool, **optio
     check_writable(out)
     measured = Profile.load(profile_file)
     place = str(profile_file.resolve())
-    made = make_plan(measured, name, profile_path=place, **selection(options))
+    made = make_plan(measured, name, profile_path=place, force=force, **selection(options))
     made.save(out)
     if as_json:
         print_json({"kind": "plan", "path": str(out), **_plan_record(made)})
@@ -135,6 +142,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     heading="Output",
 )
 @REMOTE
+@FORCE
 @RUNNING
 @CONFIG
 def merge(
@@ -148,7 +156,7 @@ def merge(
     """Build the merged checkpoint: from BASE and its experts, or from a plan."""
     from safeswap import api
 
-    running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers")}
+    running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     if given["dry_run"]:
         _say_outlook(plans, out, base, safety, languages, given)

@@ -97,6 +97,11 @@ TRUST = click.option(
     is_flag=True,
     help="Run Python code that a checkpoint brings along. Read it first: it has all your rights.",
 )
+FORCE = click.option(
+    "--force",
+    is_flag=True,
+    help="Take experts too whose configuration or weights say that they are no fine-tunes of BASE.",
+)
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, for scripts."
 )

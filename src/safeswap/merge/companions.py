@@ -13,6 +13,7 @@ from safeswap.checkpoint.dtypes import Dtype, torch_name
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.inside import files_below, open_plain, why_not_read
 from safeswap.checkpoint.loaded_names import LARGEST, is_companion, is_weights, looks_like_weights
+from safeswap.checkpoint.refusals import QUANTIZATION_KEYS, quantization_of
 from safeswap.checkpoint.remote_code import names_code
 from safeswap.checkpoint.shards import INDEX_NAME
 from safeswap.checkpoint.source import read_json
@@ -39,7 +40,8 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
     """Copy what a loader or reader needs of the plan's donor: configuration, tokenizer, chat
     templates, licence, and code where the configuration names it. Nothing else goes along.
 
-    Only ``config.json`` may change: its dtype, when another one than the donor's is written.
+    Only ``config.json`` may change: its dtype, when another one than the donor's is written, and
+    what it says of a quantization that its weights do not have: a loader would quantize by it.
     """
     donor = family.members[job.plan.donor].folder
     copied, left_out = {}, {}
@@ -50,8 +52,8 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(donor / name, target)
-        if name == "config.json" and dtype is not None:
-            _set_dtype(target, dtype)
+        if name == "config.json":
+            _adapt_config(target, dtype)
         copied[name] = digests.of_small_file(target)
     if job.layout.index is not None:
         (folder / INDEX_NAME).write_text(job.layout.index)
@@ -118,8 +120,16 @@ def _why_not_by_name(name: str, code: bool) -> str | None:
     return None
 
 
-def _set_dtype(config: Path, dtype: Dtype) -> None:
+def _adapt_config(config: Path, dtype: Dtype | None) -> None:
     content = read_json(config)
-    key = "torch_dtype" if "torch_dtype" in content and "dtype" not in content else "dtype"
-    content[key] = torch_name(dtype)
+    stale = quantization_of(content)
+    if dtype is None and not stale:
+        return  # to the byte as it was
+    if dtype is not None:
+        key = "torch_dtype" if "torch_dtype" in content and "dtype" not in content else "dtype"
+        content[key] = torch_name(dtype)
+    inner = content.get("text_config")
+    for place in (content, inner if isinstance(inner, dict) else {}) if stale else ():
+        for key in QUANTIZATION_KEYS:
+            place.pop(key, None)
     config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -145,10 +145,16 @@ def tensor_log(
 
 
 def not_used(family: Family, plan: Plan) -> dict[str, str]:
-    """The tensors of a plan's inputs that are not merged, and why."""
-    return {
-        f"{role}: {name}": f"tied: the same bytes as {original}"
+    """The tensors of a plan's inputs that are not merged, as their files name them, and why."""
+    reasons = {
+        (role, name): f"tied: the same bytes as {original}"
         for (role, name), original in family.aliases.items()
+    }
+    for role, left in family.left_out.items():
+        reasons |= {(role, name): reason for name, reason in left.items()}
+    return {
+        f"{role}: {family.members[role].tensors[name].name}": reason
+        for (role, name), reason in reasons.items()
         if role in plan.inputs
     }
 

@@ -133,9 +133,11 @@ def output_layout(
 def _sharding(family: Family) -> list[list[str]]:
     """The merged tensors as the base's files group them; those of no file come last, together."""
     left = dict.fromkeys(family.names)
+    family_name = {tensor.name: name for name, tensor in family.base.tensors.items()}
     files = []
     for file in family.base.files:
-        files.append([tensor.name for tensor in file.tensors if tensor.name in left])
+        names = [family_name.get(tensor.name, "") for tensor in file.tensors]
+        files.append([name for name in names if name in left])
         for name in files[-1]:
             del left[name]
     return [*files, list(left)]

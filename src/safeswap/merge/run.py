@@ -28,7 +28,13 @@ from safeswap.merge.stream import passes_bytes, run_passes
 from safeswap.merge.unchanged import refuse_changed, small_names
 from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
-from safeswap.profile import Profile, measure_family, unchanged
+from safeswap.profile import (
+    Profile,
+    check_descent,
+    measure_family,
+    refuse_strangers,
+    unchanged,
+)
 from safeswap.roles import BASE, SAFETY
 
 _log = logging.getLogger("safeswap.merge")
@@ -64,18 +70,31 @@ class Merged:
     resumed_bytes: int
 
 
-def measure(family: Family, workers: int | None) -> Profile:
-    """Measure a family, with a progress bar where they are on."""
+def measure(family: Family, workers: int | None, *, force: bool = False) -> Profile:
+    """Measure a family, with a progress bar where they are on.
+
+    Args:
+        force: measure experts too that are no fine-tunes of the base.
+
+    Raises:
+        FamilyError: a sample of the weights, read first, shows such an expert, or all of them do.
+        CheckpointError: as `measure_family`.
+    """
+    if not force:
+        refuse_strangers(family)
     total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
     with bytes_bar("profile", total) as advance:
-        return measure_family(family, workers=workers, advance=advance)
+        profile = measure_family(family, workers=workers, advance=advance)
+    check_descent(profile, force=force)
+    return profile
 
 
-def family_of(plans: Sequence[Plan], *, allow_remote: bool = False) -> Family:
+def family_of(plans: Sequence[Plan], *, allow_remote: bool = False, force: bool = False) -> Family:
     """The checkpoints of plans that are carried out together, opened.
 
     Args:
         allow_remote: they may be on another host than the configured hub.
+        force: as for :func:`open_family`.
 
     Raises:
         PlanError: no plan, another base or safety expert in one of them, a language twice.
@@ -93,7 +112,9 @@ def family_of(plans: Sequence[Plan], *, allow_remote: bool = False) -> Family:
             raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
         languages[plan.language] = plan.inputs[plan.language].source
     named_in = "" if allow_remote else "the plan"
-    return open_family(first[BASE].source, first[SAFETY].source, languages, named_in=named_in)
+    return open_family(
+        first[BASE].source, first[SAFETY].source, languages, named_in=named_in, force=force
+    )
 
 
 def merge(
@@ -107,6 +128,7 @@ def merge(
     workers: int | None = None,
     draw: Draw | None = None,
     overwrite: bool = False,
+    force: bool = False,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 
@@ -136,7 +158,8 @@ def merge(
     )
     small = small_names(family)
     if profile is None or not is_current(profile, family):
-        profile = measure(family, workers)
+        profile = measure(family, workers, force=force)
+    check_descent(profile, force=force)
     check_inputs(family, plans, profile)
     check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
     staging = Staging(target, identity(jobs, profile), replace=overwrite)
@@ -186,6 +209,7 @@ def merge(
 def is_current(profile: Profile, family: Family) -> bool:
     """Whether a profile is of these very checkpoints, as far as their files tell."""
     known = set(family.members) <= set(profile.inputs)
+    known = known and {tensor.name for tensor in profile.tensors} == set(family.names)
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
 
 

@@ -282,7 +282,8 @@ def _recompute(
         return open_checkpoint(plan.inputs[role].source, named_in=named_in)
 
     roles = (BASE, SAFETY, plan.language)
-    family = join_family({role: member(role) for role in roles})
+    # whatever was noted or forced when the merge was made, its bytes are what is asked for now
+    family = join_family({role: member(role) for role in roles}, force=True)
     job = prepare(family, pin_operators(plan, MANIFEST))
     found = {name: family.base.tensors[name].shape for name in family.names}
     if found != {name: tensor.shape for name, tensor in written.items()}:

@@ -8,6 +8,7 @@ F32 and F64), and are the same for any number of workers.
 ``table`` holds what a profile is and its file, ``measure`` how it is made.
 """
 
+from safeswap.profile.descent import check_descent, refuse_strangers
 from safeswap.profile.measure import measure_family, unchanged
 from safeswap.profile.table import FileRecord, InputRecord, Profile, TensorProfile
 
@@ -16,6 +17,8 @@ __all__ = [
     "InputRecord",
     "Profile",
     "TensorProfile",
+    "check_descent",
     "measure_family",
+    "refuse_strangers",
     "unchanged",
 ]

@@ -292,10 +292,14 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
 
 def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> InputRecord:
     member = family.members[role]
-    by_name = {tensor.name: tensor.digests[role] for tensor in tensors}
+    stored = {name: tensor.name for name, tensor in member.tensors.items()}
+    by_name = {stored[tensor.name]: tensor.digests[role] for tensor in tensors}
+    for name in family.left_out.get(role, {}):  # of which nothing else is known
+        by_name[stored[name]] = digests.of_tensor(member.tensors[name])
+    whole = {stored[n]: t for n, t in member.tensors.items() if stored[n] in by_name}
     for (alias_role, alias), original in family.aliases.items():
         if alias_role == role:  # the same bytes, as was checked when the family was joined
-            by_name[alias] = by_name[original]
+            by_name[stored[alias]] = by_name[stored[original]]
     files = tuple(
         FileRecord(
             name=file.path.name,
@@ -311,9 +315,7 @@ def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> In
         path=str(member.folder),
         name=member.source.name,
         revision=member.source.revision,
-        digest=digests.of_checkpoint(
-            {name: member.tensors[name] for name in family.names}, by_name
-        ),
+        digest=digests.of_checkpoint(whole, by_name),
         files=files,
     )
 
