@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +80,14 @@ class Rate:
         n: outcomes that are 0 or 1; ``unparsed`` ones are not among them.
         unparsed: outcomes that could not be read, never counted as 0.
         level: of the interval.
+        by_clusters: the interval where outcomes share clusters; None where each stands alone.
     """
 
     k: int
     n: int
     unparsed: int = 0
     level: float = LEVEL
+    by_clusters: Interval | None = None
 
     def __post_init__(self) -> None:
         check_count(self.k, self.n)
@@ -93,11 +96,28 @@ class Rate:
             raise EvaluationError(f"a count cannot be negative: {self.unparsed} unparsed")
 
     @classmethod
-    def of(cls, outcomes: ArrayLike, level: float = LEVEL) -> Rate:
-        """The rate of outcomes that are 0, 1 or nan, of any shape; nan is unparsed."""
+    def of(
+        cls,
+        outcomes: ArrayLike,
+        level: float = LEVEL,
+        clusters: Sequence[Hashable] | None = None,
+    ) -> Rate:
+        """The rate of outcomes that are 0, 1 or nan, of any shape; nan is unparsed.
+
+        Args:
+            clusters: one name per outcome; where a name repeats (a passage with several questions,
+                a prompt that several models answered), the interval goes by clusters.
+        """
+        from safeswap.evaluation.stats.clusters import clustered_interval
+
         values = as_outcomes(outcomes, "the outcomes").ravel()
-        unparsed = int(np.isnan(values).sum())
-        return cls(int(np.nansum(values)), values.size - unparsed, unparsed, level)
+        read = ~np.isnan(values)
+        unparsed = int((~read).sum())
+        named = [c for c, kept in zip(clusters, read, strict=True) if kept] if clusters else []
+        found = None
+        if len(set(named)) < len(named):
+            found = clustered_interval(values[read], named, level)
+        return cls(int(np.nansum(values)), values.size - unparsed, unparsed, level, found)
 
     @property
     def total(self) -> int:
@@ -111,8 +131,8 @@ class Rate:
 
     @property
     def interval(self) -> Interval:
-        """Wilson's interval, among the parsed."""
-        return wilson(self.k, self.n, self.level)
+        """Among the parsed: Wilson's, or by clusters where outcomes share them."""
+        return self.by_clusters or wilson(self.k, self.n, self.level)
 
     @property
     def bounds(self) -> Interval:
