@@ -247,6 +247,12 @@ def _judge(
 @_counting
 @click.option("--reference", help="Compare all with this model (default: each merge with its own).")
 @click.option(
+    "--primary",
+    multiple=True,
+    metavar="MODEL",
+    help="The merge whose comparison is primary, where several are of one language. Repeat it.",
+)
+@click.option(
     "--margin",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
     default=2.0,
@@ -280,6 +286,7 @@ def compare(
     judge: str | None,
     loose: bool,
     reference: str | None,
+    primary: tuple[str, ...],
     margin: float,
     annotations: Path | None,
     dev: bool,
@@ -304,6 +311,7 @@ def compare(
         judge=judge,
         strict=not loose,
         reference=reference,
+        primary=primary,
         margin=margin / 100,
         annotations=annotations,
         dev=dev,

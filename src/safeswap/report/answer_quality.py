@@ -23,6 +23,7 @@ FLAGS = {
     "prompt_cut": "prompt cut",
     "filtered": "filtered",
     "invalid": "invalid",
+    "refusal unsaid": "refusal unsaid",
     "unparsed": "unparsed",
 }
 """What is counted of the answers, and what its column is called."""
@@ -108,7 +109,7 @@ def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
             found = evidence.get(arm, cell.benchmark, cell.language)
             if cell.measures is not Measure.UNSAFE or not found.outcomes:
                 continue
-            rate = Rate.of(np.array(list(found.outcomes.values())))
+            rate = found.rate
             fixed = rogan_gladen(
                 (rate.k, rate.n), errors.sensitivity.counts, errors.specificity.counts
             )

@@ -490,11 +490,12 @@ def test_rogan_gladen_refuses_bad_counts() -> None:
 
 
 def test_a_widened_interval_is_in_pairs_and_not_in_clusters() -> None:
-    """50 prompts in 3 languages, one pair apart: at most 1 in 3 of what 50 single pairs allow."""
+    """50 prompts in 3 languages, one pair apart: between 1 in 3 of what 50 single pairs allow, and
+    all of it, by how many clusters were seen to differ."""
     reference = np.zeros(150)
     candidate = reference.copy()
     candidate[:1] = 1
     clusters = [n // 3 for n in range(150)]
     pooled = paired_difference(candidate, reference, clusters).interval
     single = paired_difference(candidate[:50], reference[:50]).interval
-    assert pooled.high == pytest.approx(single.high / 3)
+    assert pooled.high == pytest.approx(single.high * (1 + 2 * 0.9) / 3)
