@@ -21,10 +21,11 @@ from safeswap.evaluation.backends import (
     open_backend,
 )
 from safeswap.evaluation.benchmarks.prompts import Prompt
-from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite, identities
 from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.results.rows import ResponseRow
 from safeswap.evaluation.results.store import (
+    IDENTITIES,
     MODEL,
     REQUESTS,
     RESPONSES,
@@ -75,6 +76,7 @@ def settings_of(suite: Suite, generation: Generation) -> dict[str, Any]:
         for code in suite.languages:
             cells[f"{benchmark.name}/{code}"] = _cell_settings(benchmark, code)
     settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
+    settings[IDENTITIES] = {cell: " ".join(found) for cell, found in identities(suite).items()}
     return settings if suite.split is None else {**settings, "split": suite.split.as_dict()}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.benchmarks.splits import seen_cells
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
@@ -25,6 +26,7 @@ from safeswap.evaluation.results.rows import (
     read_scores,
 )
 from safeswap.evaluation.results.store import (
+    IDENTITIES,
     MODEL,
     SCORES,
     VERDICTS,
@@ -187,14 +189,25 @@ def gather(
                 )
             found[arm] = results.model(arm)
             answered |= dict(_of_arm(results, arm, cells, chosen, strict))
-    seen = tuple(arm for arm, model in found.items() if _seen(settings, model))
-    if seen and not dev:
-        _refuse_seen(settings, found, seen)
+    seen: tuple[str, ...] = ()
+    if any(_chosen_on(model) is not None for model in found.values()):
+        asked = _asked(settings, opened)
+        held = {arm: seen_cells(settings, _chosen_on(model), asked) for arm, model in found.items()}
+        seen = tuple(arm for arm, its in held.items() if its)
+        if seen and not dev:
+            _refuse_seen(found, held, seen)
     return Outcomes(cells, found, answered, chosen, strict, seen)
 
 
-def _seen(settings: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    return seen_cells(settings, _chosen_on(model))
+def _asked(settings: Mapping[str, Any], opened: Sequence[Results]) -> dict[str, set[str]]:
+    """What tells the prompts of each cell: as the settings say, and by what was asked."""
+    found = {cell: set(text.split()) for cell, text in settings.get(IDENTITIES, {}).items()}
+    for results in opened:
+        for arm in results.arms:
+            for row in read_responses(results.folder / arm):
+                cell = f"{row['benchmark']}/{row['language']}"
+                found.setdefault(cell, set()).add(identity_of(row["prompt"]))
+    return found
 
 
 def _chosen_on(model: Mapping[str, Any]) -> ChosenOn | None:
@@ -202,7 +215,9 @@ def _chosen_on(model: Mapping[str, Any]) -> ChosenOn | None:
 
 
 def _refuse_seen(
-    settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], seen: Sequence[str]
+    models: Mapping[str, Mapping[str, Any]],
+    held: Mapping[str, Sequence[str]],
+    seen: Sequence[str],
 ) -> None:
     """What a model was chosen on is not what it is reported on."""
     first = models[seen[0]]
@@ -210,7 +225,7 @@ def _refuse_seen(
     assert chosen is not None  # or nothing of it had been seen
     raise EvaluationError(
         f"{listed(list(seen))}: chosen by figures on questions that these results hold "
-        f"({', '.join(_seen(settings, first))}), so the results are no test. Evaluate on the "
+        f"({', '.join(held[seen[0]])}), so the results are no test. Evaluate on the "
         f"other questions: --split {chosen.rest} into another --out folder; or see these as "
         "what they are: --dev."
     )
