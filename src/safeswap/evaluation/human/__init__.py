@@ -23,6 +23,8 @@ from safeswap.evaluation.human.agreement import (
 from safeswap.evaluation.human.judge_errors import (
     WeightedErrorRates,
     WeightedRate,
+    models_differ,
+    of_language,
     weighted_error_rates,
 )
 from safeswap.evaluation.human.label_sheet import LabelSheet, need_column, read_labels, read_sheet
@@ -56,7 +58,9 @@ __all__ = [
     "cohen_kappa",
     "compare_labels",
     "key_of",
+    "models_differ",
     "need_column",
+    "of_language",
     "read_annotations",
     "read_labels",
     "read_sheet",

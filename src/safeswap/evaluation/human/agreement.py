@@ -194,11 +194,13 @@ def _measured(
         labels=scheme.labels,
         answers=scheme.answers,
         confusion=tuple(tuple(int(count) for count in row) for row in whole),
-        accuracy=Rate(int(np.trace(whole)), len(true), level=level),
+        accuracy=Rate.of([float(a == b) for a, b in zip(true, said, strict=True)], level, units),
         kappa=kappa,
         kappa_interval=interval,
         kappa_reason=reason,
-        classes=tuple(_class_rates(chosen, true, said, level) for chosen in scheme.positives),
+        classes=tuple(
+            _class_rates(chosen, true, said, level, units) for chosen in scheme.positives
+        ),
         unlabelled=len(human) - len(kept),
         blank=sum(not judge[index].strip() for index in kept),
         foreign=foreign,
@@ -292,15 +294,21 @@ def _kappa(
 
 
 def _class_rates(
-    positive: tuple[str, ...], true: Sequence[str], said: Sequence[str], level: float
+    positive: tuple[str, ...],
+    true: Sequence[str],
+    said: Sequence[str],
+    level: float,
+    units: Sequence[Hashable],
 ) -> ClassRates:
     """Sensitivity and specificity among parsed answers; the unparsed are counted beside."""
 
     def rate(of_positive: bool) -> Rate:
-        chosen = [b for a, b in zip(true, said, strict=True) if (a in positive) == of_positive]
-        parsed = [answer for answer in chosen if answer != UNPARSED]
-        right = sum((answer in positive) == of_positive for answer in parsed)
-        return Rate(right, len(parsed), len(chosen) - len(parsed), level)
+        chosen = [
+            (np.nan if b == UNPARSED else float((b in positive) == of_positive), unit)
+            for a, b, unit in zip(true, said, units, strict=True)
+            if (a in positive) == of_positive
+        ]
+        return Rate.of([value for value, _ in chosen], level, [unit for _, unit in chosen])
 
     return ClassRates(positive, rate(True), rate(False))
 
