@@ -362,3 +362,31 @@ def _notes(evidence: Outcomes) -> Iterator[str]:
         "Per cent with 95 % intervals, Wilson's. “all” is the rate over the prompts of all "
         "languages, its interval by bootstrap of prompts with their translations."
     )
+    yield from engines_note(evidence)
+
+
+_ENGINE = ("backend", "dtype", "device", "transformers", "torch", "vllm")
+
+
+def engines_note(evidence: Outcomes) -> Iterator[str]:
+    """A line where models ran differently: greedy answers of one model differ between engines.
+
+    What a model's record does not say (a server's dtype, older folders) counts as different from
+    what another's does.
+    """
+    ran = {
+        arm: {key: str(model[key]) for key in _ENGINE if model.get(key)}
+        for arm, model in evidence.models.items()
+    }
+    differ = [key for key in _ENGINE if len({about.get(key) for about in ran.values()}) > 1]
+    if not differ:
+        return
+    groups: dict[str, list[str]] = {}
+    for arm, about in ran.items():
+        said = ", ".join(f"{key} {about.get(key, 'unknown')}" for key in differ)
+        groups.setdefault(said, []).append(arm)
+    listed = "; ".join(f"{', '.join(arms)}: {said}" for said, arms in groups.items())
+    yield (
+        f"Warning: models ran differently ({listed}). The same model answers differently in "
+        "another backend, dtype or version: what differs here may be that. Evaluate all in one."
+    )

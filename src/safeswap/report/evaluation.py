@@ -67,7 +67,7 @@ def compare(
     family = primary_family(evidence, primary)
     comparisons = compare_all(evidence, reference, margin, primary)
     alone = () if comparisons else (_NO_PAIRS,)
-    tables: list[Table | None] = [outcomes_table(evidence), rates_table(evidence, alone)]
+    tables: list[Table | None] = [rates_table(evidence, alone), outcomes_table(evidence)]
     tables += [methods_table(evidence), degrees_table(evidence)]
     tables += comparisons_tables(comparisons, margin, family)
     if annotations is not None:
