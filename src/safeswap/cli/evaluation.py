@@ -114,6 +114,20 @@ backend_options = options(
         show_default=True,
         help="New tokens for lm-eval's generating tasks.",
     ),
+    click.option(
+        "--thinking",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="What chat templates are told of enable_thinking.",
+    ),
+    click.option(
+        "--think-tokens",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Room for a thought, beside that for the answer.",
+    ),
     heading="Answers",
 )
 @options(
@@ -143,6 +157,8 @@ def evaluate(
     chat_template: str,
     max_new_tokens: int,
     harness_tokens: int,
+    thinking: Any,
+    think_tokens: int,
     split: str | None,
     results: Path,
     judge_spec: str | None,
@@ -176,7 +192,9 @@ def evaluate(
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
-    generation = pipeline.Generation(max_new_tokens, harness_tokens)
+    generation = pipeline.Generation(
+        max_new_tokens, harness_tokens, thinking=thinking, think_tokens=think_tokens
+    )
     for done in pipeline.evaluate(
         models, made, results, backend=kind, options=asked, generation=generation
     ):
@@ -197,9 +215,12 @@ def evaluate(
     "qwen3guard-prompt: of the prompts alone.",
 )
 @click.option("--models", default="", help="Only these, joined by commas.")
+@click.option("--thoughts", is_flag=True, help="Judge what was thought, not what was answered.")
 @backend_options
 @QUIET
-def judge(results: Path, spec: str, kind: str | None, models: str, **backend: Any) -> None:
+def judge(
+    results: Path, spec: str, kind: str | None, models: str, thoughts: bool, **backend: Any
+) -> None:
     """Judge the stored responses of a results folder, without generating any.
 
     Each judge has a file of its own; what it has read already is not judged again.
@@ -210,7 +231,7 @@ def judge(results: Path, spec: str, kind: str | None, models: str, **backend: An
     chosen = backend.pop("backend")
     asked = options_of(backend, "on")
     refuse_foreign_options(asked, (chosen,))
-    _judge(results, spec, kind, chosen, asked, names)
+    _judge(results, spec, kind, chosen, asked, names, thoughts)
 
 
 def _judge(
@@ -220,17 +241,26 @@ def _judge(
     backend: str,
     options: BackendOptions,
     models: Sequence[str],
+    thoughts: bool = False,
 ) -> None:
     from safeswap.evaluation import pipeline
 
     added = pipeline.judge(
-        results, spec, kind=kind, backend=backend, options=options, models=models
+        results,
+        spec,
+        kind=kind,
+        backend=backend,
+        options=options,
+        models=models,
+        of_thought=thoughts,
     )
     for arm, count in added.items():
         click.echo(f"{arm}: {count} verdicts of {spec} added")
     if not added:
         click.echo(f"nothing to judge: {spec} has read every response")
-    for arm, verdicts in pipeline.count_verdicts(results, spec, kind=kind).items():
+    for arm, verdicts in pipeline.count_verdicts(
+        results, spec, kind=kind, of_thought=thoughts
+    ).items():
         if nonsense := verdicts["unparsed"]:
             click.echo(
                 f"warning: {nonsense} of {verdicts.total()} verdicts on {arm} are in no form that "

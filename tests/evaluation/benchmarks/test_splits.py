@@ -124,7 +124,7 @@ def test_what_a_model_was_chosen_on(split: object, cells: list[str], seen: list[
     assert seen_cells(settings, None) == []
 
 
-MULTI = "id,en,sw,jv\n" + "".join(f"{n},how {n},vipi {n},piye {n}\n" for n in range(8))
+MULTI = "id,en,sw,jv\n" + "".join(f"{n},how {n},vipi {n},piye {n}\n" for n in range(40))
 
 
 def cells_seen(folder: Path, languages: list[str], name: str = "mine", **more: object) -> list[str]:

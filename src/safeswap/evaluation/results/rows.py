@@ -40,6 +40,8 @@ class ResponseRow(TypedDict):
     """Tokens generated; None where the backend does not say."""
     finish_reason: FinishReason
     """``length``: cut off at the limit; ``filtered``: withheld by the server."""
+    thought: NotRequired[str]
+    """What the model thought before it answered, without tags; left out where it did not."""
     reference: NotRequired[str]
     """The prompt in English; left out where there is none."""
     tags: NotRequired[list[str]]
