@@ -90,15 +90,17 @@ class Qwen3GuardJudge:
 
 def _fields(answer: str) -> dict[str, str]:
     """The first line of each field, from the first ``Safety:`` on; none where labels disagree."""
-    found: dict[str, str] = {}
-    labels: set[str] = set()
+    found: dict[str, list[str]] = {}
     for line in lines_of(answer):
         field = _FIELD.fullmatch(line)
         if field and (found or field[1] == "Safety"):
-            found.setdefault(field[1], field[2])
-            if field[1] == "Safety":
-                labels.add(field[2])
-    return found if len(labels) == 1 else {}
+            found.setdefault(field[1], []).append(field[2])
+    agreed = {name: said for name, said in found.items() if len(set(said)) == 1}
+    return {
+        name: said[0]
+        for name, said in found.items()
+        if name == "Categories" or (name in agreed and "Safety" in agreed)
+    }
 
 
 def _categories(line: str) -> tuple[str, ...]:
