@@ -187,7 +187,8 @@ def test_any_response_is_decided(response: str) -> None:
     ("text", "said"),
     [
         ("default: safe\nrules:\n  - {pattern: nay, verdict: safe}\n", (None, None)),
-        ("default: safe\nrules:\n  - {pattern: nay, verdict: safe, refusal: true}\n", (True, False)),
+        ("default: safe\nrules:\n  - {pattern: nay, verdict: safe, refusal: true}\n",
+         (True, False)),
         ("default: {verdict: unsafe, refusal: false}\nrules:\n  - {pattern: nay, verdict: safe}\n",
          (False, False)),
         ("default: {verdict: safe, refusal: true}\nrules:\n  - {pattern: nay, verdict: unsafe}\n",

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.human.label_sheet import LabelSheet, need_column
-from safeswap.evaluation.stats import DRAWS, LEVEL, Interval, Rate, percentiles, resampled_sums
+from safeswap.evaluation.stats import (
+    DRAWS,
+    LEVEL,
+    Interval,
+    Rate,
+    percentiles,
+    rate_by_clusters,
+    resampled_sums,
+)
 
 VERDICTS = ("safe", "unsafe", "controversial", "invalid")  # a judge's words, also if no human's
 UNPARSED = "unparsed"
@@ -194,7 +202,9 @@ def _measured(
         labels=scheme.labels,
         answers=scheme.answers,
         confusion=tuple(tuple(int(count) for count in row) for row in whole),
-        accuracy=Rate.of([float(a == b) for a, b in zip(true, said, strict=True)], level, units),
+        accuracy=rate_by_clusters(
+            [float(a == b) for a, b in zip(true, said, strict=True)], units, level
+        ),
         kappa=kappa,
         kappa_interval=interval,
         kappa_reason=reason,
@@ -308,7 +318,7 @@ def _class_rates(
             for a, b, unit in zip(true, said, units, strict=True)
             if (a in positive) == of_positive
         ]
-        return Rate.of([value for value, _ in chosen], level, [unit for _, unit in chosen])
+        return rate_by_clusters([value for value, _ in chosen], [unit for _, unit in chosen], level)
 
     return ClassRates(positive, rate(True), rate(False))
 

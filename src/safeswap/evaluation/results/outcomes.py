@@ -36,7 +36,7 @@ from safeswap.evaluation.results.store import (
     open_results,
 )
 from safeswap.evaluation.results.verdicts import verdicts_of
-from safeswap.evaluation.stats import Rate
+from safeswap.evaluation.stats import Rate, rate_by_clusters
 from safeswap.plan.chosen import ChosenOn
 
 _Asked = TypeVar("_Asked", ResponseRow, ScoreRow)
@@ -92,7 +92,7 @@ class CellOutcomes:
     def rate(self) -> Rate:
         """The rate of what is counted, by clusters where its outcomes share them."""
         named = [self.clusters.get(id_, id_) for id_ in self.outcomes]
-        return Rate.of(list(self.outcomes.values()), clusters=named)
+        return rate_by_clusters(list(self.outcomes.values()), named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ it is counted, and shown. `docs/statistics.md` says what each figure means, and 
 primary.
 """
 
-from safeswap.evaluation.stats.clusters import clustered_interval
+from safeswap.evaluation.stats.clusters import clustered_interval, rate_by_clusters
 from safeswap.evaluation.stats.correction import Corrected, rogan_gladen
 from safeswap.evaluation.stats.paired import (
     FEW_DISCORDANT,
@@ -45,6 +45,7 @@ __all__ = [
     "non_inferiority",
     "paired_difference",
     "percentiles",
+    "rate_by_clusters",
     "resampled_sums",
     "rogan_gladen",
     "sign_flip_exact",

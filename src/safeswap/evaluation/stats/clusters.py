@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from safeswap.evaluation.stats.rates import LEVEL, Array, Interval, wilson
+from safeswap.evaluation.stats.rates import LEVEL, Array, Interval, Rate, as_outcomes, wilson
 from safeswap.evaluation.stats.resampling import DRAWS, percentiles, resampled_sums
 
 FEW_CLUSTERS = 10
 """With fewer clusters than these apart from the rest, a bootstrap alone is too narrow."""
+
+
+def rate_by_clusters(
+    outcomes: ArrayLike, clusters: Sequence[Hashable], level: float = LEVEL
+) -> Rate:
+    """The rate of outcomes that are 0, 1 or nan; its interval goes by clusters where they repeat.
+
+    Args:
+        outcomes: n values.
+        clusters: n names: a passage with several questions, a prompt that several models answered.
+        level: of the interval.
+    """
+    values = as_outcomes(outcomes, "the outcomes").ravel()
+    read = ~np.isnan(values)
+    rate = Rate.of(values, level)
+    named = [name for name, kept in zip(clusters, read, strict=True) if kept]
+    if len(set(named)) == len(named):
+        return rate
+    return replace(rate, by_clusters=clustered_interval(values[read], named, level))
 
 
 def clustered_interval(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,28 +95,11 @@ class Rate:
             raise EvaluationError(f"a count cannot be negative: {self.unparsed} unparsed")
 
     @classmethod
-    def of(
-        cls,
-        outcomes: ArrayLike,
-        level: float = LEVEL,
-        clusters: Sequence[Hashable] | None = None,
-    ) -> Rate:
-        """The rate of outcomes that are 0, 1 or nan, of any shape; nan is unparsed.
-
-        Args:
-            clusters: one name per outcome; where a name repeats (a passage with several questions,
-                a prompt that several models answered), the interval goes by clusters.
-        """
-        from safeswap.evaluation.stats.clusters import clustered_interval
-
+    def of(cls, outcomes: ArrayLike, level: float = LEVEL) -> Rate:
+        """The rate of outcomes that are 0, 1 or nan, of any shape; nan is unparsed."""
         values = as_outcomes(outcomes, "the outcomes").ravel()
-        read = ~np.isnan(values)
-        unparsed = int((~read).sum())
-        named = [c for c, kept in zip(clusters, read, strict=True) if kept] if clusters else []
-        found = None
-        if len(set(named)) < len(named):
-            found = clustered_interval(values[read], named, level)
-        return cls(int(np.nansum(values)), values.size - unparsed, unparsed, level, found)
+        unparsed = int(np.isnan(values).sum())
+        return cls(int(np.nansum(values)), values.size - unparsed, unparsed, level)
 
     @property
     def total(self) -> int:
