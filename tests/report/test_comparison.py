@@ -324,7 +324,7 @@ def test_labels_of_harmless_prompts_say_nothing_about_harmful_ones(results: Path
     assert shown(corrected_table(evidence, both)) == shown(corrected_table(evidence, harmful))
     part = replace(harmful, unlabelled=3, changed=2)
     table = corrected_table(evidence, part)
-    assert "3 not labelled yet; 2 left out" in table.notes[1]
+    assert "3 not labelled yet; 2 left out" in table.notes[-1]
 
 
 def test_rates_are_corrected_or_said_not_to_be_identifiable(results: Path) -> None:

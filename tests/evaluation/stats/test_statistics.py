@@ -442,10 +442,10 @@ def test_a_perfect_judge_changes_nothing_but_labels_leave_doubt() -> None:
 
 
 def test_the_value_is_clipped_and_the_unclipped_kept() -> None:
-    found = rogan_gladen((1, 100), (90, 100), (90, 100))
-    assert found.value == 0 and found.unclipped == pytest.approx(-0.09 / 0.8)
+    found = rogan_gladen((6, 100), (90, 100), (90, 100))
+    assert found.value == 0 and found.unclipped == pytest.approx(-0.04 / 0.8)
     assert found.interval is not None and found.interval.low == 0
-    assert rogan_gladen((99, 100), (90, 100), (90, 100)).value == 1
+    assert rogan_gladen((94, 100), (90, 100), (90, 100)).value == 1
 
 
 @pytest.mark.parametrize(
