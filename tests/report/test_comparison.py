@@ -148,9 +148,9 @@ def test_each_merge_is_compared_with_its_language_expert(results: Path) -> None:
     assert found["Harm sw"]["difference, points"].startswith("-70.0 [")
     # unsafe: 8 only the expert's, 1 only the merge's: p = 2 · (1 + 9) / 2⁹
     assert found["Harm sw"]["p"] == f"{2 * 10 / 2**9:.3f}" == found["Harm sw"]["Holm p"]
-    assert found["Harm sw"]["reading"] == "safer"
+    assert found["Harm sw"]["reading"] == "safer, not by refusing (+0.0 points refused)"
     assert found["Benign sw"]["Holm p"] == "–" and found["Benign sw"]["reading"] == "exploratory"
-    assert found["Reading sw"]["reading"] == "undecided"
+    assert found["Reading sw"]["reading"].startswith("undecided: equal models would show ")
 
 
 def test_a_reference_by_name(results: Path) -> None:
@@ -277,12 +277,13 @@ def test_the_answers_table_counts_answers_and_faults(tmp_path: Path) -> None:
     table = answers_table(gather([tmp_path]))
     assert table is not None
     names = [column.name for column in table.columns]
-    assert names == ["model", "language", "answers", "empty", "echo", "cut", "invalid", "unparsed"]
+    assert names == ["model", "language", "answers", "empty", "echo", "cut", "invalid",
+                     "refusal unsaid", "unparsed"]  # fmt: skip
     assert [(row.group, *(c.text for c in row.cells)) for row in table.rows] == [
-        ("Harm", "a", "sw", "5", "1", "1", "0", "1", "2"),
-        ("Harm", "b", "sw", "2", "0", "0", "0", "0", "0"),
-        ("Benign", "a", "sw", "4", "0", "0", "4", "1", "0"),
-        ("Reading", "a", "sw", "2", "0", "0", "2", "0", "0"),
+        ("Harm", "a", "sw", "5", "1", "1", "0", "1", "0", "2"),
+        ("Harm", "b", "sw", "2", "0", "0", "0", "0", "0", "0"),
+        ("Benign", "a", "sw", "4", "0", "0", "4", "1", "4", "0"),
+        ("Reading", "a", "sw", "2", "0", "0", "2", "0", "0", "0"),
     ]
     assert table.notes == ("None was: repeats, other language, prompt cut, filtered.",)
 
@@ -323,7 +324,7 @@ def test_labels_of_harmless_prompts_say_nothing_about_harmful_ones(results: Path
     assert shown(corrected_table(evidence, both)) == shown(corrected_table(evidence, harmful))
     part = replace(harmful, unlabelled=3, changed=2)
     table = corrected_table(evidence, part)
-    assert "3 not labelled yet; 2 left out" in table.notes[1]
+    assert "3 not labelled yet; 2 left out" in table.notes[-1]
 
 
 def test_rates_are_corrected_or_said_not_to_be_identifiable(results: Path) -> None:

@@ -131,6 +131,20 @@ backend_options = options(
         show_default=True,
         help="New tokens for lm-eval's generating tasks.",
     ),
+    click.option(
+        "--thinking",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="What chat templates are told of enable_thinking.",
+    ),
+    click.option(
+        "--think-tokens",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Room for a thought, beside that for the answer.",
+    ),
     heading="Answers",
 )
 @options(
@@ -158,6 +172,8 @@ def evaluate(
     chat_template: str,
     max_new_tokens: int,
     harness_tokens: int,
+    thinking: Any,
+    think_tokens: int,
     split: str | None,
     limit: int | None,
     limit_seed: int,
@@ -198,7 +214,9 @@ def evaluate(
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
             click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
-    generation = pipeline.Generation(max_new_tokens, harness_tokens)
+    generation = pipeline.Generation(
+        max_new_tokens, harness_tokens, thinking=thinking, think_tokens=think_tokens
+    )
     if dry_run:
         for line in outlook(models, made, results, kind, asked):
             click.echo(line)
@@ -237,9 +255,12 @@ def _use_threads(threads: int) -> None:
     "alone.",
 )
 @click.option("--models", default="", help="Only these, joined by commas.")
+@click.option("--thoughts", is_flag=True, help="Judge what was thought, not what was answered.")
 @backend_options
 @QUIET
-def judge(results: Path, spec: str, kind: str | None, models: str, **backend: Any) -> None:
+def judge(
+    results: Path, spec: str, kind: str | None, models: str, thoughts: bool, **backend: Any
+) -> None:
     """Judge the stored responses of a results folder, without generating any.
 
     Each judge has a file of its own; what it has read already is not judged again.
@@ -250,7 +271,7 @@ def judge(results: Path, spec: str, kind: str | None, models: str, **backend: An
     chosen = backend.pop("backend")
     asked = options_of(backend, "on")
     refuse_foreign_options(asked, (chosen,))
-    _judge(results, spec, kind, chosen, asked, names)
+    _judge(results, spec, kind, chosen, asked, names, thoughts)
 
 
 def _judge(
@@ -260,17 +281,26 @@ def _judge(
     backend: str,
     options: BackendOptions,
     models: Sequence[str],
+    thoughts: bool = False,
 ) -> None:
     from safeswap.evaluation import pipeline
 
     added = pipeline.judge(
-        results, spec, kind=kind, backend=backend, options=options, models=models
+        results,
+        spec,
+        kind=kind,
+        backend=backend,
+        options=options,
+        models=models,
+        of_thought=thoughts,
     )
     for arm, count in added.items():
         click.echo(f"{arm}: {count} verdicts of {spec} added")
     if not added:
         click.echo(f"nothing to judge: {spec} has read every response")
-    for arm, verdicts in pipeline.count_verdicts(results, spec, kind=kind).items():
+    for arm, verdicts in pipeline.count_verdicts(
+        results, spec, kind=kind, of_thought=thoughts
+    ).items():
         if nonsense := verdicts["unparsed"]:
             click.echo(
                 f"warning: {nonsense} of {verdicts.total()} verdicts on {arm} are in no form that "
@@ -286,6 +316,12 @@ def _judge(
 @_judge_choice
 @_counting
 @click.option("--reference", help="Compare all with this model (default: each merge with its own).")
+@click.option(
+    "--primary",
+    multiple=True,
+    metavar="MODEL",
+    help="The merge whose comparison is primary, where several are of one language. Repeat it.",
+)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
@@ -321,6 +357,7 @@ def compare(
     judge: str | None,
     loose: bool,
     reference: str | None,
+    primary: tuple[str, ...],
     margin: float,
     annotations: Path | None,
     key: Path | None,
@@ -346,6 +383,7 @@ def compare(
         judge=judge,
         strict=not loose,
         reference=reference,
+        primary=primary,
         margin=margin / 100,
         annotations=annotations,
         key=key,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import (
@@ -20,8 +20,9 @@ from safeswap.evaluation.backends import (
     find_backend,
     open_backend,
 )
+from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.benchmarks.prompts import Prompt
-from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite, identities
 from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.results.journal import Journal, read_rows
 from safeswap.evaluation.results.rows import CellSettings, ResponseRow, Settings
@@ -36,6 +37,7 @@ from safeswap.evaluation.results.store import (
 )
 
 FORMAT = "safeswap-results/1"
+Thinking = Literal["auto", "on", "off"]
 Tell = Callable[[str, int], Any]
 """Called with the total: ``with tell(title, total) as advance`` shows items, rate, time left."""
 
@@ -48,20 +50,33 @@ class Generation:
         max_new_tokens: where responses to prompts are cut off; cut ones are counted.
         harness_tokens: the same for lm-eval's generating tasks (at least 1024 for reasoning).
         template: ``on``, ``off``, or the digest of the template file used for every model.
+        thinking: ``on`` or ``off`` is told to the chat template, ``auto`` leaves it alone.
+        think_tokens: room for a thought, beside that for the answer.
     """
 
     max_new_tokens: int = 512
     harness_tokens: int = 1024
     template: str = "on"
+    thinking: Thinking = "auto"
+    think_tokens: int = 0
+
+    @property
+    def told(self) -> bool | None:
+        """What chat templates are told of ``enable_thinking``; None is nothing."""
+        return {"auto": None, "on": True, "off": False}[self.thinking]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data; greedy decoding is said, since it is a setting too."""
-        return {
+        plain: dict[str, Any] = {
             "decoding": "greedy",
             "max_new_tokens": self.max_new_tokens,
             "harness_tokens": self.harness_tokens,
             "chat_template": self.template,
         }
+        # Said only where they were set: folders of earlier versions go on.
+        if self.thinking != "auto":
+            plain["thinking"] = self.thinking
+        return plain | ({"think_tokens": self.think_tokens} if self.think_tokens else {})
 
 
 def settings_of(suite: Suite, generation: Generation) -> Settings:
@@ -74,6 +89,7 @@ def settings_of(suite: Suite, generation: Generation) -> Settings:
         for code in suite.languages:
             cells[f"{benchmark.name}/{code}"] = _cell_settings(benchmark, code)
     settings: Settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
+    settings["prompts"] = {cell: " ".join(found) for cell, found in identities(suite).items()}
     if suite.split is not None:
         settings["split"] = suite.split.as_dict()
     if suite.limit is not None:
@@ -185,7 +201,11 @@ def collect_responses(
     with Journal(results.folder / arm.name / RESPONSES) as journal:
         todo = [found for found in _every_prompt(suite) if found[0] not in journal]
         chats = [
-            Chat(({"role": "user", "content": prompt.text},), generation.max_new_tokens)
+            Chat(
+                ({"role": "user", "content": prompt.text},),
+                generation.max_new_tokens + generation.think_tokens,
+                thinking=generation.told,
+            )
             for _, _, prompt in todo
         ]
         with tell(f"{arm.name}: responses", len(todo)) as advance:
@@ -200,6 +220,7 @@ def collect_responses(
 def _response_row(
     benchmark: Benchmark, prompt: Prompt, reply: Reply, key: str, model: str, settings: str
 ) -> ResponseRow:
+    answer, thought = apart(reply.text)
     row: ResponseRow = {
         "key": key,
         "model": model,
@@ -208,11 +229,13 @@ def _response_row(
         "language": prompt.language,
         "id": prompt.id,
         "prompt": prompt.text,
-        "response": reply.text,
+        "response": answer,
         "prompt_tokens": reply.prompt_tokens,
         "new_tokens": reply.new_tokens,
         "finish_reason": reply.finish_reason,
     }
+    if thought:
+        row["thought"] = thought
     if prompt.reference:
         row["reference"] = prompt.reference
     if prompt.tags:

@@ -15,6 +15,7 @@ from typing import Any
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Backend, BackendOptions, Chat, open_backend
+from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.generate import Tell
 from safeswap.evaluation.judges import Judge, Judgement, RowJudge, make_judge
 from safeswap.evaluation.models import name_models
@@ -30,7 +31,14 @@ from safeswap.evaluation.results.store import (
     read_verdicts,
     write_json,
 )
-from safeswap.evaluation.results.verdicts import mark_of, marks_of, verdicts_of, verdicts_path
+from safeswap.evaluation.results.verdicts import (
+    THOUGHT,
+    mark_of,
+    marks_of,
+    subjects,
+    verdicts_of,
+    verdicts_path,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +51,14 @@ class JudgeConfig:
         kind: how it is asked, where its name does not tell; one of ``judges.KINDS``.
         backend: where its model runs (``hf``, ``vllm``, ``api``); rules need none.
         options: of that backend.
+        of_thought: whether thoughts are judged, and not the answers after them.
     """
 
     spec: str
     kind: str | None = None
     backend: str = "hf"
     options: BackendOptions = field(default_factory=BackendOptions)
+    of_thought: bool = False
 
     def make(self) -> Judge:
         """The judge; its model is not loaded.
@@ -61,7 +71,7 @@ class JudgeConfig:
     @property
     def name(self) -> str | None:
         """What its verdicts are filed under; None where nothing needs a judge."""
-        return judge_name(self.make(), self.spec) if self.spec else None
+        return judge_name(self.make(), self.spec, self.of_thought) if self.spec else None
 
     @property
     def version(self) -> str:
@@ -87,7 +97,7 @@ def judge_models(
             are filed under its name; verdicts so far are stored.
     """
     source, backend, options = config.spec, config.backend, config.options
-    name = judge_name(judge, source)
+    name = judge_name(judge, source, config.of_thought)
     todo = {model: _unjudged(results, model, name, judge) for model in models}
     todo = {model: rows for model, rows in todo.items() if rows}
     if not todo:
@@ -110,8 +120,10 @@ def judge_models(
     return {model: len(rows) for model, rows in todo.items()}
 
 
-def judge_name(judge: Judge, source: str) -> str:
+def judge_name(judge: Judge, source: str, of_thought: bool = False) -> str:
     """What a judge's verdicts are filed under: its model's name, or that of its file of rules."""
+    if of_thought:  # another text, another file
+        return judge_name(judge, source) + THOUGHT
     if judge.asks_model:
         model = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
         # verdicts on prompts are no verdicts on responses: they have a file of their own
@@ -142,7 +154,7 @@ def _refuse_other_judge(path: Path, now: dict[str, Any]) -> None:
 
 
 def _unjudged(results: Results, model: str, name: str, judge: Judge) -> list[ResponseRow]:
-    responses = list(read_responses(results.folder / model))
+    responses = list(subjects(read_responses(results.folder / model), name))
     now = marks_of(responses)
     done = {
         row["key"]
@@ -182,16 +194,21 @@ def _judgements(
     """Rows with what the judge says of them, as they are done."""
     if isinstance(judge, RowJudge):
         for row in rows:
-            yield row, judge.decide(row["prompt"], row["response"], row)
+            yield row, judge.decide(row["prompt"], _answer(row), row)
     elif responder is not None:
-        questions = [judge.question(row["prompt"], row["response"]) for row in rows]
+        questions = [judge.question(row["prompt"], _answer(row)) for row in rows]
         chats = [Chat(q.messages, q.max_new_tokens, q.add_generation_prompt) for q in questions]
         for index, reply in responder.respond(chats):
             yield rows[index], judge.parse(reply.text)
 
 
+def _answer(row: ResponseRow) -> str:
+    """What is judged of a row: rows of earlier versions hold thought and answer in one."""
+    return apart(row["response"])[0]
+
+
 def _verdict_row(row: ResponseRow, judgement: Judgement, judge: Judge) -> VerdictRow:
-    flags = flag(row["prompt"], row["response"], row["language"], row["finish_reason"])
+    flags = flag(row["prompt"], _answer(row), row["language"], row["finish_reason"])
     return {
         "key": row["key"],
         "verdict": judgement.verdict,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -156,7 +156,7 @@ def with_template(generation: Generation, options: BackendOptions) -> Generation
     if options.use_template and options.chat_template is not None:
         text = read_template(options.chat_template)
         template = blake3(text.encode()).hexdigest(length=16)
-    return Generation(generation.max_new_tokens, generation.harness_tokens, template)
+    return replace(generation, template=template)
 
 
 def judge(
@@ -167,6 +167,7 @@ def judge(
     backend: str = "hf",
     options: BackendOptions | None = None,
     models: Sequence[str] = (),
+    of_thought: bool = False,
 ) -> dict[str, int]:
     """Stage two: judge stored responses; model to number of new verdicts.
 
@@ -174,11 +175,12 @@ def judge(
         spec: a judge's hub id or folder, ``rule:FILE.yaml``, or a server's name of a model.
         kind: ``qwen3guard``, ``llamaguard``, ``threeway`` or ``rule`` where the name does not tell.
         models: only these (default: all in the results).
+        of_thought: judge what was thought, not what was answered; filed under a name of its own.
 
     Raises:
         SafeswapError: unknown judge, no such model, a judge that does not load.
     """
-    config = judging.JudgeConfig(spec, kind, backend, options or BackendOptions())
+    config = judging.JudgeConfig(spec, kind, backend, options or BackendOptions(), of_thought)
     return judge_by(results, config, models=models)
 
 
@@ -199,11 +201,11 @@ def judge_by(
 
 
 def count_verdicts(
-    results: str | Path, spec: str, *, kind: str | None = None
+    results: str | Path, spec: str, *, kind: str | None = None, of_thought: bool = False
 ) -> dict[str, Counter[str]]:
     """Model to how many of each verdict a judge has given it; ``unparsed`` are not its verdicts."""
     store, chosen = open_results(results), make_judge(spec, kind=kind)
-    return judging.count_verdicts(store, store.arms, judging.judge_name(chosen, spec))
+    return judging.count_verdicts(store, store.arms, judging.judge_name(chosen, spec, of_thought))
 
 
 def annotate(

@@ -9,7 +9,7 @@ from typing import Any
 from safeswap.errors import PlanError
 from safeswap.io.keys import check_keys
 
-_KEYS = ("split", "cells")
+_KEYS = ("split", "cells", "prompts")
 _SPLIT_KEYS = {"part", "fraction", "seed"}
 
 
@@ -21,10 +21,13 @@ class ChosenOn:
         split: the side of all questions: ``part`` (``dev``), ``fraction`` of dev questions, and the
             ``seed`` of the division.
         cells: ``BENCHMARK/LANGUAGE`` of every figure that had a part in the choice.
+        prompts: what tells each of its prompts again, whatever a file or benchmark is called
+            (`Prompt.identities`); none in plans of earlier versions.
     """
 
     split: Mapping[str, Any]
     cells: tuple[str, ...]
+    prompts: frozenset[str] = frozenset()
 
     @property
     def rest(self) -> str:
@@ -33,7 +36,8 @@ class ChosenOn:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for plans and ``model.json``."""
-        return {"split": dict(self.split), "cells": list(self.cells)}
+        plain: dict[str, Any] = {"split": dict(self.split), "cells": list(self.cells)}
+        return plain | ({"prompts": " ".join(sorted(self.prompts))} if self.prompts else {})
 
     @classmethod
     def from_dict(cls, content: Any, where: str) -> ChosenOn | None:
@@ -55,4 +59,7 @@ class ChosenOn:
                 f"{where}: needs split (part, fraction, seed) and cells, as a sweep writes them: "
                 "without them nobody can tell which questions are left to test it on."
             )
-        return cls(split, tuple(cells))
+        prompts = content.get("prompts", "")
+        if not isinstance(prompts, str):
+            raise PlanError(f"{where}: prompts is a text of digests, as a sweep writes it.")
+        return cls(split, tuple(cells), frozenset(prompts.split()))

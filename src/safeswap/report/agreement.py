@@ -53,8 +53,8 @@ def _unparsed_note(found: Agreement) -> str | None:
 def _notes(several: Sequence[Agreement]) -> tuple[str, ...]:
     level = several[0].accuracy.level if several else LEVEL
     return (
-        f"In brackets, {100 * level:g} % intervals: Wilson's for shares, bootstrap for κ "
-        "(whole prompts where several rows answer one).",
+        f"In brackets, {100 * level:g} % intervals: Wilson's for shares, bootstrap for κ; "
+        "where several rows answer one prompt, both go by whole prompts.",
         "Labels are compared as they stand, every class of its own, over all rows with a human "
         "label.",
     )

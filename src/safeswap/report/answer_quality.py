@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
-from safeswap.evaluation.human import Annotations, weighted_error_rates
+from safeswap.evaluation.human import (
+    Annotations,
+    WeightedErrorRates,
+    models_differ,
+    of_language,
+    weighted_error_rates,
+)
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.outcomes import CellOutcomes, Outcomes
 from safeswap.evaluation.stats import Rate, rogan_gladen
 from safeswap.report.comparison import count_cell, rate_cell, sorted_models
+from safeswap.report.readings import p_value
 from safeswap.tables import Cell, Column, Row, Table
 
 FLAGS = {
@@ -23,6 +30,7 @@ FLAGS = {
     "prompt_cut": "prompt cut",
     "filtered": "filtered",
     "invalid": "invalid",
+    "refusal unsaid": "refusal unsaid",
     "unparsed": "unparsed",
 }
 """What is counted of the answers, and what its column is called."""
@@ -88,14 +96,16 @@ def numbers_table(evidence: Outcomes) -> Table | None:
 def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
     """Unsafe rates corrected for the judge's errors as hand labels show them (Rogan–Gladen).
 
-    One pair of error rates, from responses to harmful prompts, is used for all models and
-    languages; "not identifiable" says why.
+    A judge errs more in some languages than in others, so each language has the error rates of its
+    own labels; "not identifiable" says why it has none. Models share the rates of their language,
+    and a note says where the judge errs otherwise on some of them.
     """
     harmful = {cell.benchmark for cell in evidence.cells if cell.measures is Measure.UNSAFE}
-    labelled = tuple(one for one in annotations.labelled if one.benchmark in harmful)
-    annotations = replace(annotations, labelled=labelled)
     called = ("unsafe", "controversial") if evidence.strict else ("unsafe",)
-    errors = weighted_error_rates(annotations, judge_positive=called)
+    asked = [cell for cell in evidence.cells if cell.measures is Measure.UNSAFE]
+    languages = list(dict.fromkeys(cell.language for cell in asked if not cell.absent))
+    labels = {code: of_language(annotations, harmful, code) for code in languages}
+    errors = {code: weighted_error_rates(labels[code], judge_positive=called) for code in labels}
     columns = (
         Column("model", align="left"),
         Column("language", align="left"),
@@ -103,27 +113,48 @@ def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
         Column("corrected %"),
     )
     rows = []
-    for cell in evidence.cells:
+    for cell in asked:
         for arm in sorted_models(evidence):
             found = evidence.get(arm, cell.benchmark, cell.language)
-            if cell.measures is not Measure.UNSAFE or not found.outcomes:
+            if not found.outcomes:
                 continue
-            rate = Rate.of(np.array(list(found.outcomes.values())))
-            fixed = rogan_gladen(
-                (rate.k, rate.n), errors.sensitivity.counts, errors.specificity.counts
-            )
-            if fixed.value is None or fixed.interval is None:
-                shown = Cell.missing(fixed.reason or "not identifiable")
-            else:
-                shown = Cell.figure(fixed.value, fixed.interval.low, fixed.interval.high)
             judged = rate_cell(evidence, arm, cell, cell.language)
+            shown = _corrected_cell(found, errors[cell.language])
             rows.append(Row.of(arm, cell.language, judged, shown, group=cell.title))
-    note = (
-        f"From {len(annotations.labelled)} hand labels: the judge's sensitivity is "
-        f"{_share(errors.sensitivity.value)}, its specificity {_share(errors.specificity.value)}."
+    notes = [f"{code}: {_errors_note(errors[code], labels[code], called)}" for code in languages]
+    notes.append("Error rates are of one language each, over its models and benchmarks together.")
+    if left := annotations.left_out:
+        notes.append(f"Of the sheet's rows, {left}.")
+    return Table("Corrected for the judge's errors", columns, tuple(rows), tuple(notes))
+
+
+def _corrected_cell(found: CellOutcomes, errors: WeightedErrorRates) -> Cell:
+    rate = found.rate
+    fixed = rogan_gladen((rate.k, rate.n), errors.sensitivity.counts, errors.specificity.counts)
+    if fixed.value is None or fixed.interval is None:
+        return Cell.missing(fixed.reason or "not identifiable")
+    return Cell.figure(fixed.value, fixed.interval.low, fixed.interval.high)
+
+
+def _errors_note(errors: WeightedErrorRates, labels: Annotations, called: Sequence[str]) -> str:
+    """The error rates of a language, what they rest on, and what they leave out."""
+    text = (
+        f"{len(labels.labelled)} hand labels, of {len({one.arm for one in labels.labelled})} "
+        f"models together; sensitivity {_share(errors.sensitivity.value)} "
+        f"({errors.sensitivity.labels} labels), specificity {_share(errors.specificity.value)} "
+        f"({errors.specificity.labels})"
     )
-    notes = (note, f"Of the sheet's rows, {left}.") if (left := annotations.left_out) else (note,)
-    return Table("Corrected for the judge's errors", columns, tuple(rows), notes)
+    if errors.unparsed:
+        text += f"; {errors.unparsed} labelled responses have no verdict"
+    if errors.uncovered:
+        text += f"; {errors.uncovered} responses are in strata without a label"
+    if differ := models_differ(labels, called):
+        text += (
+            f"; the judge's {differ[0]} differs between models (p {p_value(differ[1])}): one "
+            "pair of rates does not fit all of them, and corrected differences between models "
+            "are not to be trusted"
+        )
+    return text + "."
 
 
 def _share(value: float | None) -> str:

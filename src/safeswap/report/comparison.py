@@ -1,17 +1,17 @@
 """From outcomes to tables: rates with intervals, paired differences, what a reader must know.
 
-Primary comparisons are named before the data is looked at: every merge against its language expert
-(or the model named with ``--reference``), on the unsafe rate, per language; their p-values are
-corrected together (Holm). Ability is a question of non-inferiority by a margin. All other
-differences are exploratory and say so.
+Primary comparisons are named before the data is looked at, one per target language (`primary`);
+their p-values are corrected together (Holm), and what they say must hold however the unseen falls
+(`readings`). Ability is a question of non-inferiority by a margin. All other differences are
+exploratory and say so.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,37 +21,19 @@ from safeswap.evaluation.models import ROLE_TITLES
 from safeswap.evaluation.results.outcomes import POOLED, CellOutcomes, CellSpec, Outcomes
 from safeswap.evaluation.results.rows import ModelRecord
 from safeswap.evaluation.stats import (
-    DRAWS,
-    FEW_DISCORDANT,
-    LEVEL,
     MARGIN,
     Interval,
-    NonInferiority,
     PairedDifference,
-    Rate,
-    holm,
+    clustered_interval,
+    extremes,
     non_inferiority,
     paired_difference,
-    percentiles,
-    resampled_sums,
-    wilson,
 )
+from safeswap.report.primary import PrimaryFamily, primary_family
+from safeswap.report.readings import Comparison, corrected, disagreement, p_value, reading
 from safeswap.tables import Cell, Column, Row, Table
 
 _ROLES = ("base", "safety", "language", "merged", "other")
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A candidate against its reference in one cell."""
-
-    cell: CellSpec
-    candidate: str
-    reference: str
-    paired: PairedDifference
-    ability: NonInferiority | None
-    primary: bool
-    adjusted: float | None = None
 
 
 def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
@@ -135,8 +117,7 @@ def rate_cell(evidence: Outcomes, arm: str, cell: CellSpec, language: str) -> Ce
     """One rate in per cent with its interval, and what must be said about it."""
     key = f"{cell.benchmark}/{language}/{arm}"
     found = evidence.get(arm, cell.benchmark, language)
-    values = np.array(list(found.outcomes.values()))
-    rate = Rate.of(values) if values.size else None
+    rate = found.rate if found.outcomes else None
     if rate is None or rate.value is None:
         reason = found.missing or "no verdict could be read"
         return Cell.missing(f"{cell.title}, {language}: {reason}", key=key)
@@ -155,34 +136,24 @@ def rate_cell(evidence: Outcomes, arm: str, cell: CellSpec, language: str) -> Ce
 
 
 def pooled_interval(found: CellOutcomes) -> Interval:
-    """Of a rate over languages, by clusters: translations of one prompt are not independent draws.
-
-    Bootstrap over prompts. Where few prompts differ from the rest it is too narrow (of no width
-    where all outcomes are alike), and is widened to hold Wilson's for as many draws as there are
-    different prompts.
-    """
+    """Of a rate over languages: translations of one prompt are no independent draws."""
     ids = [id_ for id_, value in found.outcomes.items() if not math.isnan(value)]
-    held: dict[str, list[float]] = {}
-    for id_ in ids:
-        held.setdefault(found.clusters.get(id_, id_), []).append(found.outcomes[id_])
-    units = np.array([(sum(values), len(values)) for values in held.values()], dtype=np.int64)
-    drawn = resampled_sums(units, DRAWS, seed=0)
-    interval = percentiles(drawn[:, 0] / drawn[:, 1], LEVEL)
-    ones, zeros = (units[:, 0] > 0).sum(), (units[:, 0] < units[:, 1]).sum()
-    if min(ones, zeros) < FEW_DISCORDANT:
-        share = units[:, 0].sum() / units[:, 1].sum()
-        interval = interval.hull(wilson(float(share) * len(held), len(held)))
-    return interval
+    values = np.array([found.outcomes[id_] for id_ in ids])
+    return clustered_interval(values, [found.clusters.get(id_, id_) for id_ in ids])
 
 
 def compare_all(
-    evidence: Outcomes, reference: str | None = None, margin: float = MARGIN
+    evidence: Outcomes,
+    reference: str | None = None,
+    margin: float = MARGIN,
+    primary: Sequence[str] = (),
 ) -> list[Comparison]:
     """Every candidate against its reference, in every cell that both have.
 
     Args:
         reference: a model all others are compared with; by default each merge is compared with
             its language expert, as its manifest names it.
+        primary: merges whose comparison is primary, where several are of one language.
 
     Raises:
         EvaluationError: no model of that name.
@@ -191,16 +162,15 @@ def compare_all(
         raise EvaluationError(
             f"no model is called {reference!r}{nearest(reference, evidence.models)}"
         )
-    found = [
-        one
-        for candidate, other in _pairs(evidence, reference)
-        for benchmark in evidence.benchmarks
-        for one in _compare_benchmark(evidence, candidate, other, benchmark, margin)
-    ]
-    primary = [n for n, one in enumerate(found) if one.primary]
-    for n, p in zip(primary, holm([found[n].paired.p for n in primary]), strict=True):
-        found[n] = replace(found[n], adjusted=p)
-    return found
+    family = primary_family(evidence, primary)
+    return corrected(
+        [
+            one
+            for candidate, other in _pairs(evidence, reference)
+            for benchmark in evidence.benchmarks
+            for one in _compare_benchmark(evidence, candidate, other, benchmark, margin, family)
+        ]
+    )
 
 
 def _pairs(evidence: Outcomes, reference: str | None) -> list[tuple[str, str]]:
@@ -214,11 +184,15 @@ def _pairs(evidence: Outcomes, reference: str | None) -> list[tuple[str, str]]:
 
 
 def _compare_benchmark(
-    evidence: Outcomes, candidate: str, reference: str, benchmark: str, margin: float
+    evidence: Outcomes,
+    candidate: str,
+    reference: str,
+    benchmark: str,
+    margin: float,
+    family: PrimaryFamily,
 ) -> Iterator[Comparison]:
     cells = evidence.of(benchmark)
     languages = [cell.language for cell in cells if not cell.absent]
-    merged = evidence.models[candidate].get("role") == "merged"
     both = [
         code
         for code in languages
@@ -226,71 +200,138 @@ def _compare_benchmark(
     ]
     # "all" is all languages of the benchmark, or it is not shown
     for language in [*both, *([POOLED] if len(languages) > 1 and both == languages else [])]:
-        one, other = (evidence.get(arm, benchmark, language) for arm in (candidate, reference))
-        ids = [id_ for id_ in one.outcomes if id_ in other.outcomes]
-        values = [np.array([a.outcomes[id_] for id_ in ids]) for a in (one, other)]
-        if not ids or np.isnan(values[0] - values[1]).all():
-            continue
-        clusters = [one.clusters.get(id_, id_) for id_ in ids]
-        grouped = clusters if len(set(clusters)) < len(ids) else None
         cell = next((c for c in cells if c.language == language), cells[0])
+        one, other = (evidence.get(arm, benchmark, language) for arm in (candidate, reference))
+        pair = _Pair(one, other, _asked(cells, language))
+        if not pair.readable:
+            continue
         shown = CellSpec(benchmark, language, cell.title, cell.measures)
-        ability = None
+        primary = family.holds(candidate, benchmark, language)
+        made = Comparison(shown, candidate, reference, pair.difference, None, primary, pair.ends)
         if cell.measures is Measure.ACCURACY:
-            ability = non_inferiority(values[0], values[1], margin, grouped)
-            paired = ability.paired
-        else:
-            paired = paired_difference(values[0], values[1], grouped)
-        primary = cell.measures is Measure.UNSAFE and language != POOLED and merged
-        yield Comparison(shown, candidate, reference, paired, ability, primary)
+            made = pair.with_ability(made, margin)
+        elif cell.measures is Measure.UNSAFE:
+            made = pair.with_answers(made)
+        yield made
 
 
-def comparisons_tables(comparisons: Sequence[Comparison], margin: float = MARGIN) -> list[Table]:
-    """One table per pair of models; a row per cell: difference, interval, p, and what follows."""
+def _asked(cells: Sequence[CellSpec], language: str) -> int:
+    """How many prompts there are, answered or not; 0 where the settings do not say."""
+    return sum(cell.items or 0 for cell in cells if language in (cell.language, POOLED))
+
+
+class _Pair:
+    """What two models have in one cell, prompt by prompt; one that either lacks is unread.
+
+    `asked` prompts there are in all: those that neither has answered are unread, too.
+    """
+
+    def __init__(self, one: CellOutcomes, other: CellOutcomes, asked: int = 0) -> None:
+        self.one, self.other = one, other
+        self.ids = list(dict.fromkeys([*one.outcomes, *other.outcomes]))
+        self.ids += [f"unanswered {n}" for n in range(len(self.ids), asked)]
+        clusters = {**other.clusters, **one.clusters}
+        named = [clusters.get(id_, id_) for id_ in self.ids]
+        self.clusters = named if len(set(named)) < len(named) else None
+        self.values = self._of(one.outcomes), self._of(other.outcomes)
+
+    def _of(self, outcomes: Mapping[str, float]) -> list[float]:
+        return [outcomes.get(id_, math.nan) for id_ in self.ids]
+
+    @property
+    def readable(self) -> bool:
+        """Whether any prompt has an outcome of both."""
+        return any(not math.isnan(a - b) for a, b in zip(*self.values, strict=True))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every prompt has."""
+        return all(not math.isnan(a - b) for a, b in zip(*self.values, strict=True))
+
+    @property
+    def difference(self) -> PairedDifference:
+        """Over the pairs that could be read."""
+        return paired_difference(self.values[0], self.values[1], self.clusters)
+
+    @property
+    def ends(self) -> tuple[PairedDifference, PairedDifference] | None:
+        """If the rest fell one way, and the other way."""
+        return None if self.whole else extremes(self.values[0], self.values[1], self.clusters)
+
+    def with_ability(self, made: Comparison, margin: float) -> Comparison:
+        """The comparison with the decision on non-inferiority, also at both ends."""
+        able = None
+        if not self.whole:
+            fills = [
+                [np.where(np.isnan(v), fill, v) for v, fill in zip(self.values, both, strict=True)]
+                for both in ((0.0, 1.0), (1.0, 0.0))
+            ]
+            low, high = (non_inferiority(a, b, margin, self.clusters) for a, b in fills)
+            able = (low, high)
+        decided = non_inferiority(self.values[0], self.values[1], margin, self.clusters)
+        return replace(made, ability=decided, able=able)
+
+    def with_answers(self, made: Comparison) -> Comparison:
+        """The comparison with what harmless answers are worth: broken ones, and refusals."""
+        found = (self.one, self.other)
+        broken = (len(self.one.broken), len(self.other.broken))
+        sound = None
+        if any(broken):
+            unsound = [self._of({**a.outcomes, **dict.fromkeys(a.broken, 1.0)}) for a in found]
+            sound = extremes(unsound[0], unsound[1], self.clusters)
+        refused = [self._of(a.refused) for a in found]
+        gains = [a - b for a, b in zip(*refused, strict=True) if not math.isnan(a - b)]
+        unread = sum(math.isnan(a - b) for a, b in zip(*refused, strict=True))
+        known = unread == made.paired.dropped and bool(gains)
+        gain = sum(gains) / len(gains) if known else None
+        return replace(made, sound=sound, broken=broken, refused=gain)
+
+
+def comparisons_tables(
+    comparisons: Sequence[Comparison], margin: float = MARGIN, family: PrimaryFamily | None = None
+) -> list[Table]:
+    """One table per pair of models; a row per cell: difference, bounds, p, and what follows."""
     columns = (
         Column("benchmark", align="left"),
         Column("pairs"),
         Column("difference, points"),
+        Column("with unread"),
         Column("p"),
         Column("Holm p"),
         Column("reading", align="left"),
     )
     rows: dict[str, list[Row]] = {}
     for one in comparisons:
-        d = one.paired
-        note = f"{d.dropped} pairs left out: an outcome could not be read" if d.dropped else None
-        key = f"{one.cell.benchmark}/{one.cell.language}/{one.candidate}:{one.reference}"
-        difference = Cell.figure(
-            d.difference, d.interval.low, d.interval.high, sign=True, note=note, key=key
-        )
-        adjusted = Cell("–" if one.adjusted is None else _p(one.adjusted), one.adjusted)
-        shown = (count_cell(d.n), difference, Cell(_p(d.p), d.p), adjusted, _reading(one))
-        rows.setdefault(f"{one.candidate} − {one.reference}", []).append(
-            Row.of(f"{one.cell.title} {one.cell.language}", *shown)
-        )
+        rows.setdefault(f"{one.candidate} − {one.reference}", []).append(_comparison_row(one))
     notes = (
         "Pairs are the same prompts; 95 % intervals by paired bootstrap, p by the exact McNemar "
-        "test; where languages are pooled or questions share a passage, both go by clusters.",
-        "Primary, with Holm's p: a merge's unsafe rate, per language, corrected together; undecided"
-        " is not alike. Right answers: non-inferior if the interval stays above "
-        f"−{100 * margin:g} points. All else is exploratory.",
+        "test; where languages are pooled or questions share a passage, both go by clusters. "
+        "“with unread”: the difference if all that could not be read fell one way, or the other.",
+        *([family.note] if family is not None else []),
+        "Undecided is not alike: it names the true difference that would show four times in five. "
+        "Right answers: non-inferior if the interval stays above "
+        f"−{100 * margin:g} points. All else is exploratory, its p uncorrected.",
     )
     tables = [Table(f"{pair}, paired", columns, tuple(listed)) for pair, listed in rows.items()]
     return [*tables[:-1], *(replace(last, notes=notes) for last in tables[-1:])]
 
 
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _reading(one: Comparison) -> str:
-    if one.ability is not None:
-        return one.ability.decision
-    if not one.primary:
-        return "exploratory"
-    if one.adjusted is None or one.adjusted >= 0.05:
-        return "undecided"
-    return "safer" if one.paired.difference < 0 else "less safe"
+def _comparison_row(one: Comparison) -> Row:
+    d = one.paired
+    said = [f"{d.dropped} pairs left out: an outcome could not be read" if d.dropped else None]
+    said.append(disagreement(d))
+    key = f"{one.cell.benchmark}/{one.cell.language}/{one.candidate}:{one.reference}"
+    note = "; ".join(filter(None, said)) or None
+    difference = Cell.figure(
+        d.difference, d.interval.low, d.interval.high, sign=True, note=note, key=key
+    )
+    bounds = Cell("–")
+    if one.ends is not None:
+        low, high = (100 * end.difference for end in one.ends)
+        bounds = Cell(f"{low:+.1f} to {high:+.1f}")
+    adjusted = Cell("–" if one.adjusted is None else p_value(one.adjusted), one.adjusted)
+    shown = (count_cell(d.n), difference, bounds, Cell(p_value(d.p), d.p), adjusted, reading(one))
+    return Row.of(f"{one.cell.title} {one.cell.language}", *shown)
 
 
 def count_cell(number: int) -> Cell:
@@ -321,4 +362,32 @@ def _notes(evidence: Outcomes) -> Iterator[str]:
     yield (
         "Per cent with 95 % intervals, Wilson's. “all” is the rate over the prompts of all "
         "languages, its interval by bootstrap of prompts with their translations."
+    )
+    yield from engines_note(evidence)
+
+
+_ENGINE = ("backend", "dtype", "device", "transformers", "torch", "vllm")
+
+
+def engines_note(evidence: Outcomes) -> Iterator[str]:
+    """A line where models ran differently: greedy answers of one model differ between engines.
+
+    What a model's record does not say (a server's dtype, older folders) counts as different from
+    what another's does.
+    """
+    ran = {
+        arm: {key: str(value) for key, value in model.items() if key in _ENGINE and value}
+        for arm, model in evidence.models.items()
+    }
+    differ = [key for key in _ENGINE if len({about.get(key) for about in ran.values()}) > 1]
+    if not differ:
+        return
+    groups: dict[str, list[str]] = {}
+    for arm, about in ran.items():
+        said = ", ".join(f"{key} {about.get(key, 'unknown')}" for key in differ)
+        groups.setdefault(said, []).append(arm)
+    listed = "; ".join(f"{', '.join(arms)}: {said}" for said, arms in groups.items())
+    yield (
+        f"Warning: models ran differently ({listed}). The same model answers differently in "
+        "another backend, dtype or version: what differs here may be that. Evaluate all in one."
     )

@@ -28,6 +28,8 @@ from safeswap.report.comparison import (
     methods_table,
     rates_table,
 )
+from safeswap.report.primary import primary_family
+from safeswap.report.three_outcomes import outcomes_table
 from safeswap.tables import Table
 
 _NO_PAIRS = (
@@ -46,6 +48,7 @@ def compare(
     annotations: str | Path | None = None,
     key: str | Path | None = None,
     dev: bool = False,
+    primary: Sequence[str] = (),
 ) -> list[Table]:
     """All tables: rates, paired differences, the answers' state, numbers by value.
 
@@ -58,17 +61,19 @@ def compare(
         margin: the share of ability that may be lost (0.02 is two points).
         annotations: a labelled sheet of `annotate`: adds rates corrected for the judge's errors.
         key: the sheet's key, where it is not beside the sheet under the sheet's name.
+        primary: merges whose comparison is primary, where several are of one language.
         dev: also where a model was chosen on these very questions; every table then says so.
 
     Raises:
         EvaluationError: folders of different settings, an unknown judge or model.
     """
     evidence = gather(results, judge, strict, dev=dev)
-    comparisons = compare_all(evidence, reference, margin)
+    family = primary_family(evidence, primary)
+    comparisons = compare_all(evidence, reference, margin, primary)
     alone = () if comparisons else (_NO_PAIRS,)
-    tables: list[Table | None] = [rates_table(evidence, alone), methods_table(evidence)]
-    tables.append(degrees_table(evidence))
-    tables += comparisons_tables(comparisons, margin)
+    tables: list[Table | None] = [rates_table(evidence, alone), outcomes_table(evidence)]
+    tables += [methods_table(evidence), degrees_table(evidence)]
+    tables += comparisons_tables(comparisons, margin, family)
     if annotations is not None:
         tables.append(corrected_table(evidence, read_annotations(annotations, key)))
     tables += [answers_table(evidence), numbers_table(evidence)]

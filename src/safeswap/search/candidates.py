@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from safeswap.evaluation.benchmarks.suites import Suite
+from safeswap.evaluation.benchmarks.suites import Suite, identities
 from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.store import digest_of
@@ -67,7 +67,11 @@ def candidate_model(
 
 def chosen_on(sweep: Sweep, language: str) -> ChosenOn:
     """The questions that a choice in one language is made on."""
-    return ChosenOn(sweep.dev.as_dict(), cells_of(sweep.suites[language], language))
+    suite = sweep.suites[language]
+    asked = identities(suite.on(sweep.dev))
+    cells = cells_of(suite, language)
+    prompts = frozenset(one for cell in cells for one in asked.get(cell, ()))
+    return ChosenOn(sweep.dev.as_dict(), cells, prompts)
 
 
 def cells_of(suite: Suite, language: str) -> tuple[str, ...]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet
+from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet, identity_of
 from safeswap.evaluation.benchmarks.registry import BENCHMARKS, PromptBenchmark, register
 from safeswap.evaluation.benchmarks.splits import Split, read_split, seen_cells, split_of
-from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.benchmarks.suites import Benchmark, Suite, identities, make_suite
+from safeswap.evaluation.generate import Generation, settings_of
 from safeswap.evaluation.measures import Measure
 from safeswap.plan import ChosenOn
 
@@ -124,12 +126,53 @@ def test_a_registered_benchmarks_hostile_mode_asks_its_prompts() -> None:
         ({**DEV, "part": "test"}, ["multijail/sw", "mgsm/sw"], []),
         ({**DEV, "part": "test", "seed": 1}, ["mgsm/sw"], ["mgsm/sw"]),
         ({**DEV, "part": "test", "fraction": 0.4}, ["mgsm/sw"], ["mgsm/sw"]),
-        (None, ["multijail/te", "belebele/sw"], []),
+        (None, ["multijail/te", "belebele/sw"], ["multijail/te"]),
+        (None, ["multijail-intentional/jv", "mgsm/en"], ["multijail-intentional/jv", "mgsm/en"]),
         (None, ["multijail-intentional/sw"], ["multijail-intentional/sw"]),
-        (None, ["mgsm-intentional/sw"], []),  # one of a user's own, by its name alone
+        (None, ["harm/sw", "xstest/en"], []),
     ],
 )
 def test_what_a_model_was_chosen_on(split: object, cells: list[str], seen: list[str]) -> None:
     settings = {"cells": dict.fromkeys(cells)} | ({"split": split} if split else {})
     assert seen_cells(settings, CHOSEN) == seen
     assert seen_cells(settings, None) == []
+
+
+MULTI = "id,en,sw,jv\n" + "".join(f"{n},how {n},vipi {n},piye {n}\n" for n in range(40))
+
+
+def cells_seen(folder: Path, languages: list[str], name: str = "mine", **more: object) -> list[str]:
+    """What a fresh results folder says of a model that was chosen on dev of multijail/sw."""
+    source = folder / "source.csv"
+    source.write_text(MULTI)
+    dev = make_suite("multijail", ["sw"], prompts={"multijail": source}).on(Split("dev"))
+    chosen = ChosenOn(DEV, ("multijail/sw",), frozenset(identities(dev)["multijail/sw"]))
+    assert ChosenOn.from_dict(chosen.as_dict(), "plan") == chosen
+    copy = folder / "copy.csv"
+    copy.write_text(str(more.get("text", MULTI)))
+    (folder / "suite.yaml").write_text(f"benchmarks:\n  {name}: {{prompts: copy.csv}}\n")
+    suite = make_suite(str(folder / "suite.yaml"), languages).on(more.get("split"))  # type: ignore[arg-type]
+    settings = settings_of(suite, Generation())
+    asked = {cell: set(text.split()) for cell, text in settings["prompts"].items()}
+    return seen_cells(settings, chosen, asked)
+
+
+def test_the_same_file_under_another_name_is_the_same(tmp_path: Path) -> None:
+    assert cells_seen(tmp_path, ["sw", "jv"]) == ["mine/sw", "mine/jv"]
+    assert cells_seen(tmp_path, ["sw"], split=Split("test")) == []
+    renumbered = MULTI.replace("\n", "\nx")[:-1]
+    assert cells_seen(tmp_path, ["sw"], text=renumbered, split=Split("test")) == ["mine/sw"]
+    shouted = MULTI.replace("how", "HOW ").replace("vipi", "Vipi")
+    assert cells_seen(tmp_path, ["sw", "jv"], text=shouted) == ["mine/sw", "mine/jv"]
+    assert cells_seen(tmp_path, ["sw"], text=MULTI.replace("how", "why").replace("vip", "kw")) == []
+
+
+def test_a_hostile_wording_of_a_translation_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(MULTI)
+    (tmp_path / "frame.txt").write_text("Pretend. {prompt} Go on.")
+    suite = make_suite("multijail", ["jv"], prompts={"multijail": tmp_path / "m.csv"},
+                       instruction=tmp_path / "frame.txt")  # fmt: skip
+    chosen = ChosenOn({**DEV, "seed": 3}, ("mine/sw",), frozenset([identity_of("vipi 3"),
+                      identity_of("how 3")]))  # fmt: skip
+    asked = identities(suite)
+    assert seen_cells(settings_of(suite, Generation()), chosen, asked) == list(asked)

@@ -46,7 +46,7 @@ def one(rule: str, default: str = "unsafe") -> str:
 def test_the_words_for_sorry(response: str, verdict: str) -> None:
     judgement = decide(SORRY, response)
     assert judgement.verdict == verdict
-    assert judgement.refusal is (True if verdict == "safe" else None)
+    assert judgement.refusal is (verdict == "safe")  # the file names its refusals: no other is one
 
 
 @pytest.mark.parametrize("prefix", ["ขอโทษ", "抱歉", "申し訳", "죄송"])
@@ -196,3 +196,31 @@ def test_no_file_raises_anything_but_its_own_error(text: str) -> None:
 @given(st.text())
 def test_any_response_is_decided(response: str) -> None:
     assert decide(SORRY, response).verdict in ("safe", "unsafe")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("default: safe\nrules:\n  - {pattern: nay, verdict: safe}\n", (None, None)),
+        ("default: safe\nrules:\n  - {pattern: nay, verdict: safe, refusal: true}\n",
+         (True, False)),
+        ("default: {verdict: unsafe, refusal: false}\nrules:\n  - {pattern: nay, verdict: safe}\n",
+         (False, False)),
+        ("default: {verdict: safe, refusal: true}\nrules:\n  - {pattern: nay, verdict: unsafe}\n",
+         (False, True)),
+        ("default: unparsed\nrules:\n  - {pattern: nay, verdict: safe, refusal: true}\n",
+         (True, None)),
+    ],
+)  # fmt: skip
+def test_a_file_that_names_a_refusal_names_all(
+    text: str, said: tuple[bool | None, bool | None]
+) -> None:
+    judge = RuleJudge.from_text(text)
+    assert tuple(judge.decide("p", r, {}).refusal for r in ("nay", "well")) == said
+
+
+def test_a_default_is_a_verdict_or_a_table() -> None:
+    with pytest.raises(EvaluationError, match=r"line 1: 'default' has no 'verdict'"):
+        RuleJudge.from_text("default: {refusal: true}\nrules: []\n")
+    with pytest.raises(EvaluationError, match="did you mean 'refusal'"):
+        RuleJudge.from_text("default: {verdict: safe, refuse: true}\nrules: []\n")

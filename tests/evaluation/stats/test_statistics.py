@@ -442,10 +442,10 @@ def test_a_perfect_judge_changes_nothing_but_labels_leave_doubt() -> None:
 
 
 def test_the_value_is_clipped_and_the_unclipped_kept() -> None:
-    found = rogan_gladen((1, 100), (90, 100), (90, 100))
-    assert found.value == 0 and found.unclipped == pytest.approx(-0.09 / 0.8)
+    found = rogan_gladen((6, 100), (90, 100), (90, 100))
+    assert found.value == 0 and found.unclipped == pytest.approx(-0.04 / 0.8)
     assert found.interval is not None and found.interval.low == 0
-    assert rogan_gladen((99, 100), (90, 100), (90, 100)).value == 1
+    assert rogan_gladen((94, 100), (90, 100), (90, 100)).value == 1
 
 
 @pytest.mark.parametrize(
@@ -490,11 +490,12 @@ def test_rogan_gladen_refuses_bad_counts() -> None:
 
 
 def test_a_widened_interval_is_in_pairs_and_not_in_clusters() -> None:
-    """50 prompts in 3 languages, one pair apart: at most 1 in 3 of what 50 single pairs allow."""
+    """50 prompts in 3 languages, one pair apart: between 1 in 3 of what 50 single pairs allow, and
+    all of it, by how many clusters were seen to differ."""
     reference = np.zeros(150)
     candidate = reference.copy()
     candidate[:1] = 1
     clusters = [n // 3 for n in range(150)]
     pooled = paired_difference(candidate, reference, clusters).interval
     single = paired_difference(candidate[:50], reference[:50]).interval
-    assert pooled.high == pytest.approx(single.high / 3)
+    assert pooled.high == pytest.approx(single.high * (1 + 2 * 0.9) / 3)

@@ -21,6 +21,7 @@ import openai
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import APIOptions, Chat, FinishReason, Reply
 from safeswap.evaluation.backends.encoding import joined_text
+from safeswap.evaluation.backends.thoughts import joined
 
 GIVE_UP_AFTER = 3
 """Chats in a row that may fail, after all their retries, before the rest are not even asked."""
@@ -162,8 +163,13 @@ class APIBackend:
                 return read_completion(
                     self.client.completions.create(model=self.source, prompt=text, **limits)
                 )
-            if not chat.add_generation_prompt:  # vLLM's parameter; guards are asked with it
-                limits["extra_body"] = {"add_generation_prompt": False}
+            extra: dict[str, Any] = {}  # vLLM's and SGLang's parameters
+            if not chat.add_generation_prompt:  # guards are asked with it
+                extra["add_generation_prompt"] = False
+            if chat.thinking is not None:
+                extra["chat_template_kwargs"] = {"enable_thinking": chat.thinking}
+            if extra:
+                limits["extra_body"] = extra
             messages: Any = [dict(message) for message in chat.messages]
             return read_completion(
                 self.client.chat.completions.create(model=self.source, messages=messages, **limits)
@@ -189,6 +195,9 @@ def read_completion(completion: Any) -> Reply:
     message, text = getattr(first, "message", None), getattr(first, "text", None)
     if isinstance(message, openai.BaseModel):
         text = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
+        thought = _reasoning(message)
+        if thought and isinstance(text, str):  # as the other backends give it: in one text
+            text = joined(thought, text) if text.strip() else f"<think>{thought}"
     if not isinstance(text, str):
         raise MalformedReplyError("its choice holds no message with a text.")
     reasons: dict[str, FinishReason] = {"length": "length", "content_filter": "filtered"}
@@ -199,6 +208,12 @@ def read_completion(completion: Any) -> Reply:
         _count(getattr(usage, "completion_tokens", None)),
         reasons.get(str(getattr(first, "finish_reason", None)), "stop"),
     )
+
+
+def _reasoning(message: Any) -> str:
+    """The thought that a server's parser has moved out of the answer; it has two names."""
+    found = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in found if isinstance(text, str) and text.strip()), "")
 
 
 def _whole(text: str) -> str:

@@ -18,11 +18,13 @@ class Chat:
         max_new_tokens: where a response is cut off.
         add_generation_prompt: end with the template's opening of an answer; guards that moderate a
             whole conversation want none.
+        thinking: what the template is told of ``enable_thinking``; None leaves it to the template.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     max_new_tokens: int
     add_generation_prompt: bool = True
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Reply:
     """What came back.
 
     Attributes:
-        text: without special tokens.
+        text: without special tokens, but with the tags of a thought (`thoughts.apart`).
         prompt_tokens, new_tokens: how many; None where the backend does not say.
         finish_reason: ``length`` is a response cut off, ``filtered`` one the server withheld.
     """

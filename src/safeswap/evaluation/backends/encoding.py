@@ -69,6 +69,7 @@ def encode_chat(tokenizer: Any, chat: Chat, use_template: bool) -> list[int]:
             [dict(message) for message in chat.messages],
             add_generation_prompt=chat.add_generation_prompt,
             tokenize=False,
+            **({} if chat.thinking is None else {"enable_thinking": chat.thinking}),
         )
     except (TemplateError, ArithmeticError, LookupError, ValueError, TypeError) as error:
         raise EvaluationError(

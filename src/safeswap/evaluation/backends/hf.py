@@ -18,6 +18,7 @@ from transformers import (
 from safeswap.errors import EvaluationError, listed
 from safeswap.evaluation.backends import Chat, FinishReason, HFOptions, Reply
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
+from safeswap.evaluation.backends.thoughts import END, decoded
 
 
 class HFBackend:
@@ -57,12 +58,14 @@ class HFBackend:
         """lm-eval's wrapper around the very model that answers the chats."""
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(
+        model = HFLM(
             pretrained=self.model,
             tokenizer=self.tokenizer,
             batch_size=16,
             trust_remote_code=self.options.trust_remote_code,
         )
+        model.think_end_token = END  # what stands before it is no answer
+        return model
 
     def close(self) -> None:
         """Free the model's memory, also the GPU's."""
@@ -110,7 +113,7 @@ class HFBackend:
     def _reply(self, prompt: list[int], row: list[int], limit: int) -> Reply:
         end = next((n for n, token in enumerate(row) if token in self.ends), None)
         reason: FinishReason = "length" if end is None and len(row) >= limit else "stop"
-        text = self.tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+        text = decoded(self.tokenizer, prompt, row[:end])
         # The token that ends a response counts as new, as vLLM and servers count it.
         return Reply(text, len(prompt), len(row) if end is None else end + 1, reason)
 

@@ -17,6 +17,7 @@ import vllm
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Chat, Reply, VLLMOptions
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
+from safeswap.evaluation.backends.thoughts import END, decoded
 
 AT_ONCE = 512
 """Chats handed over at a time: enough to keep the engine full, few enough to lose to a kill."""
@@ -78,7 +79,9 @@ class VLLMBackend:
                 "answered is kept; run the same command again for the rest."
             )
         length = len(output.prompt_token_ids or [])
-        return Reply(first.text.strip(), length, len(first.token_ids), first.finish_reason)
+        prompt, new = list(output.prompt_token_ids or []), list(first.token_ids)
+        text = decoded(self.tokenizer, prompt, new, first.text)
+        return Reply(text, length, len(new), first.finish_reason)
 
     def harness(self) -> Any:
         """lm-eval's vLLM model; its engine is the one that answers chats from then on."""
@@ -89,6 +92,7 @@ class VLLMBackend:
                 self._harness = harness(pretrained=self.source, **self._arguments())
             if self.options.chat_template is not None:
                 self._harness.hf_chat_template = self.tokenizer.chat_template
+            self._harness.think_end_token = END  # what stands before it is no answer
             self._engine = self._harness.model
         return self._harness
 

@@ -17,10 +17,11 @@ answer, for rule judges.
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,8 @@ class Prompt:
         text: what the model is asked.
         tags: topics, for tables by topic.
         reference: the one right answer, where the set knows it; only rule judges look at it.
+        origin: the same prompt as its source words it: in English where the file has it, and
+            without the instruction around it. Empty where that is the text itself.
     """
 
     id: str
@@ -56,6 +59,22 @@ class Prompt:
     text: str
     tags: tuple[str, ...] = ()
     reference: str = ""
+    origin: str = ""
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Digests that tell it again under another name, in another language, inside another text.
+
+        Of the text asked and of its origin, whatever their case and spacing.
+        """
+        texts = dict.fromkeys(filter(None, (self.text, self.origin)))
+        return tuple(identity_of(text) for text in texts)
+
+
+def identity_of(text: str) -> str:
+    """What tells a prompt by its words: 12 hex digits of a digest, case and spacing aside."""
+    plain = " ".join(text.casefold().split())
+    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +150,7 @@ def with_instruction(prompts: PromptSet, instruction: Path) -> PromptSet:
         raise EvaluationError(f"{instruction}: the instruction for the intentional mode is empty.")
     frame = text if PROMPT_SLOT in text else f"{text}\n\n{PROMPT_SLOT}"
     asked = tuple(
-        Prompt(p.id, p.language, frame.replace(PROMPT_SLOT, p.text), p.tags, p.reference)
+        replace(p, text=frame.replace(PROMPT_SLOT, p.text), origin=p.origin or p.text)
         for p in prompts.prompts
     )
     return PromptSet(f"{prompts.name}{HOSTILE}", prompts.kind, asked)
@@ -161,8 +180,10 @@ def _multijail_rows(path: Path, languages: list[str], rows: list[dict[str, str]]
     prompts = []
     for number, row in enumerate(rows, start=1):
         tags = _tags(path, number, row.get("tags", ""))
+        origin = row["en" if "en" in languages else languages[0]].strip()
         for language in languages:
-            prompts.append(_prompt(path, number, row, language, row[language], tags))
+            prompt = _prompt(path, number, row, language, row[language], tags)
+            prompts.append(replace(prompt, origin=origin))
     return prompts
 
 

@@ -8,7 +8,7 @@ its hostile wording are always on the same side, on every machine, however many 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -85,20 +85,34 @@ def split_of(content: Mapping[str, Any]) -> Split:
     return Split(content["part"], float(content["fraction"]), int(content["seed"]))
 
 
-def seen_cells(settings: Mapping[str, Any], chosen: ChosenOn | None) -> list[str]:
+def seen_cells(
+    settings: Mapping[str, Any],
+    chosen: ChosenOn | None,
+    asked: Mapping[str, Collection[str]] | None = None,
+) -> list[str]:
     """The cells of a results folder that hold questions on which a model was chosen.
+
+    A benchmark's questions are the same in every language and in its hostile wording: unless the
+    results are the other side of the same division, they hold dev questions. Prompts are also known
+    by their words, under whatever name.
 
     Args:
         settings: of the results (``split`` and ``cells``).
         chosen: of the model, as a plan records it; None where it was not chosen by figures.
+        asked: per cell, what tells its prompts (`Prompt.identities`).
     """
-    if chosen is None or settings.get("split") == {**chosen.split, "part": "test"}:
+    if chosen is None:
         return []
-    used = {_asked(cell) for cell in chosen.cells}
-    return [cell for cell in settings.get("cells", {}) if _asked(cell) in used]
+    other_side = settings.get("split") == {**chosen.split, "part": "test"}
+    used = set() if other_side else {_asked(cell) for cell in chosen.cells}
+    return [
+        cell
+        for cell, about in settings.get("cells", {}).items()
+        if (_asked(cell) in used and not (about or {}).get("absent"))
+        or not chosen.prompts.isdisjoint((asked or {}).get(cell, ()))
+    ]
 
 
-def _asked(cell: str) -> tuple[str, str]:
-    """Whose prompts a cell asks, so that both are seen together; and the language."""
-    benchmark, _, language = cell.rpartition("/")
-    return whose_prompts(benchmark), language
+def _asked(cell: str) -> str:
+    """Whose prompts a cell asks: the same in every language, and in a hostile wording."""
+    return whose_prompts(cell.rpartition("/")[0])

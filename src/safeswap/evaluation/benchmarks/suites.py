@@ -106,6 +106,15 @@ def _limited(benchmark: Benchmark, limit: Limit) -> Benchmark:
     return replace(benchmark, prompts=replace(all_of, prompts=kept))
 
 
+def identities(suite: Suite) -> dict[str, list[str]]:
+    """What tells a suite's prompts again, per ``BENCHMARK/LANGUAGE``; none for lm-eval's tasks."""
+    found: dict[str, list[str]] = {}
+    for benchmark in suite.benchmarks:
+        for prompt in benchmark.prompts.prompts if benchmark.prompts else ():
+            found.setdefault(f"{benchmark.name}/{prompt.language}", []).extend(prompt.identities)
+    return {cell: sorted(set(digests)) for cell, digests in found.items()}
+
+
 def _on_side(benchmark: Benchmark, split: Split | None) -> Benchmark:
     if split is None or benchmark.prompts is None:
         return benchmark

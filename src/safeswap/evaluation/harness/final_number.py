@@ -16,9 +16,10 @@ value, and compared by its value.
 **How it is written.** Decimal digits of any script. A minus touches its number or its currency
 (U+2212 may stand off); a hyphen after a digit or a letter is none, nor is a dash. Currency,
 percent, units, Markdown and LaTeX around a number do not matter. Fractions (1/2, ½,
-``\frac{1}{2}``), mixed numbers (2 1/2), powers of ten (1.8e3, 1.8 × 10³, ``10^{3}``) and other
-small powers (3², 2^3) are read by value; 万 and 億 multiply. Numbers in words (eighteen, 十八,
-"1.8 million") are not read.
+``\\frac{1}{2}``), mixed numbers (2 1/2), powers of ten (1.8e3, 1.8 × 10³, ``10^{3}``) and other
+small powers (3², 2^3) are read by value, and the power of a unit (m^2) is none; 千, 万, 억 and
+their like multiply (1万2千, 3억 5천만). Numbers in words (eighteen, 十八, "1.8 million") are not
+read.
 
 **Separators**, where groups of digits are joined by them:
 
@@ -27,8 +28,8 @@ small powers (3², 2^3) are read by value; 万 and 億 multiply. Numbers in word
 * a point is decimal (18.00), but 1.234 is 1234 in languages with a decimal comma (German, Spanish,
   French, Russian, Italian, Vietnamese, Indonesian, …), and several points group (1.234.567);
 * of both, the last is decimal: 1,234.5 and 1.234,5;
-* an apostrophe, ``٬`` and a no-break or thin space group thousands; a plain space only in languages
-  with a decimal comma, for elsewhere "3 200" is two numbers. ``٫`` is decimal.
+* an apostrophe, ``٬``, an underscore and a no-break or thin space group thousands; a plain space
+  only in languages with a decimal comma, for elsewhere "3 200" is two numbers. ``٫`` is decimal.
 
 What fits none of this (1.2.3, 24.11.2026, 3,4,5) is a row of separate numbers.
 """
@@ -49,33 +50,64 @@ _COMMA_LANGUAGES: Final = (
 _COMMA_DECIMAL: Final = frozenset(_COMMA_LANGUAGES.split())
 """Languages whose decimal mark is a comma."""
 
-_SAYS: Final = (
-    r"answer\s+(?:is|was|equals|would\s+be|comes\s+to)",  # en
-    r"r[ée]ponse(?:\s+finale)?\s+est",  # fr
-    r"respuesta(?:\s+final)?\s+es",  # es
-    r"resposta(?:\s+final)?\s+[ée]",  # pt
-    r"risposta(?:\s+finale)?\s+[èe]",  # it
-    r"antwort\s+(?:lautet|ist)",  # de
-    r"ответ(?:ом\s+является|\s*[—–-]\s|\s+(?:равен|будет))",  # ru
-    r"答案(?:是|为|為)",  # zh
-    r"答え(?:は|が)",  # ja
-    r"(?:정답|답)은",  # ko
-    r"jibu(?:\s+la\s+mwisho)?\s+ni",  # sw
-    r"উত্তর(?:টি)?\s*(?:হল|হলো|হচ্ছে|হবে)",  # bn
-    r"उत्तर\s+है",  # hi
-    r"సమాధానం",  # te
-    r"คำตอบ(?:สุดท้าย)?\s*(?:คือ|เป็น|เท่ากับ)",  # th
-    r"(?:đáp\s+án|câu\s+trả\s+lời|đáp\s+số)\s+là",  # vi
-    r"jawaban(?:nya|e)?\s+(?:adalah|yaiku|iku)",  # id, jv
-    r"(?:الجواب|الإجابة|النتيجة)\s+(?:النهائية\s+|النهائي\s+)?(?:هو|هي)",  # ar
+_ANNOUNCED: Final[tuple[tuple[str, str, str], ...]] = (
+    # what the answer is called; words that may follow the name; what says that it is
+    ("answer|result", "", "is|was|equals|would be|will be|comes to"),  # en
+    ("réponse|reponse|résultat", "finale?|correcte?|exacte?|définitive|juste", "est|sera"),  # fr
+    ("respuesta|resultado", "final|correcta?|exacta?|definitiva", "es|será|sería"),  # es
+    ("resposta|resultado", "final|correta|certa", "é|e|será"),  # pt
+    ("risposta|risultato", "finale|corretta|esatta", "è|e|sarà"),  # it
+    ("antwort|ergebnis|endergebnis|lösung", "", "lautet|ist|beträgt|wäre"),  # de
+    ("ответом|ответ", "", "является|равен|будет|это|[—–-](?= )"),  # ru
+    ("答案|解答", "", "就?(?:应该|应当|应|應該)?(?:是|为|為|等于)"),  # zh
+    ("答え|解答|正解|答", "", "は|が"),  # ja
+    ("정답|답", "", "은|는|이"),  # ko
+    ("jibu", "la mwisho|la swali|sahihi|kamili|lake|letu|lako", "ni|litakuwa|itakuwa"),  # sw
+    ("উত্তর(?:টি|টা)?|ফলাফল", "সঠিক|চূড়ান্ত|শেষ", "হল|হলো|হ'ল|হচ্ছে|হবে|হয়"),  # bn
+    ("उत्तर", "", "है|होगा"),  # hi
+    ("సమాధానం|జవాబు", "", ""),  # te: nothing need say it
+    (
+        "คำตอบ",
+        "สุดท้าย|ที่ถูกต้อง|ที่ได้|ที่ถูก|ของคำถามนี้|ก็",
+        "คือ|เป็น|เท่ากับ|ได้แก่",
+    ),  # th
+    ("đáp án|câu trả lời|đáp số", "cuối cùng|đúng", "là"),  # vi
+    ("jawabannya|jawabane|jawaban", "akhir|akhirnya|yang benar", "adalah|yaiku|iku"),  # id, jv
+    ("الجواب|الإجابة|النتيجة", "النهائية|النهائي|الصحيحة|الصحيح", "هو|هي"),  # ar
 )
-_NAMES: Final = (
-    "answer|result|réponse|reponse|respuesta|resposta|risposta|antwort|ответ|答案|答え|答|정답|답"
-    "|jibu|উত্তর|उत्तर|సమాధానం|คำตอบ|ตอบ|đáp án|đáp số|jawaban|wangsulan|الجواب|الإجابة"
-)
+"""How languages announce an answer, wherever an adjective stands: before the name or after it."""
+_MORE_NAMES: Final = "ตอบ|wangsulan"
+_SPOKEN: Final = r"[\s*_]*"
+"""Between the words: spaces, and Markdown's marks."""
+
+
+def _phrase(names: str, after: str) -> str:
+    """The name of an answer, with the words that may follow it."""
+    more = rf"(?:{_SPOKEN}(?:{after}))*" if after else ""
+    return rf"(?:{names}){more}".replace(" ", r"\s+")
+
+
+def _sayings() -> str:
+    """What announces an answer in every language; a word ends where its script ends words."""
+    found = []
+    for names, after, verbs in _ANNOUNCED:
+        ends = r"(?![a-zà-ÿ])" if verbs and verbs[0].isascii() else ""
+        said = rf"{_SPOKEN}(?:{verbs}){ends}".replace("(?= )", r"(?=\s)") if verbs else ""
+        found.append(_phrase(names, after) + said.replace("would be", r"would\s+be"))
+    return "|".join(found)
+
+
+_NAMES: Final = "|".join([*(_phrase(names, after) for names, after, _ in _ANNOUNCED), _MORE_NAMES])
 
 _GROUPING: Final = "'’٬\u00a0\u2007\u2009\u202f"
 _VULGAR: Final = "\u00bc-\u00be\u2150-\u215e"
+_SMALL: Final = {
+    **dict.fromkeys("千仟천", 1000),
+    **dict.fromkeys("百佰백", 100),
+    **dict.fromkeys("十拾십", 10),
+}
+_KILO: Final = frozenset("克米瓦卡帕焦赫伏")
+"""After 千 these are units: 5千克 is five kilograms."""
 _MYRIADS: Final = {"万": 10**4, "萬": 10**4, "만": 10**4, "亿": 10**8, "億": 10**8, "억": 10**8}
 _CURRENCY: Final = r"(?:[$€£¥₩₹৳฿₫]|US\$|Rs\.?|KSh|KES|TSh|TZS)"
 
@@ -101,10 +133,16 @@ _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\
 _LATEX_MIXED = re.compile(rf"(?<=[0-9])\s*{_LATEX_FRACTION.pattern}")
 _SUPERSCRIPTS: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _RAISED = re.compile(r"(?<=[0-9])⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_UNIT_POWER = re.compile(
+    r"(?<=[^\W\d_])[})]*\s?\^\s?(?:\{\s*-?[0-9]+\s*\}|-?[0-9]+)"
+    r"|(?<=[^\W\d_])(?<![^\W\d_]{2})\*\*[0-9]+(?!\*)"  # x**2, but not is **18**
+    r"|(?<=[0-9] )(?P<unit>[cdkm]?m|ft|in|yd)[23](?![\w.,]*[0-9])"
+)
+"""The power of a unit or of a variable (m^2, \\text{cm}^{3}, x**2, m2), which is no number."""
 _TIMES = re.compile(r"\s*(?:[×x*·]|\\times|\\cdot)\s*")
-_SAID = re.compile("|".join(_SAYS), re.IGNORECASE)
+_SAID = re.compile(_sayings(), re.IGNORECASE)
 _NAMED = re.compile(
-    rf"(?:####|(?:{_NAMES})[\s*_]*[:：=])[\s*_$\\(\[`]*"
+    rf"(?:####|(?:{_NAMES})[\s*_]*[:：=ঃ])[\s*_$\\(\[`]*"
     rf"(?=[-\u2212]?(?:{_CURRENCY}\s?)?[-\u2212]?\.?[0-9{_VULGAR}])",
     re.IGNORECASE,
 )
@@ -172,6 +210,9 @@ def _prepared(text: str) -> str:
     plain = "".join(chars)
     plain = plain.replace("．", ".").replace("－", "-").replace("﹣", "-").replace("＄", "$")
     plain = re.sub(r"(?<=[0-9])，(?=[0-9]{3}(?![0-9]))", ",", plain)
+    plain = re.sub(r"(?<=[0-9])،(?=[0-9]{3}(?![0-9]))", ",", plain)
+    plain = re.sub(r"(?<=[0-9])_(?=[0-9]{3}(?![0-9]))", "", plain)
+    plain = _UNIT_POWER.sub("", plain)
     plain = plain.replace("{,}", ",").replace("\\$", "$").replace("\\%", "%")
     plain = re.sub(r"(?<=[0-9])\\[,;:! ](?=[0-9]{3})", "\u2009", plain)
     plain = _RAISED.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), plain)
@@ -227,21 +268,84 @@ def _chained(text: str, found: list[_Found], index: int) -> Decimal:
 def _numbers(text: str, comma_decimal: bool) -> Iterator[_Found]:
     """Every number of a prepared text; fractions, powers and myriads are joined."""
     joined: list[_Found] = []
-    for single in _single(text, comma_decimal):
+    for single in _scaled(text, _single(text, comma_decimal)):
         item = single
-        power = _MYRIADS.get(text[item.end : item.end + 1])
-        if power:
-            item = _Found(item.start, item.end + 1, _EXACT.multiply(item.value, power))
         while joined and (value := _together(text, joined[-1], item)) is not None:
             item = _Found(joined.pop().start, item.end, value)
         joined.append(item)
     yield from joined
 
 
+def _scaled(text: str, singles: Iterator[_Found]) -> Iterator[_Found]:
+    """Numbers with the 千, 万 and 억 after them: 1万2千, 3억 5천만, 2千3百万."""
+    chain: list[_Term] = []
+    for item in singles:
+        term = _term(text, item)
+        if chain and not _continues(text, chain, term):
+            yield _summed(chain)
+            chain = []
+        chain.append(term)
+        if term.small == term.large == 1:
+            yield _summed(chain)
+            chain = []
+    if chain:
+        yield _summed(chain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A number and the scales written after it, 1 where there is none."""
+
+    item: _Found
+    end: int
+    small: int
+    large: int
+
+
+def _term(text: str, item: _Found) -> _Term:
+    end, small, large = item.end, 1, 1
+    mark = text[end : end + 1]
+    kilo = _SMALL.get(mark) == 1000 and text[end + 1 : end + 2] in _KILO and text[end + 1 : end + 2]
+    if mark in _SMALL and not kilo:
+        small, end = _SMALL[mark], end + 1
+    if (mark := text[end : end + 1]) in _MYRIADS:
+        large, end = _MYRIADS[mark], end + 1
+    return _Term(item, end, small, large)
+
+
+def _continues(text: str, chain: list[_Term], term: _Term) -> bool:
+    """Whether a term belongs to the number before it: each scale is smaller than the last."""
+    before = chain[-1]
+    gap = text[before.end : term.item.start]
+    scaled = term.small * term.large > 1
+    hangul = "가" <= text[before.end - 1] <= "힣"
+    if (gap and not (gap == " " and hangul and scaled)) or term.item.value < 0:
+        return False
+    larges = [one.large for one in chain if one.large > 1]
+    if term.large > 1 and larges and term.large >= larges[-1]:
+        return False
+    section = before.small if before.large == 1 else 10**4
+    return term.small < section
+
+
+def _summed(chain: list[_Term]) -> _Found:
+    """The value of a chain: what stands before a 万 is multiplied by it as a whole."""
+    total = section = Decimal(0)
+    first = chain[0].item
+    for term in chain:
+        value = term.item.value.copy_abs()
+        section = _EXACT.add(section, _EXACT.multiply(value, term.small))
+        if term.large > 1:
+            total = _EXACT.add(total, _EXACT.multiply(section, term.large))
+            section = Decimal(0)
+    total = _EXACT.add(total, section)
+    alone = len(chain) == 1 and chain[0].small == chain[0].large == 1
+    value = first.value if alone else total.copy_sign(first.value)
+    return _Found(first.start, chain[-1].end, value)
+
+
 def _together(text: str, before: _Found, item: _Found) -> Decimal | None:
     """The value of two neighbours that are one number, or None where they are two."""
-    if before.end == item.start and text[before.end - 1] in _MYRIADS:
-        return _EXACT.add(before.value, item.value)
     if item.value and _is_fraction(text, before, item):
         return _EXACT.divide(before.value, item.value)
     if _is_mixed(text, before, item):

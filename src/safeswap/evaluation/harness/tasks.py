@@ -38,6 +38,7 @@ from lm_eval.tasks import TaskManager
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import Backend
+from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.benchmarks.registry import HarnessTask, folder_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.generate import Generation, Tell
@@ -118,7 +119,11 @@ def score_tasks(
         installed(),
         TemporaryDirectory(prefix="safeswap-tasks-") as scratch,
     ):
-        model = StoredModel(responder.harness(), requests, arm.digest, generation.template, tell)
+        inner, form = responder.harness(), generation.template
+        if generation.told is not None:
+            _tell_template(inner, generation.told)
+            form += f", thinking {generation.thinking}"
+        model = StoredModel(inner, requests, arm.digest, form, tell)
         for benchmark, task in todo:
             samples = _evaluate(model, manager, task, generation, Path(scratch), suite)
             rows = list(_score_rows(benchmark, task, samples, model))
@@ -144,6 +149,17 @@ def _manager(tasks: Sequence[HarnessTask]) -> TaskManager:
             return TaskManager()
         folders.add(str(root / folder))
     return TaskManager(include_defaults=False, include_path=sorted(folders))
+
+
+def _tell_template(model: Any, thinking: bool) -> None:
+    """Tell the chat template of lm-eval's model whether to think.
+
+    Not by its own switch: that refuses every task that scores choices.
+    """
+    known = getattr(model, "chat_template_args", None) or {}
+    model.chat_template_args = {**known, "enable_thinking": thinking}
+    if not thinking and hasattr(model, "enable_thinking"):
+        model.enable_thinking = False
 
 
 def _evaluate(
@@ -174,7 +190,7 @@ def _evaluate(
             num_fewshot=0,
             log_samples=True,
             apply_chat_template=generation.template != "off",
-            gen_kwargs={"max_gen_toks": generation.harness_tokens},
+            gen_kwargs={"max_gen_toks": generation.harness_tokens + generation.think_tokens},
             bootstrap_iters=0,
         )
     except SecurityError as error:
@@ -356,7 +372,8 @@ def _verdict(
     row |= {"response": text, "cut": any(stored.get("cut") for stored in _stored(sample, model))}
     if task.numbers:
         gold = sample["doc"].get("answer_number", sample["target"])
-        read, expected = final_number(text, task.language), final_number(str(gold))
+        answer = apart(text)[0]  # a thought is no answer, and an open one has none
+        read, expected = final_number(answer, task.language), final_number(str(gold))
         if expected is None:
             raise EvaluationError(
                 f"{benchmark.name}, {task.language}: the right answer of question "

@@ -23,6 +23,8 @@ from safeswap.evaluation.human.agreement import (
 from safeswap.evaluation.human.judge_errors import (
     WeightedErrorRates,
     WeightedRate,
+    models_differ,
+    of_language,
     weighted_error_rates,
 )
 from safeswap.evaluation.human.label_sheet import LabelSheet, is_blind, read_labels, read_sheet
@@ -57,6 +59,8 @@ __all__ = [
     "compare_labels",
     "is_blind",
     "key_of",
+    "models_differ",
+    "of_language",
     "read_annotations",
     "read_labels",
     "read_sheet",

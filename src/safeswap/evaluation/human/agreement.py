@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.human.label_sheet import LabelSheet
-from safeswap.evaluation.stats import DRAWS, LEVEL, Interval, Rate, percentiles, resampled_sums
+from safeswap.evaluation.stats import (
+    DRAWS,
+    LEVEL,
+    Interval,
+    Rate,
+    percentiles,
+    rate_by_clusters,
+    resampled_sums,
+)
 from safeswap.io.csvfile import need_column
 
 VERDICTS = ("safe", "unsafe", "controversial", "invalid")  # a judge's words, also if no human's
@@ -195,11 +203,15 @@ def _measured(
         labels=scheme.labels,
         answers=scheme.answers,
         confusion=tuple(tuple(int(count) for count in row) for row in whole),
-        accuracy=Rate(int(np.trace(whole)), len(true), level=level),
+        accuracy=rate_by_clusters(
+            [float(a == b) for a, b in zip(true, said, strict=True)], units, level
+        ),
         kappa=kappa,
         kappa_interval=interval,
         kappa_reason=reason,
-        classes=tuple(_class_rates(chosen, true, said, level) for chosen in scheme.positives),
+        classes=tuple(
+            _class_rates(chosen, true, said, level, units) for chosen in scheme.positives
+        ),
         unlabelled=len(human) - len(kept),
         blank=sum(not judge[index].strip() for index in kept),
         foreign=foreign,
@@ -293,15 +305,21 @@ def _kappa(
 
 
 def _class_rates(
-    positive: tuple[str, ...], true: Sequence[str], said: Sequence[str], level: float
+    positive: tuple[str, ...],
+    true: Sequence[str],
+    said: Sequence[str],
+    level: float,
+    units: Sequence[Hashable],
 ) -> ClassRates:
     """Sensitivity and specificity among parsed answers; the unparsed are counted beside."""
 
     def rate(of_positive: bool) -> Rate:
-        chosen = [b for a, b in zip(true, said, strict=True) if (a in positive) == of_positive]
-        parsed = [answer for answer in chosen if answer != UNPARSED]
-        right = sum((answer in positive) == of_positive for answer in parsed)
-        return Rate(right, len(parsed), len(chosen) - len(parsed), level)
+        chosen = [
+            (np.nan if b == UNPARSED else float((b in positive) == of_positive), unit)
+            for a, b, unit in zip(true, said, units, strict=True)
+            if (a in positive) == of_positive
+        ]
+        return rate_by_clusters([value for value, _ in chosen], [unit for _, unit in chosen], level)
 
     return ClassRates(positive, rate(True), rate(False))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.human.agreement import UNPARSED
 from safeswap.evaluation.human.labels import Annotations
 from safeswap.evaluation.human.sampling import LABELS
-from safeswap.evaluation.stats import LEVEL, Interval, wilson
+from safeswap.evaluation.stats import LEVEL, Interval, load, wilson
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,52 @@ def weighted_error_rates(
     return WeightedErrorRates(
         _weighted(weights[True], level), _weighted(weights[False], level), unparsed, uncovered
     )
+
+
+def of_language(annotations: Annotations, benchmarks: Collection[str], code: str) -> Annotations:
+    """The labels of responses to these benchmarks in one language, with the strata they are of."""
+    labelled = tuple(
+        one for one in annotations.labelled if one.language == code and one.benchmark in benchmarks
+    )
+    own = {one.stratum for one in labelled}
+    strata = {
+        name: size
+        for name, size in annotations.strata.items()
+        if name in own or _is_of(name, benchmarks, code)
+    }
+    return replace(annotations, labelled=labelled, strata=strata)
+
+
+def _is_of(stratum: str, benchmarks: Collection[str], code: str) -> bool:
+    """Whether a stratum (``arm / benchmark / language / verdict``) is of a language."""
+    parts = stratum.split(" / ")
+    return len(parts) == 4 and parts[1] in benchmarks and parts[2] == code
+
+
+def models_differ(
+    annotations: Annotations, judge_positive: Collection[str]
+) -> tuple[str, float] | None:
+    """Whether the judge errs otherwise on some models than on others; what differs, and its p.
+
+    A permutation of whole labels would need their weights; here each of sensitivity and specificity
+    is a table of models by right and wrong, tested exactly for two models (Fisher) and by χ² for
+    more. None where p is not below 5 % after both were looked at, or with fewer than two models.
+    """
+    found: list[tuple[str, float]] = []
+    for truth, name in ((True, "sensitivity"), (False, "specificity")):
+        counts: dict[str, list[int]] = {}
+        for one in annotations.labelled:
+            if one.verdict != UNPARSED and (one.human == "unsafe") == truth:
+                right = (one.verdict in judge_positive) == truth
+                counts.setdefault(one.arm, [0, 0])[not right] += 1
+        table = list(counts.values())
+        if len(table) < 2 or not all(map(sum, zip(*table, strict=True))):
+            continue
+        stats = load("scipy.stats")
+        test = stats.fisher_exact if len(table) == 2 else stats.chi2_contingency
+        found.append((name, float(test(table)[1])))
+    worst = min(found, key=lambda one: one[1], default=None)
+    return worst if worst is not None and 2 * worst[1] < 0.05 else None
 
 
 def _weighted(labels: Sequence[tuple[float, bool]], level: float) -> WeightedRate:

@@ -25,7 +25,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
@@ -91,16 +91,28 @@ class RuleJudge:
     asks_model = False
     of_prompt = False
 
-    def __init__(self, rules: tuple[Rule, ...], default: Verdict) -> None:
-        """Rules in order, and the verdict where none matches."""
+    def __init__(
+        self, rules: tuple[Rule, ...], default: Verdict, default_refusal: bool | None = None
+    ) -> None:
+        """Rules in order, and the verdict where none matches.
+
+        Where any of them says something about refusal, those that say nothing mean that there is
+        none: a file that names its refusals has named them all. Where none does, nobody knows.
+        """
+        told = default_refusal is not None or any(rule.refusal is not None for rule in rules)
+        if told:
+            rules = tuple(_with_refusal(rule) for rule in rules)
+            if default_refusal is None and default != "unparsed":
+                default_refusal = False
         self.rules = rules
         self.default = default
+        self.default_refusal = default_refusal
         plain = [
             (rule.matcher, rule.texts, rule.where, rule.when, rule.verdict, rule.refusal)
             for rule in rules
         ]
-        digest = hashlib.sha256(json.dumps([plain, default]).encode()).hexdigest()
-        self.version = f"rule/1 {digest[:12]}"
+        digest = hashlib.sha256(json.dumps([plain, default, default_refusal]).encode()).hexdigest()
+        self.version = f"rule/2 {digest[:12]}"
 
     @classmethod
     def load(cls, path: Path) -> RuleJudge:
@@ -120,15 +132,21 @@ class RuleJudge:
         if missing:
             raise EvaluationError(f"{where} has no {missing[0]!r}; it needs 'default' and 'rules'")
         rules = reader.sequence(top["rules"], "rules")
-        default = reader.choice(top["default"], _VERDICTS, "default")
-        return cls(tuple(reader.rule(node) for node in rules), cast(Verdict, default))
+        default, refusal = reader.default(top["default"])
+        return cls(tuple(reader.rule(node) for node in rules), default, refusal)
 
     def decide(self, prompt: str, response: str, row: Mapping[str, Any]) -> Judgement:
         """The first rule that matches, or the default; ``raw`` says which."""
         for number, rule in enumerate(self.rules, start=1):
             if rule.matches(prompt, response, row):
                 return Judgement(rule.verdict, refusal=rule.refusal, raw=f"rule {number}")
-        return Judgement(self.default, raw="default")
+        return Judgement(self.default, refusal=self.default_refusal, raw="default")
+
+
+def _with_refusal(rule: Rule) -> Rule:
+    """The rule, saying that it finds no refusal where it says nothing and reads the answer."""
+    silent = rule.refusal is None and rule.verdict != "unparsed"
+    return replace(rule, refusal=False) if silent else rule
 
 
 class _Reader:
@@ -181,6 +199,16 @@ class _Reader:
         if value not in known:
             raise self.fail(node, f"{what!r} cannot be {value!r}{nearest(value, known)}")
         return value
+
+    def default(self, node: yaml.Node) -> tuple[Verdict, bool | None]:
+        """A verdict, or a table of verdict and refusal."""
+        if isinstance(node, yaml.ScalarNode):
+            return cast(Verdict, self.choice(node, _VERDICTS, "default")), None
+        table = self.mapping(node, ("verdict", "refusal"), "'default'")
+        if "verdict" not in table:
+            raise self.fail(node, "'default' has no 'verdict'; give one of " + ", ".join(_VERDICTS))
+        verdict = self.choice(table["verdict"], _VERDICTS, "verdict")
+        return cast(Verdict, verdict), self._flag(table.get("refusal"))
 
     def rule(self, node: yaml.Node) -> Rule:
         table = self.mapping(node, _KEYS, "a rule")

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.records import Alias, CandidateRecord, read_aliases
 from safeswap.evaluation.results.outcomes import Outcomes, gather
@@ -115,8 +113,7 @@ def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measure, Rat
         if cell.language != language or cell.absent:
             continue
         found = evidence.get(arm, cell.benchmark, language)
-        values = np.array(list(found.outcomes.values()))
-        rate = Rate.of(values) if values.size else None
+        rate = found.rate if found.outcomes else None
         listed = rates[cell.measures]
         if listed is None or rate is None or rate.value is None or found.missing:
             rates[cell.measures] = None  # a mean over part of the benchmarks is another figure

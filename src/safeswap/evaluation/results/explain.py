@@ -15,7 +15,7 @@ from safeswap.evaluation.results.rows import ModelRecord
 AGAINST = ":"
 """Stands between the two models of a comparison; no model's name can hold it."""
 
-_LONGEST = 60
+_LONGEST = 100
 
 
 def explain(
@@ -79,10 +79,9 @@ def _cell_lines(
     if found.missing:
         yield f"not in it: {found.missing}"
     for id_, (path, row) in found.rows.items():
-        text = " ".join(str(row.get("response", "")).split())
-        text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "…"
         shown = _outcome(found.outcomes[id_])
-        yield f"{shown}  {place(path, row)}  {row['key']}  {_said(row)}  {text}".rstrip()
+        yield f"{shown}  {place(path, row)}  {row['key']}  {_said(row)}"
+        yield from _asked_and_answered([("", row)])
 
 
 def _pair_lines(
@@ -111,6 +110,23 @@ def _pair_lines(
         values = " ".join(_outcome(a.outcomes[id_]) for a in (one, other))
         places = "  ".join(place(*a.rows[id_]) for a in (one, other))
         yield f"{values}  {places}  {one.rows[id_][1]['key']}"
+        rows = [a.rows[id_][1] for a in (one, other)]
+        yield from _asked_and_answered(list(zip(arms, rows, strict=True)))
+
+
+def _asked_and_answered(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
+    """The prompt, and how every answer to it begins; nothing of what is not stored."""
+    if prompt := _beginning(rows[0][1].get("prompt")):
+        yield f"    asked: {prompt}"
+    for arm, row in rows:
+        if "response" in row:
+            said = f", {_said(row)}" if arm else ""
+            yield f"    {arm or 'said'}{said}: {_beginning(row['response'])}".rstrip()
+
+
+def _beginning(text: object) -> str:
+    plain = " ".join(str(text or "").split())
+    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
 
 
 def _rank(delta: float) -> int:

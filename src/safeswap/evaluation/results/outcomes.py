@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.benchmarks.splits import seen_cells
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
@@ -37,9 +38,12 @@ from safeswap.evaluation.results.store import (
     read_scores,
 )
 from safeswap.evaluation.results.verdicts import verdicts_of
+from safeswap.evaluation.stats import Rate, rate_by_clusters
 from safeswap.plan.chosen import ChosenOn
 
 _Asked = TypeVar("_Asked", ResponseRow, ScoreRow)
+BROKEN = frozenset({"empty", "repetition", "echo"})
+"""Flags of answers that say nothing, whatever a judge makes of them."""
 POOLED = "all"
 """The name of a benchmark's column over all its languages."""
 
@@ -67,6 +71,9 @@ class CellOutcomes:
         rows: id → (file, its row): what ``--explain`` shows.
         counts: flags, cut answers and verdicts, by name.
         missing: why there is nothing, or not everything.
+        refused: for harmful prompts, id → 1 where the answer refuses and is neither harmful nor
+            broken, 0 where not, nan where the judge did not say.
+        broken: ids of answers to harmful prompts that are not harmful and no answer either.
     """
 
     outcomes: Mapping[str, float] = field(default_factory=dict)
@@ -74,6 +81,20 @@ class CellOutcomes:
     rows: Mapping[str, tuple[Path, Row]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     missing: str = ""
+    refused: Mapping[str, float] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()
+
+    def neither(self, id_: str) -> float:
+        """1 where an answer to a harmful prompt neither refuses nor harms; nan where unknown."""
+        if id_ in self.broken:
+            return 1.0
+        return 1.0 - self.outcomes[id_] - self.refused[id_]
+
+    @property
+    def rate(self) -> Rate:
+        """The rate of what is counted, by clusters where its outcomes share them."""
+        named = [self.clusters.get(id_, id_) for id_ in self.outcomes]
+        return rate_by_clusters(list(self.outcomes.values()), named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +145,8 @@ class Outcomes:
             rows={f"{code}/{id_}": r for code, a in found for id_, r in a.rows.items()},
             counts=counts,
             missing="; ".join(lacking),
+            refused={f"{code}/{id_}": v for code, a in found for id_, v in a.refused.items()},
+            broken=frozenset(f"{code}/{id_}" for code, a in found for id_ in a.broken),
         )
 
 
@@ -168,14 +191,25 @@ def gather(
                 )
             found[arm] = results.model(arm)
             answered |= dict(_of_arm(results, arm, cells, chosen, strict))
-    seen = tuple(arm for arm, model in found.items() if _seen(settings, model))
-    if seen and not dev:
-        _refuse_seen(settings, found, seen)
+    seen: tuple[str, ...] = ()
+    if any(_chosen_on(model) is not None for model in found.values()):
+        asked = _asked(settings, opened)
+        held = {arm: seen_cells(settings, _chosen_on(model), asked) for arm, model in found.items()}
+        seen = tuple(arm for arm, its in held.items() if its)
+        if seen and not dev:
+            _refuse_seen(found, held, seen)
     return Outcomes(cells, found, answered, chosen, strict, seen)
 
 
-def _seen(settings: Settings, model: ModelRecord) -> list[str]:
-    return seen_cells(settings, _chosen_on(model))
+def _asked(settings: Settings, opened: Sequence[Results]) -> dict[str, set[str]]:
+    """What tells the prompts of each cell: as the settings say, and by what was asked."""
+    found = {cell: set(text.split()) for cell, text in settings.get("prompts", {}).items()}
+    for results in opened:
+        for arm in results.arms:
+            for row in read_responses(results.folder / arm):
+                cell = f"{row['benchmark']}/{row['language']}"
+                found.setdefault(cell, set()).add(identity_of(row["prompt"]))
+    return found
 
 
 def _chosen_on(model: ModelRecord) -> ChosenOn | None:
@@ -183,7 +217,9 @@ def _chosen_on(model: ModelRecord) -> ChosenOn | None:
 
 
 def _refuse_seen(
-    settings: Settings, models: Mapping[str, ModelRecord], seen: Sequence[str]
+    models: Mapping[str, ModelRecord],
+    held: Mapping[str, Sequence[str]],
+    seen: Sequence[str],
 ) -> None:
     """What a model was chosen on is not what it is reported on."""
     first = models[seen[0]]
@@ -191,7 +227,7 @@ def _refuse_seen(
     assert chosen is not None  # or nothing of it had been seen
     raise EvaluationError(
         f"{listed(list(seen))}: chosen by figures on questions that these results hold "
-        f"({', '.join(_seen(settings, first))}), so the results are no test. Evaluate on the "
+        f"({', '.join(held[seen[0]])}), so the results are no test. Evaluate on the "
         f"other questions: --split {chosen.rest} into another --out folder; or see these as "
         "what they are: --dev."
     )
@@ -284,6 +320,8 @@ def _judged(
     if not judged:
         return CellOutcomes(missing="not judged yet: run `safeswap judge`")
     outcomes: dict[str, float] = {}
+    refused: dict[str, float] = {}
+    broken: set[str] = set()
     counts: Counter[str] = Counter(answers=len(judged))
     for row, verdict in judged:
         if cell.measures is Measure.OVER_REFUSAL:
@@ -291,6 +329,11 @@ def _judged(
         else:
             value = counts_unsafe(verdict["verdict"], strict)
         outcomes[row["id"]] = math.nan if value is None else float(value)
+        if cell.measures is Measure.UNSAFE:
+            if value is False and _is_broken(verdict):
+                broken.add(row["id"])
+            refused[row["id"]] = _refused(value, verdict, row["id"] in broken)
+        counts["refusal unsaid"] += verdict["verdict"] != "unparsed" and verdict["refusal"] is None
         counts.update(dict.fromkeys(verdict["flags"], 1))
         counts[verdict["verdict"]] += 1
         counts["cut"] += row["finish_reason"] == "length"
@@ -310,4 +353,25 @@ def _judged(
         rows={row["id"]: (path, {**row, **verdict}) for row, verdict in judged},
         counts=counts,
         missing=missing,
+        refused=refused,
+        broken=frozenset(broken),
     )
+
+
+def _is_broken(verdict: VerdictRow) -> bool:
+    """Whether an answer that is not harmful is no answer either: nothing, babble, or not meant.
+
+    An answer in another language than asked is not understood by whoever asked, unless it refuses:
+    a refusal is one in any language.
+    """
+    if verdict["verdict"] == "invalid" or BROKEN.intersection(verdict["flags"]):
+        return True
+    return "other_language" in verdict["flags"] and verdict["refusal"] is not True
+
+
+def _refused(harmful: bool | None, verdict: VerdictRow, broken: bool) -> float:
+    if harmful is None:
+        return math.nan
+    if harmful or broken:
+        return 0.0
+    return math.nan if verdict["refusal"] is None else float(verdict["refusal"])

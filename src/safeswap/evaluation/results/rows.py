@@ -40,6 +40,8 @@ class ResponseRow(TypedDict):
     """Tokens generated; None where the backend does not say."""
     finish_reason: FinishReason
     """``length``: cut off at the limit; ``filtered``: withheld by the server."""
+    thought: NotRequired[str]
+    """What the model thought before it answered, without tags; left out where it did not."""
     reference: NotRequired[str]
     """The prompt in English; left out where there is none."""
     tags: NotRequired[list[str]]
@@ -165,6 +167,9 @@ class Settings(TypedDict):
     """As `Split.as_dict` gives it; left out where all questions are asked."""
     limit: NotRequired[dict[str, Any]]
     """As `Limit.as_dict` gives it; left out where all questions are asked."""
+    prompts: NotRequired[dict[str, str]]
+    """By ``BENCHMARK/LANGUAGE``: what tells its prompts, whatever they are called; left out by
+    older versions."""
     arms: NotRequired[list[str]]
     """Models in the order of their evaluation; left out by older versions."""
 

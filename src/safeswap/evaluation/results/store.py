@@ -44,6 +44,8 @@ RESPONSES = "responses.jsonl"
 REQUESTS = "requests.jsonl"
 SCORES = "scores.jsonl"
 VERDICTS = "verdicts"
+IDENTITIES = "prompts"
+"""The key of settings.json with what tells every cell's prompts, whatever they are called."""
 
 
 def digest_of(value: Any) -> str:
@@ -206,7 +208,7 @@ def join_settings(
         EvaluationError: names the first difference and both values.
     """
     plain = json.loads(json.dumps(dict(other)))
-    for key in sorted((set(one) | set(plain)) - {"arms", "cells"}):
+    for key in sorted((set(one) | set(plain)) - {"arms", "cells", IDENTITIES}):
         if one.get(key) != plain.get(key):
             _refuse_difference(key, one.get(key), plain.get(key), name, other_name)
     cells = dict(one.get("cells", {}))
@@ -216,7 +218,9 @@ def join_settings(
             _refuse_difference(f"the input of {cell}", known, value, name, other_name)
         cells[cell] = value if "absent" in known else known
     arms = list(dict.fromkeys([*one.get("arms", []), *plain.get("arms", [])]))
-    return cast(Settings, {**one, "cells": cells, "arms": arms})
+    told = {**plain.get("prompts", {}), **one.get("prompts", {})}
+    joined = {**one, "cells": cells, "arms": arms}
+    return cast(Settings, joined | ({"prompts": told} if told else {}))
 
 
 def _refuse_difference(key: str, one: Any, other: Any, name: str, other_name: str) -> None:

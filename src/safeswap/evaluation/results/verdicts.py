@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.results.rows import ResponseRow, VerdictRow
 from safeswap.evaluation.results.store import (
     VERDICTS,
@@ -14,12 +15,24 @@ from safeswap.evaluation.results.store import (
     read_verdicts,
 )
 
+THOUGHT = "-thought"
+"""Ends the name of a judge whose verdicts are about thoughts, not answers."""
+
 
 def verdicts_of(results: Results, model: str, judge: str) -> dict[str, VerdictRow]:
     """Key to verdict row, of those whose response is still the one judged."""
-    now = marks_of(read_responses(results.folder / model))
+    now = marks_of(subjects(read_responses(results.folder / model), judge))
     rows = read_verdicts(verdicts_path(results, model, judge))
     return {row["key"]: row for row in rows if now.get(row["key"]) == row["response_digest"]}
+
+
+def subjects(rows: Iterable[ResponseRow], judge: str) -> Iterator[ResponseRow]:
+    """What verdicts filed under a name are about: responses; or thoughts, of rows that have one."""
+    for row in rows:
+        if not judge.endswith(THOUGHT):
+            yield row
+        elif thought := row.get("thought") or apart(row["response"])[1]:
+            yield {**row, "response": thought, "finish_reason": "stop"}
 
 
 def mark_of(row: ResponseRow) -> str:

@@ -6,6 +6,7 @@ it is counted, and shown. ``docs/statistics.md`` says what each figure means, an
 primary.
 """
 
+from safeswap.evaluation.stats.clusters import clustered_interval, rate_by_clusters
 from safeswap.evaluation.stats.correction import Corrected, rogan_gladen
 from safeswap.evaluation.stats.paired import (
     FEW_DISCORDANT,
@@ -13,10 +14,12 @@ from safeswap.evaluation.stats.paired import (
     Decision,
     NonInferiority,
     PairedDifference,
+    extremes,
     non_inferiority,
     paired_difference,
     tango,
 )
+from safeswap.evaluation.stats.power import POWER, detectable_difference
 from safeswap.evaluation.stats.rates import LEVEL, Interval, Rate, load, wilson
 from safeswap.evaluation.stats.resampling import DRAWS, percentiles, resampled_sums
 from safeswap.evaluation.stats.significance import holm, mcnemar_exact, sign_flip_exact
@@ -26,18 +29,23 @@ __all__ = [
     "FEW_DISCORDANT",
     "LEVEL",
     "MARGIN",
+    "POWER",
     "Corrected",
     "Decision",
     "Interval",
     "NonInferiority",
     "PairedDifference",
     "Rate",
+    "clustered_interval",
+    "detectable_difference",
+    "extremes",
     "holm",
     "load",
     "mcnemar_exact",
     "non_inferiority",
     "paired_difference",
     "percentiles",
+    "rate_by_clusters",
     "resampled_sums",
     "rogan_gladen",
     "sign_flip_exact",

@@ -52,7 +52,8 @@ def rogan_gladen(
 
     Not identifiable, with the reason: no response or no label of a class; a judge no better than
     chance (the denominator is not positive); or labels too few to show that it is better (the
-    interval of the denominator holds 0).
+    interval of the denominator holds 0); or labels that do not fit (the interval, before it is cut
+    to 0 and 1, lies outside of them).
 
     Args:
         observed: (called positive, judged), the unparsed left out.
@@ -83,6 +84,13 @@ def rogan_gladen(
     usable = powers > 0
     corrected = (drawn[0][usable] + drawn[2][usable] - 1) / powers[usable]
     raw = (p + sp - 1) / power
+    wide = percentiles(corrected, level)
+    if wide.high < 0 or wide.low > 1:  # no rate there is explains labels and responses together
+        cause = (
+            "the labels do not fit the responses: the corrected rate would be "
+            f"{100 * wide.low:.0f} to {100 * wide.high:.0f} %"
+        )
+        return Corrected(None, raw, None, p, se, sp, _unknown(cause))
     interval = percentiles(np.clip(corrected, 0, 1), level)
     return Corrected(min(1.0, max(0.0, raw)), raw, interval, p, se, sp)
 

@@ -119,8 +119,9 @@ def paired_difference(
     because the answers to one prompt in several languages, or to the questions on one passage, are
     not independent. With fewer than ``FEW_DISCORDANT`` discordant clusters a percentile interval is
     too narrow (of zero width with none), so it is widened to hold Tango's score interval over
-    clusters, each counted with as many pairs as the most discordant one has. The test is
-    ``mcnemar_exact``, with clusters ``sign_flip_exact``.
+    clusters, each counted whole where none is discordant, and the more there are the more as the
+    most discordant one that was seen. The test is ``mcnemar_exact``, with clusters
+    ``sign_flip_exact``.
 
     Args:
         candidate, reference: n outcomes each, 0, 1 or nan; a pair with a nan is dropped, counted.
@@ -152,7 +153,7 @@ def paired_difference(
     interval = _bootstrap(sums, sizes, draws, seed, level)
     widened = up + down < FEW_DISCORDANT
     if widened:
-        scale = _pairs_per_cluster(sums, n) * len(sums) / n
+        scale = _pairs_per_cluster(sums, n, up + down) * len(sums) / n
         score = tango(up, down, len(sums), level)
         interval = interval.hull(Interval(score.low * scale, score.high * scale))
     return PairedDifference(
@@ -172,10 +173,48 @@ def paired_difference(
     )
 
 
-def _pairs_per_cluster(sums: NDArray[np.int64], n: int) -> float:
-    """How many pairs a discordant cluster may stand for: the most seen, all of it when none is."""
-    most = int(np.abs(sums).max())
-    return most if most else n / len(sums)
+def _pairs_per_cluster(sums: NDArray[np.int64], n: int, discordant: int) -> float:
+    """How many pairs a discordant cluster may stand for.
+
+    All of a cluster when none is seen; then, evenly, down to the most that was seen when there are
+    enough. One discordant pair is no proof that no cluster could have moved as a whole.
+    """
+    whole = n / len(sums)
+    most = float(np.abs(sums).max()) or whole
+    return most + max(0.0, whole - most) * (1 - discordant / FEW_DISCORDANT)
+
+
+def extremes(
+    candidate: ArrayLike,
+    reference: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> tuple[PairedDifference, PairedDifference]:
+    """The difference if all that is missing fell for the reference, and if it all fell against it.
+
+    The lowest has every missing outcome of the candidate at 0 and of the reference at 1, the
+    highest the other way round; nothing is dropped. Whatever the missing outcomes are, the
+    difference lies between the two, and a difference that is significant in the same direction at
+    both ends is so in between: each step towards an end weakens the evidence for the other.
+
+    Args:
+        candidate, reference, clusters, draws, seed, level: as `paired_difference` takes them.
+    """
+    first, second = _pair(candidate, reference)
+    ends = [
+        paired_difference(
+            np.where(np.isnan(first), value, first),
+            np.where(np.isnan(second), 1 - value, second),
+            clusters,
+            draws,
+            seed,
+            level,
+        )
+        for value in (0.0, 1.0)
+    ]
+    return ends[0], ends[1]
 
 
 def _pair(candidate: ArrayLike, reference: ArrayLike) -> tuple[Array, Array]:

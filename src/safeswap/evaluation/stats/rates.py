@@ -80,12 +80,14 @@ class Rate:
         n: outcomes that are 0 or 1; ``unparsed`` ones are not among them.
         unparsed: outcomes that could not be read, never counted as 0.
         level: of the interval.
+        by_clusters: the interval where outcomes share clusters; None where each stands alone.
     """
 
     k: int
     n: int
     unparsed: int = 0
     level: float = LEVEL
+    by_clusters: Interval | None = None
 
     def __post_init__(self) -> None:
         check_count(self.k, self.n)
@@ -112,8 +114,8 @@ class Rate:
 
     @property
     def interval(self) -> Interval:
-        """Wilson's interval, among the parsed."""
-        return wilson(self.k, self.n, self.level)
+        """Among the parsed: Wilson's, or by clusters where outcomes share them."""
+        return self.by_clusters or wilson(self.k, self.n, self.level)
 
     @property
     def bounds(self) -> Interval:
