@@ -74,13 +74,17 @@ def test_every_difference_is_explained_by_its_pairs(results: Path) -> None:
         pairs, difference = row.cells[1], row.cells[2]
         assert difference.key is not None and difference.key.endswith("/merge:sw")
         head, *rest = pipeline.explain([results], difference.key).splitlines()
-        said = [line.split("  ") for line in rest if not line.startswith("model: ")]
+        said = [line.split("  ") for line in rest if not line.startswith(("model: ", "    "))]
         read = [line for line in said if "?" not in line[0]]
         deltas = [int(line[0][0]) - int(line[0][2]) for line in read]
         assert len(read) == pairs.value
         assert sum(deltas) / len(deltas) == pytest.approx(difference.value)
         assert f"{deltas.count(1)} only merge, {deltas.count(-1)} only sw" in head
-        assert ("left out" in head) == (len(read) < len(said)) == (difference.note is not None)
+        assert (
+            ("left out" in head)
+            == (len(read) < len(said))
+            == ("left out" in (difference.note or ""))
+        )
         for line in said:
             for place, arm in zip(line[1:3], ("merge", "sw"), strict=True):
                 path, _, number = place.rpartition(":")
