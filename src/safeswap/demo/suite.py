@@ -194,8 +194,15 @@ def _rules(world: World) -> dict[str, Any]:
     }
 
 
+class _WrittenOut(yaml.SafeDumper):
+    """What stands twice is written twice: no file of ours has aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _write_yaml(path: Path, value: Any) -> None:
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(value, Dumper=_WrittenOut, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
 
