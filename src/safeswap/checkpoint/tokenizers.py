@@ -95,15 +95,23 @@ def _vocabulary(folder: Path) -> Vocabulary | None:
             vocabulary |= table
             vocabulary |= {t["content"]: t["id"] for t in content.get("added_tokens", [])}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise FamilyError(
-                f"{folder / 'tokenizer.json'}: has no vocabulary that can be read. "
-                "Fetch the file again."
-            ) from error
-        return vocabulary
+            raise _unreadable(folder / "tokenizer.json") from error
+        return _checked(vocabulary, folder / "tokenizer.json")
     if (folder / "vocab.json").exists():
         plain: Any = read_json(folder / "vocab.json")
-        return dict(plain)
+        return _checked(plain, folder / "vocab.json")
     return None
+
+
+def _checked(vocabulary: Mapping[Any, Any], path: Path) -> Vocabulary:
+    """Tokens with whole numbers, or an error: what else a file may say is no vocabulary."""
+    if not all(isinstance(t, str) and type(n) is int for t, n in vocabulary.items()):
+        raise _unreadable(path)
+    return vocabulary
+
+
+def _unreadable(path: Path) -> FamilyError:
+    return FamilyError(f"{path}: has no vocabulary that can be read. Fetch the file again.")
 
 
 def _template_notes(folders: Mapping[str, Path], experts: list[str]) -> list[str]:

@@ -22,21 +22,63 @@ def read_regular(path: Path, limit: int) -> bytes:
         OSError: as the system says; the caller knows what to do about it.
         ConfigError: it is a pipe or device, or too large.
     """
+    if "\0" in str(path):
+        raise ConfigError(f"{ascii(str(path))}: a path has no NUL. Check the path.")
     # Without blocking: opening a pipe would wait for whoever writes into it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as stream:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(21, "Is a directory", str(path))
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: is a pipe or device. Give a regular file.")
-        data = stream.read(limit + 1)
+        # No more than there is: a read sets aside as much memory as it is allowed to fill.
+        data = stream.read(min(status.st_size, limit) + 1)
     if len(data) > limit:
         raise ConfigError(
             f"{path}: is larger than {limit} bytes, too large for a file of its kind. Is it the "
             "right file?"
         )
     return data
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: as the system says; the caller knows what to do about it.
+        ConfigError: it is a pipe or device, too large, or no UTF-8; says in which line.
+    """
+    data = read_regular(path, limit)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}: line {line} is not UTF-8. Save the file in UTF-8.") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none (`Path.is_file` raises)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, as `is_file`."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of this name, as `is_file`."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def shortened(value: object) -> str:

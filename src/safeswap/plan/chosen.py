@@ -50,10 +50,21 @@ class ChosenOn:
                 raise PlanError(f"{where}: unknown key {key!r}{nearest(key, _KEYS)}")
         split: Any = content.get("split")
         cells: Any = content.get("cells")
-        whole = isinstance(split, dict) and set(split) == _SPLIT_KEYS
+        whole = isinstance(split, dict) and set(split) == _SPLIT_KEYS and _is_split(split)
         if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
             raise PlanError(
                 f"{where}: needs split (part, fraction, seed) and cells, as a sweep writes them: "
                 "without them nobody can tell which questions are left to test it on."
             )
         return cls(split, tuple(cells))
+
+
+def _is_split(split: Mapping[str, Any]) -> bool:
+    fraction = split["fraction"]
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    return (
+        isinstance(split["part"], str)
+        and number
+        and 0 <= fraction <= 1
+        and type(split["seed"]) is int
+    )

@@ -41,6 +41,7 @@ from safeswap.evaluation.benchmarks.registry import (
 )
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.measures import Measure
+from safeswap.io.regular import is_file
 
 _NAME = re.compile(r"[\w.+-]+")
 
@@ -260,7 +261,7 @@ def _harness_benchmark(
     absent: dict[str, str] = {}
     for code in wanted:
         file = files.get((one.name, code))
-        if file is not None and not file.is_file():
+        if file is not None and not is_file(file):
             raise EvaluationError(
                 f"{file}: there is no such file. Check --data {one.name}/{code}=FILE."
             )
@@ -346,7 +347,7 @@ def _suite_task(
         raise EvaluationError(f"{where}: is a task's name, or a mapping with `task:`.")
     rest = {str(key): value for key, value in entry.items() if key not in ("task", "file")}
     file = path.parent / str(entry["file"]) if "file" in entry else None
-    if file is not None and not file.is_file():
+    if file is not None and not is_file(file):
         raise EvaluationError(
             f"{where}: there is no file {file}. Paths are relative to the suite's."
         )

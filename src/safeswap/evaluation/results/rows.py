@@ -7,13 +7,15 @@ and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from safeswap.evaluation.backends import FinishReason
 from safeswap.evaluation.judges import Verdict
-from safeswap.evaluation.results.store import RESPONSES, SCORES, read_rows
+from safeswap.evaluation.results.checked import RESPONSE, SCORE, VERDICT, Check, checked
+from safeswap.evaluation.results.store import RESPONSES, SCORES, Row, read_rows
+from safeswap.io.regular import shortened
 
 
 class ResponseRow(TypedDict):
@@ -117,7 +119,7 @@ def read_responses(folder: Path) -> Iterator[ResponseRow]:
     Raises:
         EvaluationError: a damaged line, or a key given twice.
     """
-    return cast(Iterator[ResponseRow], read_rows(folder / RESPONSES))
+    return cast(Iterator[ResponseRow], _checked(folder / RESPONSES, RESPONSE))
 
 
 def read_scores(folder: Path) -> tuple[list[ScoreRow], set[str]]:
@@ -126,9 +128,12 @@ def read_scores(folder: Path) -> tuple[list[ScoreRow], set[str]]:
     Raises:
         EvaluationError: a damaged line, or a key given twice.
     """
-    rows: list[dict[str, Any]] = list(read_rows(folder / SCORES))
-    scores = [cast(ScoreRow, row) for row in rows if "benchmark" in row]
-    return scores, {row["key"] for row in rows if "items" in row}
+    rows = list(read_rows(folder / SCORES))
+    scores = [row for row in rows if "items" not in row]
+    for row in scores:
+        checked(row, SCORE, f"{folder / SCORES}: {shortened(row['key'])}")
+    whole = {row["key"] for row in rows if "items" in row}
+    return [cast(ScoreRow, row) for row in scores], whole
 
 
 def read_verdicts(path: Path) -> Iterator[VerdictRow]:
@@ -137,4 +142,10 @@ def read_verdicts(path: Path) -> Iterator[VerdictRow]:
     Raises:
         EvaluationError: a damaged line, or a key given twice.
     """
-    return cast(Iterator[VerdictRow], read_rows(path))
+    return cast(Iterator[VerdictRow], _checked(path, VERDICT))
+
+
+def _checked(path: Path, kinds: Mapping[str, Check]) -> Iterator[Row]:
+    for row in read_rows(path):
+        checked(row, kinds, f"{path}: {shortened(row['key'])}")
+        yield row

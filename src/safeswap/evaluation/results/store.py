@@ -31,6 +31,8 @@ from typing import Any
 from blake3 import blake3
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.results import checked as checks
+from safeswap.evaluation.results.checked import checked
 from safeswap.io.files import write_atomically
 from safeswap.io.jsonfile import LARGE, load_json
 from safeswap.io.locks import HeldError, take_lock
@@ -224,9 +226,16 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        write_atomically(path, _encoded(text, value))
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _encoded(text: str, value: Any) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # as in `_line`
+        return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -260,7 +269,9 @@ class Results:
     @property
     def settings(self) -> dict[str, Any]:
         """What all arms share."""
-        return read_json(self.folder / SETTINGS)
+        found = read_json(self.folder / SETTINGS)
+        checked(found, checks.SETTINGS, self.folder / SETTINGS)
+        return found
 
     @property
     def arms(self) -> list[str]:
@@ -271,7 +282,10 @@ class Results:
 
     def model(self, arm: str) -> dict[str, Any]:
         """Which model an arm is."""
-        return read_json(self.folder / arm / MODEL)
+        path = self.folder / arm / MODEL
+        found = read_json(path)
+        checked(found, checks.MODEL, path)
+        return found
 
     def judges(self) -> list[str]:
         """The judges that any arm has verdicts of."""
@@ -322,7 +336,7 @@ def _start(path: Path, settings: Mapping[str, Any]) -> Results:
             )
         write_json(path / SETTINGS, settings)
         return Results(path)
-    found = read_json(path / SETTINGS)
+    found = Results(path).settings
     joined = join_settings(found, settings, str(path), "this run")
     if joined != found:
         write_json(path / SETTINGS, joined)
