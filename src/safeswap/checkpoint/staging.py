@@ -83,8 +83,8 @@ class Staging:
 
     def _earlier(self, job: str) -> Mapping[str, str]:
         try:
-            same = json.loads((self._root / _STATE).read_text())["job"] == job
-            lines = (self._root / _JOURNAL).read_text().splitlines()
+            same = json.loads((self._root / _STATE).read_text(encoding="utf-8"))["job"] == job
+            lines = (self._root / _JOURNAL).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError, KeyError, TypeError):
             same, lines = False, []
         if not same:

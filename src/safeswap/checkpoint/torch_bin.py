@@ -16,7 +16,6 @@ from safeswap.errors import CheckpointError
 from safeswap.io.files import refuse_pointer
 from safeswap.io.regular import shortened
 
-
 _LARGEST_PICKLE = 1 << 28
 """Bytes of names, shapes and places; some kB per thousand tensors."""
 

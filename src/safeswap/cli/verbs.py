@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from safeswap.display import visible
 from safeswap.errors import Interrupted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,9 +31,14 @@ def options(
     return apply
 
 
+def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print; names, notes and messages from files and servers are shown, never obeyed."""
+    click.echo(visible(text), err=err, nl=nl)
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Say on stderr what is to be written instead."""
-    click.echo(f"warning: {old} is now {new}; the old name goes with the next version", err=True)
+    say(f"warning: {old} is now {new}; the old name goes with the next version", err=True)
 
 
 class Verb(click.Command):

@@ -23,7 +23,7 @@ def read_regular(path: Path, limit: int) -> bytes:
         ConfigError: it is a pipe or device, or too large.
     """
     if "\0" in str(path):
-        raise ConfigError(f"{ascii(str(path))}: a path has no NUL. Check the path.")
+        raise ConfigError(f"{str(path)!a}: a path has no NUL. Check the path.")
     # Without blocking: opening a pipe would wait for whoever writes into it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as stream:
@@ -58,7 +58,7 @@ def read_text(path: Path, limit: int) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have is none (`Path.is_file` raises)."""
+    """Whether there is such a file; none has a name that is too long, where `Path` raises."""
     try:
         return path.is_file()
     except (OSError, ValueError):

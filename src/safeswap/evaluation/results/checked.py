@@ -17,6 +17,10 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _whole(value: Any) -> bool:
+    return type(value) is int
+
+
 def _count(value: Any) -> bool:
     return value is None or type(value) is int
 
@@ -51,7 +55,7 @@ def _outcome(value: Any) -> bool:
 
 
 def _split(value: Any) -> bool:
-    kinds = {"part": _text, "fraction": _outcome, "seed": lambda seed: type(seed) is int}
+    kinds: dict[str, Check] = {"part": _text, "fraction": _outcome, "seed": _whole}
     return isinstance(value, dict) and all(
         key in value and sound(value[key]) for key, sound in kinds.items()
     )
