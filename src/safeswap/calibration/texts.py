@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safeswap.errors import CalibrationError, EvaluationError, nearest
+from safeswap.errors import CalibrationError, ConfigError, EvaluationError, nearest
 from safeswap.evaluation.benchmarks.prompts import read_prompts
-from safeswap.io.regular import is_there
+from safeswap.io.jsonfile import LARGE
+from safeswap.io.regular import is_there, read_text
 from safeswap.roles import SAFETY
 
 SAFETY_LANGUAGE = "en"
@@ -78,8 +79,8 @@ def read_texts(path: Path, role: str) -> Texts:
     if path.suffix == ".csv":
         return Texts(path.name, _from_prompts(path, role))
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, LARGE).split("\n")
+    except (OSError, ConfigError) as error:
         raise CalibrationError(
             f"{path}: the texts cannot be read ({error}). Give a UTF-8 file with --texts."
         ) from error
@@ -96,7 +97,7 @@ def read_texts(path: Path, role: str) -> Texts:
 def _text_of(path: Path, number: int, line: str) -> str:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(
             f"{path}: line {number} is not JSON ({error}). Give one object a line, or name the "
             "file .txt for plain text."

@@ -135,7 +135,7 @@ def _models(given: Any, where: str, method: str) -> dict[str, tuple[Settings, An
 
 def _model(entry: Mapping[str, Any], key: str, where: str) -> str | None:
     model = entry.get(key)
-    if model is not None and (not isinstance(model, str) or "+" in model):
+    if model is not None and (not isinstance(model, str) or not model or "+" in model):
         raise PlanError(
             f"{where}: {key} {model!r} is not a plain folder or hub id (adapters are not "
             "supported). Merge the adapter into a checkpoint first."

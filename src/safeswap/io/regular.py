@@ -43,7 +43,7 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 
 def read_text(path: Path, limit: int) -> str:
-    """A text file in UTF-8, with or without a byte order mark.
+    """A text file in UTF-8, with or without a byte order mark; lines end in ``\\n`` alone.
 
     Raises:
         OSError: as the system says; the caller knows what to do about it.
@@ -51,10 +51,11 @@ def read_text(path: Path, limit: int) -> str:
     """
     data = read_regular(path, limit)
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}: line {line} is not UTF-8. Save the file in UTF-8.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_file(path: Path) -> bool:

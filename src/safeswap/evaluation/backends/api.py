@@ -138,7 +138,8 @@ class APIBackend:
         except openai.APIConnectionError as error:
             raise EvaluationError(
                 f"{self.shown}: cannot be reached "
-                f"({self._hidden(error.__cause__ or error)}). Is the server running, and does the address end in /v1?"
+                f"({self._hidden(error.__cause__ or error)}). Is the server running, "
+                "and does the address end in /v1?"
             ) from error
         except openai.AuthenticationError as error:
             raise EvaluationError(

@@ -53,8 +53,8 @@ class Completions(LocalCompletionsAPI):  # type: ignore[misc]
         except (LookupError, TypeError, AttributeError) as error:
             raise EvaluationError(
                 f"{without_password(self.base_url)}: its answer is no completion with "
-                f"log-probabilities ({type(error).__name__}: {error}). Scoring choices needs a server that returns "
-                "them with echo, as vLLM's does."
+                f"log-probabilities ({type(error).__name__}: {error}). Scoring choices "
+                "needs a server that returns them with echo, as vLLM's does."
             ) from error
 
 

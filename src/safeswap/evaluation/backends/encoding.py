@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import EvaluationError
+from safeswap.errors import ConfigError, EvaluationError
 from safeswap.evaluation.backends import Chat, TemplateOptions
+from safeswap.io.jsonfile import LIMIT
+from safeswap.io.regular import read_text
 
 LONGEST = 131072
 """Tokens of a prompt that lm-eval does not cut, where neither server nor tokenizer names a limit:
@@ -89,6 +91,6 @@ def read_template(path: Path) -> str:
         EvaluationError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, LIMIT)
+    except (OSError, ConfigError) as error:
         raise EvaluationError(f"{path}: the chat template cannot be read ({error}).") from error

@@ -293,7 +293,7 @@ def _read_suite(path: Path, wanted: Sequence[str]) -> list[Benchmark]:
         raise EvaluationError(
             f"{path}: the suite cannot be read ({error.strerror}). Check --suite."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise EvaluationError(f"{path}: cannot be read as YAML: {error}") from error
     top = _mapping(loaded, f"{path}", ("benchmarks",))
     entries = top.get("benchmarks")

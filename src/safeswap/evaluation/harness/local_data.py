@@ -41,6 +41,10 @@ def as_parquet(file: Path, scratch: Path) -> Path:
             raise EvaluationError(f"{file}: holds no questions.")
         target = scratch / f"{len(list(scratch.iterdir()))}-{file.stem}.parquet"
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), target)
+    except UnicodeEncodeError as error:
+        raise EvaluationError(
+            f"{file}: holds half a surrogate pair, which is no text. Remove it."
+        ) from error
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{file}: is not UTF-8 (byte {error.start}). Save it so.") from error
     except (OSError, csv.Error, pyarrow.ArrowException) as error:
@@ -66,7 +70,7 @@ def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise EvaluationError(f"{file}: line {number} is no JSON object.")

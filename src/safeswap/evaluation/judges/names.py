@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from safeswap.io.jsonfile import load_json
 
 
 def names_of(spec: str) -> Iterator[str]:
@@ -35,7 +36,7 @@ def _plain(name: str) -> str:
 def json_in(path: Path) -> dict[str, Any]:
     """The table in a JSON file; empty where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path, constants=True, names=False)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
