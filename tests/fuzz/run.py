@@ -101,14 +101,16 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000, help="in all")
     parser.add_argument("--seed", type=int, default=0, help="number of the first case")
     parser.add_argument("--reader", action="append", help="only this one; repeat it")
+    parser.add_argument("--part", default="0/1", help="N/M: every Mth reader, from the Nth on")
     parser.add_argument("--trace", action="store_true", help="print each traceback")
     given = parser.parse_args()
     chosen = [one for one in READERS if not given.reader or one.name in given.reader]
+    first, step = map(int, given.part.split("/"))
     folder, total = Path(tempfile.mkdtemp(prefix="fuzz-")), 0
     warnings.simplefilter("ignore")
     try:
         bench = Bench(folder)
-        for reader in chosen:
+        for reader in chosen[first::step]:
             bench.check(reader)
             place, valid = bench.place(reader)
             wrong: Counter[str] = Counter()

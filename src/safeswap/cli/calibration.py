@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from safeswap.cli.options import QUIET, languages_of
-from safeswap.cli.verbs import Verb, say
+from safeswap.cli.verbs import Verb, quoted, say
 from safeswap.errors import CalibrationError
 
 
@@ -96,7 +96,7 @@ def calibrate(
         max_tokens=max_tokens,
         workers=workers,
     )
-    say(f"next: safeswap plan … --operator regmean --operator-set grams={out}")
+    say(f"next: safeswap plan … --operator regmean --operator-set grams={quoted(out)}")
 
 
 def _options(backend: Mapping[str, Any]) -> Any:

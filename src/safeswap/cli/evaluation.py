@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from safeswap.cli.options import JSON, QUIET, codes_of, print_json
-from safeswap.cli.verbs import Verb, Verbs, options, say
+from safeswap.cli.verbs import Verb, Verbs, options, quoted, say
 from safeswap.errors import ConfigError, nearest
 from safeswap.parameters import read_value
 
@@ -185,7 +185,7 @@ def evaluate(
         judging = options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
         _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, ())
     elif any(benchmark.prompts for benchmark in made.benchmarks):
-        say(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
+        say(f"next: safeswap judge {quoted(results)} --judge Qwen/Qwen3Guard-Gen-4B")
 
 
 @click.command(cls=Verb, resumes=True)
@@ -238,7 +238,7 @@ def _judge(
                 f"{results / arm / 'verdicts'}: is it the right judge, and --kind?",
                 err=True,
             )
-    say(f"next: safeswap compare {results}")
+    say(f"next: safeswap compare {quoted(results)}")
 
 
 @click.command(cls=Verb)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from safeswap.cli.verbs import Verb, options, say
+from safeswap.cli.verbs import Verb, options, quoted, say
 from safeswap.errors import ConfigError, nearest
 
 
@@ -89,7 +89,7 @@ def _write(plan_file: Path, out: Path | None, dtype: str | None) -> None:
         say(text, nl=False)
         return
     save_text(out, text)
-    say(f"{out}: run mergekit-yaml {out} OUT")
+    say(f"{out}: run mergekit-yaml {quoted(out)} OUT")
 
 
 def _read(

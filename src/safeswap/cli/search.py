@@ -9,7 +9,7 @@ import click
 
 from safeswap.cli.evaluation import backend_options, options_of, print_tables
 from safeswap.cli.options import QUIET, codes_of
-from safeswap.cli.verbs import Verb, options, say
+from safeswap.cli.verbs import Verb, options, quoted, say
 
 _RESULTS = click.option(
     "-o",
@@ -65,8 +65,8 @@ def sweep(
     )
     for one in done:
         if one.plan is not None:
-            say(f"next: safeswap merge --plan {one.plan} --out OUT")
-        say(f"next: safeswap compare {one.test} --reference {one.language}")
+            say(f"next: safeswap merge --plan {quoted(one.plan)} --out OUT")
+        say(f"next: safeswap compare {quoted(one.test)} --reference {one.language}")
 
 
 @click.command(cls=Verb, renamed={"--results": "--out", "--language": "--only"}, resumes=True)
@@ -133,9 +133,9 @@ def search(
         if one.pareto is not None:
             say(f"plans: {one.pareto}")
         if one.plan is not None:
-            say(f"next: safeswap merge --plan {one.plan} --out OUT")
+            say(f"next: safeswap merge --plan {quoted(one.plan)} --out OUT")
         if one.test is not None:
-            say(f"next: safeswap compare {one.test} --reference {one.language}")
+            say(f"next: safeswap compare {quoted(one.test)} --reference {one.language}")
 
 
 COMMANDS = (sweep, search)

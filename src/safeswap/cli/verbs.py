@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -34,6 +35,11 @@ def options(
 def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     """Print; names, notes and messages from files and servers are shown, never obeyed."""
     click.echo(visible(text), err=err, nl=nl)
+
+
+def quoted(path: object) -> str:
+    """A path as a shell takes it back, spaces, quotes and all."""
+    return shlex.quote(str(path))
 
 
 def warn_renamed(old: str, new: str) -> None:
