@@ -39,7 +39,8 @@ def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
 
 def quoted(path: object) -> str:
     """A path as a shell takes it back, spaces, quotes and all."""
-    return shlex.quote(str(path))
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def warn_renamed(old: str, new: str) -> None:

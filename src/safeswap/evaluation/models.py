@@ -122,7 +122,7 @@ def digest_of_folder(folder: Path) -> str:
 def _split(spec: str) -> tuple[str, str]:
     name, found, source = spec.partition("=")
     whole = bool(found) and is_there(Path(spec))  # a folder's own name may hold "="
-    if whole and name and is_there(Path(source)):
+    if whole and name and "/" not in name and is_there(Path(source)):
         raise EvaluationError(
             f"{spec!r}: is a folder, and so is {source!r}. Give ./{spec} for the former, "
             f"{name}=./{source} for the latter."
