@@ -132,7 +132,7 @@ def _split(spec: str) -> tuple[str, str]:
     if not source.strip():
         raise EvaluationError(f"{spec!r}: a model is given as SOURCE or NAME=SOURCE.")
     chosen = name or re.split(r"[/\\]", source.rstrip("/\\"))[-1].partition("@")[0]
-    chosen = chosen if name else chosen.replace("=", "-")
+    chosen = chosen.replace("=", "-") if whole else chosen
     if not re.fullmatch(r"\w[\w.+-]*", chosen):
         raise EvaluationError(
             f"{chosen!r} cannot be a model's name (letters, digits, . _ + -): give NAME={source}."
