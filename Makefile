@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity lint layers bench engines clean
+.PHONY: demo test parity lint layers fuzz bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -29,6 +29,10 @@ engines: .venv-engines/ready
 	.venv-engines/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 	.venv-engines/bin/python -c "from pathlib import Path; from safeswap.demo.suite import write_suite; write_suite(Path('demo-suite'))"
 	touch $@
+
+# 100,000 damaged files to all readers; an hour on one core
+fuzz: .venv-test/ready
+	cd tests && PYTHONPATH=. ../.venv-test/bin/python -m fuzz.run --cases 100000
 
 lint: .venv-test/ready layers
 	.venv-test/bin/ruff check src tests benchmarks research

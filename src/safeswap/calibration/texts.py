@@ -12,7 +12,7 @@ from pathlib import Path
 from safeswap.errors import CalibrationError, ConfigError, EvaluationError, nearest
 from safeswap.evaluation.benchmarks.prompts import read_prompts
 from safeswap.io.jsonfile import LARGE, LineError, read_json_lines
-from safeswap.io.regular import read_regular
+from safeswap.io.regular import is_there, read_regular
 from safeswap.roles import SAFETY
 
 SAFETY_LANGUAGE = "en"
@@ -48,11 +48,12 @@ def assign_texts(given: Sequence[str], roles: Sequence[str]) -> dict[str, Path]:
     rest: list[str] = []
     for text in given:
         role, separator, path = text.partition("=")
-        if separator and role in roles:
+        whole = is_there(Path(text)) and not is_there(Path(path))  # a name that holds "="
+        if separator and role in roles and not whole:
             if role in chosen:
                 raise CalibrationError(f"--texts {role}=… is given twice. Give one file.")
             chosen[role] = path
-        elif separator and not Path(text).exists():
+        elif separator and not is_there(Path(text)):
             raise CalibrationError(
                 f"--texts {text}: there is no expert {role!r}{nearest(role, roles)}. Give "
                 "EXPERT=FILE."

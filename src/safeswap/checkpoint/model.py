@@ -17,6 +17,7 @@ from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.torch_bin import read_torch_file
 from safeswap.errors import CheckpointError, listed
 from safeswap.io.files import Signature, reading_remedy, signatures
+from safeswap.io.regular import is_there
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -182,7 +183,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             raise CheckpointError(
                 f"{index}: names the file {file!r} outside its own folder. Fetch the index again."
             )
-        if not (index.parent / file).exists():
+        if not is_there(index.parent / file):
             raise CheckpointError(
                 f"{index}: names the shard {file}, which is missing. Fetch that file too."
             )

@@ -151,7 +151,8 @@ def _split(text: str) -> tuple[str | None, str | None, str | None]:
             return None, None, None
         return f"{url.scheme}://{url.netloc}", "/".join(parts[:2]), revision
     name, _, revision = text.partition("@")
-    return None, name if _HUB_ID.fullmatch(name) else None, revision or None
+    hub_id = name if _HUB_ID.fullmatch(name) and not name.startswith(("./", "../")) else None
+    return None, hub_id, revision or None
 
 
 def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None) -> Source:

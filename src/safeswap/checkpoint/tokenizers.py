@@ -165,12 +165,11 @@ def _vocabulary(folder: Path) -> Vocabulary | None:
             vocabulary |= table
             vocabulary |= {t["content"]: t["id"] for t in content.get("added_tokens", [])}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise FamilyError(
-                f"{folder / 'tokenizer.json'}: has no vocabulary that can be read. "
-                "Fetch the file again."
-            ) from error
+            raise _unreadable(folder / "tokenizer.json") from error
+        _check_ids(vocabulary, folder / "tokenizer.json")
     elif (folder / "vocab.json").exists():
         plain: Any = read_json(folder / "vocab.json")
+        _check_ids(plain, folder / "vocab.json")
         vocabulary |= plain
     else:
         return None
@@ -280,6 +279,10 @@ def _setting_notes(expert: Path, base: Path, role: str) -> list[str]:
     return notes
 
 
+def _unreadable(path: Path) -> FamilyError:
+    return FamilyError(f"{path}: has no vocabulary that can be read. Fetch the file again.")
+
+
 def _template_notes(folders: Mapping[str, Path], experts: list[str]) -> list[str]:
     """Chat templates are no weights: the donor's goes along, whatever the others were trained on.
 
@@ -306,3 +309,9 @@ def _template(folder: Path) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}). Fetch it again.") from error
     return None
+
+
+def _check_ids(vocabulary: Mapping[Any, Any], path: Path) -> None:
+    """Tokens with whole numbers, or an error: what else a file may say is no vocabulary."""
+    if not all(isinstance(t, str) and type(n) is int for t, n in vocabulary.items()):
+        raise _unreadable(path)

@@ -14,6 +14,23 @@ from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CheckpointError
 from safeswap.io.files import refuse_pointer
+from safeswap.io.regular import shortened
+
+_LARGEST_PICKLE = 1 << 28
+"""Bytes of names, shapes and places; some kB per thousand tensors."""
+
+
+def _refuse_large_pickle(path: Path) -> None:
+    """The pickle is read whole, and packed it may be a thousandth of what it unpacks to."""
+    with zipfile.ZipFile(path) as archive:
+        largest = max(
+            (e.file_size for e in archive.infolist() if e.filename.endswith(".pkl")), default=0
+        )
+    if largest > _LARGEST_PICKLE:
+        raise CheckpointError(
+            f"{path}: its table of tensors unpacks to {largest} bytes, too large for any model. "
+            "Fetch it again, or convert the checkpoint to safetensors."
+        )
 
 
 def read_torch_file(path: Path) -> tuple[StoredTensor, ...]:
@@ -38,11 +55,15 @@ def read_torch_file(path: Path) -> tuple[StoredTensor, ...]:
             "with torch and save it as safetensors."
         )
     try:
+        _refuse_large_pickle(path)
         with FakeTensorMode():
             state: Any = torch.load(path, weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # the unpickler raises many kinds; all mean the same to the user
+        reason = shortened((str(error).strip() or repr(error)).splitlines()[0])
         raise CheckpointError(
-            f"{path}: torch's weights-only loader refuses it ({str(error).splitlines()[0]}). "
+            f"{path}: torch's weights-only loader refuses it ({reason}). "
             "safeswap never runs code from a pickle; convert the checkpoint to safetensors."
         ) from error
     names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import signal
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 import click
 
 from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
-from safeswap.cli.verbs import Verb, Verbs
+from safeswap.cli.verbs import Verb, Verbs, say
+from safeswap.display import visible
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.io import progress
 from safeswap.version import __version__
@@ -39,7 +41,7 @@ class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note = record.levelno >= logging.WARNING
         text = record.getMessage()
-        click.echo(f"note: {text}" if note else text, err=note)
+        say(f"note: {text}" if note else text, err=note)
 
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -70,8 +72,19 @@ class _Group(Verbs):
             level = "debug" if ctx.params.get("verbose") else ctx.params.get("log_level") or "info"
             with _heard(level), progress.switched(True):
                 return super().invoke(ctx)
+        except click.ClickException as error:
+            error.args = (visible(error.message),)
+            vars(error)["message"] = visible(error.message)  # it may repeat a file's name
+            raise
+        except UnicodeError as error:  # of a path: an 8-bit locale, or a name that is no text
+            say(
+                f"Error: a name or path cannot be written in this locale ({error}). Set "
+                "PYTHONUTF8=1 and run the same command again.",
+                err=True,
+            )
+            ctx.exit(1)
         except SafeswapError as error:
-            click.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}", err=True)
             ctx.exit(1)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
@@ -84,7 +97,7 @@ class _Group(Verbs):
             again = "Nothing is left half written; run the same command again."
             if isinstance(error, Interrupted):
                 again = "The same command goes on where this one stopped."
-            click.echo(f"Interrupted. {again}", err=True)
+            say(f"Interrupted. {again}", err=True)
             ctx.exit(130)
 
 
@@ -135,7 +148,7 @@ def demo(out: Path) -> None:
     from safeswap.demo.demo import run_demo
 
     transformers.utils.logging.disable_progress_bar()
-    click.echo("The small world shows the mechanism; it is no evidence about large models.")
+    say("The small world shows the mechanism; it is no evidence about large models.")
     run_demo(out)
 
 
@@ -146,4 +159,7 @@ for _command in (command for module in _VERBS for command in module.COMMANDS):
 
 def run() -> None:
     """The entry point of the ``safeswap`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is shown as ?
+            stream.reconfigure(errors="replace")
     sys.exit(main(standalone_mode=True))

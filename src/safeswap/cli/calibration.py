@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from safeswap.cli.options import QUIET, TRUST, languages_of
-from safeswap.cli.verbs import Verb
+from safeswap.cli.verbs import Verb, quoted, say
 from safeswap.errors import CalibrationError
 
 
@@ -97,7 +97,7 @@ def calibrate(
         max_tokens=max_tokens,
         workers=workers,
     )
-    click.echo(f"next: safeswap plan … --operator regmean --operator-set grams={out}")
+    say(f"next: safeswap plan … --operator regmean --operator-set grams={quoted(out)}")
 
 
 def _options(backend: Mapping[str, Any]) -> Any:

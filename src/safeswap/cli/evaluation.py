@@ -11,7 +11,7 @@ import click
 from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import JSON, QUIET, RESULTS, TRUST, codes_of, print_json
 from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, either
-from safeswap.cli.verbs import Verb, Verbs, options
+from safeswap.cli.verbs import Verb, Verbs, options, quoted, say
 from safeswap.errors import ConfigError, nearest
 from safeswap.parameters import read_value
 
@@ -226,12 +226,12 @@ def evaluate(
     for done in pipeline.evaluate(
         models, made, results, backend=kind, options=asked, generation=generation
     ):
-        click.echo(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
+        say(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
     if judge_spec is not None:
         judging = options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
         _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, ())
     elif any(benchmark.prompts for benchmark in made.benchmarks):
-        click.echo(f"next: safeswap judge {results} --judge Qwen/Qwen3Guard-Gen-4B")
+        say(f"next: safeswap judge {quoted(results)} --judge Qwen/Qwen3Guard-Gen-4B")
 
 
 def _use_threads(threads: int) -> None:
@@ -295,20 +295,20 @@ def _judge(
         of_thought=thoughts,
     )
     for arm, count in added.items():
-        click.echo(f"{arm}: {count} verdicts of {spec} added")
+        say(f"{arm}: {count} verdicts of {spec} added")
     if not added:
         click.echo(f"nothing to judge: {spec} has read every response")
     for arm, verdicts in pipeline.count_verdicts(
         results, spec, kind=kind, of_thought=thoughts
     ).items():
         if nonsense := verdicts["unparsed"]:
-            click.echo(
+            say(
                 f"warning: {nonsense} of {verdicts.total()} verdicts on {arm} are in no form that "
                 "this judge answers in; they count as neither safe nor unsafe. Look at `raw` in "
                 f"{results / arm / 'verdicts'}: is it the right judge, and --kind?",
                 err=True,
             )
-    click.echo(f"next: safeswap compare {results}")
+    say(f"next: safeswap compare {quoted(results)}")
 
 
 @click.command(cls=Verb)
@@ -376,7 +376,7 @@ def compare(
     if as_json and (cell is not None or form != "terminal"):
         raise ConfigError("--json excludes --explain and --format; leave one out.")
     if cell is not None:
-        click.echo(pipeline.explain(results, cell, judge=judge, strict=not loose))
+        say(pipeline.explain(results, cell, judge=judge, strict=not loose))
         return
     tables = evaluation_report.compare(
         results,
@@ -395,7 +395,7 @@ def compare(
         print_tables(tables, form)
     if out is not None:
         for path in render.write_reports(tables, out):
-            click.echo(f"{path}: written", err=as_json)
+            say(f"{path}: written", err=as_json)
 
 
 @click.group(cls=Verbs)
@@ -439,7 +439,7 @@ def agreement(
         read = read_annotations(labels, key)
         found = [read.agreement(positive)]
         if read.left_out:
-            click.echo(f"of the sheet's rows, {read.left_out}", err=True)
+            say(f"of the sheet's rows, {read.left_out}", err=True)
     else:
         sheet = read_labels(labels, human=human, judges=judges)
         found = agreements(sheet, positive, by)
@@ -463,8 +463,8 @@ def sample_to_label(results: Path, sample: int, seed: int, judge: str | None, ou
     from safeswap.evaluation import pipeline
 
     key, count = pipeline.annotate(results, out, sample, seed=seed, judge=judge)
-    click.echo(f"{out}: {count} responses to label with safe, unsafe or invalid")
-    click.echo(f"{key}: which is which; keep it from whoever labels")
+    say(f"{out}: {count} responses to label with safe, unsafe or invalid")
+    say(f"{key}: which is which; keep it from whoever labels")
 
 
 def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
@@ -510,7 +510,7 @@ def print_tables(tables: Sequence[Table], form: str) -> None:
 
         render.print_tables(tables, Console())
         return
-    click.echo(_rendered(tables, form))
+    say(_rendered(tables, form))
 
 
 def _rendered(tables: Sequence[Table], form: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from safeswap.cli.verbs import Verb, options
+from safeswap.cli.verbs import Verb, options, quoted, say
 from safeswap.errors import ConfigError, nearest
 
 
@@ -86,10 +86,10 @@ def _write(plan_file: Path, out: Path | None, dtype: str | None) -> None:
         check_writable(out)
     text = to_mergekit(Plan.load(plan_file), dtype=dtype)
     if out is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     save_text(out, text)
-    click.echo(f"{out}: run mergekit-yaml {out} OUT")
+    say(f"{out}: run mergekit-yaml {quoted(out)} OUT")
 
 
 def _read(
@@ -105,9 +105,9 @@ def _read(
     made = from_mergekit(config, safety=safety, languages={name: model}, base=base, donor=donor)
     made.plan.save(out)
     for note in made.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     counts = {what for table in made.plan.counts().values() for what in table}
-    click.echo(f"{out}: {len(made.plan.units)} units ({', '.join(sorted(counts))})")
+    say(f"{out}: {len(made.plan.units)} units ({', '.join(sorted(counts))})")
 
 
 COMMANDS = (convert,)

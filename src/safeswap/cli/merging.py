@@ -20,7 +20,7 @@ from safeswap.cli.options import (
     print_json,
     selection,
 )
-from safeswap.cli.verbs import Verb, options
+from safeswap.cli.verbs import Verb, options, say
 from safeswap.errors import ConfigError, listed
 from safeswap.io.progress import shown_bytes
 
@@ -63,7 +63,7 @@ def profile(
         force=force,
     )
     measured.save(out)
-    click.echo(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
+    say(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
 
 
 def _required(safety: str | None) -> str:
@@ -101,7 +101,7 @@ def plan(
         f"{kind}: " + ", ".join(f"{n} {what}" for what, n in table.items())
         for kind, table in made.counts().items()
     )
-    click.echo(f"{out}: {counts}")
+    say(f"{out}: {counts}")
 
 
 def _plan_record(plan: Any) -> dict[str, Any]:
@@ -178,13 +178,13 @@ def merge(
     for one in merged:
         counts = one.plan.counts()
         decided = {k: sum(counts[u].get(k, 0) for u in ("attention", "mlp")) for k in _kinds(one)}
-        click.echo(
+        say(
             f"{one.folder}: {shown_bytes(one.nbytes)}; modules: "
             + ", ".join(f"{n} {what}" for what, n in decided.items())
             + f"; config and tokenizer from {one.plan.donor}"
         )
         if one.resumed_bytes:
-            click.echo(f"{shown_bytes(one.resumed_bytes)} were written before and verified")
+            say(f"{shown_bytes(one.resumed_bytes)} were written before and verified")
 
 
 def _say_outlook(
@@ -295,7 +295,7 @@ def show(path: Path, png: Path | None, as_json: bool) -> None:
             plan_figure.draw_profile(shown, png)
         else:
             plan_figure.draw(shown, png)
-        click.echo(f"{png}: drawn", err=as_json)
+        say(f"{png}: drawn", err=as_json)
 
 
 def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
@@ -350,15 +350,15 @@ def verify(
 
 def _say_verified(out: Path, checked: Any) -> None:
     how = "computed again from the inputs" if checked.from_inputs else "compared by digest only"
-    click.echo(f"{out}: {checked.tensors} tensors, {shown_bytes(checked.nbytes)} {how}: all equal")
+    say(f"{out}: {checked.tensors} tensors, {shown_bytes(checked.nbytes)} {how}: all equal")
     if checked.edited:
         count = len(checked.edited)
         units = f"{count} unit{'s' if count > 1 else ''}"
-        click.echo(f"weights edited by hand in {units}: {listed(checked.edited)}")
+        say(f"weights edited by hand in {units}: {listed(checked.edited)}")
     for name in checked.rewritten:
-        click.echo(f"note: {name} is not as the merge wrote it")
+        say(f"note: {name} is not as the merge wrote it")
     for note in checked.notes:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 COMMANDS = (profile, plan, merge, show, verify)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from safeswap.cli.options import JSON, print_json
-from safeswap.cli.verbs import Verb
+from safeswap.cli.verbs import Verb, say
 
 Catalogue = list[tuple[str, Mapping[str, Any], Callable[[str], str]]]
 
@@ -44,13 +44,11 @@ def methods(name: str | None, as_json: bool) -> None:
         return
     if name is None:
         for title, entries, _ in catalogue:
-            click.echo(f"{title}\n")
+            say(f"{title}\n")
             for entry in entries.values():
-                click.echo(f"  {entry.name:<18}{entry.summary}\n{'':20}{entry.source}")
-            click.echo()
-        click.echo(
-            "Parameters: safeswap methods NAME. Formulas: docs/methods.md, docs/operators.md."
-        )
+                say(f"  {entry.name:<18}{entry.summary}\n{'':20}{entry.source}")
+            say()
+        say("Parameters: safeswap methods NAME. Formulas: docs/methods.md, docs/operators.md.")
         return
     for _, entries, spelled in catalogue:
         if name in entries:
@@ -86,14 +84,14 @@ def _parameter(parameter: Any, option: str) -> dict[str, Any]:
 
 
 def _describe(entry: Any, spelled: Callable[[str], str]) -> None:
-    click.echo(f"{entry.name}: {entry.summary}\nsource: {entry.source}")
+    say(f"{entry.name}: {entry.summary}\nsource: {entry.source}")
     for parameter in entry.parameters:
         named = parameter.default not in (None, "")
         default = f"  [default: {_shown(parameter.default)}]" if named else ""
         option = spelled(parameter.name)
-        click.echo(f"  {option:<28}{parameter.doc}{default}\n{'':30}{parameter.limits}")
+        say(f"  {option:<28}{parameter.doc}{default}\n{'':30}{parameter.limits}")
     if not entry.parameters:
-        click.echo("  no parameters")
+        say("  no parameters")
 
 
 def _shown(value: Any) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from safeswap.cli.verbs import options
+from safeswap.cli.verbs import options, say
+from safeswap.display import json_visible
 from safeswap.errors import ConfigError
 from safeswap.io import progress
 from safeswap.parameters import read_value
@@ -116,7 +118,13 @@ def print_json(content: Mapping[str, Any]) -> None:
     """One document; what JSON has no name for (NaN, infinity) is null."""
     import json
 
-    click.echo(json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=not _unicode(), allow_nan=False)
+    say(json_visible(text))
+
+
+def _unicode() -> bool:
+    """Whether the terminal or file that is printed to takes every character."""
+    return str(getattr(sys.stdout, "encoding", "utf-8")).lower().replace("-", "") == "utf8"
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import click
 from safeswap.cli.evaluation import backend_options, options_of, print_tables
 from safeswap.cli.options import QUIET, RESULTS, codes_of
 from safeswap.cli.registered import BACKENDS, either
-from safeswap.cli.verbs import Verb, options
+from safeswap.cli.verbs import Verb, options, quoted, say
 
 _asking = options(
     click.option("--reload", is_flag=True, help="Write and load each table (for vllm)."),
@@ -56,8 +56,8 @@ def sweep(
     )
     for one in done:
         if one.plan is not None:
-            click.echo(f"next: safeswap merge --plan {one.plan} --out OUT")
-        click.echo(f"next: safeswap compare {one.test} --reference {one.language}")
+            say(f"next: safeswap merge --plan {quoted(one.plan)} --out OUT")
+        say(f"next: safeswap compare {quoted(one.test)} --reference {one.language}")
 
 
 @click.command(cls=Verb, renamed={"--results": "--out", "--language": "--only"}, resumes=True)
@@ -122,11 +122,11 @@ def search(
     print_tables([searched_table(one) for one in found], "terminal")
     for one in found:
         if one.pareto is not None:
-            click.echo(f"plans: {one.pareto}")
+            say(f"plans: {one.pareto}")
         if one.plan is not None:
-            click.echo(f"next: safeswap merge --plan {one.plan} --out OUT")
+            say(f"next: safeswap merge --plan {quoted(one.plan)} --out OUT")
         if one.test is not None:
-            click.echo(f"next: safeswap compare {one.test} --reference {one.language}")
+            say(f"next: safeswap compare {quoted(one.test)} --reference {one.language}")
 
 
 COMMANDS = (sweep, search)

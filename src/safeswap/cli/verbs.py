@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from safeswap.display import visible
 from safeswap.errors import Interrupted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -30,9 +32,20 @@ def options(
     return apply
 
 
+def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print; names, notes and messages from files and servers are shown, never obeyed."""
+    click.echo(visible(text), err=err, nl=nl)
+
+
+def quoted(path: object) -> str:
+    """A path as a shell takes it back, spaces, quotes and all."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
 def warn_renamed(old: str, new: str) -> None:
     """Say on stderr what is to be written instead."""
-    click.echo(f"warning: {old} is now {new}; the old name goes with the next version", err=True)
+    say(f"warning: {old} is now {new}; the old name goes with the next version", err=True)
 
 
 class Verb(click.Command):

@@ -15,10 +15,12 @@ from blake3 import blake3
 
 from safeswap.checkpoint.inside import why_not_read
 from safeswap.checkpoint.source import resolve
+from safeswap.display import without_password
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.backends import find_backend
 from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.rows import ModelRecord, Role
+from safeswap.io.regular import is_there
 from safeswap.plan.chosen import ChosenOn
 
 ROLE_TITLES: Mapping[str, str] = {
@@ -104,7 +106,8 @@ def name_models(
                 f"two models are called {name!r}. Give one another name: NAME={source}."
             )
         if find_backend(backend).remote:
-            digest = blake3(f"{base_url}\n{source}".encode()).hexdigest(length=16)
+            server = without_password(base_url)
+            digest = blake3(f"{server}\n{source}".encode()).hexdigest(length=16)
             arms.append(EvaluatedModel(name, source, source, digest))
         else:
             folder = resolve(source).folder
@@ -126,11 +129,18 @@ def digest_of_folder(folder: Path) -> str:
 
 def _split(spec: str) -> tuple[str, str]:
     name, found, source = spec.partition("=")
-    if not found or "/" in name or "\\" in name:  # a path may hold "="
+    whole = bool(found) and is_there(Path(spec))  # a folder's own name may hold "="
+    if whole and name and "/" not in name and is_there(Path(source)):
+        raise EvaluationError(
+            f"{spec!r}: is a folder, and so is {source!r}. Give ./{spec} for the former, "
+            f"{name}=./{source} for the latter."
+        )
+    if not found or whole or "/" in name or "\\" in name:
         source, name = spec, ""
     if not source.strip():
         raise EvaluationError(f"{spec!r}: a model is given as SOURCE or NAME=SOURCE.")
     chosen = name or re.split(r"[/\\]", source.rstrip("/\\"))[-1].partition("@")[0]
+    chosen = chosen.replace("=", "-") if whole else chosen
     if not re.fullmatch(r"\w[\w.+-]*", chosen):
         raise EvaluationError(
             f"{chosen!r} cannot be a model's name (letters, digits, . _ + -): give NAME={source}."

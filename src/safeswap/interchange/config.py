@@ -67,7 +67,7 @@ def read_config(path: Path) -> Config:
         if content.get(key):
             raise PlanError(f"{where}: {key}: {why}. Remove the key to import the rest.")
     method = content.get("merge_method")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise PlanError(
             f"{where}: merge_method: {method!r} cannot be imported{nearest(str(method), METHODS)} "
             "Choose a method and an operator of safeswap methods in its place."
@@ -100,10 +100,10 @@ def _parts(content: Mapping[str, Any], where: str, method: str, top: Settings) -
         here = f"{where}: slices[{number}]"
         _only(piece, ("sources", "parameters"), here)
         table = _models(piece.get("sources"), f"{here}.sources", method)
-        ranges = {tuple(r) for _, r in table.values() if isinstance(r, list) and len(r) == 2}
-        if len(ranges) != 1 or any(r is None for _, r in table.values()):
+        ranges = [given for _, given in table.values()]
+        if any(given != ranges[0] for given in ranges) or not _is_range(ranges[0]):
             raise PlanError(f"{here}: all sources need the same layer_range for a plan.")
-        first, last = next(iter(ranges))
+        first, last = ranges[0]
         if first != begin or last <= first:
             raise PlanError(
                 f"{here}: layer_range {[first, last]} puts layers at other depths; a plan keeps "
@@ -113,6 +113,10 @@ def _parts(content: Mapping[str, Any], where: str, method: str, top: Settings) -
         parts.append(Part((first, last), {m: s for m, (s, _) in table.items()}, shared))
         begin = last
     return tuple(parts)
+
+
+def _is_range(given: Any) -> bool:
+    return isinstance(given, list) and [type(end) for end in given] == [int, int]
 
 
 def _models(given: Any, where: str, method: str) -> dict[str, tuple[Settings, Any]]:
@@ -132,7 +136,7 @@ def _models(given: Any, where: str, method: str) -> dict[str, tuple[Settings, An
 
 def _model(entry: Mapping[str, Any], key: str, where: str) -> str | None:
     model = entry.get(key)
-    if model is not None and (not isinstance(model, str) or "+" in model):
+    if model is not None and (not isinstance(model, str) or not model or "+" in model):
         raise PlanError(
             f"{where}: {key} {model!r} is not a plain folder or hub id (adapters are not "
             "supported). Merge the adapter into a checkpoint first."

@@ -15,6 +15,7 @@ from safeswap.errors import PlanError, listed
 from safeswap.interchange.config import Config, Part, read_config
 from safeswap.interchange.rows import Reader, Said
 from safeswap.interchange.settings import Place
+from safeswap.io.regular import is_folder
 from safeswap.operators import Operation
 from safeswap.plan import Plan, PlannedInput, PlannedUnit, check_operators
 from safeswap.roles import BASE, SAFETY, check_role
@@ -102,8 +103,11 @@ def _base(config: Config, experts: Mapping[str, str]) -> str:
 
 
 def _place(text: str) -> Path | str:
-    folder = Path(text).expanduser()
-    return folder.resolve() if folder.is_dir() else text
+    try:
+        folder = Path(text).expanduser()
+    except RuntimeError:  # ~ of nobody
+        return text
+    return folder.resolve() if is_folder(folder) else text
 
 
 def _roles(config: Config, sources: Mapping[str, str], family: Family) -> dict[str, str]:

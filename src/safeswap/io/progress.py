@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from safeswap.display import one_line
+
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
@@ -172,11 +174,11 @@ def _bar(title: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    first: Any = (TextColumn("{task.description}"), BarColumn())
+    first: Any = (TextColumn("{task.description}", markup=False), BarColumn())
     _Switch.showing = True
     try:
         with Progress(*first, *columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(title, total=total)
+            task = progress.add_task(one_line(title), total=total)
             yield lambda count: progress.advance(task, count)
     finally:
         _Switch.showing = False

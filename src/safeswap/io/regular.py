@@ -46,14 +46,57 @@ def read_regular(path: Path, limit: int) -> bytes:
         OSError: as the system says; the caller knows what to do about it.
         ConfigError: it is a pipe or device, or too large.
     """
+    if "\0" in str(path):
+        raise ConfigError(f"{str(path)!a}: a path has no NUL. Check the path.")
     with open_regular(path) as stream:
-        data = stream.read(limit + 1)
+        # No more than there is: a read sets aside as much memory as it is allowed to fill.
+        data = stream.read(min(os.fstat(stream.fileno()).st_size, limit) + 1)
     if len(data) > limit:
         raise ConfigError(
             f"{path}: is larger than {limit} bytes, too large for a file of its kind. Is it the "
             "right file?"
         )
     return data
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A text file in UTF-8, with or without a byte order mark; lines end in a line feed alone.
+
+    Raises:
+        OSError: as the system says; the caller knows what to do about it.
+        ConfigError: it is a pipe or device, too large, or no UTF-8; says in which line.
+    """
+    data = read_regular(path, limit)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}: line {line} is not UTF-8. Save the file in UTF-8.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; none has a name that is too long, where `Path` raises."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, as `is_file`."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of this name, as `is_file`."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def shortened(value: object) -> str:

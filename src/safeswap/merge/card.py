@@ -12,6 +12,7 @@ from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
+from safeswap.tables.markdown import as_code, in_markdown
 from safeswap.version import __version__
 
 
@@ -31,16 +32,16 @@ def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options
     header += ["base_model_relation: merge", *pipeline, "---"]
     settings = ", ".join(f"{k} = {v}" for k, v in plan.selector.items()) or "written by hand"
     body = [
-        f"# {names[plan.language]} with safety from {names[SAFETY]}",
+        f"# {in_markdown(names[plan.language])} with safety from {in_markdown(names[SAFETY])}",
         "",
         f"A merge without training, made with safeswap {__version__}{_method(plan)}: per unit,",
         "`base + Σ weight · (expert − base)`.",
         "",
-        f"- base: `{names[BASE]}`",
-        f"- safety expert: `{names[SAFETY]}`",
-        f"- language expert ({plan.language}): `{names[plan.language]}`",
-        f"- configuration, tokenizer and chat template: from `{plan.donor}`",
-        f"- selector: {settings}",
+        f"- base: {as_code(names[BASE])}",
+        f"- safety expert: {as_code(names[SAFETY])}",
+        f"- language expert ({in_markdown(plan.language)}): {as_code(names[plan.language])}",
+        f"- configuration, tokenizer and chat template: from {as_code(plan.donor)}",
+        f"- selector: {in_markdown(settings)}",
         *_edited_note(profile, plan),
         *_chosen_note(plan),
         "",
@@ -79,7 +80,7 @@ def _edited_note(profile: Profile, plan: Plan) -> list[str]:
 def _chosen_note(plan: Plan) -> list[str]:
     if not plan.chosen:
         return []
-    cells, rest = ", ".join(plan.chosen.cells), plan.chosen.rest
+    cells, rest = in_markdown(", ".join(plan.chosen.cells)), plan.chosen.rest
     return [
         f"- chosen among others by its figures on the dev questions of {cells}: what is reported "
         f"must come from the others (`safeswap evaluate --split {rest}`)"
@@ -93,14 +94,15 @@ def _paths_note(profile: Profile, plan: Plan) -> list[str]:
         return []
     return [
         f"Before an upload: `{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
-        f"({', '.join(local)}) by their paths on the machine that made this. Nobody needs the two "
-        "files to use the model; leave them out, or edit the paths, if they should not be public.",
+        f"({in_markdown(', '.join(local))}) by their paths on the machine that made this. "
+        "Nobody needs the two files to use the model; leave them out, or edit the paths, if they "
+        "should not be public.",
         "",
     ]
 
 
 def _table(plan: Plan) -> list[str]:
-    language = plan.language
+    language = in_markdown(plan.language)
     lines = [
         f"| unit | decision | weight of safety | weight of {language} | share of safety | "
         f"share of {language} | difference [points] |",
@@ -109,10 +111,11 @@ def _table(plan: Plan) -> list[str]:
     for unit, row in plan.units.items():
         shares = ["", "", ""]
         if row.shares:
-            values = (row.shares[SAFETY], row.shares[language])
+            values = (row.shares[SAFETY], row.shares[plan.language])
             shares = [f"{100 * v:.2f} %" for v in values] + [
                 f"{100 * (values[0] - values[1]):+.3f}"
             ]
-        weights = [f"{row.weights[expert]:g}" for expert in (SAFETY, language)]
-        lines.append(f"| {unit} | {row.decision} | {' | '.join(weights)} | {' | '.join(shares)} |")
+        weights = [f"{row.weights[expert]:g}" for expert in (SAFETY, plan.language)]
+        cells = [unit, in_markdown(row.decision), *weights, *shares]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines

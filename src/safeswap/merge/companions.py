@@ -56,7 +56,7 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
             _adapt_config(target, dtype)
         copied[name] = digests.of_small_file(target)
     if job.layout.index is not None:
-        (folder / INDEX_NAME).write_text(job.layout.index)
+        (folder / INDEX_NAME).write_text(job.layout.index, encoding="utf-8")
         copied[INDEX_NAME] = digests.of_small_file(folder / INDEX_NAME)
     return RestOfCheckpoint(copied, left_out)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -253,7 +254,13 @@ def _rows(value: Any, *fields: str) -> bool:
 def _tensors(value: Any) -> bool:
     if not isinstance(value, dict) or not _rows(value.values(), "unit", "fate", "dtype", "digest"):
         return False
-    return all(_texts(row) and row["dtype"] in DTYPES for row in value.values())
+    return all(
+        _texts(row) and row["dtype"] in DTYPES and _DIGEST.fullmatch(row["digest"])
+        for row in value.values()
+    )
+
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def _outputs(value: Any) -> bool:

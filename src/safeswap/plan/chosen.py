@@ -53,7 +53,7 @@ class ChosenOn:
         check_keys(content, _KEYS, where, PlanError)
         split: Any = content.get("split")
         cells: Any = content.get("cells")
-        whole = isinstance(split, dict) and set(split) == _SPLIT_KEYS
+        whole = isinstance(split, dict) and set(split) == _SPLIT_KEYS and _is_split(split)
         if not whole or not isinstance(cells, list) or not all(isinstance(c, str) for c in cells):
             raise PlanError(
                 f"{where}: needs split (part, fraction, seed) and cells, as a sweep writes them: "
@@ -63,3 +63,14 @@ class ChosenOn:
         if not isinstance(prompts, str):
             raise PlanError(f"{where}: prompts is a text of digests, as a sweep writes it.")
         return cls(split, tuple(cells), frozenset(prompts.split()))
+
+
+def _is_split(split: Mapping[str, Any]) -> bool:
+    fraction = split["fraction"]
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    return (
+        isinstance(split["part"], str)
+        and number
+        and 0 <= fraction <= 1
+        and type(split["seed"]) is int
+    )

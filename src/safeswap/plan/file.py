@@ -119,7 +119,7 @@ def _plan_of(content: Any, where: str) -> Plan:
     _check_names(content["units"], where)
     units = {u: _unit(row, experts, f"{where}: unit {u}") for u, row in content["units"].items()}
     donor = content.get("donor", languages[0])
-    if donor not in inputs:
+    if not isinstance(donor, str) or donor not in inputs:
         raise PlanError(f"{where}: donor {donor!r} is not an input{nearest(str(donor), inputs)}")
     operator = read_operation(content.get("operator", "linear"), where)
     selector = content.get("selector", {})

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safeswap.anatomy import kind_of
 from safeswap.errors import ConfigError, ProfileError
 from safeswap.io.files import save_text
 from safeswap.io.jsonfile import LARGE, load_json
@@ -189,6 +190,13 @@ def _check_whole(profile: Profile) -> None:
     """Every tensor once, in a known unit, with a number for every expert; else a TypeError."""
     if BASE not in profile.inputs or SAFETY not in profile.inputs or not profile.languages:
         raise TypeError("inputs must be base, safety and at least one language")
+    for unit in profile.units:
+        try:
+            kind_of(unit)
+        except (TypeError, ValueError):
+            raise TypeError(f"{unit!r} is no unit") from None
+    if not all(isinstance(t.unit, str) and isinstance(t.name, str) for t in profile.tensors):
+        raise TypeError("a tensor's name or unit is no text")
     experts = {role for role in profile.inputs if role != BASE}
     seen: set[str] = set()
     for tensor in profile.tensors:

@@ -85,7 +85,7 @@ def numbers_table(evidence: Outcomes) -> Table | None:
             theirs = ", ".join(
                 f"{name.rpartition(',')[2]} {100 * float(np.mean(scores)):.1f}"
                 for name in read[0]["metrics"]
-                for scores in [[row["metrics"][name] for row in read]]
+                for scores in [[row["metrics"][name] for row in read if name in row["metrics"]]]
             )
             counted = [count_cell(n) for n in (len(read), found.counts["no number read"])]
             cells = (counted[0], Cell.figure(share), theirs, counted[1])

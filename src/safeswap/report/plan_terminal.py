@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safeswap.anatomy import layer_of
+from safeswap.display import one_line, visible
 from safeswap.plan import Plan
 from safeswap.profile import Profile
 from safeswap.report.plan_figure import COLOURS, decision_colour, points_of
@@ -90,7 +91,7 @@ def _heat(plan: Plan) -> Text:
     names = {SAFETY: "S safety", plan.language: f"L {plan.language}", "blend": "· blend"}
     names |= {"mix": "* mix", BASE: "B base", "": "? missing"}
     shown = [text for name, text in names.items() if name in met]
-    text.append(f"{'':>17} {'   '.join(shown)}\n")
+    text.append(visible(f"{'':>17} {'   '.join(shown)}\n"))
     return text
 
 
@@ -101,12 +102,17 @@ def _table(*left: str) -> Table:
     return table
 
 
+def _cell(text: str) -> Text:
+    """As it is: brackets in a file's names are no markup."""
+    return Text(one_line(text))
+
+
 def _units(plan: Plan) -> Table:
     table = _table("unit", "decision")
     for expert in plan.experts:
-        table.add_column(f"weight\n{expert}", justify="right")
+        table.add_column(Text(f"weight\n{one_line(expert)}"), justify="right")
     for expert in plan.experts:
-        table.add_column(f"share [%]\n{expert}", justify="right")
+        table.add_column(Text(f"share [%]\n{one_line(expert)}"), justify="right")
     table.add_column("difference\n[points]", justify="right")
     for unit, row in plan.units.items():
         weights = [f"{row.weights[expert]:g}" for expert in plan.experts]
@@ -114,7 +120,7 @@ def _units(plan: Plan) -> Table:
         if row.shares:
             shares = [f"{100 * row.shares[expert]:.3f}" for expert in plan.experts]
             shares.append(f"{100 * (row.difference or 0.0):+.3f}")
-        table.add_row(unit, row.decision, *weights, *shares)
+        table.add_row(*map(_cell, (unit, row.decision, *weights, *shares)))
     return table
 
 
@@ -138,7 +144,7 @@ def profile_view(profile: Profile) -> RenderableType:
     norms = {expert: statistics(profile, expert, "module") for expert in experts}
     shares = {expert: _shares(norms[expert]) for expert in experts}
     inputs = [f"{role}: {record.source}" for role, record in profile.inputs.items()]
-    head = Text("\n".join([*inputs, *_notes(profile.notes)]) + "\n")
+    head = Text(visible("\n".join([*inputs, *_notes(profile.notes)])) + "\n")
     tables: list[RenderableType] = []
     languages = profile.languages
     for first in range(0, len(languages), _LANGUAGES_IN_A_ROW):
@@ -160,7 +166,7 @@ def _shades(shares: dict[str, dict[str, float]], layers: int) -> Text:
         text.append(_ruler(block), style="dim")
         for kind in ("attention", "mlp"):
             for expert, table in shares.items():
-                text.append(f"{kind:>9} {expert[:7]:>7} ")
+                text.append(f"{kind:>9} {one_line(expert)[:7]:>7} ")
                 values = [table.get(f"{layer}.{kind}", 0.0) for layer in block]
                 colour = COLOURS["safety" if expert == SAFETY else "language"]
                 text.append("".join(_shade(value, largest) for value in values), style=colour)
@@ -182,16 +188,16 @@ def _modules(
 ) -> Table:
     table = _table("\nunit")
     for expert in (SAFETY, *languages):
-        table.add_column(f"{expert}\nupdate", justify="right")
+        table.add_column(Text(f"{one_line(expert)}\nupdate"), justify="right")
         table.add_column("\nshare [%]", justify="right")
     for language in languages:
-        table.add_column(f"cosine\n{language}", justify="right")
+        table.add_column(Text(f"cosine\n{one_line(language)}"), justify="right")
     for unit in norms[SAFETY]:
         cells = []
         for expert in (SAFETY, *languages):
             cells += [f"{norms[expert][unit]:.5f}", f"{100 * shares[expert][unit]:.3f}"]
         cells += [_cosine(profile, unit, language) for language in languages]
-        table.add_row(unit, *cells)
+        table.add_row(*map(_cell, (unit, *cells)))
     return table
 
 

@@ -324,4 +324,4 @@ class LanguageSearch:
 
 def _read(content: Mapping[str, Any]) -> CandidateResult:
     """A candidate's figures from the study's plain data."""
-    return CandidateResult.from_dict(content, f"the search's memory, {content['name']}")
+    return CandidateResult.from_dict(content, "the search's memory")

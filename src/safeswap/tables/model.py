@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from safeswap.display import undirected
+
 MISSING = "n/a"
 
 
@@ -134,12 +136,14 @@ class Table:
 
 
 def plain(text: str) -> str:
-    """On one line: control characters and line breaks become spaces, broken surrogates U+FFFD."""
+    """On one line: control characters and line breaks become spaces, broken surrogates U+FFFD,
+    and marks that turn the direction of writing are written out.
+    """
     shown = []
     for letter in text:
         kind = unicodedata.category(letter)
         shown.append("�" if kind == "Cs" else " " if kind in ("Cc", "Zl", "Zp") else letter)
-    return "".join(shown).strip()
+    return undirected("".join(shown)).strip()
 
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")

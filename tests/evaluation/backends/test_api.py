@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+
+from safeswap.evaluation.models import name_models
 
 pytest.importorskip("openai")
 pytest.importorskip("torch")
@@ -391,3 +395,37 @@ def test_lm_eval_needs_a_tokenizer_and_knows_how_long_prompts_may_be(server: Ser
     assert told.harness().max_length == 64 - 1  # the server's max_model_len
     server.models = answer(404)
     assert APIBackend(NAME, options(server, tokenizer=str(MODEL))).harness().max_length == 64 - 1
+
+
+def test_a_password_in_the_address_and_the_key_are_written_nowhere(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden-key")
+    with_password = server.url.replace("://", "://me:hidden-word@")
+    responder = open_backend(NAME, "api", options(server, base_url=with_password))
+    assert responder.description["base_url"] == server.url
+    responder.close()
+    one, other = (name_models([NAME], "api", url)[0] for url in (with_password, server.url))
+    assert one.digest == other.digest
+    with pytest.raises(EvaluationError) as caught:
+        open_backend(NAME, "api", BackendOptions(base_url="http://me:hidden-word@127.0.0.1:9/v1"))
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_address_without_v1_is_told_so() -> None:
+    class Strict(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/v1/models"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(b'{"object": "list", "data": []}' if found else b"{}")
+
+        def log_message(self, *given: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Strict) as running:
+        Thread(target=running.serve_forever, daemon=True).start()
+        bare = f"http://127.0.0.1:{running.server_port}"
+        with pytest.raises(EvaluationError, match=rf"under /v1\. Give --base-url {bare}/v1"):
+            open_backend(NAME, "api", BackendOptions(base_url=bare, retries=0))
+        running.shutdown()

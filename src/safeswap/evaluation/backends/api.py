@@ -18,6 +18,7 @@ from typing import Any
 
 import openai
 
+from safeswap.display import without_password
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import APIOptions, Chat, FinishReason, Reply
 from safeswap.evaluation.backends.encoding import joined_text
@@ -53,13 +54,14 @@ class APIBackend:
                 "the option away here."
             )
         self.source, self.options = source, options
+        self.shown = without_password(options.base_url)
         self.client = openai.OpenAI(
             base_url=options.base_url,
             api_key=os.environ.get(options.api_key_variable) or "none",
             timeout=options.timeout,
             max_retries=options.retries,
         )
-        self.description: dict[str, Any] = {"backend": "api", "base_url": options.base_url}
+        self.description: dict[str, Any] = {"backend": "api", "base_url": self.shown}
         self._longest: int | None = None
         self._check_reachable()
 
@@ -86,10 +88,10 @@ class APIBackend:
             unasked = len(chats) - answered - len(failures)
             more = f", and {unasked} were not asked any more" if unasked else ""
             raise EvaluationError(
-                f"{self.options.base_url}: {len(failures)} of {len(chats)} requests failed, with "
+                f"{self.shown}: {len(failures)} of {len(chats)} requests failed, with "
                 f"up to {self.options.retries} retries each{more}; the last: "
-                f"{_in_words(failures[-1])} What was answered is kept; run the same command again "
-                "for the rest."
+                f"{self._hidden(_in_words(failures[-1]))} What was answered is kept; run the same "
+                "command again for the rest."
             )
 
     def harness(self) -> Any:
@@ -137,23 +139,44 @@ class APIBackend:
             served = {m.id: m for m in self.client.with_options(max_retries=1).models.list()}
         except openai.APIConnectionError as error:
             raise EvaluationError(
-                f"{self.options.base_url}: cannot be reached ({error.__cause__ or error}). Is the "
-                "server running, and does the address end in /v1?"
+                f"{self.shown}: cannot be reached "
+                f"({self._hidden(error.__cause__ or error)}). Is the server running, "
+                "and does the address end in /v1?"
             ) from error
         except openai.AuthenticationError as error:
             raise EvaluationError(
-                f"{self.options.base_url}: refuses the key. Set the environment variable "
+                f"{self.shown}: refuses the key. Set the environment variable "
                 f"{self.options.api_key_variable} (--api-key-variable names another one)."
             ) from error
         except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            self._refuse_without_v1()
             return  # a server need not list its models
         if served and self.source not in served:
             raise EvaluationError(
-                f"{self.options.base_url}: serves no model {self.source!r}"
-                f"{nearest(self.source, served)}"
+                f"{self.shown}: serves no model {self.source!r}{nearest(self.source, served)}"
             )
         longest = getattr(served.get(self.source), "max_model_len", None)  # as vLLM's says
         self._longest = longest if isinstance(longest, int) else None
+
+    def _refuse_without_v1(self) -> None:
+        """Say that /v1 is missing where the server answers there and not here."""
+        given = self.options.base_url.rstrip("/")
+        if given.endswith("/v1"):
+            return
+        try:
+            list(self.client.with_options(base_url=f"{given}/v1", max_retries=0).models.list())
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            return
+        raise EvaluationError(
+            f"{self.shown}: the server does not answer there, but under /v1. Give "
+            f"--base-url {self.shown.rstrip('/')}/v1."
+        )
+
+    def _hidden(self, said: object) -> str:
+        """What a library said, without the password of the address and without the key."""
+        text = without_password(str(said))
+        key = os.environ.get(self.options.api_key_variable)
+        return text.replace(key, "…") if key else text
 
     def _ask(self, chat: Chat) -> Reply:
         limits: dict[str, Any] = {"temperature": 0.0, "max_tokens": chat.max_new_tokens}

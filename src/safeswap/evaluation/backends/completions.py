@@ -12,6 +12,7 @@ import requests
 from lm_eval.models import api_models
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
+from safeswap.display import without_password
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import TemplateOptions
 from safeswap.evaluation.backends.encoding import LONGEST, load_tokenizer
@@ -47,16 +48,17 @@ class Completions(LocalCompletionsAPI):  # type: ignore[misc]
             with _no_bars():
                 return ask()
         except (aiohttp.ClientError, requests.RequestException, TimeoutError) as error:
+            said = without_password(f"{self.base_url}: {type(error).__name__} {error}")
             raise EvaluationError(
-                f"{self.base_url}: {type(error).__name__} {error}. lm-eval gave up after "
+                f"{said}. lm-eval gave up after "
                 f"{self.max_retries - 1} retries. What was answered is kept; run the same command "
                 "again for the rest."
             ) from error
         except (LookupError, TypeError, AttributeError) as error:
             raise EvaluationError(
-                f"{self.base_url}: its answer is no completion with log-probabilities "
-                f"({type(error).__name__}: {error}). Scoring choices needs a server that returns "
-                "them with echo, as vLLM's does."
+                f"{without_password(self.base_url)}: its answer is no completion with "
+                f"log-probabilities ({type(error).__name__}: {error}). Scoring choices "
+                "needs a server that returns them with echo, as vLLM's does."
             ) from error
 
 

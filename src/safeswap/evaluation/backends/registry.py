@@ -34,6 +34,13 @@ class BackendKind:
     remote: bool = False
 
 
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+"""Formats that models are computed in; ``auto`` is as stored."""
+_SHORT = {
+    **{"fp16": "float16", "f16": "float16", "half": "float16", "bf16": "bfloat16"},
+    **{"fp32": "float32", "f32": "float32", "float": "float32", "fp64": "float64"},
+}
+
 BACKENDS: Registry[BackendKind] = Registry("backend")
 """Every kind of backend by its name."""
 
@@ -79,6 +86,7 @@ def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
             not have, a model that does not load, an unreachable server.
     """
     kind = find_backend(backend)
+    check_dtype(options.dtype)
     own = _own_options(kind, options)
     try:
         return kind.open(source, own)
@@ -98,6 +106,7 @@ def refuse_foreign_options(options: BackendOptions, backends: Sequence[str]) -> 
         EvaluationError: an unknown backend; an option, with the backends that have it.
     """
     chosen = [find_backend(name) for name in dict.fromkeys(backends)]
+    check_dtype(options.dtype)
     for one in fields(BackendOptions):
         given = getattr(options, one.name)
         if given == _default(one) or one.name == "more":
@@ -109,6 +118,17 @@ def refuse_foreign_options(options: BackendOptions, backends: Sequence[str]) -> 
                 f"{' and '.join(kind.name for kind in chosen)} has no such option; it is one of "
                 f"{', '.join(owners)}. Leave it out, or use --backend {owners[0]}."
             )
+
+
+def check_dtype(name: str) -> None:
+    """Refuse a format that no backend computes in.
+
+    Raises:
+        EvaluationError: names the nearest.
+    """
+    if name not in DTYPES:
+        near = f"; did you mean {_SHORT[name]!r}?" if name in _SHORT else nearest(name, DTYPES)
+        raise EvaluationError(f"--dtype {name}: there is no such format{near}")
 
 
 def _own_options(kind: BackendKind, options: BackendOptions) -> TemplateOptions:

@@ -25,8 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.errors import ConfigError, EvaluationError, listed, nearest
 from safeswap.io.csvfile import read_csv
+from safeswap.io.jsonfile import LIMIT
+from safeswap.io.regular import read_text
 
 Kind = Literal["harmful", "harmless"]
 FORMS: Mapping[Kind, str] = {"harmful": "MultiJail", "harmless": "XSTest"}
@@ -140,8 +142,8 @@ def with_instruction(prompts: PromptSet, instruction: Path) -> PromptSet:
         EvaluationError: no such file, or it is empty.
     """
     try:
-        text = instruction.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(instruction, LIMIT).strip()
+    except (OSError, ConfigError) as error:
         raise EvaluationError(
             f"{instruction}: the instruction for the intentional mode cannot be read ({error}). "
             "Give a UTF-8 text file with --instruction."

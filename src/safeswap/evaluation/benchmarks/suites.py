@@ -42,6 +42,7 @@ from safeswap.evaluation.benchmarks.registry import (
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.measures import Measure
 from safeswap.io.keys import check_keys
+from safeswap.io.regular import is_file
 from safeswap.io.yamlfile import read_yaml
 
 _log = logging.getLogger("safeswap.evaluation")
@@ -307,7 +308,7 @@ def _harness_benchmark(
     absent: dict[str, str] = {}
     for code in wanted:
         file = files.get((one.name, code))
-        if file is not None and not file.is_file():
+        if file is not None and not is_file(file):
             raise EvaluationError(
                 f"{file}: there is no such file. Check --data {one.name}/{code}=FILE."
             )
@@ -370,7 +371,7 @@ def _suite_task(
         raise EvaluationError(f"{where}: is a task's name, or a mapping with `task:`.")
     rest = {key: value for key, value in entry.items() if key not in ("task", "file")}
     file = path.parent / str(entry["file"]) if "file" in entry else None
-    if file is not None and not file.is_file():
+    if file is not None and not is_file(file):
         raise EvaluationError(
             f"{where}: there is no file {file}. Paths are relative to the suite's."
         )

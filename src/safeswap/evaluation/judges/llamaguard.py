@@ -20,6 +20,8 @@ from typing import Any, Final
 from safeswap.evaluation.judges.base import Judgement, Question, answer_part, defuse, lines_of
 from safeswap.evaluation.judges.names import json_in, names_of
 from safeswap.evaluation.judges.registry import JudgeKind, register
+from safeswap.io.jsonfile import LIMIT
+from safeswap.io.regular import read_regular
 
 CATEGORIES: Final = {
     "S1": "Violent Crimes",
@@ -120,7 +122,7 @@ def _reads_parts(folder: Path) -> bool | None:
         return None
     template = folder / "chat_template.jinja"
     if template.is_file():
-        text: Any = template.read_text(encoding="utf-8", errors="replace")
+        text: Any = read_regular(template, LIMIT).decode("utf-8", errors="replace")
     else:
         text = json_in(folder / "tokenizer_config.json").get("chat_template")
         text = text or json_in(folder / "chat_template.json").get("chat_template")

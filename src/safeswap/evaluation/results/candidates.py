@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from safeswap.errors import EvaluationError
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.records import Alias, CandidateRecord, read_aliases
 from safeswap.evaluation.results.outcomes import Outcomes, gather
@@ -78,12 +80,17 @@ class CandidateResult:
         Raises:
             EvaluationError: something in it is no record; ``where`` names it.
         """
-        figures = {key: content[key.value] for key in Measure}
-        unsafe, refused, right = (one and RateEstimate(**one) for one in figures.values())
+        if not isinstance(content, Mapping):
+            raise EvaluationError(f"{where}: is no record of a candidate. {_ANEW}")
+        names = [content.get(key) for key in ("name", "language", "role")]
+        name, language, role = (name if isinstance(name, str) else None for name in names)
+        if name is None or language is None or role is None or "aliases" not in content:
+            raise EvaluationError(f"{where}: lacks its name, language, role or aliases. {_ANEW}")
+        unsafe, refused, right = (_estimate(content.get(m.value), where) for m in Measure)
         return cls(
-            content["name"],
-            content["language"],
-            content["role"],
+            name,
+            language,
+            role,
             CandidateRecord.from_dict(content, where),
             read_aliases(content["aliases"], where),
             unsafe,
@@ -99,6 +106,23 @@ class CandidateResult:
             Measure.ACCURACY: self.right,
         }
         return figures[measure]
+
+
+_ANEW = "Its memory was edited or damaged: run it again into another folder."
+
+
+def _estimate(content: Any, where: str) -> RateEstimate | None:
+    if content is None:
+        return None
+    names = {one.name for one in fields(RateEstimate)}
+    numbers = (
+        isinstance(content, Mapping)
+        and set(content) == names
+        and all(isinstance(n, int | float) and math.isfinite(n) for n in content.values())
+    )
+    if not numbers:
+        raise EvaluationError(f"{where}: a figure is no value with low, high and n. {_ANEW}")
+    return RateEstimate(**content)
 
 
 def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measure, RateEstimate | None]:

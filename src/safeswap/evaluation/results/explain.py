@@ -154,7 +154,7 @@ def _said(row: Row) -> str:
     if row.get("refusal"):
         said.append("refused")
     if "number" in row:
-        said.append(f"number {row['number'] or 'none'}, expected {row['expected']}")
+        said.append(f"number {row['number'] or 'none'}, expected {row.get('expected')}")
     marks = [*row.get("flags", ()), *(name for name in ("cut", "prompt_cut") if row.get(name))]
     marks += ["filtered"] if row.get("finish_reason") == "filtered" else []
     return ", ".join([*said, *marks])

@@ -26,6 +26,8 @@ from typing import Any, cast
 from blake3 import blake3
 
 from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.results import checked as checks
+from safeswap.evaluation.results.checked import checked
 from safeswap.evaluation.results.journal import read_rows, unwritable
 from safeswap.evaluation.results.rows import (
     ModelRecord,
@@ -37,6 +39,7 @@ from safeswap.evaluation.results.rows import (
 from safeswap.io.files import write_atomically
 from safeswap.io.jsonfile import LARGE, load_json
 from safeswap.io.locks import take_lock
+from safeswap.io.regular import shortened
 
 SETTINGS = "settings.json"
 MODEL = "model.json"
@@ -63,9 +66,16 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        write_atomically(path, _encoded(text, value))
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _encoded(text: str, value: Any) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # as in `_line`
+        return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -99,7 +109,10 @@ class Results:
     @property
     def settings(self) -> Settings:
         """What all arms share."""
-        return cast(Settings, read_json(self.folder / SETTINGS))
+        path = self.folder / SETTINGS
+        found = read_json(path)
+        checked(found, checks.SETTINGS, path)
+        return cast(Settings, found)
 
     @property
     def arms(self) -> list[str]:
@@ -110,7 +123,10 @@ class Results:
 
     def model(self, arm: str) -> ModelRecord:
         """Which model an arm is."""
-        return cast(ModelRecord, read_json(self.folder / arm / MODEL))
+        path = self.folder / arm / MODEL
+        found = read_json(path)
+        checked(found, checks.MODEL, path)
+        return cast(ModelRecord, found)
 
     def judges(self) -> list[str]:
         """The judges that any arm has verdicts of."""
@@ -162,7 +178,7 @@ def _start(path: Path, settings: Settings) -> Results:
             )
         write_json(path / SETTINGS, settings)
         return Results(path)
-    found = read_json(path / SETTINGS)
+    found = Results(path).settings
     try:
         joined = join_settings(found, settings, str(path), "this run")
     except EvaluationError:
@@ -253,7 +269,7 @@ def read_responses(folder: Path) -> Iterator[ResponseRow]:
     Raises:
         EvaluationError: a damaged line, or a key given twice.
     """
-    return cast(Iterator[ResponseRow], read_rows(folder / RESPONSES))
+    return cast(Iterator[ResponseRow], _checked(folder / RESPONSES, checks.RESPONSE))
 
 
 def read_scores(folder: Path) -> tuple[list[ScoreRow], set[str]]:
@@ -263,8 +279,11 @@ def read_scores(folder: Path) -> tuple[list[ScoreRow], set[str]]:
         EvaluationError: a damaged line, or a key given twice.
     """
     rows: list[dict[str, Any]] = list(read_rows(folder / SCORES))
-    scores = [cast(ScoreRow, row) for row in rows if "benchmark" in row]
-    return scores, {row["key"] for row in rows if "items" in row}
+    scores = [row for row in rows if "items" not in row]
+    for row in scores:
+        checked(row, checks.SCORE, f"{folder / SCORES}: {shortened(row['key'])}")
+    whole = {row["key"] for row in rows if "items" in row}
+    return [cast(ScoreRow, row) for row in scores], whole
 
 
 def read_verdicts(path: Path) -> Iterator[VerdictRow]:
@@ -273,4 +292,10 @@ def read_verdicts(path: Path) -> Iterator[VerdictRow]:
     Raises:
         EvaluationError: a damaged line, or a key given twice.
     """
-    return cast(Iterator[VerdictRow], read_rows(path))
+    return cast(Iterator[VerdictRow], _checked(path, checks.VERDICT))
+
+
+def _checked(path: Path, kinds: Mapping[str, checks.Check]) -> Iterator[dict[str, Any]]:
+    for row in read_rows(path):
+        checked(row, kinds, f"{path}: {shortened(row['key'])}")
+        yield row

@@ -1,0 +1,1 @@
+"""All readers of the product, and files that are meant to break them."""
