@@ -94,9 +94,11 @@ def test_the_selector_reaches_the_command_line_once_it_is_imported(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_methods.py").write_text(examples("A selector")[0], encoding="utf-8")
-    handmade_profile(HAND * 4).save(tmp_path / "profile.json")
+    fine_tunes = handmade_profile(HAND * 4, base_norm=20.0)  # of 2.0 they would be strangers
+    fine_tunes.save(tmp_path / "profile.json")
     line = ["plan", "profile.json", "--method", "alternate", "--set", "every=3"]
-    assert CliRunner().invoke(main, line).exit_code == 1
+    unknown = CliRunner().invoke(main, line)
+    assert unknown.exit_code == 1 and "unknown method 'alternate'" in unknown.output
     try:
         __import__("my_methods")
         result = CliRunner().invoke(main, line)

@@ -19,9 +19,12 @@ from blake3 import blake3
 from safetensors import safe_open
 
 import safeswap
-from safeswap.checkpoint.staging import Staging
+from safeswap.checkpoint.staging import _REPLACED, Staging
 from safeswap.demo import models_folder
+from safeswap.evaluation.benchmarks.limit import Limit
+from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.benchmarks.splits import Split
+from safeswap.evaluation.generate import Generation
 from safeswap.evaluation.human import sampling
 from safeswap.evaluation.results import rows, store
 from safeswap.merge import manifest
@@ -123,6 +126,8 @@ def names(kind: type) -> set[str]:
         ("Plan: unit", {*plan_file._UNIT_KEYS}),
         ("Plan: chosen", {*chosen._KEYS}),
         ("Split", chosen._SPLIT_KEYS),
+        ("Settings: generation", {*Generation(thinking="on", think_tokens=1).as_dict()}),
+        ("Settings: limit", names(Limit)),
         ("Manifest", {*manifest._KEYS}),
         ("Gram folder", {*gram_store._KEYS}),
         ("Gram folder: expert", {*gram_store._EXPERT_KEYS}),
@@ -145,6 +150,8 @@ def test_a_search_has_the_keys_of_a_sweep_but_for_its_grid() -> None:
 @pytest.mark.parametrize(
     ("title", "row"),
     [
+        ("Settings", rows.Settings),
+        ("Settings: cell", rows.CellSettings),
         ("Responses", rows.ResponseRow),
         ("Verdicts", rows.VerdictRow),
         ("Scores", rows.ScoreRow),
@@ -215,6 +222,14 @@ def test_profile_plan_and_manifest(merged: Path) -> None:
     holds_all("Manifest: output", found["outputs"])
     holds_all("Manifest: tensor", found["tensors"].values())
     assert set(found["versions"]) == {"safeswap", "python", "numpy", "ml_dtypes", "blake3"}
+    digest = found.pop("digest")
+    found["plan"].pop("profile", None)
+    for role, record in found["profile"]["inputs"].items():
+        assert record["revision"] is None
+        for inputs, key in (("plan", "source"), ("profile", "source"), ("profile", "path")):
+            del found[inputs]["inputs"][role][key]
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_digests_are_computed_as_the_page_says(trio: dict[str, Path], merged: Path) -> None:
@@ -250,6 +265,16 @@ def test_short_digests_and_splits() -> None:
         assert Split("dev", 0.4, 3).holds(name) == (first < 0.4 * 2**64)
 
 
+def test_limits_and_identities() -> None:
+    def first(name: str) -> str:
+        return hashlib.sha256(f"limit:7:{name}".encode()).hexdigest()
+
+    ids = [str(number) for number in range(20)]
+    assert Limit(5, 7).chosen(ids) == set(sorted(ids, key=first)[:5])
+    said = hashlib.sha256("où est-ce ?".encode()).hexdigest()
+    assert identity_of(" OÙ  est-ce\n?") == said[:12]
+
+
 def test_staging(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "OUT", "f" * 64)
     staging.note("0:model.norm.weight:0", "copy")
@@ -257,7 +282,7 @@ def test_staging(tmp_path: Path) -> None:
     place = tmp_path / ".OUT.safeswap-partial"
     (listed,) = re.findall(r"^## Staging folder\n.*?^(\| path.*?)\n\n", PAGE, re.M | re.S)
     paths = set(re.findall(r"^\| `([\w.]+)/?` \|", listed, re.M))
-    assert {path.name for path in place.iterdir()} == paths
+    assert {path.name for path in place.iterdir()} == paths - {_REPLACED} != paths
     holds("Job", json_of(place / "job.json"))
     assert (place / "journal").read_text() == "0:model.norm.weight:0\tcopy\t.\n"
 
@@ -342,6 +367,8 @@ def test_optuna_study(searched: Path) -> None:
 def check_settings(content: Mapping[str, Any]) -> None:
     holds("Settings", content)
     holds("Settings: generation", content["generation"])
+    if "limit" in content:
+        holds("Settings: limit", content["limit"])
     holds_all("Settings: cell", content["cells"].values())
     if "split" in content:
         holds("Split", content["split"])

@@ -13,7 +13,8 @@ import pytest
 from safeswap.errors import CheckpointError, EvaluationError
 from safeswap.evaluation.generate import refuse_other_model
 from safeswap.evaluation.models import EvaluatedModel, digest_of_folder, name_models
-from safeswap.evaluation.results.store import start_results, write_json
+from safeswap.evaluation.results.journal import Journal
+from safeswap.evaluation.results.store import RESPONSES, start_results, write_json
 from tiny import edit_json, rewrite, swap
 
 
@@ -162,10 +163,12 @@ def test_a_manifest_that_cannot_be_read_is_no_obstacle(trio: dict[str, Path], te
 def test_another_model_under_a_stored_name_is_refused(
     trio: dict[str, Path], tmp_path: Path
 ) -> None:
-    results = start_results(tmp_path / "r", {"format": "x"}, ["m"])
+    results = start_results(tmp_path / "r", {"format": "x", "cells": {}}, ["m"])
     (arm,) = name_models([f"m={trio['sw']}"])
     refuse_other_model(results, arm)
     write_json(results.folder / "m" / "model.json", arm.as_dict())
+    with Journal(results.folder / "m" / RESPONSES) as journal:  # without an answer it binds nobody
+        journal.add([{"key": "harm/sw/1"}])
     refuse_other_model(results, arm)
     moved = shutil.copytree(trio["sw"], tmp_path / "moved")
     refuse_other_model(results, name_models([f"m={moved}"])[0])  # the same model elsewhere

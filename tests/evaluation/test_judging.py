@@ -53,7 +53,7 @@ def response(number: int, text: str = "I made it with wood and string .") -> Row
 
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
-    found = start_results(tmp_path / "r", {"format": "x"}, ["one", "two"])
+    found = start_results(tmp_path / "r", {"format": "x", "cells": {}}, ["one", "two"])
     for arm in ("one", "two"):
         write_json(found.folder / arm / "model.json", {"name": arm})
         with Journal(found.folder / arm / RESPONSES) as journal:

@@ -126,6 +126,7 @@ def test_tables_in_every_form(results: Path) -> None:
     titles = [table.title for table in tables]
     assert titles == [
         "Rates",
+        "Outcomes",
         "Strict and loose",
         "merge − sw, paired",
         "What the answers look like",

@@ -35,7 +35,8 @@ from safeswap.evaluation.judges.rule import RuleJudge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.results.candidates import CandidateResult, read_measured
 from safeswap.evaluation.results.explain import explain
-from safeswap.evaluation.results.store import Journal, open_results, read_json, start_results
+from safeswap.evaluation.results.journal import Journal
+from safeswap.evaluation.results.store import open_results, read_json, start_results
 from safeswap.interchange import from_mergekit
 from safeswap.io.jsonfile import load_json
 from safeswap.merge.manifest import read_manifest

@@ -162,7 +162,7 @@ def test_an_older_study_s_figures_are_read() -> None:
 @pytest.mark.parametrize(
     ("candidate", "why"),
     [
-        ([], r"model.json: candidate: is no table"),
+        ([], r"model.json: its candidate cannot be \[\]"),
         ({"settings": 3}, "candidate: settings: is no table"),
         ({"operator": {"settings": {}}}, "operator needs a name"),
         ({"aliases": "a"}, "aliases are no list"),

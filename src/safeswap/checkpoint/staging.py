@@ -89,7 +89,7 @@ class Staging:
     def _earlier(self, job: str) -> Mapping[str, str]:
         try:
             same = load_json(self._root / _STATE)["job"] == job
-            lines = (self._root / _JOURNAL).read_text().splitlines()
+            lines = (self._root / _JOURNAL).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError, KeyError, TypeError):
             same, lines = False, []
         if not same:

@@ -36,7 +36,9 @@ def plan_view(plan: Plan) -> RenderableType:
     head = [*inputs, f"selector: {name}" + (f" ({rule})" if rule else "")]
     head += [f"operator: {plan.operator}"] if str(plan.operator) != "linear" else []
     picture = _shares_of(plan) if _is_uniform(plan) else _heat(plan)
-    return Group(Text("\n".join(head) + "\n"), picture, _units(plan), Text(_summary(plan)))
+    return Group(
+        Text(visible("\n".join(head)) + "\n"), picture, _units(plan), Text(visible(_summary(plan)))
+    )
 
 
 def _is_uniform(plan: Plan) -> bool:

@@ -113,7 +113,8 @@ def test_a_registered_benchmarks_hostile_mode_asks_its_prompts() -> None:
     register(one, __name__)
     try:
         assert seen_cells(settings, chosen) == ["mine-intentional/sw"]
-        assert seen_cells({"cells": {"mine/te": None}}, chosen) == []
+        assert seen_cells({"cells": {"mine/te": None}}, chosen) == ["mine/te"]  # a translation
+        assert seen_cells({"cells": {"yours/sw": None}}, chosen) == []
     finally:
         BENCHMARKS.remove("mine")
 

@@ -71,7 +71,8 @@ def test_xstest_by_model_adds_up() -> None:
     assert [item.n for item in gpt4] == [2250, 450, 450, 450, 450, 450]
     (rates,) = gpt4[0].classes
     assert (rates.sensitivity.k, rates.sensitivity.n) == (742, 983)
-    assert rates.specificity == Rate(1173, 1256, 11)
+    found_rate = rates.specificity
+    assert (found_rate.k, found_rate.n, found_rate.unparsed) == (1173, 1256, 11)
 
 
 # Cohen's κ ----------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def test_settings_are_recorded_by_their_fields(tmp_path: Path) -> None:
     tasks = Benchmark("r", "R", Measure.ACCURACY, tasks={"sw": task}, absent={"te": "none"})
     suite = Suite(("sw",), (prompts, tasks), Split("test"))
     found = settings_of(suite, Generation())
-    assert found.keys() | {"arms"} == Settings.__annotations__.keys()
+    assert found.keys() | {"arms", "limit"} == Settings.__annotations__.keys()
     cells = [
         *found["cells"].values(),
         settings_of(Suite(("te",), (tasks,)), Generation())["cells"]["r/te"],

@@ -53,7 +53,7 @@ def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
-    for number, row in read_json_lines(file, constants=True, names=False):
+    for number, row in read_json_lines(file, constants=True):
         if not isinstance(row, dict):
             raise EvaluationError(f"{file}: line {number} is no JSON object.")
         yield row
