@@ -98,7 +98,7 @@ def test_the_selector_reaches_the_command_line_once_it_is_imported(
     fine_tunes.save(tmp_path / "profile.json")
     line = ["plan", "profile.json", "--method", "alternate", "--set", "every=3"]
     unknown = CliRunner().invoke(main, line)
-    assert unknown.exit_code == 1 and "unknown method 'alternate'" in unknown.output
+    assert unknown.exit_code == 1 and "'alternate' is unknown" in unknown.output
     try:
         __import__("my_methods")
         result = CliRunner().invoke(main, line)
