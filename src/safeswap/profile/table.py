@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,8 @@ from safeswap.io.keys import check_keys
 from safeswap.roles import BASE, SAFETY
 
 FORMAT = "safeswap-profile/1"
+_LARGEST = 1e150
+"""Norms above it have squares that no float holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +179,13 @@ def _tensor(record: dict[str, Any]) -> TensorProfile:
     tensor = TensorProfile(**{**record, "shape": tuple(record["shape"])})
     norms = [*tensor.update_norm.values()]
     norms += [] if tensor.base_norm is None else [tensor.base_norm]
-    for number in (*norms, *tensor.inner.values()):
-        if type(number) not in (int, float) or not math.isfinite(number):
-            raise TypeError(f"tensor {tensor.name!r} has a number that is not finite")
+    limits = [
+        *((norm, _LARGEST) for norm in norms),
+        *((n, _LARGEST**2) for n in tensor.inner.values()),
+    ]
+    for number, limit in limits:
+        if type(number) not in (int, float) or not abs(number) <= limit:
+            raise TypeError(f"tensor {tensor.name!r} has a number that is not finite, or too large")
     if any(norm < 0 for norm in norms):
         raise TypeError(f"tensor {tensor.name!r} has a negative norm")
     return tensor
