@@ -35,6 +35,7 @@ from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 from safeswap.evaluation.generate import Generation
 from safeswap.io.keys import check_keys
+from safeswap.io.regular import is_there
 from safeswap.io.yamlfile import read_yaml
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
@@ -176,8 +177,11 @@ def _source(here: Path, given: Any) -> str:
     """A folder or file beside the sweep's file, or else the text as it is: a hub id."""
     if not isinstance(given, str) or not given:
         raise EvaluationError(f"{given!r}: is no folder, file or hub id.")
-    local = here / Path(given).expanduser()
-    if local.exists():
+    try:
+        local = here / Path(given).expanduser()
+    except RuntimeError:  # ~ of nobody
+        return given
+    if is_there(local):
         return str(local.resolve())
     refuse_foreign(given, here / "its file")
     return given
