@@ -42,7 +42,7 @@ from safeswap.evaluation.benchmarks.registry import (
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.measures import Measure
 from safeswap.io.keys import check_keys
-from safeswap.io.regular import is_file
+from safeswap.io.regular import is_file, is_there
 from safeswap.io.yamlfile import read_yaml
 
 _log = logging.getLogger("safeswap.evaluation")
@@ -321,7 +321,7 @@ def _harness_benchmark(
 
 
 def _read_suite(path: Path, wanted: Sequence[str]) -> list[Benchmark]:
-    if not path.exists():
+    if not is_there(path):
         raise EvaluationError(f"{path}: there is no such suite. Check --suite.")
     loaded = read_yaml(path, error=EvaluationError)
     top = _mapping(loaded, f"{path}", ("benchmarks",))

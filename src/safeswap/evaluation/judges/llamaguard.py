@@ -21,7 +21,7 @@ from safeswap.evaluation.judges.base import Judgement, Question, answer_part, de
 from safeswap.evaluation.judges.names import json_in, names_of
 from safeswap.evaluation.judges.registry import JudgeKind, register
 from safeswap.io.jsonfile import LIMIT
-from safeswap.io.regular import read_regular
+from safeswap.io.regular import is_folder, read_regular
 
 CATEGORIES: Final = {
     "S1": "Violent Crimes",
@@ -118,7 +118,7 @@ def judge_for(spec: str) -> LlamaGuardJudge:
 
 def _reads_parts(folder: Path) -> bool | None:
     """Whether a local chat template looks into typed parts; None where there is no template."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         return None
     template = folder / "chat_template.jinja"
     if template.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.io.jsonfile import load_json
+from safeswap.io.regular import is_folder
 
 
 def names_of(spec: str) -> Iterator[str]:
@@ -17,7 +18,7 @@ def names_of(spec: str) -> Iterator[str]:
     (``models--ORG--NAME/snapshots/REVISION``) the name of the model's folder.
     """
     folder = Path(spec)
-    if not folder.is_dir():
+    if not is_folder(folder):
         yield _plain(spec)
         return
     told = json_in(folder / "config.json").get("_name_or_path")
