@@ -129,7 +129,7 @@ def _check_range(name: str, values: NDArray[Any], target: Dtype) -> None:
         finite = float(np.abs(values).max()) <= _LARGEST_F16
     if not finite:
         raise CheckpointError(
-            f"tensor {name!r}: the merged values do not fit {target}. Use --dtype bfloat16 or "
+            f"tensor {name!r}: the merged values do not fit {target}. Use --save-dtype bfloat16 or "
             "float32, or smaller weights in the plan."
         )
 
