@@ -629,4 +629,4 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
 
         rewrite(trio[role], grow)
     out = tmp_path / "out"
-    refused(lambda: merge(trio, out, dtype="float16"), QUERY, "F16", "--dtype", out=out)
+    refused(lambda: merge(trio, out, dtype="float16"), QUERY, "F16", "--save-dtype", out=out)
