@@ -216,7 +216,10 @@ def _steps(folder: Path) -> dict[str, Any]:
                 steps[f"model.{key}"] = value
         table = steps.pop("model.vocab", None)
         if isinstance(table, list):
-            steps["model.scores"] = {piece[0]: _rounded(piece[1]) for piece in table}
+            try:
+                steps["model.scores"] = {piece[0]: _rounded(piece[1]) for piece in table}
+            except (IndexError, KeyError, TypeError) as error:
+                raise _unreadable(folder / "tokenizer.json") from error
         for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             if content.get(key) is not None:
                 steps[key] = content[key]
