@@ -56,6 +56,8 @@ FOUND = (
     ("scores", '{"key": "read/sw/task/0", "benchmark": {}}\n'),
     ("a search's memory", '{"name": "x"}'),
     ("a search's memory", "[]"),
+    ("search", "step: 1.0e-320\n"),
+    ("search", "step: 1.0e-320\nweights: free\nhigh: 1.0e+100\n"),
     ("data, jsonl", '{"question": "\\ud800"}\n'),
     ("data, jsonl", '{"a":' * 100_000 + "\n"),
     ("texts, jsonl", "[" * 100_000 + "\n"),
