@@ -56,8 +56,6 @@ FOUND = (
     ("scores", '{"key": "read/sw/task/0", "benchmark": {}}\n'),
     ("a search's memory", '{"name": "x"}'),
     ("a search's memory", "[]"),
-    ("search", "step: 1.0e-320\n"),
-    ("search", "step: 1.0e-320\nweights: free\nhigh: 1.0e+100\n"),
     ("data, jsonl", '{"question": "\\ud800"}\n'),
     ("data, jsonl", '{"a":' * 100_000 + "\n"),
     ("texts, jsonl", "[" * 100_000 + "\n"),
@@ -79,6 +77,8 @@ FOUND_WITHIN = (
     ("mergekit slerp", "dtype: ", "out_dtype: {a: b}\nchat_template: "),
     ("mergekit slerp", "0.5", "9" * 400),
     ("data, jsonl", "1}\n", f'1}}\n{{"question": "a", "answer": {2**70}}}\n'),
+    ("search", "step: ", "step: 1.0e-320 # "),
+    ("search", "high: ", "high: 1.0e+300 # "),
     ("key of a sheet", '"size": 2', '"size": Infinity'),
 )
 """A piece of the valid file, and what stood in its place."""
