@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
+from safeswap.cli import calibration, evaluation, interchange, merging, methods, results, search
 from safeswap.cli.verbs import Verb, Verbs, say
 from safeswap.display import visible
 from safeswap.errors import Interrupted, SafeswapError
@@ -152,7 +152,7 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-_VERBS = (merging, methods, interchange, calibration, evaluation, search)
+_VERBS = (merging, methods, interchange, calibration, evaluation, results, search)
 for _command in (command for module in _VERBS for command in module.COMMANDS):
     main.add_command(_command)
 
