@@ -63,11 +63,12 @@ _EXACT = Context(prec=40)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A number and where it stands in the prepared text."""
+    """A number, where it stands in the prepared text, and whether it can be read in two ways."""
 
     start: int
     end: int
     value: Decimal
+    unsure: bool = False
 
 
 def is_comma_decimal(language: str | None) -> bool:
@@ -101,7 +102,8 @@ def numbers(text: str, comma_decimal: bool) -> Iterator[Found]:
     for single in _scaled(text, _single(text, comma_decimal)):
         item = single
         while joined and (value := _together(text, joined[-1], item)) is not None:
-            item = Found(joined.pop().start, item.end, value)
+            before = joined.pop()
+            item = Found(before.start, item.end, value, before.unsure or item.unsure)
         joined.append(item)
     yield from joined
 
@@ -149,17 +151,21 @@ def _continues(text: str, chain: list[_Term], term: _Term) -> bool:
     gap = text[before.end : term.item.start]
     scaled = term.small * term.large > 1
     hangul = "가" <= text[before.end - 1] <= "힣"
-    if (gap and not (gap == " " and hangul and scaled)) or term.item.value < 0:
+    whole = text[term.item.start : term.end].isdigit() and term.end - term.item.start > 1
+    if (gap and not (gap == " " and hangul and (scaled or whole))) or term.item.value < 0:
         return False
     larges = [one.large for one in chain if one.large > 1]
     if term.large > 1 and larges and term.large >= larges[-1]:
         return False
     section = before.small if before.large == 1 else 10**4
-    return term.small < section
+    return term.small < section and (scaled or term.item.value < section)
 
 
 def _summed(chain: list[_Term]) -> Found:
-    """The value of a chain: what stands before a 万 is multiplied by it as a whole."""
+    """The value of a chain: what stands before a 万 is multiplied by it as a whole.
+
+    A single digit at its end (1万2) is 12,000 as Chinese is spoken, and 10,002 as it is written.
+    """
     total = section = Decimal(0)
     first = chain[0].item
     for term in chain:
@@ -171,7 +177,10 @@ def _summed(chain: list[_Term]) -> Found:
     total = _EXACT.add(total, section)
     alone = len(chain) == 1 and chain[0].small == chain[0].large == 1
     value = first.value if alone else total.copy_sign(first.value)
-    return Found(first.start, chain[-1].end, value)
+    last = chain[-1]
+    bare = len(chain) > 1 and last.small == last.large == 1 and last.end - last.item.start == 1
+    unsure = bare and last.item.value != 0 and chain[-2].small * chain[-2].large > 10
+    return Found(first.start, last.end, value, unsure)
 
 
 def _together(text: str, before: Found, item: Found) -> Decimal | None:
