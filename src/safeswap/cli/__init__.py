@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from safeswap.cli import calibration, evaluation, interchange, merging, methods, results, search
-from safeswap.cli.verbs import Verb, Verbs, say
+from safeswap.cli.verbs import Verb, Verbs, say, say_step, steps_to_stderr
 from safeswap.display import visible
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.io import progress
@@ -41,7 +41,10 @@ class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note = record.levelno >= logging.WARNING
         text = record.getMessage()
-        say(f"note: {text}" if note else text, err=note)
+        if note:
+            say(f"note: {text}", err=True)
+        else:
+            say_step(text)
 
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -54,6 +57,7 @@ def _heard(level: str) -> Iterator[None]:
     before = log.level, log.propagate
     log.setLevel(level.upper())
     log.propagate = False
+    steps_to_stderr(False)
     log.addHandler(handler)
     try:
         yield

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from safeswap.cli.options import TRUST
+from safeswap.cli.options import THREADS, TRUST
 from safeswap.cli.registered import BACKENDS, either
 from safeswap.cli.verbs import options
 from safeswap.errors import ConfigError
@@ -46,6 +46,7 @@ backend_options = options(
         help="For vllm: an engine argument, such as tensor_parallel_size=2. Repeat it.",
     ),
     TRUST,
+    THREADS,
     heading="Models and servers",
 )
 
@@ -54,7 +55,7 @@ def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
     """What the command line says of the backend."""
     from safeswap.evaluation.backends import BackendOptions
 
-    fields = {key: value for key, value in backend.items() if key != "engine"}
+    fields = {key: value for key, value in backend.items() if key not in ("engine", "threads")}
     template = None if chat_template in ("on", "off") else Path(chat_template)
     engine = {key: read_value(value) for key, value in pairs_of("--engine", backend["engine"])}
     return BackendOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,23 @@ import click
 
 from safeswap.cli.backend_options import backend_options, options_of, pairs_of
 from safeswap.cli.config_file import CONFIG
-from safeswap.cli.options import QUIET, RESULTS, codes_of
+from safeswap.cli.options import (
+    DRY_RUN,
+    JSON,
+    OVERWRITE,
+    QUIET,
+    RESULTS,
+    codes_of,
+    print_json,
+    say_outlook,
+    use_threads,
+)
 from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, either
-from safeswap.cli.verbs import Verb, options, quoted, say
+from safeswap.cli.verbs import Verb, options, quoted, say, say_step
 from safeswap.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.evaluation.judging import JudgeConfig
 
 
 @click.command(cls=Verb, renamed={"--languages": "--only", "--results": "--out"}, resumes=True)
@@ -108,10 +119,9 @@ if TYPE_CHECKING:
 )
 @backend_options
 @RESULTS
-@click.option(
-    "--dry-run", is_flag=True, help="Only say which models would be asked what, and the memory."
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Of torch and BLAS.  [default: theirs]")
+@OVERWRITE
+@DRY_RUN
+@JSON
 @QUIET
 @CONFIG
 def evaluate(
@@ -134,8 +144,9 @@ def evaluate(
     judge_kind: str | None,
     judge_backend: str | None,
     judge_url: str,
+    overwrite: bool,
     dry_run: bool,
-    threads: int | None,
+    as_json: bool,
     **backend: Any,
 ) -> None:
     """Let MODELS answer a suite, and store every answer in the results folder.
@@ -148,7 +159,8 @@ def evaluate(
     from safeswap.evaluation.benchmarks.limit import Limit
     from safeswap.evaluation.benchmarks.splits import read_split
     from safeswap.evaluation.judges import make_judge
-    from safeswap.evaluation.outlook import outlook
+    from safeswap.evaluation.judging import JudgeConfig
+    from safeswap.evaluation.outlook import evaluation_outlook, lines_of
 
     kind = backend.pop("backend")
     asked = options_of(backend, chat_template)
@@ -165,37 +177,38 @@ def evaluate(
     made = made.limited(None if limit is None else Limit(limit, limit_seed))
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
-            click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
+            say_step(f"n/a: {benchmark.title} in {code}: {reason}")
     generation = pipeline.Generation(
         max_new_tokens, harness_tokens, thinking=thinking, think_tokens=think_tokens
     )
     if dry_run:
-        for line in outlook(models, made, results, kind, asked):
-            click.echo(line)
+        with_its = pipeline.with_template(generation, asked)
+        record = evaluation_outlook(
+            models, made, results, backend=kind, options=asked, generation=with_its
+        )
+        say_outlook(record, lines_of, as_json)
         return
-    if threads is not None:
-        _use_threads(threads)
-    for done in pipeline.evaluate(
-        models, made, results, backend=kind, options=asked, generation=generation
-    ):
-        say(f"{done.arm}: {done.responses} responses and {done.scores} scores added")
+    use_threads(backend["threads"])
+    done = pipeline.evaluate(
+        models,
+        made,
+        results,
+        backend=kind,
+        options=asked,
+        generation=generation,
+        overwrite=overwrite,
+    )
+    for one in done:
+        say_step(f"{one.arm}: {one.responses} responses and {one.scores} scores added")
+    record = {"kind": "evaluated", "out": str(results), "models": [asdict(one) for one in done]}
     if judge_spec is not None:
         judging = options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
-        _judge(results, judge_spec, judge_kind, judge_backend or kind, judging, ())
+        config = JudgeConfig(judge_spec, judge_kind, judge_backend or kind, judging)
+        record["judged"] = _judge(results, config, (), overwrite)
     elif any(benchmark.prompts for benchmark in made.benchmarks):
-        say(f"next: safeswap judge {quoted(results)} --judge Qwen/Qwen3Guard-Gen-4B")
-
-
-def _use_threads(threads: int) -> None:
-    """Of torch, and of the BLAS of numpy; other libraries read their own variables."""
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(threads)
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(threads)
+        say_step(f"next: safeswap judge {quoted(results)} --judge Qwen/Qwen3Guard-Gen-4B")
+    if as_json:
+        print_json(record)
 
 
 @click.command(cls=Verb, resumes=True)
@@ -209,9 +222,20 @@ def _use_threads(threads: int) -> None:
 @click.option("--models", default="", help="Only these, joined by commas.")
 @click.option("--thoughts", is_flag=True, help="Judge what was thought, not what was answered.")
 @backend_options
+@OVERWRITE
+@DRY_RUN
+@JSON
 @QUIET
 def judge(
-    results: Path, spec: str, kind: str | None, models: str, thoughts: bool, **backend: Any
+    results: Path,
+    spec: str,
+    kind: str | None,
+    models: str,
+    thoughts: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **backend: Any,
 ) -> None:
     """Judge the stored responses of a results folder, without generating any.
 
@@ -219,40 +243,36 @@ def judge(
     """
     names = tuple(name.strip() for name in models.split(",") if name.strip())
     from safeswap.evaluation.backends import refuse_foreign_options
+    from safeswap.evaluation.judging import JudgeConfig
+    from safeswap.evaluation.outlook import judge_outlook, lines_of
 
     chosen = backend.pop("backend")
     asked = options_of(backend, "on")
     refuse_foreign_options(asked, (chosen,))
-    _judge(results, spec, kind, chosen, asked, names, thoughts)
+    config = JudgeConfig(spec, kind, chosen, asked, thoughts)
+    if dry_run:
+        say_outlook(judge_outlook(results, config, names), lines_of, as_json)
+        return
+    use_threads(backend["threads"])
+    judged = _judge(results, config, names, overwrite)
+    if as_json:
+        print_json(judged)
 
 
 def _judge(
-    results: Path,
-    spec: str,
-    kind: str | None,
-    backend: str,
-    options: BackendOptions,
-    models: Sequence[str],
-    thoughts: bool = False,
-) -> None:
+    results: Path, config: JudgeConfig, models: Sequence[str], overwrite: bool
+) -> dict[str, Any]:
+    """Judge, say how it went, and give the same for scripts."""
     from safeswap.evaluation import pipeline
 
-    added = pipeline.judge(
-        results,
-        spec,
-        kind=kind,
-        backend=backend,
-        options=options,
-        models=models,
-        of_thought=thoughts,
-    )
+    spec = config.spec
+    added = pipeline.judge_by(results, config, models=models, overwrite=overwrite)
     for arm, count in added.items():
-        say(f"{arm}: {count} verdicts of {spec} added")
+        say_step(f"{arm}: {count} verdicts of {spec} added")
     if not added:
-        click.echo(f"nothing to judge: {spec} has read every response")
-    for arm, verdicts in pipeline.count_verdicts(
-        results, spec, kind=kind, of_thought=thoughts
-    ).items():
+        say_step(f"nothing to judge: {spec} has read every response")
+    counts = pipeline.count_verdicts(results, spec, kind=config.kind, of_thought=config.of_thought)
+    for arm, verdicts in counts.items():
         if nonsense := verdicts["unparsed"]:
             say(
                 f"warning: {nonsense} of {verdicts.total()} verdicts on {arm} are in no form that "
@@ -260,7 +280,12 @@ def _judge(
                 f"{results / arm / 'verdicts'}: is it the right judge, and --kind?",
                 err=True,
             )
-    say(f"next: safeswap compare {quoted(results)}")
+    say_step(f"next: safeswap compare {quoted(results)}")
+    judged = [
+        {"name": arm, "added": added.get(arm, 0), "verdicts": dict(sorted(verdicts.items()))}
+        for arm, verdicts in counts.items()
+    ]
+    return {"kind": "judged", "out": str(results), "judge": config.name, "models": judged}
 
 
 def _cell(key: str) -> tuple[str, str]:

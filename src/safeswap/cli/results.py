@@ -131,6 +131,7 @@ def label() -> None:
 @click.option("--by", help="Also for each value of this column.")
 @_sheet_key
 @click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
+@JSON
 def agreement(
     labels: Path,
     human: str | None,
@@ -139,6 +140,7 @@ def agreement(
     by: str | None,
     key: Path | None,
     form: str,
+    as_json: bool,
 ) -> None:
     """Compare judges with human labels: accuracy, κ, sensitivity, specificity, confusion.
 
@@ -163,7 +165,13 @@ def agreement(
     else:
         sheet = read_labels(labels, human=human, judges=judges)
         found = agreements(sheet, positive, by)
-    print_tables(agreement_report.agreement_tables(found), form)
+    tables = agreement_report.agreement_tables(found)
+    if as_json:
+        from safeswap import tables as render
+
+        print_json({"kind": "tables", "tables": render.as_records(tables)})
+        return
+    print_tables(tables, form)
 
 
 @label.command("sample")
@@ -174,7 +182,19 @@ def agreement(
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default="annotate.csv", show_default=True
 )
-def sample_to_label(results: Path, sample: int, seed: int, judge: str | None, out: Path) -> None:
+@click.option(
+    "--overwrite", is_flag=True, help="Replace an earlier sheet that nobody has written into."
+)
+@JSON
+def sample_to_label(
+    results: Path,
+    sample: int,
+    seed: int,
+    judge: str | None,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Draw a stratified, blind sample of responses to label by hand.
 
     Labels (safe, unsafe, invalid) go into the sheet; `safeswap label agreement SHEET` and
@@ -182,7 +202,12 @@ def sample_to_label(results: Path, sample: int, seed: int, judge: str | None, ou
     """
     from safeswap.evaluation import pipeline
 
-    key, count = pipeline.annotate(results, out, sample, seed=seed, judge=judge)
+    key, count = pipeline.annotate(
+        results, out, sample, seed=seed, judge=judge, overwrite=overwrite
+    )
+    if as_json:
+        print_json({"kind": "sample", "sheet": out, "key": key, "responses": count})
+        return
     say(f"{out}: {count} responses to label with safe, unsafe or invalid")
     say(f"{key}: which is which; keep it from whoever labels")
 

@@ -6,9 +6,11 @@ with what is missing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from safeswap.errors import EvaluationError
@@ -24,6 +26,7 @@ from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.benchmarks.prompts import Prompt
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite, identities
 from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.anew import remove_arm
 from safeswap.evaluation.results.journal import Journal, read_rows
 from safeswap.evaluation.results.rows import CellSettings, ResponseRow, Settings
 from safeswap.evaluation.results.store import (
@@ -37,6 +40,7 @@ from safeswap.evaluation.results.store import (
 )
 
 FORMAT = "safeswap-results/1"
+_log = logging.getLogger("safeswap.evaluation")
 Thinking = Literal["auto", "on", "off"]
 Tell = Callable[[str, int], Any]
 """Called with the total: ``with tell(title, total) as advance`` shows items, rate, time left."""
@@ -118,62 +122,99 @@ def _cell_settings(benchmark: Benchmark, code: str) -> CellSettings:
 
 @contextmanager
 def loaded(
-    results: Results, arm: EvaluatedModel, backend: str, options: BackendOptions
+    results: Results,
+    arm: EvaluatedModel,
+    backend: str,
+    options: BackendOptions,
+    *,
+    overwrite: bool = False,
 ) -> Iterator[Backend]:
     """The arm's model, loaded, and its model.json written.
+
+    Args:
+        overwrite: answers of another model, backend or dtype under its name are removed.
 
     Raises:
         EvaluationError: the results hold another model under this name, or its answers from another
             backend or in another dtype; or it does not load.
     """
-    refuse_other_model(results, arm)
+    refuse_other_model(results, arm, overwrite=overwrite)
     responder = open_backend(arm.location, backend, options)
     try:
-        write_model_record(results, arm, responder)
+        write_model_record(results, arm, responder, overwrite=overwrite)
         yield responder
     finally:
         responder.close()
 
 
-def write_model_record(results: Results, arm: EvaluatedModel, responder: Backend) -> None:
+def write_model_record(
+    results: Results, arm: EvaluatedModel, responder: Backend, *, overwrite: bool = False
+) -> None:
     """Write a loaded model's model.json, unless the results hold another one's answers.
+
+    Args:
+        overwrite: those are removed then, and the model starts anew.
 
     Raises:
         EvaluationError: another model under this name, another backend or dtype.
     """
-    refuse_other_model(results, arm)
-    _refuse_other_backend(results, arm, responder.description)
+    refuse_other_model(results, arm, overwrite=overwrite)
+    refuse_other_backend(results, arm, responder.description, overwrite=overwrite)
     write_json(results.folder / arm.name / MODEL, {**arm.as_dict(), **responder.description})
 
 
-def refuse_other_model(results: Results, arm: EvaluatedModel) -> None:
-    """Raise when the results hold answers of another model under this arm's name."""
+def refuse_other_model(results: Results, arm: EvaluatedModel, *, overwrite: bool = False) -> None:
+    """Raise when the results hold answers of another model under this arm's name.
+
+    Args:
+        overwrite: remove those instead.
+    """
     path = results.folder / arm.name / MODEL
     if not holds_answers(path.parent):
         return
     if path.exists() and (known := read_json(path)).get("digest") != arm.digest:
-        raise EvaluationError(
+        text = (
             f"{path.parent}: holds answers of another model called {arm.name} "
             f"({known.get('source')}, digest {known.get('digest')}; now {arm.source}, "
-            f"{arm.digest}). Give this one another name: NAME={arm.source}."
+            f"{arm.digest})."
         )
+        _anew(path.parent, f"{text} Give this one another name: NAME={arm.source}", overwrite)
 
 
-def _refuse_other_backend(results: Results, arm: EvaluatedModel, now: Mapping[str, Any]) -> None:
+def _anew(arm: Path, refusal: str, overwrite: bool) -> None:
+    if not overwrite:
+        raise EvaluationError(f"{refusal}, or --overwrite to start it anew.")
+    remove_arm(arm)
+    _log.warning(f"{arm}: held other answers, and is started anew")
+
+
+def refuse_other_backend(
+    results: Results, arm: EvaluatedModel, now: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
     """One model's answers come from one backend in one dtype: greedy answers differ between them,
     and some dtype's rounding would pass for a difference between models.
+
+    Args:
+        now: the backend and the dtype, as far as they are known.
+        overwrite: remove the other answers instead.
+
+    Raises:
+        EvaluationError: the results hold answers from another backend or in another dtype.
     """
     path = results.folder / arm.name / MODEL
     if not holds_answers(path.parent):
         return
     known = read_json(path)
     for key in ("backend", "dtype"):
-        if known.get(key, now.get(key)) != now.get(key):
-            raise EvaluationError(
+        if key in now and known.get(key, now[key]) != now[key]:
+            return _anew(
+                path.parent,
                 f"{path.parent}: holds answers with {key} {known[key]}; this run has "
                 f"{now.get(key)}. Use --{key} {known[key]}, or another name: "
-                f"{arm.name}-{now.get(key)}={arm.source}."
+                f"{arm.name}-{now.get(key)}={arm.source}",
+                overwrite,
             )
+    return None
 
 
 def missing_prompts(
