@@ -108,6 +108,11 @@ if TYPE_CHECKING:
         show_default=True,
         help="Room for a thought, beside that for the answer.",
     ),
+    click.option(
+        "--cut-thoughts",
+        is_flag=True,
+        help="For hf: a thought that is open after --think-tokens is closed; the answer goes on.",
+    ),
     heading="Answers",
 )
 @options(
@@ -136,6 +141,7 @@ def evaluate(
     harness_tokens: int,
     thinking: Any,
     think_tokens: int,
+    cut_thoughts: bool,
     split: str | None,
     limit: int | None,
     limit_seed: int,
@@ -158,6 +164,7 @@ def evaluate(
     from safeswap.evaluation.backends import refuse_foreign_options
     from safeswap.evaluation.benchmarks.limit import Limit
     from safeswap.evaluation.benchmarks.splits import read_split
+    from safeswap.evaluation.generate import refuse_uncut
     from safeswap.evaluation.judges import make_judge
     from safeswap.evaluation.judging import JudgeConfig
     from safeswap.evaluation.outlook import evaluation_outlook, lines_of
@@ -179,8 +186,13 @@ def evaluate(
         for code, reason in benchmark.absent.items():
             say_step(f"n/a: {benchmark.title} in {code}: {reason}")
     generation = pipeline.Generation(
-        max_new_tokens, harness_tokens, thinking=thinking, think_tokens=think_tokens
+        max_new_tokens,
+        harness_tokens,
+        thinking=thinking,
+        think_tokens=think_tokens,
+        cut_thoughts=cut_thoughts,
     )
+    refuse_uncut(kind, generation)
     if dry_run:
         with_its = pipeline.with_template(generation, asked)
         record = evaluation_outlook(

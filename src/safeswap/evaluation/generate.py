@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import (
+    BACKENDS,
     Backend,
     BackendOptions,
     Chat,
@@ -56,6 +57,8 @@ class Generation:
         template: ``on``, ``off``, or the digest of the template file used for every model.
         thinking: ``on`` or ``off`` is told to the chat template, ``auto`` leaves it alone.
         think_tokens: room for a thought, beside that for the answer.
+        cut_thoughts: a thought that is open after ``think_tokens`` is closed, and the answer goes
+            on; else it may use up the answer's room.
     """
 
     max_new_tokens: int = 512
@@ -63,6 +66,14 @@ class Generation:
     template: str = "on"
     thinking: Thinking = "auto"
     think_tokens: int = 0
+    cut_thoughts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cut_thoughts and not self.think_tokens:
+            raise EvaluationError(
+                "thoughts are cut after so many tokens: give their number (--think-tokens N, "
+                "think_tokens) with --cut-thoughts (cut_thoughts)."
+            )
 
     @property
     def told(self) -> bool | None:
@@ -80,6 +91,8 @@ class Generation:
         # Said only where they were set: folders of earlier versions go on.
         if self.thinking != "auto":
             plain["thinking"] = self.thinking
+        if self.cut_thoughts:
+            plain["cut_thoughts"] = True
         return plain | ({"think_tokens": self.think_tokens} if self.think_tokens else {})
 
 
@@ -246,6 +259,7 @@ def collect_responses(
                 ({"role": "user", "content": prompt.text},),
                 generation.max_new_tokens + generation.think_tokens,
                 thinking=generation.told,
+                thought_limit=generation.think_tokens if generation.cut_thoughts else 0,
             )
             for _, _, prompt in todo
         ]
@@ -288,6 +302,22 @@ def _every_prompt(suite: Suite) -> Iterator[tuple[str, Benchmark, Prompt]]:
     for benchmark in suite.benchmarks:
         for prompt in benchmark.prompts.prompts if benchmark.prompts else ():
             yield f"{benchmark.name}/{prompt.language}/{prompt.id}", benchmark, prompt
+
+
+def refuse_uncut(backend: str, generation: Generation) -> None:
+    """Refuse thoughts that are to be cut where the backend cannot.
+
+    Raises:
+        EvaluationError: names the backends that can.
+    """
+    if not generation.cut_thoughts or find_backend(backend).cuts_thoughts:
+        return
+    able = [kind.name for kind in BACKENDS.values() if kind.cuts_thoughts]
+    raise EvaluationError(
+        f"--cut-thoughts: the backend {backend} has no way to end a thought and let the answer go "
+        f"on. Use --backend {' or '.join(able)}; or leave it out, and give room with "
+        "--think-tokens. (A server may have a limit of its own, to be set where it is started.)"
+    )
 
 
 def templates_agree(arms: Sequence[EvaluatedModel], backend: str, options: BackendOptions) -> None:

@@ -77,6 +77,7 @@ def evaluate(
     find_backend(backend)
     options = options or BackendOptions()
     arms = name_models(models, backend, options.base_url)
+    generate.refuse_uncut(backend, generation or Generation())
     generate.templates_agree(arms, backend, options)
     chosen = with_template(generation or Generation(), options)
     names = [arm.name for arm in arms]
@@ -100,7 +101,7 @@ def evaluate(
 
 def _told(backend: str, options: BackendOptions) -> dict[str, str]:
     """What is known of backend and dtype before a model is loaded."""
-    exact = options.dtype in ("float32", "float16", "bfloat16") and backend in ("hf", "vllm")
+    exact = options.dtype != "auto" and backend in ("hf", "vllm")
     return {"backend": backend} | ({"dtype": options.dtype} if exact else {})
 
 

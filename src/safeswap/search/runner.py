@@ -82,6 +82,7 @@ class CandidateRunner:
         )
         self.generation = pipeline.with_template(sweep.generation, self.options)
         self.backend, self.reload, self.workers = backend, reload, workers
+        generate.refuse_uncut(backend, self.generation)
 
     def answer(
         self, language: str, part: Any, candidates: Sequence[Candidate], folder: Path

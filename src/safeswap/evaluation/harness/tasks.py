@@ -122,6 +122,9 @@ def score_tasks(
         if generation.told is not None:
             _tell_template(inner, generation.told)
             form += f", thinking {generation.thinking}"
+        if generation.cut_thoughts:
+            inner.thought_limit = generation.think_tokens
+            form += f", thoughts cut after {generation.think_tokens}"
         model = StoredModel(inner, requests, arm.digest, form, tell)
         for benchmark, task in todo:
             samples = _evaluate(model, manager, task, generation, Path(scratch), suite)
