@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("safeswap.api")
 
 
-def sweep(file: str | Path, out: str | Path, **options: Any) -> list[Swept]:
+def sweep(
+    file: str | Path, out: str | Path, *, allow_outside: bool = False, **options: Any
+) -> list[Swept]:
     """Carry out the sweep of a YAML file and write its reports, as ``safeswap sweep`` does.
 
     Args:
         file: as docs/sweep.md describes.
         out: the results folder: new, or that of the same sweep to go on in.
+        allow_outside: its suite's YAML may name files outside the suite's own folder.
         options: those of :func:`safeswap.search.sweep.run_sweep`: back ends, ``reload``, …
 
     Returns:
@@ -32,7 +35,7 @@ def sweep(file: str | Path, out: str | Path, **options: Any) -> list[Swept]:
     from safeswap.search.sweep import run_sweep
     from safeswap.search.sweep_config import read_sweep
 
-    asked = read_sweep(Path(file))
+    asked = read_sweep(Path(file), allow_outside=allow_outside)
     done = run_sweep(asked, Path(out), **options)
     for written in write_sweep_reports(asked, Path(out)):
         _log.info(f"{written[0]}: written, with {len(written) - 1} more files beside it")

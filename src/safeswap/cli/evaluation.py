@@ -14,6 +14,7 @@ from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import (
     DRY_RUN,
     JSON,
+    OUTSIDE,
     OVERWRITE,
     QUIET,
     RESULTS,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     click.option(
         "--limit-seed", type=int, default=0, show_default=True, help="Another choice of them."
     ),
+    OUTSIDE,
     heading="Questions",
 )
 @options(
@@ -145,6 +147,7 @@ def evaluate(
     split: str | None,
     limit: int | None,
     limit_seed: int,
+    allow_outside: bool,
     results: Path,
     judge_spec: str | None,
     judge_kind: str | None,
@@ -180,6 +183,7 @@ def evaluate(
         prompts={key: Path(path) for key, path in pairs_of("--prompts", prompts)},
         files={_cell(key): Path(path) for key, path in pairs_of("--data", data)},
         instruction=instruction,
+        allow_outside=allow_outside,
     ).on(None if split is None else read_split(split))
     made = made.limited(None if limit is None else Limit(limit, limit_seed))
     for benchmark in made.benchmarks:

@@ -112,6 +112,11 @@ OVERWRITE = click.option(
     is_flag=True,
     help="Start anew what was made with other settings; the same is gone on with.",
 )
+OUTSIDE = click.option(
+    "--allow-outside",
+    is_flag=True,
+    help="Read files too that a suite's YAML names outside its own folder.",
+)
 DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Only say what would be read, loaded, asked and stored."
 )

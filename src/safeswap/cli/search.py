@@ -12,6 +12,7 @@ from safeswap.cli.options import (
     DRY_RUN,
     FORCE,
     JSON,
+    OUTSIDE,
     OVERWRITE,
     QUIET,
     RESULTS,
@@ -30,6 +31,7 @@ _asking = options(
     click.option("--judge-url", default="", help="For a judge on a server."),
     click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: cores]"),
     FORCE,
+    OUTSIDE,
     backend_options,
     OVERWRITE,
     DRY_RUN,
@@ -50,6 +52,7 @@ def sweep(
     judge_url: str,
     workers: int | None,
     force: bool,
+    allow_outside: bool,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -68,7 +71,8 @@ def sweep(
         from safeswap.search.outlook import lines_of, sweep_outlook
         from safeswap.search.sweep_config import read_sweep
 
-        say_outlook(sweep_outlook(read_sweep(sweep), results, force=force), lines_of, as_json)
+        asked = read_sweep(sweep, allow_outside=allow_outside)
+        say_outlook(sweep_outlook(asked, results, force=force), lines_of, as_json)
         return
     use_threads(backend["threads"])
     done = api.sweep(
@@ -80,6 +84,7 @@ def sweep(
         judge_options=options_of({**backend, "base_url": judge_url}, "on"),
         reload=reload,
         workers=workers,
+        allow_outside=allow_outside,
         force=force,
         overwrite=overwrite,
     )
@@ -140,6 +145,7 @@ def search(
     judge_backend: str,
     judge_url: str,
     force: bool,
+    allow_outside: bool,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -158,7 +164,7 @@ def search(
     settings = {name: given.pop(name) for name in names}
     kind = given.pop("backend")
     refuse_foreign_options(options_of(given, "on"), (kind, judge_backend))
-    asked = read_search(search, group)
+    asked = read_search(search, group, allow_outside=allow_outside)
     if dry_run:
         from safeswap.search.outlook import lines_of, search_outlook
 

@@ -118,13 +118,16 @@ class Sweep:
     cells: tuple[GridCell, ...] = field(default=())
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, *, allow_outside: bool = False) -> Sweep:
     """Read a sweep's file and check every key, method and value of it.
+
+    Args:
+        allow_outside: its suite's YAML may name files outside the suite's own folder.
 
     Raises:
         SafeswapError: what is wrong at which key, with the nearest right one.
     """
-    return sweep_of(read_content(path, KEYS), path)
+    return sweep_of(read_content(path, KEYS), path, allow_outside=allow_outside)
 
 
 def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     return content
 
 
-def sweep_of(content: Mapping[str, Any], path: Path) -> Sweep:
+def sweep_of(content: Mapping[str, Any], path: Path, *, allow_outside: bool = False) -> Sweep:
     """Check a sweep's content and make it whole; ``path`` names it, and is where paths start.
 
     Raises:
@@ -158,7 +161,7 @@ def sweep_of(content: Mapping[str, Any], path: Path) -> Sweep:
         judge = f"rule:{_source(here, judge.removeprefix('rule:'))}"
     elif judge:
         judge = _source(here, judge)
-    suites = {code: _suite(here, content, code) for code in languages}
+    suites = {code: _suite(here, content, code, allow_outside) for code in languages}
     if not judge and any(b.prompts for s in suites.values() for b in s.benchmarks):
         raise EvaluationError(f"{path}: the suite has prompts, so it needs a judge.")
     return Sweep(
@@ -201,7 +204,7 @@ def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return table
 
 
-def _suite(here: Path, content: Mapping[str, Any], language: str) -> Suite:
+def _suite(here: Path, content: Mapping[str, Any], language: str, outside: bool) -> Suite:
     prompts = {k: Path(_source(here, v)) for k, v in _table(content, "prompts").items()}
     data = {}
     for key, value in _table(content, "data").items():
@@ -220,6 +223,7 @@ def _suite(here: Path, content: Mapping[str, Any], language: str) -> Suite:
         prompts=prompts,
         files=data,
         instruction=None if instruction is None else Path(_source(here, instruction)),
+        allow_outside=outside,
     )
 
 
