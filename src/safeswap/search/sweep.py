@@ -33,6 +33,7 @@ from safeswap.search.candidates import (
     chosen_on,
     grid_candidates,
     table_digest,
+    with_questions,
 )
 from safeswap.search.runner import CandidateRunner, check_backend, load_profile
 from safeswap.search.selection import Choice, choose, record_choice
@@ -121,7 +122,8 @@ def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], result
         return Swept(language, dev, None, choice, None)
     plan = next(one.plan for one in candidates if one.model.name == choice.name)
     path = results / f"chosen-{language}.yaml"
-    record_choice(plan, chosen_on(sweep, language)).save(path)
+    chosen = with_questions(chosen_on(sweep, language), dev / choice.name)
+    record_choice(plan, chosen).save(path)
     return Swept(language, dev, results / "test" / language, choice, path)
 
 

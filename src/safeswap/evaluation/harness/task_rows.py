@@ -7,6 +7,7 @@ from typing import Any
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends.thoughts import apart
+from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.benchmarks.registry import HarnessTask
 from safeswap.evaluation.benchmarks.suites import Benchmark
 from safeswap.evaluation.harness.cached_lm import StoredModel
@@ -52,10 +53,26 @@ def score_rows(
                 "metrics": metrics,
                 "doc_hash": first["doc_hash"],
                 "prompt_hash": first["prompt_hash"],
+                "question": _identity(first["doc"]),
                 "cluster": cluster_of(task, name, number, first["doc"]),
                 **_verdict(benchmark, task, first, metrics, model),
             }
             yield row
+
+
+_ASKED = (
+    *("question", "flores_passage", "passage", "a", "b", "c", "d"),
+    *("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"),
+)
+
+
+def _identity(doc: Mapping[str, Any]) -> str:
+    """What tells a question again, whatever benchmark asks it: its words, with those of its passage
+    and choices where it has them; where no field is called so, its longest text.
+    """
+    texts = {key.lower(): value for key, value in doc.items() if isinstance(value, str)}
+    named = [texts[key] for key in _ASKED if texts.get(key)]
+    return identity_of("\n".join(named) or max(texts.values(), key=len, default=str(dict(doc))))
 
 
 def _stored(sample: dict[str, Any], model: StoredModel) -> Iterable[Row]:
