@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from safeswap.cli.evaluation import backend_options, options_of, print_tables
+from safeswap.cli.evaluation import backend_options, options_of
 from safeswap.cli.options import QUIET, RESULTS, codes_of
 from safeswap.cli.registered import BACKENDS, either
+from safeswap.cli.tables import print_tables
 from safeswap.cli.verbs import Verb, options, quoted, say
 
 _asking = options(

@@ -83,6 +83,7 @@ def matched_table(
             "on these very figures, which flatters methods that were tried in many settings. "
             "Over-refusal puts no condition on it: see its column.",
         ),
+        "matched",
     )
 
 

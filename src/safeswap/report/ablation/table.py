@@ -88,7 +88,8 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
         notes += [f"{lead}{note}" for note in _readings(own, numbers(found))]
     notes += unplaced_note(found)
     where = "" if several else f" ({languages[0]})"
-    return Table(f"Ablation{where}: {QUESTIONS[part]}", tuple(columns), tuple(rows), tuple(notes))
+    title = f"Ablation{where}: {QUESTIONS[part]}"
+    return Table(title, tuple(columns), tuple(rows), tuple(notes), "candidates")
 
 
 def numbers(found: Sequence[CandidateResult]) -> dict[str, int]:
