@@ -205,7 +205,7 @@ def test_the_csv_leads_from_every_row_to_its_arm() -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(table), newline="")))
     assert [row["candidate key"] for row in rows][3:] == [SECOND, FIRST, GATED]
     assert rows[3]["unsafe % ↓ key"] == f"sw/{SECOND}/unsafe"
-    assert float(rows[3]["unsafe % ↓ value"]) == 0.2
+    assert float(rows[3]["unsafe % ↓ value"]) == 20
 
 
 def test_numbers_are_the_tables() -> None:

@@ -64,7 +64,7 @@ def _cell(cell: CellSpec, number: int) -> CellOutcomes:
     return CellOutcomes(
         outcomes=values,
         clusters={n: n for n in values},
-        rows={n: (None, verdict) for n in values},  # type: ignore[dict-item]
+        rows=dict.fromkeys(values, (None, verdict)),  # type: ignore[dict-item]
         counts={**counts, "controversial": 4},
         refused={n: 1.0 - v for n, v in values.items()},
     )

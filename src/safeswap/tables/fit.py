@@ -14,13 +14,17 @@ CONTINUED = ", continued"
 
 
 def leading_columns(table: Table) -> int:
-    """How many columns say what a row is, one at least: those before the first group of columns,
-    or, without groups, the first ones that hold words.
+    """How many columns say what a row is, one at least: the first ones that hold words and are in no
+    group.
     """
-    grouped = (n for n, column in enumerate(table.columns) if column.group)
-    figures = (n for n, column in enumerate(table.columns) if column.align == "right")
-    count = next(grouped, next(figures, 1))
-    return min(max(1, count), len(table.columns))
+    others = (n for n, one in enumerate(table.columns) if one.group or one.align == "right")
+    return max(1, next(others, 1))
+
+
+def _groups(table: Table, leading: int) -> list[tuple[str, int, int]]:
+    """Groups of the columns after the first ones: name, first column, and how many."""
+    rest = replace(table, columns=table.columns[leading:], rows=())
+    return [(name, leading + first, count) for name, first, count in rest.column_groups()]
 
 
 def some_columns(table: Table, kept: Sequence[int]) -> Table:
@@ -31,12 +35,12 @@ def some_columns(table: Table, kept: Sequence[int]) -> Table:
 
 
 def split_columns(table: Table) -> list[Table]:
-    """One table per group of columns, each with the columns before the groups, which name the rows.
+    """One table per group of columns, each with the columns that name the rows.
 
     A table without column groups stays whole; the notes below it go with the last part.
     """
     leading = leading_columns(table)
-    groups = [group for group in table.column_groups() if group[1] >= leading]
+    groups = _groups(table, leading) if leading < len(table.columns) else []
     if not any(name for name, _, _ in groups):
         return [table]
     parts = []
@@ -52,13 +56,13 @@ def split_columns(table: Table) -> list[Table]:
 def split_to_fit(table: Table, fits: Fits) -> list[Table]:
     """The table if it fits, or parts that do where that can be.
 
-    A part has the columns that say what a row is, and all of a group of columns or some of it, one
-    at least: every column is in one of the parts. Notes of cells go with their cells, those of the
+    A part has the columns that say what a row is, and some groups of columns or some of a group, a
+    column at least: every column is in one of the parts. Notes of cells go with their cells, those of the
     table with the last part. A part whose title was there before says that it is continued.
     """
     if fits(table):
         return [table]
-    parts = [piece for part in split_columns(table) for piece in _pieces(part, fits)]
+    parts = [piece for part in _blocks(table, fits) for piece in _pieces(part, fits)]
     titled: list[Table] = []
     for number, part in enumerate(parts or [table]):
         again = number > 0 and parts[number - 1].title == part.title
@@ -68,7 +72,29 @@ def split_to_fit(table: Table, fits: Fits) -> list[Table]:
     return titled if parts else [table]
 
 
+def _blocks(table: Table, fits: Fits) -> Iterator[Table]:
+    """As many groups of columns as fit side by side; one that does not fit alone is by itself."""
+    leading, parts = leading_columns(table), split_columns(table)
+    if len(parts) == 1:  # or no group has a name
+        yield from parts
+        return
+    groups = _groups(table, leading)
+    first = 0
+    while first < len(groups):
+        last, block = first + 1, parts[first]
+        while last < len(groups):
+            wider = _beside(table, leading, groups[first][1], groups[last][1] + groups[last][2])
+            if not fits(wider):
+                break
+            last, block = last + 1, wider
+        yield block
+        first = last
+
+
 def _pieces(part: Table, fits: Fits) -> Iterator[Table]:
+    if fits(part):
+        yield part
+        return
     leading = leading_columns(part)
     first, end = leading, len(part.columns)
     while first < end:

@@ -156,7 +156,9 @@ def _points(text: str) -> float:
 
 
 def _ems(letter: str) -> float:
-    if letter in "il.,:;'|!()[]- ·jft":
+    if letter in "il.,:;'|![]·":
+        return 0.32
+    if letter in "()- jftrs":
         return 0.42
     if letter.isdigit() or letter in "+/*":
         return 0.54 if letter != "+" else 0.83
@@ -238,7 +240,7 @@ def _breakable(text: str, longest: int = _UNBROKEN) -> str:
     """The text with breaks allowed in what has no spaces, such as paths and models' names."""
     words = []
     for word in plain(text).split(" "):
-        pieces = re.findall(r"[^/_.-]{0,7}[/_.-]|[^/_.-]{1,8}", word)
+        pieces = re.findall(r"[^/_-]{0,11}[/_-]|[^/_-]{1,12}", word)
         whole = len(word) <= longest
         words.append(_latex(word) if whole else r"\allowbreak{}".join(map(_latex, pieces)))
     return " ".join(words)
