@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("torch")
 pytest.importorskip("lm_eval")
 
+import safeswap
 from safeswap.cli import main
 from safeswap.demo import models_folder
 from safeswap.demo.documents import exam

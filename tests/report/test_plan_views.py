@@ -18,11 +18,16 @@ from safeswap.plan import Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile
 from safeswap.report import plan_figure, plan_terminal
 from safeswap.report.plan_figure import COLOURS, decision_colour, draw
+from safeswap.selectors.words import threshold
 from tiny import png_size
 
 
 def hand_plan(norms: str | None = None) -> Plan:
     return fill_plan(make_profile(HAND), tau=0.1, norms=norms)
+
+
+def threshold_of(plan: Plan) -> float | None:
+    return threshold(plan.selector, list(plan.units))
 
 
 def printed(view: object, capsys: pytest.CaptureFixture[str]) -> str:
@@ -63,9 +68,9 @@ def test_a_uniform_plan_shows_shares_in_place_of_one_letter(
 
 def test_the_threshold_is_said_in_the_tables_unit_too(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(plan_terminal.plan_view(hand_plan()), capsys)
-    assert "tau 0.1 = 10 points" in text
+    assert "τ = 10 points" in text
     relative = fill_plan(make_profile(HAND), tau=0.06, tau_relative=True)
-    assert "tau 0.06 = 1 points" in printed(plan_terminal.plan_view(relative), capsys)
+    assert "τ = 0.06 × mean share = 1 point" in printed(plan_terminal.plan_view(relative), capsys)
 
 
 def test_counts_and_how_much_of_each_expert_went_in(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +135,7 @@ def test_eighty_columns_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(plan_terminal.plan_view(hand_plan()), capsys)
     assert "base: base\nsafety: safety\nsw: sw\n" in text
-    assert "selector: share-difference (by module, tau 0.1 = 10 points, alpha 0.5" in text
+    assert "selector: share-difference by module, τ = 10 points, α = 0.5" in text
     mixed = {**hand_plan().units, "0.mlp": PlannedUnit({"safety": 0.5, "sw": 1.0})}
     plan = hand_plan()
     text = printed(plan_terminal.plan_view(Plan(plan.inputs, mixed, "sw")), capsys)
@@ -141,14 +146,14 @@ def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_figures_panels_are_what_has_a_share() -> None:
     by_layer = fill_plan(make_profile(HAND), by="layer", tau=0.2, tau_relative=True)
     assert list(plan_figure.panels_of(by_layer)) == ["layer"]
-    assert plan_figure.threshold_of(by_layer) == pytest.approx(0.2 / 3)
+    assert threshold_of(by_layer) == pytest.approx(0.2 / 3)
     assert list(plan_figure.panels_of(hand_plan())) == ["attention", "mlp"]
-    assert plan_figure.threshold_of(hand_plan()) == 0.1
+    assert threshold_of(hand_plan()) == 0.1
     relative = fill_plan(make_profile(HAND), tau=0.3, tau_relative=True)
-    assert plan_figure.threshold_of(relative) == pytest.approx(0.3 / 6)
+    assert threshold_of(relative) == pytest.approx(0.3 / 6)
     plan = hand_plan()
     by_hand = Plan(plan.inputs, {u: PlannedUnit(r.weights) for u, r in plan.units.items()}, "sw")
-    assert plan_figure.panels_of(by_hand) == {} and plan_figure.threshold_of(by_hand) is None
+    assert plan_figure.panels_of(by_hand) == {} and threshold_of(by_hand) is None
 
 
 def test_a_profiles_figure_shows_every_expert(tmp_path: Path) -> None:

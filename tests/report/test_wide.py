@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from wide import LANGUAGES, MODELS, wide_tables
 
 from safeswap.tables import Table, as_markdown, write_reports
 from safeswap.tables.terminal import as_text
-from wide import LANGUAGES, MODELS, wide_tables
 
 TABLES = {table.short_name: table for table in wide_tables()}
 FIGURE = re.compile(r"[+-]?\d+\.\d \[[^\]]*\]")

@@ -88,6 +88,7 @@ def plan(
     from safeswap.api import make_plan
     from safeswap.io.files import check_writable
     from safeswap.profile import Profile
+    from safeswap.selectors import describe
 
     check_writable(out)
     measured = Profile.load(profile_file)
@@ -102,6 +103,7 @@ def plan(
         for kind, table in made.counts().items()
     )
     say(f"{out}: {counts}")
+    say(f"by {describe(made.selector, list(made.units))}")
 
 
 def _plan_record(plan: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options
         pipeline += ["language:", f"- {json.dumps(plan.language)}"]
     header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in names.values())]
     header += ["base_model_relation: merge", *pipeline, "---"]
-    settings = ", ".join(f"{k} = {v}" for k, v in plan.selector.items()) or "written by hand"
+    settings = selectors.describe(plan.selector, list(plan.units))
     body = [
         f"# {in_markdown(names[plan.language])} with safety from {in_markdown(names[SAFETY])}",
         "",
@@ -104,17 +104,15 @@ def _paths_note(profile: Profile, plan: Plan) -> list[str]:
 def _table(plan: Plan) -> list[str]:
     language = in_markdown(plan.language)
     lines = [
-        f"| unit | decision | weight of safety | weight of {language} | share of safety | "
-        f"share of {language} | difference [points] |",
+        f"| unit | decision | weight of safety | weight of {language} | share of safety [%] | "
+        f"share of {language} [%] | difference [points] |",
         "| --- | --- | --: | --: | --: | --: | --: |",
     ]
     for unit, row in plan.units.items():
         shares = ["", "", ""]
         if row.shares:
             values = (row.shares[SAFETY], row.shares[plan.language])
-            shares = [f"{100 * v:.2f} %" for v in values] + [
-                f"{100 * (values[0] - values[1]):+.3f}"
-            ]
+            shares = [f"{100 * v:.3f}" for v in values] + [f"{100 * (values[0] - values[1]):+.3f}"]
         weights = [f"{row.weights[expert]:g}" for expert in (SAFETY, plan.language)]
         cells = [unit, in_markdown(row.decision), *weights, *shares]
         lines.append(f"| {' | '.join(cells)} |")

@@ -17,6 +17,7 @@ from safeswap.anatomy import kind_of, layer_of
 from safeswap.errors import OutputError, SafeswapError
 from safeswap.plan import Plan
 from safeswap.roles import SAFETY
+from safeswap.selectors.words import describe, in_points, threshold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,21 +60,6 @@ def panels_of(plan: Plan) -> dict[str, list[str]]:
     return kinds
 
 
-def threshold_of(plan: Plan) -> float | None:
-    """τ as a share, where the plan was made with one."""
-    tau = plan.selector.get("tau")
-    if isinstance(tau, bool) or not isinstance(tau, int | float):
-        return None
-    keys = sum(len(units) for units in panels_of(plan).values())
-    return tau / max(1, keys) if plan.selector.get("tau_relative") is True else float(tau)
-
-
-def points_of(plan: Plan) -> str:
-    """τ in the tables' unit, in which a share of 0.01 is one point; as a number in text."""
-    tau = threshold_of(plan)
-    return "?" if tau is None else f"{100 * tau:.4g}"
-
-
 def _layers(units: Mapping[str, Any] | Sequence[str]) -> int:
     return 1 + max(layer_of(unit) or 0 for unit in units)
 
@@ -107,7 +93,7 @@ def draw(plan: Plan, png: Path) -> None:
     if panels:
         axes[0].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.98))
     _decisions(axes[-1], plan, kinds, layers)
-    figure.suptitle(f"safety and {plan.language}: {_title(plan.selector)}", fontsize=11)
+    figure.suptitle(f"safety and {plan.language}: {_title(plan)}", fontsize=11)
     _save(figure, png)
 
 
@@ -209,11 +195,11 @@ def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
     values = [math.nan if d is None else 100 * d for d in found]
     axes.bar(range(len(units)), values, 0.8, color=[decision_colour(plan, unit) for unit in units])
     axes.axhline(0, lw=0.6, color="#888888")
-    tau = threshold_of(plan)
+    tau = threshold(plan.selector, list(plan.units))
     if tau is not None:
         for sign in (1, -1):
             axes.axhline(sign * 100 * tau, lw=0.8, ls="--", color="#444444")
-    _name(axes, "safety − language\n[points]" + ("" if tau is None else f", ±τ: {100 * tau:.3g}"))
+    _name(axes, "safety − language\n[points]" + ("" if tau is None else f", ±τ: {in_points(tau)}"))
 
 
 def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> None:
@@ -240,25 +226,15 @@ def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> Non
     axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="lower center")
 
 
+def _title(plan: Plan) -> str:
+    """What filled the table, in one line."""
+    return describe(plan.selector, list(plan.units), leave_out=("norms", "outside"))
+
+
 def _layer_axis(axes: Axes, layers: int) -> None:
     axes.set_xlim(-0.7, layers - 0.3)
     axes.set_xticks(range(0, layers, max(1, layers // 16)))
     axes.set_xlabel("layer", fontsize=9)
-
-
-def _title(selector: Mapping[str, Any]) -> str:
-    """What filled the table, in one line."""
-    settings = dict(selector)
-    title = str(settings.pop("name", "written by hand"))
-    if "by" in settings:
-        title += f" by {settings.pop('by')}"
-    relative = " × mean share" if settings.pop("tau_relative", False) else ""
-    if "tau" in settings:
-        title += f", τ = {settings.pop('tau')}{relative}"
-    if "alpha" in settings:
-        title += f", α = {settings.pop('alpha')}"
-    left = [f"{k} = {v}" for k, v in settings.items() if k not in ("norms", "outside")]
-    return ", ".join([title, *left])
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from safeswap.anatomy import layer_of
 from safeswap.display import one_line, visible
 from safeswap.plan import Plan
 from safeswap.profile import Profile
-from safeswap.report.plan_figure import COLOURS, decision_colour, points_of
+from safeswap.report.plan_figure import COLOURS, decision_colour
 from safeswap.roles import BASE, SAFETY
 from safeswap.selectors.share_difference import statistics
+from safeswap.selectors.words import describe
 
 _LETTERS = {SAFETY: "S", BASE: "B", "blend": "·", "mix": "*"}
 _SHADES = "▁▂▃▄▅▆▇█"
@@ -27,13 +28,7 @@ def plan_view(plan: Plan) -> RenderableType:
     expert went in.
     """
     inputs = [f"{role}: {given.source}" for role, given in plan.inputs.items()]
-    rule = ", ".join(
-        f"{k} {v}" + (f" = {points_of(plan)} points" if k == "tau" else "")
-        for k, v in plan.selector.items()
-        if k != "name" and v not in (None, False)
-    )
-    name = plan.selector.get("name", "written by hand")
-    head = [*inputs, f"selector: {name}" + (f" ({rule})" if rule else "")]
+    head = [*inputs, f"selector: {describe(plan.selector, list(plan.units))}"]
     head += [f"operator: {plan.operator}"] if str(plan.operator) != "linear" else []
     picture = _shares_of(plan) if _is_uniform(plan) else _heat(plan)
     return Group(

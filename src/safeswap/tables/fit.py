@@ -14,8 +14,9 @@ CONTINUED = ", continued"
 
 
 def leading_columns(table: Table) -> int:
-    """How many columns say what a row is, one at least: the first ones that hold words and are in no
-    group.
+    """How many columns say what a row is: the first ones that hold words and are in no group.
+
+    One at least.
     """
     others = (n for n, one in enumerate(table.columns) if one.group or one.align == "right")
     return max(1, next(others, 1))
@@ -57,8 +58,8 @@ def split_to_fit(table: Table, fits: Fits) -> list[Table]:
     """The table if it fits, or parts that do where that can be.
 
     A part has the columns that say what a row is, and some groups of columns or some of a group, a
-    column at least: every column is in one of the parts. Notes of cells go with their cells, those of the
-    table with the last part. A part whose title was there before says that it is continued.
+    column at least: every column is in one of the parts. Notes of cells go with their cells, those
+    of the table with the last part. A part whose title was there before says that it is continued.
     """
     if fits(table):
         return [table]

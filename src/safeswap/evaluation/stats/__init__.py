@@ -26,11 +26,11 @@ from safeswap.evaluation.stats.significance import holm, mcnemar_exact, sign_fli
 
 __all__ = [
     "DRAWS",
-    "SEED",
     "FEW_DISCORDANT",
     "LEVEL",
     "MARGIN",
     "POWER",
+    "SEED",
     "Corrected",
     "Decision",
     "Interval",
