@@ -28,7 +28,7 @@ class Share(click.types.FloatParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """The fraction."""
-        read = read_share(value) if isinstance(value, str) else value
+        read: Any = read_share(value) if isinstance(value, str) else value
         return float(super().convert(read, param, ctx))
 
 
