@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safeswap.tables.html import in_html
 from safeswap.tables.markdown import in_markdown
 from safeswap.tables.model import plain
 
@@ -26,11 +25,3 @@ def latex_head(title: str, facts: Facts) -> str:
         return ""
     lines = [f"% {plain(name)}: {plain(text)}" for name, text in facts]
     return "\n".join([f"% {plain(title)}", *lines]) + "\n"
-
-
-def html_head(facts: Facts) -> list[str]:
-    """A list of terms, as lines of a page; nothing without facts."""
-    if not facts:
-        return []
-    items = [f"<div><dt>{in_html(name)}</dt><dd>{in_html(text)}</dd></div>" for name, text in facts]
-    return ['<dl class="about">', *items, "</dl>"]

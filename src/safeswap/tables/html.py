@@ -58,8 +58,6 @@ def as_html(
     ``figures`` are images beside the page, file name → what it shows, and stand below the tables.
     ``facts`` say what the page is of, name and text, and stand above them.
     """
-    from safeswap.tables.head import html_head
-
     several = [tables] if isinstance(tables, Table) else list(tables)
     named = in_html(title or (several[0].title if several else "safeswap"))
     shown = [part for table in several for part in _parts(table)]
@@ -77,7 +75,7 @@ def as_html(
             "</head>",
             "<body>",
             *heading,
-            *html_head(facts),
+            *_head(facts),
             *parts,
             *(_html_figure(file, what) for file, what in (figures or {}).items()),
             "</body>",
@@ -113,6 +111,14 @@ def _parts(table: Table) -> list[Table]:
     if len(table.columns) - leading_columns(table) <= _SIDE_BY_SIDE:
         return [table]
     return split_columns(table)
+
+
+def _head(facts: Sequence[tuple[str, str]]) -> list[str]:
+    """A list of terms, as lines of a page; nothing without facts."""
+    if not facts:
+        return []
+    items = [f"<div><dt>{in_html(name)}</dt><dd>{in_html(text)}</dd></div>" for name, text in facts]
+    return ['<dl class="about">', *items, "</dl>"]
 
 
 def _html_figure(file: str, what: str) -> str:
