@@ -126,7 +126,7 @@ def test_a_csv_on_the_terminal_is_one_table(results: Path, tmp_path: Path) -> No
 
 
 def test_a_report_names_models_date_settings_and_version(results: Path, tmp_path: Path) -> None:
-    record = results / FIRST / "model.json"
+    record = results / "base" / "model.json"
     held = json.loads(record.read_text())
     held["base_url"] = "https://me:secret@host/v1"
     held["location"] = "/cache/models--me--it/snapshots/0123abc"
