@@ -101,6 +101,7 @@ def plan(
     from safeswap.api import make_plan
     from safeswap.io.files import check_writable
     from safeswap.profile import Profile
+    from safeswap.selectors import describe
 
     check_writable(out)
     measured = Profile.load(profile_file)
@@ -115,6 +116,7 @@ def plan(
         for kind, table in made.counts().items()
     )
     say(f"{out}: {counts}")
+    say(f"by {describe(made.selector, list(made.units))}")
 
 
 def _plan_record(plan: Any) -> dict[str, Any]:
@@ -305,27 +307,51 @@ def show(path: Path, png: Path | None, as_json: bool) -> None:
         check_writable(png)
     shown: Plan | Profile
     folder: Path | None = None
+    measured: Profile | None = None
     if path.suffix == ".json" and path.name != MANIFEST:
         shown = Profile.load(path)
     elif path.is_dir() or path.name == MANIFEST:
         folder = path if path.is_dir() else path.parent
-        shown = Plan.from_dict(read_manifest(folder)["plan"], str(folder / MANIFEST))
+        content = read_manifest(folder)
+        shown = Plan.from_dict(content["plan"], str(folder / MANIFEST))
+        measured = Profile.from_dict(content["profile"], str(folder / MANIFEST))
     else:
         shown = Plan.load(path)
+        measured = _profile_of(shown, path)
     if as_json:
         print_json({"path": str(path), **_record(shown, folder)})
     elif isinstance(shown, Profile):
         plan_terminal.print_view(plan_terminal.profile_view(shown))
     else:
-        plan_terminal.print_view(plan_terminal.plan_view(shown))
+        plan_terminal.print_view(plan_terminal.plan_view(shown, measured))
     if png is not None:
         from safeswap.report import plan_figure
 
         if isinstance(shown, Profile):
             plan_figure.draw_profile(shown, png)
         else:
-            plan_figure.draw(shown, png)
+            plan_figure.draw(shown, png, measured)
         say(f"{png}: drawn", err=as_json)
+
+
+def _profile_of(plan: Any, path: Path) -> Any:
+    """The profile that a plan names, for the norms in its view; None where it is not there, is no
+    profile, or is one of other checkpoints.
+    """
+    from safeswap.errors import SafeswapError
+    from safeswap.profile import Profile
+
+    if not plan.profile:
+        return None
+    try:
+        found = Profile.load(path.parent / plan.profile)
+    except SafeswapError:
+        return None
+    same = all(
+        role in found.inputs and given.digest in (None, found.inputs[role].digest)
+        for role, given in plan.inputs.items()
+    )
+    return found if same else None
 
 
 def _record(shown: Any, folder: Path | None) -> dict[str, Any]:

@@ -13,12 +13,23 @@ from safeswap.cli.verbs import options, say, steps_to_stderr
 from safeswap.display import json_visible
 from safeswap.errors import ConfigError
 from safeswap.io import progress
-from safeswap.parameters import read_value
+from safeswap.parameters import read_share, read_value
 
 
 def _silence(context: click.Context, option: click.Parameter, given: bool) -> None:
     if given:
         progress.disable()
+
+
+class Share(click.types.FloatParamType):
+    """A share: a fraction, or a number with ``%`` or ``points`` after it."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The fraction."""
+        read: Any = read_share(value) if isinstance(value, str) else value
+        return float(super().convert(read, param, ctx))
 
 
 QUIET = click.option(
@@ -50,12 +61,14 @@ PLANNING = options(
     click.option("--by", help="module or layer.  [default: module]"),
     click.option(
         "--tau",
-        type=float,
-        help="Threshold on the difference of shares, as a fraction: 0.001 is 0.1 points.  "
-        "[default: 0.001]",
+        type=Share(),
+        help="Threshold on the difference of shares, as tables have it (0.1%) or as a fraction "
+        "(0.001).  [default: 0.1%]",
     ),
     click.option(
-        "--tau-relative", type=float, help="The same as a fraction of the mean share, e.g. 0.05."
+        "--tau-relative",
+        type=Share(),
+        help="The same as a part of the mean share, e.g. 5% or 0.05.",
     ),
     click.option("--alpha", type=float, help="Safety's part in a blend.  [default: 0.5]"),
     click.option(

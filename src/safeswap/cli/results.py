@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from safeswap.cli.options import JSON, print_json
+from safeswap.cli.tables import PRINTING, check_format, chosen_tables, print_tables
 from safeswap.cli.verbs import Verb, Verbs, say
-from safeswap.errors import ConfigError, nearest
-
-if TYPE_CHECKING:
-    from safeswap.tables import Table
-
-FORMATS = ("terminal", "md", "csv", "latex", "html")
+from safeswap.errors import ConfigError
 
 _results = click.argument("results", type=click.Path(path_type=Path))
 _many_results = click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -64,12 +58,12 @@ _sheet_key = click.option(
     metavar="CELL",
     help="BENCHMARK/LANGUAGE/MODEL[:REFERENCE]: the rows of it.",
 )
-@click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
+@PRINTING
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    help="Write report.md, .csv, .tex, .html into this folder.",
+    help="Write report.md, .tex, .html and report-TABLE.csv into this folder.",
 )
 @JSON
 def compare(
@@ -84,6 +78,7 @@ def compare(
     dev: bool,
     cell: str | None,
     form: str,
+    wanted: tuple[str, ...],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -92,7 +87,7 @@ def compare(
     from safeswap.evaluation import pipeline
     from safeswap.report import evaluation as evaluation_report
 
-    _check_format(form)
+    check_format(form)
     if as_json and (cell is not None or form != "terminal"):
         raise ConfigError("--json excludes --explain and --format; leave one out.")
     if cell is not None:
@@ -109,13 +104,15 @@ def compare(
         key=key,
         dev=dev,
     )
+    facts = evaluation_report.facts(results, judge=judge, strict=not loose)
+    printed = chosen_tables(tables, wanted)
     if as_json:
-        print_json({"kind": "tables", "tables": render.as_records(tables)})
+        print_json({"kind": "tables", "tables": render.as_records(printed)})
     else:
-        print_tables(tables, form)
+        print_tables(printed, form, facts)
     if out is not None:
-        for path in render.write_reports(tables, out):
-            say(f"{path}: written", err=as_json)
+        for path in render.write_reports(tables, out, facts=facts):
+            say(f"{path}: written", err=as_json or form != "terminal")
 
 
 @click.group(cls=Verbs)
@@ -130,7 +127,7 @@ def label() -> None:
 @click.option("--positive", multiple=True, help="A label that counts as positive. Repeat it.")
 @click.option("--by", help="Also for each value of this column.")
 @_sheet_key
-@click.option("--format", "form", default="terminal", help="terminal, md, csv, latex or html.")
+@PRINTING
 @JSON
 def agreement(
     labels: Path,
@@ -140,6 +137,7 @@ def agreement(
     by: str | None,
     key: Path | None,
     form: str,
+    wanted: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Compare judges with human labels: accuracy, κ, sensitivity, specificity, confusion.
@@ -147,7 +145,7 @@ def agreement(
     LABELS is a CSV with a column of human labels and one per judge; or a sheet that
     `safeswap label sample` made, labelled, with its key beside it.
     """
-    _check_format(form)
+    check_format(form)
     from safeswap.evaluation.human import (
         agreements,
         is_blind,
@@ -156,6 +154,7 @@ def agreement(
         read_labels,
     )
     from safeswap.report import agreement as agreement_report
+    from safeswap.report.provenance import made_now
 
     if key is not None or key_of(labels).exists() or is_blind(labels):
         read = read_annotations(labels, key)
@@ -165,13 +164,15 @@ def agreement(
     else:
         sheet = read_labels(labels, human=human, judges=judges)
         found = agreements(sheet, positive, by)
-    tables = agreement_report.agreement_tables(found)
+    tables = chosen_tables(agreement_report.agreement_tables(found), wanted)
     if as_json:
         from safeswap import tables as render
 
         print_json({"kind": "tables", "tables": render.as_records(tables)})
         return
-    print_tables(tables, form)
+    judges_read = ", ".join(dict.fromkeys(one.judge for one in found))
+    facts = [*made_now(), ("labels", str(labels)), ("judges", judges_read)]
+    print_tables(tables, form, facts)
 
 
 @label.command("sample")
@@ -210,34 +211,6 @@ def sample_to_label(
         return
     say(f"{out}: {count} responses to label with safe, unsafe or invalid")
     say(f"{key}: which is which; keep it from whoever labels")
-
-
-def _check_format(form: str) -> None:
-    if form not in FORMATS:
-        raise ConfigError(f"--format {form}: there is no such format{nearest(form, FORMATS)}")
-
-
-def print_tables(tables: Sequence[Table], form: str) -> None:
-    """Print tables to standard output in one of ``FORMATS``."""
-    from safeswap import tables as render
-
-    if form == "terminal":
-        from rich.console import Console
-
-        render.print_tables(tables, Console())
-        return
-    say(_rendered(tables, form))
-
-
-def _rendered(tables: Sequence[Table], form: str) -> str:
-    from safeswap import tables as render
-
-    if form == "html":
-        return render.as_html(tables, "safeswap: evaluation")
-    if form == "csv":
-        return render.as_csv(tables)
-    one = {"md": render.as_markdown, "latex": render.as_latex}
-    return "\n".join(one[form](table) for table in tables)
 
 
 COMMANDS = (compare, label)

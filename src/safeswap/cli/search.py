@@ -22,7 +22,7 @@ from safeswap.cli.options import (
     use_threads,
 )
 from safeswap.cli.registered import BACKENDS, either
-from safeswap.cli.results import print_tables
+from safeswap.cli.tables import print_tables
 from safeswap.cli.verbs import Verb, options, quoted, say_step
 
 _asking = options(

@@ -52,8 +52,9 @@ class Drawing(Protocol):
         ...
 
 
-Draw = Callable[[Sequence[tuple[Path, Path]]], Drawing]
-"""Starts to draw each plan file into the PNG beside it."""
+Draw = Callable[[Sequence[tuple[Path, Path]], Profile | None], Drawing]
+"""Starts to draw each plan file into the PNG beside it; with what was measured, where a plan's own
+numbers say nothing of the experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,8 @@ def merge(
     staging = Staging(target, identity(jobs, profile), replace=overwrite)
     drawing: Drawing | None = None
     try:
-        drawing = draw(_save_plans(plans, folders, staging)) if draw else None
+        measured = profile if any(plan.is_uniform for plan in plans) else None
+        drawing = draw(_save_plans(plans, folders, staging), measured) if draw else None
         with bytes_bar("statistics", passes_bytes(family, jobs)) as advance:
             run_passes(family, jobs, workers=workers, advance=advance)
         total = sum(

@@ -172,7 +172,7 @@ def gather(
     settings = opened[0].settings
     for other in opened[1:]:
         settings = join_settings(settings, other.settings, str(opened[0].folder), str(other.folder))
-    chosen = _choose_judge(opened, judge)
+    chosen = choose_judge(opened, judge)
     cells = tuple(_cell_spec(name, value) for name, value in settings["cells"].items())
     found: dict[str, ModelRecord] = {}
     answered: dict[tuple[str, str, str], CellOutcomes] = {}
@@ -191,7 +191,12 @@ def gather(
     return Outcomes(cells, found, answered, chosen, strict, seen)
 
 
-def _choose_judge(opened: Sequence[Results], judge: str | None) -> str:
+def choose_judge(opened: Sequence[Results], judge: str | None) -> str:
+    """The name that the verdicts that count are filed under; empty where there are none.
+
+    Raises:
+        EvaluationError: no such judge, or several and none chosen.
+    """
     judges = sorted({name for results in opened for name in results.judges()})
     if judge is not None:
         wanted = judge.rstrip("/").rsplit("/", 1)[-1]
