@@ -110,8 +110,9 @@ def name_models(
             digest = blake3(f"{server}\n{source}".encode()).hexdigest(length=16)
             arms.append(EvaluatedModel(name, source, source, digest))
         else:
-            folder = resolve(source).folder
-            arms.append(EvaluatedModel(name, source, str(folder), digest_of_folder(folder)))
+            found = resolve(source)
+            digest = digest_of_folder(found.folder)
+            arms.append(EvaluatedModel(name, found.text, str(found.folder), digest))
     return _with_roles(arms)
 
 
@@ -138,12 +139,15 @@ def _split(spec: str) -> tuple[str, str]:
     if not found or whole or "/" in name or "\\" in name:
         source, name = spec, ""
     if not source.strip():
-        raise EvaluationError(f"{spec!r}: a model is given as SOURCE or NAME=SOURCE.")
+        raise EvaluationError(
+            f"{without_password(spec)!r}: a model is given as SOURCE or NAME=SOURCE."
+        )
     chosen = name or re.split(r"[/\\]", source.rstrip("/\\"))[-1].partition("@")[0]
     chosen = chosen.replace("=", "-") if whole else chosen
     if not re.fullmatch(r"\w[\w.+-]*", chosen):
         raise EvaluationError(
-            f"{chosen!r} cannot be a model's name (letters, digits, . _ + -): give NAME={source}."
+            f"{chosen!r} cannot be a model's name (letters, digits, . _ + -): give "
+            f"NAME={without_password(source)}."
         )
     return chosen, source
 
