@@ -202,8 +202,11 @@ def prompts(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+ADDRESS = ("--backend", "api", "--base-url")
+
+
 def evaluating(url: str, *more: str) -> list[str]:
-    words = ["evaluate", "m", "--backend", "api", "--base-url", url, "--suite", "suite.yaml"]
+    words = ["evaluate", "m", *ADDRESS, url, "--suite", "suite.yaml"]
     return [*words, "--only", "sw", "--out", "results", *more]
 
 
@@ -218,8 +221,7 @@ def test_an_address_of_a_server_keeps_its_password_out_of_everything(prompts: Pa
     url = with_login(f"{told.url}/v1") + f"?api-key={KEY}"
     for words in (
         evaluating(url),
-        ["judge", "results", "--judge", "m", "--kind", "llamaguard", "--backend", "api"]
-        + ["--base-url", url],
+        ["judge", "results", "--judge", "m", "--kind", "llamaguard", *ADDRESS, url],
         ["compare", "results"],
         ["compare", "results", "--format", "html"],
         evaluating(url, "--dry-run"),

@@ -83,10 +83,8 @@ def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
         raise CheckpointError(
             f"{text}: is a file. Give the folder that holds config.json and the weights."
         )
-    given, text = (
-        str(text),
-        without_password(str(text)),
-    )  # which nothing from here on shows or keeps
+    given = str(text)
+    text = without_password(given)  # what is shown and kept
     endpoint, hub_id, revision = _split(given)
     if hub_id is None:
         raise CheckpointError(
@@ -124,10 +122,10 @@ def refuse_foreign(text: str | Path, named_in: str | Path) -> None:
         endpoint = text
     if endpoint is not None and not _is_configured(endpoint):
         raise CheckpointError(
-            f"{named_in}: names {without_password(text)}, which is not on the configured hub. What only a file names "
-            "is not asked. If you trust that host, give the address on the command line (--base, "
-            "--safety, --language; merge --plan and verify: --allow-remote), or fetch the "
-            "checkpoint and name its folder."
+            f"{named_in}: names {without_password(text)}, which is not on the configured hub. What "
+            "only a file names is not asked. If you trust that host, give the address on the "
+            "command line (--base, --safety, --language; merge --plan and verify: --allow-remote), "
+            "or fetch the checkpoint and name its folder."
         )
 
 
@@ -135,10 +133,8 @@ def _is_configured(endpoint: str) -> bool:
     """Whether it is the hub of HF_ENDPOINT, or the public one where that is not set."""
     from huggingface_hub import constants
 
-    asked, ours = (
-        split_login(url)[0].lower().rstrip("/") for url in (endpoint, constants.ENDPOINT)
-    )
-    return asked == ours
+    asked, ours = split_login(endpoint)[0], split_login(constants.ENDPOINT)[0]
+    return asked.lower().rstrip("/") == ours.lower().rstrip("/")
 
 
 def pinned(text: str, hub_id: str, revision: str) -> str:

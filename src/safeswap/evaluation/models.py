@@ -139,9 +139,7 @@ def _split(spec: str) -> tuple[str, str]:
     if not found or whole or "/" in name or "\\" in name:
         source, name = spec, ""
     if not source.strip():
-        raise EvaluationError(
-            f"{without_password(spec)!r}: a model is given as SOURCE or NAME=SOURCE."
-        )
+        raise EvaluationError(f"{spec!r}: a model is given as SOURCE or NAME=SOURCE.")
     chosen = name or re.split(r"[/\\]", source.rstrip("/\\"))[-1].partition("@")[0]
     chosen = chosen.replace("=", "-") if whole else chosen
     if not re.fullmatch(r"\w[\w.+-]*", chosen):
