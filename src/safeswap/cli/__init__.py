@@ -92,7 +92,7 @@ class _Group(Verbs):
                 raise
             from safeswap.io.files import remedy  # with numpy, which no help should wait for
 
-            click.echo(f"Error: {error.strerror}. {remedy(error)}", err=True)
+            say(f"Error: {error.strerror}. {remedy(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as error:
             again = "Nothing is left half written; run the same command again."

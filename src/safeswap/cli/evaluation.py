@@ -213,13 +213,13 @@ def evaluate(
     made = made.limited(None if limit is None else Limit(limit, limit_seed))
     for benchmark in made.benchmarks:
         for code, reason in benchmark.absent.items():
-            click.echo(f"n/a: {benchmark.title} in {code}: {reason}")
+            say(f"n/a: {benchmark.title} in {code}: {reason}")
     generation = pipeline.Generation(
         max_new_tokens, harness_tokens, thinking=thinking, think_tokens=think_tokens
     )
     if dry_run:
         for line in outlook(models, made, results, kind, asked):
-            click.echo(line)
+            say(line)
         return
     if threads is not None:
         _use_threads(threads)
@@ -297,7 +297,7 @@ def _judge(
     for arm, count in added.items():
         say(f"{arm}: {count} verdicts of {spec} added")
     if not added:
-        click.echo(f"nothing to judge: {spec} has read every response")
+        say(f"nothing to judge: {spec} has read every response")
     for arm, verdicts in pipeline.count_verdicts(
         results, spec, kind=kind, of_thought=thoughts
     ).items():

@@ -53,7 +53,7 @@ def profile(
         from safeswap.merge.outlook import reading
 
         for line in reading(open_family(base, _required(safety), languages_of(languages))):
-            click.echo(line)
+            say(line)
         return
     measured = make_profile(
         base,
@@ -223,7 +223,7 @@ def _say_outlook(
         shard_size=parse_size(size) if size else None,
     )
     for line in [*reading(family), *lines]:
-        click.echo(line)
+        say(line)
 
 
 def _kinds(merged: Any) -> list[str]:

@@ -25,6 +25,7 @@ from typing import Any, cast
 
 from blake3 import blake3
 
+from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.results import checked as checks
 from safeswap.evaluation.results.checked import checked
@@ -144,7 +145,21 @@ def open_results(folder: str | Path) -> Results:
         raise EvaluationError(
             f"{path}: is no results folder (it has no {SETTINGS}). `safeswap evaluate` makes one."
         )
+    _refuse_leaving(path)
     return Results(path)
+
+
+def _refuse_leaving(folder: Path) -> None:
+    """Somebody else's results are read and written to: no link in them leads to other files of this
+    machine, and nobody waits at a pipe.
+    """
+    for name in files_below(folder):
+        reason = why_not_read(folder, folder / name)
+        if reason is not None:
+            raise EvaluationError(
+                f"{folder / name}: is {reason}, which no evaluation writes. Remove it, or put the "
+                "file itself there."
+            )
 
 
 def start_results(folder: str | Path, settings: Settings, arms: Iterable[str]) -> Results:
@@ -158,6 +173,7 @@ def start_results(folder: str | Path, settings: Settings, arms: Iterable[str]) -
     try:
         path.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path):
+            _refuse_leaving(path)
             whole: Settings = {**settings, "arms": list(arms)}
             return _start(path, whole)
     except OSError as error:
