@@ -55,7 +55,7 @@ def take_lock(descriptor: int, path: Path, error: type[SafeswapError], *, wait: 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as failure:
-        if failure.errno in _HELD:
+        if failure.errno in _HELD and not wait:  # who waits is not told that somebody holds it
             raise HeldError(path) from failure
         if failure.errno not in _NO_LOCKS:
             raise error(
