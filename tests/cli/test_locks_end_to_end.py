@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +100,48 @@ def test_another_process_and_a_failing_disk_are_told_apart(
         assert not held or number in HELD
         assert number in FAILED or held or verb in ("evaluate", "sweep", "search"), verb
     assert not (answered / "other").exists()
+
+
+NO_LOCKS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+static int refused(void) { errno = atoi(getenv("LOCKS_ANSWER")); return -1; }
+int flock(int file, int how) { return refused(); }
+static int passed(const char *name, int file, int what, void *more) {
+  if (what == F_SETLK || what == F_SETLKW || what == F_GETLK) return refused();
+  int (*real)(int, int, ...) = dlsym(RTLD_NEXT, name);
+  return real(file, what, more);
+}
+#define PASS(name) int name(int file, int what, ...) { va_list all; va_start(all, what); \
+  void *more = va_arg(all, void *); va_end(all); return passed(#name, file, what, more); }
+PASS(fcntl)
+PASS(fcntl64)
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="builds a library with gcc")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_system_without_any_locks(tmp_path: Path, number: int) -> None:
+    """Also SQLite's own, which no patch in Python reaches: the system's calls are what refuses."""
+    (tmp_path / "no.c").write_text(NO_LOCKS)
+    library = str(tmp_path / "no.so")
+    build = ["gcc", "-shared", "-fPIC", "-o", library, str(tmp_path / "no.c"), "-ldl"]
+    subprocess.run(build, check=True, capture_output=True)
+    write_small_job(tmp_path)
+    answers = {"LD_PRELOAD": library, "LOCKS_ANSWER": str(number)}
+    for _ in range(2):  # the second time it goes on
+        done = subprocess.run(
+            [sys.executable, "-m", "safeswap", *VERBS["search"]],
+            cwd=tmp_path,
+            env={**os.environ, **answers, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "has no locks" in done.stderr and "is locked" not in done.stderr
+    assert (tmp_path / "found" / "search.db").stat().st_size
