@@ -27,6 +27,7 @@ from safeswap.checkpoint.digests import of_small_file
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.header import build_header
+from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
@@ -194,6 +195,9 @@ def _taken(out: Path) -> Iterator[None]:
             }
             if {path.name for path in out.iterdir()} - known:
                 raise OutputError(f"{out}: exists and holds no {MANIFEST}. Choose another -o.")
+        for name in files_below(out):  # what lies there is read and written to
+            if (reason := why_not_read(out, out / name)) is not None:
+                raise OutputError(f"{out / name}: is {reason}. Remove it, or choose another -o.")
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:

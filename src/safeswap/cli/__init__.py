@@ -16,7 +16,7 @@ import click
 
 from safeswap.cli import calibration, evaluation, interchange, merging, methods, results, search
 from safeswap.cli.verbs import Verb, Verbs, say, say_step, steps_to_stderr
-from safeswap.display import visible
+from safeswap.display import visible, without_password
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.io import progress
 from safeswap.version import __version__
@@ -77,8 +77,9 @@ class _Group(Verbs):
             with _heard(level), progress.switched(True):
                 return super().invoke(ctx)
         except click.ClickException as error:
-            error.args = (visible(error.message),)
-            vars(error)["message"] = visible(error.message)  # it may repeat a file's name
+            message = visible(without_password(error.message))  # it may repeat what was given
+            error.args = (message,)
+            vars(error)["message"] = message
             raise
         except UnicodeError as error:  # of a path: an 8-bit locale, or a name that is no text
             say(
@@ -95,7 +96,7 @@ class _Group(Verbs):
                 raise
             from safeswap.io.files import remedy  # with numpy, which no help should wait for
 
-            click.echo(f"Error: {error.strerror}. {remedy(error)}", err=True)
+            say(f"Error: {error.strerror}. {remedy(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as error:
             again = "Nothing is left half written; run the same command again."

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from safeswap.display import visible
+from safeswap.display import visible, without_password
 from safeswap.errors import Interrupted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,8 +33,10 @@ def options(
 
 
 def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print; names, notes and messages from files and servers are shown, never obeyed."""
-    click.echo(visible(text), err=err, nl=nl)
+    """Print; names, notes and messages from files and servers are shown, never obeyed, and no
+    address with its password.
+    """
+    click.echo(visible(without_password(text)), err=err, nl=nl)
 
 
 _steps = {"err": False}

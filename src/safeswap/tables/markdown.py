@@ -61,7 +61,7 @@ def _one(table: Table) -> str:
     body = [_padded(line, widths, rights) for line in lines]
     parts = [f"**{in_markdown(table.title)}**", "", body[0], f"| {' | '.join(rule)} |", *body[1:]]
     notes = [f"{raised(number)} {in_markdown(note)}" for note, number in numbers.items()]
-    notes += [in_markdown(note) for note in table.notes]
+    notes += [_paragraph(note) for note in table.notes]
     return "\n".join([*parts, *(f"\n{note}" for note in notes)]) + "\n"
 
 
@@ -83,6 +83,11 @@ def in_markdown(text: str) -> str:
     text = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|~$\[\]])", r"\\\1", text)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)  # within a word it is only itself
+
+
+def _paragraph(text: str) -> str:
+    """The same at the start of a line, where it is no heading, list or rule either."""
+    return re.sub(r"^\s*(?:(#+\s|[+=-])|(\d+)([.)]\s))", r"\2\\\1\3", in_markdown(text))
 
 
 def as_code(text: str) -> str:

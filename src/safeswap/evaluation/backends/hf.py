@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -147,14 +147,12 @@ def _load(source: str, dtype: str, trusted: bool) -> Any:
         model, found = kind.from_pretrained(
             source, dtype=dtype, output_loading_info=True, trust_remote_code=trusted
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except UnpicklingError as error:  # whose own advice is to run what is in the file
+        raise EvaluationError(
+            f"{source}: its weights are a pickle that holds more than tensors, and no code of a "
+            "pickle is ever run. Convert the checkpoint to safetensors where you trust it."
+        ) from error
+    except Exception as error:  # whatever a configuration can make of a loader
         raise EvaluationError(
             f"{source}: transformers {transformers.__version__} does not load it with --dtype "
             f"{dtype}: {type(error).__name__}: {error}"
@@ -172,7 +170,7 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     """Every token that ends a response: the checkpoint's and the tokenizer's."""
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
-    return {n for n in (*several, tokenizer.eos_token_id) if n is not None}
+    return {n for n in (*several, tokenizer.eos_token_id) if isinstance(n, int)}
 
 
 def _device(name: str) -> torch.device:

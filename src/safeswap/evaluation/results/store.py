@@ -26,6 +26,7 @@ from typing import Any, cast
 
 from blake3 import blake3
 
+from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.results import checked as checks
 from safeswap.evaluation.results.anew import remove_results
@@ -147,7 +148,21 @@ def open_results(folder: str | Path) -> Results:
         raise EvaluationError(
             f"{path}: is no results folder (it has no {SETTINGS}). `safeswap evaluate` makes one."
         )
+    _refuse_leaving(path)
     return Results(path)
+
+
+def _refuse_leaving(folder: Path) -> None:
+    """Somebody else's results are read and written to: no link in them leads to other files of this
+    machine, and nobody waits at a pipe.
+    """
+    for name in files_below(folder):
+        reason = why_not_read(folder, folder / name)
+        if reason is not None:
+            raise EvaluationError(
+                f"{folder / name}: is {reason}, which no evaluation writes. Remove it, or put the "
+                "file itself there."
+            )
 
 
 def start_results(
@@ -166,6 +181,7 @@ def start_results(
     try:
         path.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path):
+            _refuse_leaving(path)
             whole: Settings = {**settings, "arms": list(arms)}
             return _start(path, whole, overwrite)
     except OSError as error:
