@@ -1,4 +1,4 @@
-"""A package compiled for another torch is named with its remedy, in every verb that loads a model."""
+"""A package compiled for another torch is named with its remedy by verbs that load a model."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def test_an_error_raised_below_its_files_is_known_without_its_name(
     (tmp_path / "torchcodec").mkdir()
     (tmp_path / "torchcodec" / "__init__.py").write_text("raise OSError('libnvrtc.so.13: no file')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(EvaluationError, match=r"torchcodec .* does not fit.*uninstall torchcodec"):
-        with misfits_in_words():
-            import torchcodec  # noqa: F401
+    said = r"torchcodec .* does not fit.*uninstall torchcodec"
+    with pytest.raises(EvaluationError, match=said), misfits_in_words():
+        import torchcodec  # noqa: F401

@@ -41,11 +41,11 @@ def test_a_flood_is_passed_on_whole_and_kept_in_part(capfd: pytest.CaptureFixtur
         (["INFO all is well", "0 errors: none"], ""),
         (
             [
-                "(Worker pid=1) ERROR 11-26 19:53:07 [x.py:9] torch.OutOfMemoryError: CUDA out of it",
+                "(Worker pid=1) ERROR 11-26 19:53:07 [x.py:9] torch.OutOfMemoryError: out of it",
                 "(EngineCore pid=2) ERROR [c.py:1] Exception: WorkerProc initialization failed",
                 "RuntimeError: Engine core initialization failed. See root cause above.",
             ],
-            "torch.OutOfMemoryError: CUDA out of it",
+            "torch.OutOfMemoryError: out of it",
         ),
         (["RuntimeError: Engine core initialization failed. See root cause above."], ""),
     ],

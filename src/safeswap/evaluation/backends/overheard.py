@@ -11,7 +11,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 
 KEPT = 400
@@ -70,10 +70,8 @@ def _pass_on(read: int, own: int, lines: deque[str]) -> None:
     rest = b""
     with open(read, "rb", buffering=0) as heard, open(own, "wb", buffering=0) as out:
         while block := heard.read(1 << 16):
-            try:
+            with suppress(OSError):  # the terminal is gone; the engine must not wait for it
                 out.write(block)
-            except OSError:  # the terminal is gone; the engine must not wait for it
-                pass
             *whole, rest = (rest + block).split(b"\n")
             lines.extend(line.decode("utf-8", "replace") for line in whole)
             rest = rest[-(1 << 16) :]

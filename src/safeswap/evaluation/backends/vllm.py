@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-# What a program prints is for its reader; vLLM would write its log between. Read when it is imported.
+# vLLM would write its log between what a verb prints. Read when it is imported.
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
 import torch
