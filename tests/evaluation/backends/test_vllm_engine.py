@@ -155,11 +155,14 @@ def test_interrupted_or_its_engine_killed(tmp_path: Path, how: signal.Signals) -
     before = engines()
     process = evaluate(tmp_path, f"one={MODEL}")
     core = until(before, "EngineCore")
+    asked = tmp_path / "results" / "one" / "responses.jsonl"
+    while not asked.exists() and process.poll() is None:
+        time.sleep(0.05)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)
     else:
         os.kill(core, how)
-    process.wait()
+    process.wait(timeout=200)
     said = (tmp_path / SAID).read_text()
     assert process.returncode == (130 if how == signal.SIGINT else 1), said
     assert ("Interrupted" if how == signal.SIGINT else "Error: ") in said
