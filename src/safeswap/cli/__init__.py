@@ -67,6 +67,20 @@ def _heard(level: str) -> Iterator[None]:
         log.propagate = before[1]
 
 
+@contextmanager
+def _misfits_in_words() -> Iterator[None]:
+    """As `safeswap.evaluation.backends.misfits`, which is imported only where it is needed."""
+    try:
+        yield
+    except (ImportError, RuntimeError, AttributeError, OSError, SafeswapError) as error:
+        if isinstance(error, click.exceptions.Exit):
+            raise
+        from safeswap.evaluation.backends.misfits import misfits_in_words
+
+        with misfits_in_words():
+            raise
+
+
 class _Group(Verbs):
     """Errors become one readable message and an exit status: 1 refused, 130 interrupted."""
 
@@ -74,7 +88,7 @@ class _Group(Verbs):
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             level = "debug" if ctx.params.get("verbose") else ctx.params.get("log_level") or "info"
-            with _heard(level), progress.switched(True):
+            with _heard(level), progress.switched(True), _misfits_in_words():
                 return super().invoke(ctx)
         except click.ClickException as error:
             message = visible(without_password(error.message))  # it may repeat what was given

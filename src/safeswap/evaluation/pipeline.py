@@ -22,6 +22,7 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation import generate, judging
 from safeswap.evaluation.backends import Backend, BackendOptions, find_backend
 from safeswap.evaluation.backends.encoding import read_template
+from safeswap.evaluation.backends.misfits import misfits_in_words
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 from safeswap.evaluation.generate import Generation
 from safeswap.evaluation.human import (
@@ -48,6 +49,7 @@ class Done:
     scores: int
 
 
+@misfits_in_words()  # lm-eval's own imports too
 def evaluate(
     models: Sequence[str],
     suite: Suite,

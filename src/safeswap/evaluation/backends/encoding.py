@@ -7,6 +7,7 @@ from typing import Any
 
 from safeswap.errors import CheckpointError, ConfigError, EvaluationError
 from safeswap.evaluation.backends import Chat, TemplateOptions
+from safeswap.evaluation.backends.misfits import misfits_in_words
 from safeswap.io.regular import read_regular, shortened
 
 LONGEST = 131072
@@ -16,6 +17,7 @@ what is too long the server refuses, which is better than an answer to half a qu
 _TEMPLATE_BYTES = 4 << 20
 
 
+@misfits_in_words()
 def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """The checkpoint's tokenizer, padding on the left, with the chosen chat template.
 

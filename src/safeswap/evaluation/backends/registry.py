@@ -9,6 +9,7 @@ from typing import Any
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends.base import Backend
+from safeswap.evaluation.backends.misfits import misfits_in_words
 from safeswap.evaluation.backends.options import BackendOptions, TemplateOptions
 from safeswap.registry import Registry
 
@@ -91,7 +92,8 @@ def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
     check_dtype(options.dtype)
     own = _own_options(kind, options)
     try:
-        return kind.open(source, own)
+        with misfits_in_words():
+            return kind.open(source, own)
     except ImportError as error:
         if not kind.extra:
             raise
