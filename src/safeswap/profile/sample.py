@@ -32,7 +32,7 @@ LARGEST_BLOCK = 1 << 15
 """Elements of a block: 64 KiB of bfloat16, which costs a disk or a server little more than one
 number would."""
 SMALLEST_BLOCK = 1 << 11
-BLOCKS = 256
+BLOCKS = 1024
 """A smaller tensor has smaller blocks, so that it has this many."""
 FEWEST = 16
 """Blocks that say something of how much blocks differ; a tensor with fewer is read whole."""
