@@ -126,7 +126,10 @@ def names(kind: type) -> set[str]:
         ("Plan: unit", {*plan_file._UNIT_KEYS}),
         ("Plan: chosen", {*chosen._KEYS}),
         ("Split", chosen._SPLIT_KEYS),
-        ("Settings: generation", {*Generation(thinking="on", think_tokens=1).as_dict()}),
+        (
+            "Settings: generation",
+            {*Generation(thinking="on", think_tokens=1, cut_thoughts=True).as_dict()},
+        ),
         ("Settings: limit", names(Limit)),
         ("Manifest", {*manifest._KEYS}),
         ("Gram folder", {*gram_store._KEYS}),

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
-from safeswap.cli.verbs import Verb, Verbs, say
+from safeswap.cli import calibration, evaluation, interchange, merging, methods, results, search
+from safeswap.cli.verbs import Verb, Verbs, say, say_step, steps_to_stderr
 from safeswap.display import visible
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.io import progress
@@ -41,7 +41,10 @@ class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note = record.levelno >= logging.WARNING
         text = record.getMessage()
-        say(f"note: {text}" if note else text, err=note)
+        if note:
+            say(f"note: {text}", err=True)
+        else:
+            say_step(text)
 
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -54,6 +57,7 @@ def _heard(level: str) -> Iterator[None]:
     before = log.level, log.propagate
     log.setLevel(level.upper())
     log.propagate = False
+    steps_to_stderr(False)
     log.addHandler(handler)
     try:
         yield
@@ -152,7 +156,7 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-_VERBS = (merging, methods, interchange, calibration, evaluation, search)
+_VERBS = (merging, methods, interchange, calibration, evaluation, results, search)
 for _command in (command for module in _VERBS for command in module.COMMANDS):
     main.add_command(_command)
 

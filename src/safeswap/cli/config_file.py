@@ -7,6 +7,9 @@ The keys are the long names of options without the dashes, and the names of the 
     language: {sw: me/swahili}
     method: chat-vector
     out: merged
+
+Relative paths start at the file's folder, wherever the command is given: those of files and folders
+always, and what may be a hub id too (models, experts, judges) where there is such a path.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ def _read(context: click.Context, option: click.Parameter, path: Path | None) ->
             raise ConfigError(f"{path}: there is no option {key!r}{nearest(name, list(known))}")
         parameter = known[name]
         assert parameter.name is not None
-        defaults[parameter.name] = _value(path, name, parameter, value)
+        defaults[parameter.name] = _placed(
+            path, name, parameter, _value(path, name, parameter, value)
+        )
     context.default_map = {**(context.default_map or {}), **defaults}
 
 
@@ -60,6 +65,36 @@ def _value(path: Path, name: str, parameter: click.Parameter, value: Any) -> Any
     if isinstance(value, list):
         raise ConfigError(f"{path}: {name} takes one value, not {len(value)}.")
     return value if isinstance(value, bool) or value is None else str(value)
+
+
+_SOURCES = ("models", "base", "safety", "judge", "chat-template", "tokenizer", "suite")
+_NAMED_SOURCES = ("models", "language", "prompts", "data")
+
+
+def _placed(path: Path, name: str, parameter: click.Parameter, value: Any) -> Any:
+    """A value whose relative paths start where the file is."""
+    if isinstance(value, list):
+        return [_placed(path, name, parameter, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    if isinstance(parameter.type, click.Path):
+        return value if value.startswith("~") else str(path.parent / value)
+    if name in _NAMED_SOURCES and "=" in value and not (path.parent / value).exists():
+        key, _, source = value.partition("=")
+        return f"{key}={_beside(path, source)}"
+    if name == "judge" and value.startswith("rule:"):
+        return f"rule:{_beside(path, value.removeprefix('rule:'))}"
+    a_word = name == "suite" and not value.endswith((".yaml", ".yml"))
+    a_word |= name == "chat-template" and value in ("on", "off")
+    return _beside(path, value) if name in _SOURCES and not a_word else value
+
+
+def _beside(path: Path, source: str) -> str:
+    try:
+        local = path.parent / source
+        return str(local) if local.exists() else source
+    except (OSError, ValueError):  # no path can be called so
+        return source
 
 
 CONFIG = click.option(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safeswap.cli.options import (
     RUNNING,
     languages_of,
     print_json,
+    say_outlook,
     selection,
 )
 from safeswap.cli.verbs import Verb, options, say
@@ -32,6 +34,7 @@ from safeswap.io.progress import shown_bytes
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be read.")
+@JSON
 @FORCE
 @RUNNING
 def profile(
@@ -40,6 +43,7 @@ def profile(
     languages: tuple[str, ...],
     out: Path,
     dry_run: bool,
+    as_json: bool,
     force: bool,
     workers: int | None,
 ) -> None:
@@ -52,8 +56,8 @@ def profile(
         from safeswap.checkpoint.family import open_family
         from safeswap.merge.outlook import reading
 
-        for line in reading(open_family(base, _required(safety), languages_of(languages))):
-            click.echo(line)
+        family = open_family(base, _required(safety), languages_of(languages), force=force)
+        _print_outlook("profile", reading(family), as_json)
         return
     measured = make_profile(
         base,
@@ -63,7 +67,16 @@ def profile(
         force=force,
     )
     measured.save(out)
-    say(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
+    counts = {"tensors": len(measured.tensors), "units": len(measured.units)}
+    if as_json:
+        print_json({"kind": "profiled", "path": out, **counts})
+        return
+    say("{}: {tensors} tensors in {units} units".format(out, **counts))
+
+
+def _print_outlook(verb: str, lines: Sequence[str], as_json: bool) -> None:
+    record = {"kind": "outlook", "verb": verb, "lines": list(lines)}
+    say_outlook(record, lambda record: record["lines"], as_json)
 
 
 def _required(safety: str | None) -> str:
@@ -143,6 +156,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
 )
 @REMOTE
 @FORCE
+@JSON
 @RUNNING
 @CONFIG
 def merge(
@@ -159,7 +173,8 @@ def merge(
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     if given["dry_run"]:
-        _say_outlook(plans, out, base, safety, languages, given)
+        lines = _outlook(plans, out, base, safety, languages, given)
+        _print_outlook("merge", lines, given["as_json"])
         return
     if plans:
         running["allow_remote"] = given["allow_remote"]
@@ -175,6 +190,9 @@ def merge(
             **selection(given),
             **running,
         )
+    if given["as_json"]:
+        print_json({"kind": "merges", "merges": list(map(_merged_record, merged))})
+        return
     for one in merged:
         counts = one.plan.counts()
         decided = {k: sum(counts[u].get(k, 0) for u in ("attention", "mlp")) for k in _kinds(one)}
@@ -187,14 +205,26 @@ def merge(
             say(f"{shown_bytes(one.resumed_bytes)} were written before and verified")
 
 
-def _say_outlook(
+def _merged_record(one: Any) -> dict[str, Any]:
+    """A merge, for scripts."""
+    return {
+        "folder": one.folder,
+        "language": one.plan.language,
+        "donor": one.plan.donor,
+        "bytes": one.nbytes,
+        "resumed_bytes": one.resumed_bytes,
+        "counts": one.plan.counts(),
+    }
+
+
+def _outlook(
     plans: tuple[Path, ...],
     out: Path,
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
     given: Mapping[str, Any],
-) -> None:
+) -> list[str]:
     """What a merge would read and write."""
     from safeswap.checkpoint.dtypes import output_dtype
     from safeswap.checkpoint.family import open_family
@@ -205,12 +235,13 @@ def _say_outlook(
 
     if plans:
         read = [Plan.load(path) for path in plans]
-        family, donors = family_of(read), [plan.donor for plan in read]
+        family = family_of(read, allow_remote=given["allow_remote"], force=given["force"])
+        donors = [plan.donor for plan in read]
     else:
         if base is None:
             raise ConfigError("give BASE with --safety and --language, or a --plan.")
         experts, chosen = languages_of(languages), selection(given)
-        family = open_family(base, _required(safety), experts)
+        family = open_family(base, _required(safety), experts, force=given["force"])
         for language in experts:
             check_options(language, units=family.anatomy.units, **chosen)
         donors = [chosen.get("donor") or language for language in experts]
@@ -222,8 +253,7 @@ def _say_outlook(
         dtype=output_dtype(dtype) if dtype else None,
         shard_size=parse_size(size) if size else None,
     )
-    for line in [*reading(family), *lines]:
-        click.echo(line)
+    return [*reading(family), *lines]
 
 
 def _kinds(merged: Any) -> list[str]:
@@ -314,6 +344,7 @@ def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
 @click.option("--grams", type=click.Path(path_type=Path), help="Where those of regmean lie now.")
 @click.option("--without-inputs", is_flag=True, help="Compare the recorded digests only.")
 @REMOTE
+@JSON
 @RUNNING
 def verify(
     out: Path,
@@ -323,6 +354,7 @@ def verify(
     grams: Path | None,
     without_inputs: bool,
     allow_remote: bool,
+    as_json: bool,
     workers: int | None,
 ) -> None:
     """Check that OUT is what its plan says, bit for bit; a run's OUT: in all its languages."""
@@ -335,6 +367,7 @@ def verify(
     moved |= languages_of(languages)
     folders = merged_folders(out)
     roles = {folder: set(read_manifest(folder)["plan"].get("inputs", ())) for folder in folders}
+    records = []
     for folder in folders:
         others = {role for other in folders for role in roles[other]} - roles[folder]
         checked = verify_merge(
@@ -345,7 +378,11 @@ def verify(
             allow_remote=allow_remote,
             workers=workers,
         )
-        _say_verified(folder, checked)
+        if not as_json:
+            _say_verified(folder, checked)
+        records.append({"folder": folder, **asdict(checked)})
+    if as_json:
+        print_json({"kind": "verified", "folders": records})
 
 
 def _say_verified(out: Path, checked: Any) -> None:

@@ -37,6 +37,19 @@ def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     click.echo(visible(text), err=err, nl=nl)
 
 
+_steps = {"err": False}
+
+
+def steps_to_stderr(aside: bool) -> None:
+    """Whether the steps of a verb go to stderr, because stdout is for one JSON document."""
+    _steps["err"] = aside
+
+
+def say_step(text: str) -> None:
+    """Print a step, or what to do next."""
+    say(text, err=_steps["err"])
+
+
 def quoted(path: object) -> str:
     """A path as a shell takes it back, spaces, quotes and all."""
     text = str(path)

@@ -26,14 +26,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safeswap import selectors
 from safeswap.checkpoint.source import refuse_foreign
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
-from safeswap.evaluation.generate import Generation
+from safeswap.evaluation.generate import Generation, Thinking
 from safeswap.io.keys import check_keys
 from safeswap.io.regular import is_there
 from safeswap.io.yamlfile import read_yaml
@@ -44,7 +44,10 @@ from safeswap.roles import check_role
 _NEEDED = ("base", "safety", "languages", "suite", "grid")
 _SUITE_KEYS = ("prompts", "data", "instruction")
 _JUDGE_KEYS = ("judge", "judge_kind")
-_OTHER = ("split", "choose", "chat_template", "max_new_tokens", "harness_tokens")
+_OTHER = (
+    *("split", "choose", "chat_template", "max_new_tokens", "harness_tokens"),
+    *("thinking", "think_tokens", "cut_thoughts"),
+)
 KEYS = (*_NEEDED, *_SUITE_KEYS, *_JUDGE_KEYS, *_OTHER)
 
 
@@ -243,10 +246,17 @@ def _rule(path: Path, given: Any) -> Rule:
 
 def _generation(path: Path, content: Mapping[str, Any]) -> Generation:
     default = Generation()
-    names = ("max_new_tokens", "harness_tokens")
+    names = ("max_new_tokens", "harness_tokens", "think_tokens")
     defaults = {name: getattr(default, name) for name in names}
     given = {name: content[name] for name in names if name in content}
-    return Generation(**_numbers(path, "generation", given, defaults))
+    numbers = _numbers(path, "generation", given, defaults)
+    thinking = content.get("thinking", default.thinking)
+    if thinking not in get_args(Thinking):
+        raise EvaluationError(f"{path}: thinking is auto, on or off, not {thinking!r}.")
+    cut = content.get("cut_thoughts", default.cut_thoughts)
+    if not isinstance(cut, bool):
+        raise EvaluationError(f"{path}: cut_thoughts is true or false, not {cut!r}.")
+    return Generation(**numbers, thinking=thinking, cut_thoughts=cut)
 
 
 def read_cells(path: Path, grid: Any, language: str, key: str = "grid") -> Iterator[GridCell]:

@@ -24,6 +24,7 @@ class BackendKind:
         open: ``open(source, options)`` loads or reaches a model.
         extra: what to install where a library is missing: ``pip install 'safeswap[extra]'``.
         remote: a source is the server's name of a model, not a folder or hub id.
+        cuts_thoughts: it heeds ``Chat.thought_limit``, and its ``harness`` has ``thought_limit``.
     """
 
     name: str
@@ -32,6 +33,7 @@ class BackendKind:
     open: Callable[[str, Any], Backend]
     extra: str = ""
     remote: bool = False
+    cuts_thoughts: bool = False
 
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
