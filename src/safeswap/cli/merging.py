@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,14 +17,20 @@ from safeswap.cli.options import (
     PLANNING,
     REMOTE,
     RUNNING,
+    SAMPLING,
     languages_of,
     print_json,
+    sample_wish,
     say_outlook,
     selection,
 )
 from safeswap.cli.verbs import Verb, options, say
 from safeswap.errors import ConfigError, listed
 from safeswap.io.progress import shown_bytes
+
+if TYPE_CHECKING:
+    from safeswap.plan.sampled import Wish
+    from safeswap.profile import Profile
 
 
 @click.command(cls=Verb, renamed={"--output": "--out"})
@@ -34,6 +40,7 @@ from safeswap.io.progress import shown_bytes
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be read.")
+@SAMPLING
 @JSON
 @FORCE
 @RUNNING
@@ -46,8 +53,10 @@ def profile(
     as_json: bool,
     force: bool,
     workers: int | None,
+    **sampling: Any,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
+    wish = sample_wish(sampling)
     from safeswap.api import make_profile
     from safeswap.io.files import check_writable
 
@@ -63,15 +72,61 @@ def profile(
         base,
         safety=_required(safety),
         languages=languages_of(languages),
+        sample=wish,
         workers=workers,
         force=force,
     )
     measured.save(out)
     counts = {"tensors": len(measured.tensors), "units": len(measured.units)}
     if as_json:
-        print_json({"kind": "profiled", "path": out, **counts})
+        print_json({"kind": "profiled", "path": out, **counts, **_sampled_record(measured, wish)})
         return
     say("{}: {tensors} tensors in {units} units".format(out, **counts))
+    for line in _sampled_lines(measured, wish):
+        say(line)
+
+
+def _sampled_record(measured: Profile, wish: Wish | None) -> dict[str, Any]:
+    """What a sample read and left open, for scripts; nothing where all was read."""
+    from safeswap.plan.sampled import uncertain
+
+    sample = measured.sample
+    if sample is None or wish is None:
+        return {}
+    left = {
+        code: list(uncertain(measured, code, wish.by, wish.tau, wish.tau_relative))
+        for code in measured.languages
+    }
+    return {
+        "bytes_read": sample.bytes_read,
+        "bytes_all": sample.bytes_all,
+        "confidence": sample.confidence,
+        "uncertain": left,
+    }
+
+
+def _sampled_lines(measured: Profile, wish: Wish | None) -> list[str]:
+    record = _sampled_record(measured, wish)
+    if not record or wish is None:
+        return []
+    part = record["bytes_read"] / record["bytes_all"]
+    lines = [
+        f"read {shown_bytes(record['bytes_read'])} of {shown_bytes(record['bytes_all'])} "
+        f"({100 * part:.2f} %)"
+    ]
+    if wish.budget is not None and part > wish.budget:
+        lines[0] += (
+            f", more than the budget of {100 * wish.budget:g} %: a tensor has to give some blocks "
+            "to say how much they differ"
+        )
+    at = f"at {100 * record['confidence']:g} % by {wish.by}"
+    for code, left in record["uncertain"].items():
+        total = len(measured.sample.intervals[code][wish.by]) if measured.sample else 0
+        lines.append(
+            f"{code}: {total - len(left)} of {total} decisions are certain {at}"
+            + (f"; not certain: {listed(left)}" if left else "")
+        )
+    return lines
 
 
 def _print_outlook(verb: str, lines: Sequence[str], as_json: bool) -> None:

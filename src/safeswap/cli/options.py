@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from safeswap.display import json_visible
 from safeswap.errors import ConfigError
 from safeswap.io import progress
 from safeswap.parameters import read_value
+
+if TYPE_CHECKING:
+    from safeswap.plan.sampled import Wish
 
 
 def _silence(context: click.Context, option: click.Parameter, given: bool) -> None:
@@ -84,6 +87,19 @@ PLANNING = options(
     click.option("--donor", help="Whose config and tokenizer go along.  [default: the language]"),
     heading="Deciding and joining units",
 )
+SAMPLING = options(
+    click.option("--budget", metavar="PART", help="Read at most this part of the weights: 2%."),
+    click.option(
+        "--until-certain",
+        metavar="CONFIDENCE",
+        help="Read a part, and more until every decision is certain: 99%.",
+    ),
+    click.option("--by", help="Whose decisions: module or layer.  [default: module]"),
+    click.option("--tau", help="Their threshold.  [default: 0.001]"),
+    click.option("--tau-relative", help="The same as a fraction of the mean share."),
+    click.option("--seed", type=int, help="Another seed draws other blocks.  [default: 0]"),
+    heading="Reading a sample",
+)
 RUNNING = options(
     click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"),
     QUIET,
@@ -144,6 +160,42 @@ def use_threads(threads: int | None) -> None:
     except ImportError:
         return
     torch.set_num_threads(threads)
+
+
+def sample_wish(given: Mapping[str, Any]) -> Wish | None:
+    """What the options of ``SAMPLING`` ask for; None where none does.
+
+    Raises:
+        ConfigError: a value that is none, or one that needs ``--budget`` or ``--until-certain``.
+    """
+    from safeswap.plan.sampled import Wish
+
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not chosen:
+        return None
+    if not {"budget", "until_certain"} & set(chosen):
+        name = next(iter(chosen)).replace("_", "-")
+        raise ConfigError(
+            f"--{name}: is for a sample; add --budget 2% or --until-certain 99%. A profile of all "
+            "weights serves every threshold and granularity."
+        )
+    if "tau" in chosen and "tau_relative" in chosen:
+        raise ConfigError("--tau and --tau-relative exclude each other; give one of them.")
+    wish: dict[str, Any] = {"until_certain": "until_certain" in chosen}
+    for option, name in (("budget", "budget"), ("until_certain", "confidence"), ("tau", "tau")):
+        if option in chosen:
+            wish[name] = _part(chosen[option], f"--{option.replace('_', '-')}")
+    if "tau_relative" in chosen:
+        wish |= {"tau": _part(chosen["tau_relative"], "--tau-relative"), "tau_relative": True}
+    return Wish(**wish, **{name: chosen[name] for name in ("by", "seed") if name in chosen})
+
+
+def _part(text: str, where: str) -> float:
+    """A part: ``0.02``, or ``2%``."""
+    value = read_value(text.removesuffix("%").strip())
+    if isinstance(value, (bool, str)):
+        raise ConfigError(f"{where} {text!r}: is no number; write a part such as 2% or 0.02.")
+    return value / 100 if text.endswith("%") else float(value)
 
 
 def codes_of(given: tuple[str, ...]) -> list[str]:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from safeswap.checkpoint.family import Family
-from safeswap.errors import ConfigError
+from safeswap.errors import ConfigError, nearest
 from safeswap.profile import Interval, Profile, Sample
 from safeswap.profile.sample import FEWEST, FamilySample
 from safeswap.selectors.certainty import estimate, intervals_of
-from safeswap.selectors.common import keys_of
+from safeswap.selectors.common import GRANULARITIES, keys_of
 
 FIRST = 0.01
 """The part of the weights that is read at first where no budget says less."""
@@ -57,6 +57,10 @@ class Wish:
                 f"--budget {self.budget:.3g}: is a part of all weights, above 0 and up to 100%, "
                 "e.g. 2%."
             )
+        if self.by not in GRANULARITIES:
+            raise ConfigError(f"--by {self.by!r}: is unknown{nearest(self.by, GRANULARITIES)}")
+        if not 0 <= self.tau < math.inf:
+            raise ConfigError(f"--tau {self.tau:g}: is a difference of shares, 0 or more.")
         if not 0.5 <= self.confidence < 1:
             raise ConfigError(
                 f"--until-certain {self.confidence:.3g}: is a confidence from 50% to below 100%, "
@@ -87,17 +91,12 @@ def sample_family(
     """
     sample = FamilySample(family, wish.seed)
     sample.read_rests(workers=workers)
-    wanted = {
-        name: max(FEWEST, math.ceil(wish.first * tensor.blocks))
-        for name, tensor in sample.tensors.items()
-    }
+    wanted = {name: _at_first(sample, wish, name) for name in sample.tensors}
     sample.grow(wanted, workers=workers, advance=advance)
     rounds = _rounds(sample)
-    error = (1 - wish.confidence) / rounds
-    for _ in range(rounds - 1):
-        wanted = _further(sample, wish, error)
-        if not wanted:
-            break
+    error = (1 - wish.confidence) / (rounds + 1)
+    for number in range(1, rounds + 1):
+        wanted = _further(sample, wish, error, times=1 << number, last=number == rounds)
         sample.grow(wanted, workers=workers, advance=advance)
     return sample.profile(
         Sample(
@@ -111,24 +110,35 @@ def sample_family(
     )
 
 
-def threshold(wish: Wish, keys: int) -> float:
-    """The threshold on a difference of shares that a wish means for so many keys."""
-    return wish.tau / max(1, keys) if wish.tau_relative else wish.tau
+def threshold(tau: float, tau_relative: bool, keys: int) -> float:
+    """The threshold on a difference of shares where so many keys are decided."""
+    return tau / max(1, keys) if tau_relative else tau
 
 
 def _rounds(sample: FamilySample) -> int:
-    """How often there can be a look: once, and after every doubling of the smallest part."""
+    """After how many doublings all is read."""
     parts = [
         tensor.blocks / len(tensor.values) for tensor in sample.tensors.values() if tensor.blocks
     ]
-    return 1 + math.ceil(math.log2(max(parts, default=1.0)))
+    return math.ceil(math.log2(max(parts, default=1.0)))
 
 
-def _further(sample: FamilySample, wish: Wish, error: float) -> dict[str, int]:
-    """Tensor → blocks that the next round shall have; empty where all is certain or spent."""
+def _at_first(sample: FamilySample, wish: Wish, name: str) -> int:
+    return max(FEWEST, math.ceil(wish.first * sample.tensors[name].blocks))
+
+
+def _further(
+    sample: FamilySample, wish: Wish, error: float, *, times: int, last: bool
+) -> dict[str, int]:
+    """Tensor → blocks that the next round shall have; empty where all is certain or spent.
+
+    Args:
+        times: how much more than at first. A tensor that matters late comes up with the others.
+        last: read all of whatever adds to an uncertain difference.
+    """
     shares: dict[str, float] = {}
     keys = len(keys_of(sample.family.anatomy.units, wish.by))
-    tau = threshold(wish, keys)
+    tau = threshold(wish.tau, wish.tau_relative, keys)
     for language in sample.family.languages:
         found = estimate(sample, language, wish.by)
         intervals = found.intervals(error / max(1, keys))
@@ -138,8 +148,11 @@ def _further(sample: FamilySample, wish: Wish, error: float) -> dict[str, int]:
             total = found.variances[row].sum()
             for name, variance in zip(found.names, found.variances[row], strict=True):
                 shares[name] = max(shares.get(name, 0.0), float(variance / total))
-    matter = [name for name, share in shares.items() if share >= _MATTERS] or list(shares)
-    wanted = {name: 2 * len(sample.tensors[name].values) for name in matter}
+    wanted = {
+        name: sample.tensors[name].blocks if last else times * _at_first(sample, wish, name)
+        for name, share in shares.items()
+        if share >= _MATTERS or (last and share)
+    }
     return wanted if wish.budget is None else _within(sample, wish.budget, wanted, shares)
 
 
@@ -157,9 +170,12 @@ def _within(
     return chosen
 
 
-def uncertain(profile: Profile, language: str, by: str, tau: float) -> dict[str, Interval]:
+def uncertain(
+    profile: Profile, language: str, by: str, tau: float, tau_relative: bool = False
+) -> dict[str, Interval]:
     """The keys whose decision a sampled profile leaves open, with their intervals."""
     if profile.sample is None:
         return {}
     known = profile.sample.intervals[language][by]
-    return {key: interval for key, interval in known.items() if not interval.certain(tau)}
+    limit = threshold(tau, tau_relative, len(known))
+    return {key: interval for key, interval in known.items() if not interval.certain(limit)}
