@@ -50,6 +50,7 @@ from safeswap.api.merging import make_plan, make_profile, merge, merge_plans, sw
 from safeswap.errors import SafeswapError
 from safeswap.merge.run import Merged
 from safeswap.plan import Plan
+from safeswap.plan.sampled import Wish
 from safeswap.profile import Profile
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ __all__ = [
     "Plan",
     "Profile",
     "SafeswapError",
+    "Wish",
     "calibrate",
     "compare",
     "evaluate",

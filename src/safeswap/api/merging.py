@@ -12,7 +12,7 @@ from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import check_place
-from safeswap.errors import PlanError
+from safeswap.errors import PlanError, listed
 from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest, refuse_foreign
@@ -21,11 +21,14 @@ from safeswap.merge.run import Draw, Merged, family_of, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
-from safeswap.profile import Profile, check_descent
+from safeswap.plan.sampled import Wish, sample_family, uncertain
+from safeswap.plan.table import SELECTOR
+from safeswap.profile import Profile, check_descent, refuse_strangers
 from safeswap.report.figure_process import FigureProcess, can_draw
 from safeswap.roles import BASE
 
 _log = logging.getLogger("safeswap.api")
+_RULE = ("by", "tau", "tau_relative")
 
 
 def _refuse_twice(family: Family) -> None:
@@ -46,6 +49,7 @@ def make_profile(
     *,
     safety: str | Path,
     languages: Mapping[str, str | Path],
+    sample: Wish | None = None,
     workers: int | None = None,
     force: bool = False,
 ) -> Profile:
@@ -53,6 +57,7 @@ def make_profile(
 
     Args:
         base, safety, languages: local folders or hub ids; languages by name.
+        sample: read a part of the weights only, and give intervals for the differences of shares.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
         force: measure experts too whose configuration or weights say that they are no fine-tunes
             of the base; the profile's notes say what was wrong.
@@ -70,7 +75,14 @@ def make_profile(
     family = open_family(base, safety, languages, force=force)
     _refuse_twice(family)
     _note(family)
-    return measure(family, workers, force=force)
+    if sample is None:
+        return measure(family, workers, force=force)
+    if not force:
+        refuse_strangers(family)
+    with bytes_bar("sample", family.bytes_to_read()) as advance:
+        profile = sample_family(family, sample, workers=workers, advance=advance)
+    check_descent(profile, force=force)
+    return profile
 
 
 def make_plan(
@@ -103,13 +115,34 @@ def make_plan(
     plan = fill_plan(profile, language, method=method, **options)
     check_descent(profile, plan.experts, force=force)
     safety, spoken = (profile.inputs[role] for role in plan.experts)
-    if safety.digest == spoken.digest:
+    if safety.digest == spoken.digest != "":
         raise PlanError(
             f"the safety expert ({safety.source}) and the {plan.language} expert "
             f"({spoken.source}) have the same weights: there is nothing to choose. Check whether "
             "one of them was given twice."
         )
+    _note_uncertain(profile, plan)
     return plan
+
+
+def _note_uncertain(profile: Profile, plan: Plan) -> None:
+    """What a plan from a sample leaves open, in the log."""
+    if profile.sample is None:
+        return
+    settings = plan.selector
+    if settings["name"] != SELECTOR:
+        _log.warning(
+            f"{plan.language}: planned from a sample of the weights; a sample knows intervals for "
+            f"--method {SELECTOR} only, so how certain these decisions are is not known"
+        )
+        return
+    found = uncertain(profile, plan.language, **{k: settings[k] for k in _RULE})
+    if found:
+        _log.warning(
+            f"{plan.language}: {len(found)} decisions are not certain at "
+            f"{100 * profile.sample.confidence:g} %: {listed(found)}. Read more: safeswap profile "
+            "with --until-certain, or without --budget"
+        )
 
 
 def merge_plans(

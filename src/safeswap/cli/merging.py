@@ -22,6 +22,7 @@ from safeswap.cli.options import (
     say_outlook,
     selection,
 )
+from safeswap.cli.sampling import SAMPLING, sample_wish, sampled_lines, sampled_record
 from safeswap.cli.verbs import Verb, options, say
 from safeswap.errors import ConfigError, listed
 from safeswap.io.progress import shown_bytes
@@ -34,6 +35,7 @@ from safeswap.io.progress import shown_bytes
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be read.")
+@SAMPLING
 @JSON
 @FORCE
 @RUNNING
@@ -46,8 +48,10 @@ def profile(
     as_json: bool,
     force: bool,
     workers: int | None,
+    **sampling: Any,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
+    wish = sample_wish(sampling)
     from safeswap.api import make_profile
     from safeswap.io.files import check_writable
 
@@ -63,15 +67,18 @@ def profile(
         base,
         safety=_required(safety),
         languages=languages_of(languages),
+        sample=wish,
         workers=workers,
         force=force,
     )
     measured.save(out)
     counts = {"tensors": len(measured.tensors), "units": len(measured.units)}
     if as_json:
-        print_json({"kind": "profiled", "path": out, **counts})
+        print_json({"kind": "profiled", "path": out, **counts, **sampled_record(measured, wish)})
         return
     say("{}: {tensors} tensors in {units} units".format(out, **counts))
+    for line in sampled_lines(measured, wish):
+        say(line)
 
 
 def _print_outlook(verb: str, lines: Sequence[str], as_json: bool) -> None:

@@ -209,8 +209,8 @@ def merge(
 
 
 def is_current(profile: Profile, family: Family) -> bool:
-    """Whether a profile is of these very checkpoints, as far as their files tell."""
-    known = set(family.members) <= set(profile.inputs)
+    """Whether a profile is of all weights of these very checkpoints, as far as their files tell."""
+    known = profile.sample is None and set(family.members) <= set(profile.inputs)
     known = known and {tensor.name for tensor in profile.tensors} == set(family.names)
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
 
