@@ -11,8 +11,9 @@ from typing import Any
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import open_plain, refuse_leaving
 from safeswap.checkpoint.names import HEADS
+from safeswap.checkpoint.precisions import Unpacked, unpacked
 from safeswap.checkpoint.reader import StoredTensor, Tensor
-from safeswap.checkpoint.refusals import refuse_packed, refuse_quantized
+from safeswap.checkpoint.refusals import quantization_of, refuse_packed, refuse_quantized
 from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.torch_bin import read_torch_file
 from safeswap.errors import CheckpointError, listed
@@ -45,8 +46,11 @@ class Checkpoint:
         source: where it is.
         config: its ``config.json``.
         files: its weight files.
-        tensors: every stored name → the tensor, whose ``reader()`` gives its numbers.
+        tensors: every name → the tensor, whose ``reader()`` gives its numbers. A weight that is
+            stored in parts (scaled fp8, MXFP4) is one tensor.
         signatures: name → what told each file in the folder when it was opened.
+        aside: stored tensors that are no weights, and parts of none → why.
+        extra: weight → scales of activations, which only a quantized output needs.
     """
 
     source: Source
@@ -54,6 +58,8 @@ class Checkpoint:
     files: tuple[WeightFile, ...]
     tensors: Mapping[str, Tensor]
     signatures: Mapping[str, Signature] = field(default_factory=dict)
+    aside: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, tuple[StoredTensor, ...]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -122,9 +128,17 @@ def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoin
                 )
             tensors[tensor.name] = tensor
     _check_index(folder, files, tensors, said_tied(config))
-    refuse_packed(tensors)
-    refuse_quantized(folder, config, tensors)
-    return Checkpoint(source, config, files, tensors, seen)
+    model = _as_the_model_has_them(config, tensors)
+    refuse_packed(model.tensors, quantization_of(config))
+    refuse_quantized(folder, config, model.tensors)
+    return Checkpoint(source, config, files, model.tensors, seen, model.aside, model.extra)
+
+
+def _as_the_model_has_them(
+    config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
+) -> Unpacked:
+    dtype = config.get("dtype", config.get("torch_dtype"))
+    return unpacked(tensors, quantization_of(config), dtype)
 
 
 def _weight_file(path: Path) -> WeightFile:
