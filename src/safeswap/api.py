@@ -81,12 +81,12 @@ def _refuse_twice(family: Family) -> None:
     """Before weights are read; copies under another name are found by their digests later."""
     seen: dict[Path, str] = {}
     for role, member in family.members.items():
-        other = seen.setdefault(member.folder, role)
+        other = seen.setdefault(member.source.place, role)
         if other != role:
             raise PlanError(
                 f"the {role} expert ({member.source.text}) is identical to "
                 f"{'the base' if other == BASE else f'the {other} expert'}: both are "
-                f"{member.folder}, so there is nothing to swap. Give the expert's own folder."
+                f"{member.source.place}, so there is nothing to swap. Give the expert's own folder."
             )
 
 

@@ -81,8 +81,11 @@ def rest_bytes(family: Family, donor: str) -> int:
 
 def small_files(folder: Path) -> dict[str, str]:
     """SHA-256 of what lies in a checkpoint's folder besides its weights: configuration, tokenizer,
-    templates, code.
+    templates, code. A folder without config.json (where GGUF lies) has none: what is in it is not
+    the checkpoint's.
     """
+    if not (folder / "config.json").exists():
+        return {}
     return {
         name: digests.of_small_file(folder / name)
         for name, reason in _others(folder).items()

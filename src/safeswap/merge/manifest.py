@@ -153,11 +153,15 @@ def not_used(family: Family, plan: Plan) -> dict[str, str]:
     }
     for role, left in family.left_out.items():
         reasons |= {(role, name): reason for name, reason in left.items()}
-    return {
+    found = {
         f"{role}: {family.members[role].tensors[name].name}": reason
         for (role, name), reason in reasons.items()
         if role in plan.inputs
     }
+    for role in plan.inputs:
+        aside = family.members[role].aside
+        found |= {f"{role}: {name}": reason for name, reason in aside.items()}
+    return found
 
 
 def merged_folders(out: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.precisions import parts_of
 from safeswap.checkpoint.shards import Layout, OutputTensor, group_by_size, lay_out
 from safeswap.checkpoint.tokenizers import has_tokenizer
 from safeswap.errors import FamilyError, OutputError, PlanError
@@ -133,7 +134,11 @@ def output_layout(
 def _sharding(family: Family) -> list[list[str]]:
     """The merged tensors as the base's files group them; those of no file come last, together."""
     left = dict.fromkeys(family.names)
-    family_name = {tensor.name: name for name, tensor in family.base.tensors.items()}
+    family_name = {
+        stored.name: name
+        for name, tensor in family.base.tensors.items()
+        for stored in (parts_of(tensor)[:1] or (tensor,))
+    }
     files = []
     for file in family.base.files:
         names = [family_name.get(tensor.name, "") for tensor in file.tensors]
@@ -162,7 +167,15 @@ def check_donor(family: Family, donor: str) -> None:
     Raises:
         FamilyError: it has none; names who has.
     """
-    having = [role for role, member in family.members.items() if has_tokenizer(member.folder)]
+    whole = [role for role, member in family.members.items() if member.has_config]
+    if donor not in whole:
+        raise FamilyError(
+            f"{family.members[donor].source.text}: is GGUF without a config.json, and the {donor} "
+            f"checkpoint is the donor of the output's configuration and tokenizer. Use --donor "
+            f"{whole[0]} (or donor: {whole[0]} in the plan), or put config.json and the tokenizer's "
+            "files beside the file."
+        )
+    having = [role for role in whole if has_tokenizer(family.members[role].folder)]
     if having and donor not in having:
         raise FamilyError(
             f"{family.members[donor].folder}: has no tokenizer, and the {donor} checkpoint is the "
@@ -196,9 +209,10 @@ def refuse_overlap(family: Family, out: Path) -> None:
     """
     target = out.expanduser().resolve()
     for role, member in family.members.items():
-        if target == member.folder or member.folder in target.parents:
+        place = member.source.place
+        if target == place or place in target.parents:
             raise OutputError(f"{out}: is (in) the {role} checkpoint. Choose another --out.")
-        if target in member.folder.parents and out.exists():
+        if target in place.parents and out.exists():
             raise OutputError(f"{out}: holds the {role} checkpoint. Choose another --out.")
 
 

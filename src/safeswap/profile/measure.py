@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, inner_product
+from safeswap.checkpoint.precisions import PackedTensor
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.checkpoint.source import known_sha256
 from safeswap.errors import CheckpointError
@@ -249,14 +250,15 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
 
 def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> InputRecord:
     member = family.members[role]
-    stored = {name: tensor.name for name, tensor in member.tensors.items()}
-    by_name = {stored[tensor.name]: tensor.digests[role] for tensor in tensors}
-    for name in family.left_out.get(role, {}):  # of which nothing else is known
-        by_name[stored[name]] = digests.of_tensor(member.tensors[name])
-    whole = {stored[n]: t for n, t in member.tensors.items() if stored[n] in by_name}
+    by_name = _stored_digests(family, role, tensors)
+    stored = {tensor.name: tensor for tensor in member.tensors.values()}
+    if member.packed:  # what is stored tells such checkpoints apart, rounded copies might not
+        stored = {tensor.name: tensor for file in member.files for tensor in file.tensors}
+    whole = {name: stored[name] for name in stored if name in by_name}
     for (alias_role, alias), original in family.aliases.items():
         if alias_role == role:  # the same bytes, as was checked when the family was joined
-            by_name[stored[alias]] = by_name[stored[original]]
+            name, same = (member.tensors[one].name for one in (alias, original))
+            by_name.setdefault(name, by_name[same])
     files = tuple(
         FileRecord(
             name=file.path.name,
@@ -268,13 +270,36 @@ def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> In
         for file in member.files
     )
     return InputRecord(
-        source=member.source.text if member.source.hub_id else str(member.folder),
-        path=str(member.folder),
+        source=member.source.text if member.source.hub_id else str(member.source.place),
+        path=str(member.source.place),
         name=member.source.name,
         revision=member.source.revision,
         digest=digests.of_checkpoint(whole, by_name),
         files=files,
     )
+
+
+def _stored_digests(
+    family: Family, role: str, tensors: tuple[TensorProfile, ...]
+) -> dict[str, str]:
+    """Stored tensor → digest of its bytes: as measured, or read here where only numbers made of
+    them were.
+    """
+    member = family.members[role]
+    measured = {tensor.name: tensor.digests[role] for tensor in tensors}
+    by_name = {
+        tensor.name: measured[name]
+        for name, tensor in member.tensors.items()
+        if name in measured and not isinstance(tensor, PackedTensor)
+    }
+    for name in family.left_out.get(role, {}):  # of which nothing else is known
+        by_name[member.tensors[name].name] = digests.of_tensor(member.tensors[name])
+    if member.packed:
+        for file in member.files:
+            for tensor in file.tensors:
+                if tensor.name not in by_name:
+                    by_name[tensor.name] = digests.of_tensor(tensor)
+    return by_name
 
 
 def unchanged(record: InputRecord, family: Family, role: str) -> bool:
@@ -283,7 +308,7 @@ def unchanged(record: InputRecord, family: Family, role: str) -> bool:
     Sizes and times alone do not tell experts apart: all have one shape, and copies and archives
     may give all files one time.
     """
-    if record.path != str(family.members[role].folder):
+    if record.path != str(family.members[role].source.place):
         return False
     now = {(file.path.name, file.size, file.mtime_ns) for file in family.members[role].files}
     return now == {(file.name, file.size, file.mtime_ns) for file in record.files}

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
-from safeswap.checkpoint.precisions.packed import PackedReader, Part, Source, Span
+from safeswap.checkpoint.precisions.packed import PackedReader, PackedTensor, Part, Source, Span
 from safeswap.checkpoint.reader import Bytes, Numbers, StoredTensor, Tensor
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, CHUNK_ELEMENTS
@@ -37,7 +37,7 @@ _SAMPLE_RUN = 128
 
 
 @dataclass(frozen=True, slots=True)
-class ScaledTensor:
+class ScaledTensor(PackedTensor):
     """A tensor of eight-bit floats with its grid of scales.
 
     Attributes:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
-from safeswap.checkpoint.precisions.packed import PackedReader, Part, Source, Span
+from safeswap.checkpoint.precisions.packed import PackedReader, PackedTensor, Part, Source, Span
 from safeswap.checkpoint.reader import Bytes, Numbers, StoredTensor, Tensor
 from safeswap.io.workers import BLOCK_ELEMENTS
 
@@ -29,7 +29,7 @@ _BIAS = 127
 
 
 @dataclass(frozen=True, slots=True)
-class Mxfp4Tensor:
+class Mxfp4Tensor(PackedTensor):
     """The matrices of all experts of a layer.
 
     Attributes:

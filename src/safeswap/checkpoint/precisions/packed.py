@@ -7,12 +7,13 @@ and their scales, or from blocks of a GGUF file. It has no bytes of its own to c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.reader import Bytes, Numbers, StoredReader, StoredTensor, Tensor
@@ -78,8 +79,7 @@ class Packing(Protocol):
         ...
 
 
-@runtime_checkable
-class PackedTensor(Protocol):
+class PackedTensor(ABC):
     """What a tensor in parts has besides what every ``Tensor`` has.
 
     Attributes:
@@ -87,20 +87,26 @@ class PackedTensor(Protocol):
         precision: what it is stored in, in words.
     """
 
+    __slots__ = ()
+
     @property
+    @abstractmethod
     def parts(self) -> tuple[StoredTensor, ...]:
         """The stored tensors that its numbers come from, the weights first."""
         ...
 
     @property
+    @abstractmethod
     def precision(self) -> str:
         """What it is stored in, in words."""
         ...
 
+    @abstractmethod
     def packing(self) -> Packing | None:
         """How it would be written again; None where safeswap does not write its precision."""
         ...
 
+    @abstractmethod
     def rounded(self, values: Numbers) -> Numbers:
         """Numbers (float64) as this precision would hold them, at the least: with scales for runs
         of them as long as the precision has, and no better.
