@@ -66,7 +66,9 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
         "merge_method": "linear",
         "base_model": models[plan.donor],
         "dtype": _computed_in(family, weights),
-        "out_dtype": torch_name(output_dtype(dtype)) if dtype else _stored_in(family, plan.donor),
+        "out_dtype": torch_name(kind)
+        if (kind := output_dtype(dtype))
+        else _stored_in(family, plan.donor),
         "parameters": {"normalize": False},
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)

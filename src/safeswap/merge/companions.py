@@ -41,7 +41,7 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
     templates, licence, and code where the configuration names it. Nothing else goes along.
 
     Only ``config.json`` may change: its dtype, when another one than the donor's is written, and
-    what it says of a quantization that its weights do not have: a loader would quantize by it.
+    what it says of a quantization that the output does not have: a loader would quantize by it.
     """
     donor = family.members[job.plan.donor].folder
     copied, left_out = {}, {}
@@ -53,7 +53,7 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(donor / name, target)
         if name == "config.json":
-            _adapt_config(target, dtype)
+            _adapt_config(target, dtype, quantized=bool(job.packings))
         copied[name] = digests.of_small_file(target)
     if job.layout.index is not None:
         (folder / INDEX_NAME).write_text(job.layout.index, encoding="utf-8")
@@ -123,9 +123,9 @@ def _why_not_by_name(name: str, code: bool) -> str | None:
     return None
 
 
-def _adapt_config(config: Path, dtype: Dtype | None) -> None:
+def _adapt_config(config: Path, dtype: Dtype | None, *, quantized: bool) -> None:
     content = read_json(config)
-    stale = quantization_of(content)
+    stale = None if quantized else quantization_of(content)
     if dtype is None and not stale:
         return  # to the byte as it was
     if dtype is not None:

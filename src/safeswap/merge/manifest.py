@@ -24,7 +24,6 @@ from safeswap.errors import CheckpointError, OutputError, VerificationError, lis
 from safeswap.io.keys import check_keys
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, RestOfCheckpoint, small_files
 from safeswap.merge.prepare import MergeJob
-from safeswap.plan import Plan
 from safeswap.profile import Profile
 from safeswap.version import __version__
 
@@ -68,7 +67,7 @@ def write_manifest(
         "profile": profile.only(job.plan.language).as_dict(),
         "outputs": outputs,
         "tensors": tensor_log(family, job, tensors),
-        "not_used": not_used(family, job.plan),
+        "not_used": not_used(family, job),
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
         "input_files": {role: small_files(family.members[role].folder) for role in job.plan.inputs},
@@ -135,18 +134,21 @@ def tensor_log(
 ) -> dict[str, dict[str, str]]:
     """What became of every tensor of the output; ``tensors``: name → digest."""
     return {
-        name: {
+        output.name: {
             "unit": family.anatomy.placements[name].unit,
             "fate": str(job.ops[name]),
-            "dtype": job.dtypes[name].name,
-            "digest": tensors[name],
+            "dtype": output.dtype.name,
+            "digest": tensors[output.name],
         }
         for name in family.names
+        for output in job.outputs(family, name)
     }
 
 
-def not_used(family: Family, plan: Plan) -> dict[str, str]:
+def not_used(family: Family, job: MergeJob) -> dict[str, str]:
     """The tensors of a plan's inputs that are not merged, as their files name them, and why."""
+    plan = job.plan
+    used = {t for name in job.packings for t in job.extra(family, name).values()}
     reasons = {
         (role, name): f"tied: the same bytes as {original}"
         for (role, name), original in family.aliases.items()
@@ -159,8 +161,9 @@ def not_used(family: Family, plan: Plan) -> dict[str, str]:
         if role in plan.inputs
     }
     for role in plan.inputs:
-        aside = family.members[role].aside
-        found |= {f"{role}: {name}": reason for name, reason in aside.items()}
+        member = family.members[role]
+        extra = {t.name for one in member.extra.values() for t in one if t in used}
+        found |= {f"{role}: {n}": why for n, why in member.aside.items() if n not in extra}
     return found
 
 

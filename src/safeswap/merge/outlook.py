@@ -38,6 +38,7 @@ def writing(
     *,
     dtype: Dtype | None = None,
     shard_size: int | None = None,
+    same: bool = False,
 ) -> list[str]:
     """What is written: bytes and files of all outputs, and whether there is room.
 
@@ -48,7 +49,7 @@ def writing(
     total, shards = 0, 0
     for donor in donors:
         check_donor(family, donor)
-        layout, _ = output_layout(family, donor, dtype=dtype, shard_size=shard_size)
+        layout, _, _ = output_layout(family, donor, dtype=dtype, shard_size=shard_size, same=same)
         total += layout.nbytes + rest_bytes(family, donor)
         shards += len(layout.shards)
     place = out.expanduser().absolute()

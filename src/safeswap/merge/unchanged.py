@@ -60,9 +60,7 @@ def _changed(path: Path, role: str) -> CheckpointError:
     return CheckpointError(f"{path}: the {role} checkpoint changed during the merge. Run it again.")
 
 
-def _reads_as_measured(
-    file: WeightFile, member: Checkpoint, role: str, profile: Profile
-) -> bool:
+def _reads_as_measured(file: WeightFile, member: Checkpoint, role: str, profile: Profile) -> bool:
     """Whether a file that somebody touched still holds the bytes that the profile measured."""
     if file.header and header_again(file) != file.header:
         return False

@@ -1,4 +1,4 @@
-"""Which of a checkpoint's tensors belong together as one weight: narrow numbers and their scales."""
+"""Which of a checkpoint's tensors are one weight together: narrow numbers and their scales."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _INPUT_SCALES = ("input_scale", "activation_scale", "input_scale_ub", "output_sc
 _CACHE_SCALES = ("k_scale", "v_scale", "kv_scale", "q_scale", "prob_scale")
 _BLOCKS, _EXPONENTS = "_blocks", "_scales"
 _ACTIVATIONS = "a scale of activations: those of the output are not quantized"
+_CACHE = "a scale of the cache of keys and values: the output's is not quantized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ def unpacked(tensors: Mapping[str, StoredTensor], quantization: Any, dtype: obje
         return Unpacked(tensors)
     said = quantization if isinstance(quantization, Mapping) else {}
     kind = DTYPES["F16" if str(dtype).endswith("float16") and "b" not in str(dtype) else "BF16"]
-    packed = {packed.name: packed for packed in _fours(tensors, kind)}
+    packed: dict[str, ScaledTensor | Mxfp4Tensor] = {p.name: p for p in _fours(tensors, kind)}
     if said.get("quant_method") in FP8_METHODS:
-        packed |= {packed.name: packed for packed in _eights(tensors, said, kind)}
+        packed |= {p.name: p for p in _eights(tensors, said, kind)}
     if not packed:
         return Unpacked(tensors)  # whoever opens it says what it is
     at = {packed[name].parts[0].name: name for name in packed}
@@ -62,7 +63,11 @@ def unpacked(tensors: Mapping[str, StoredTensor], quantization: Any, dtype: obje
     extra = {name: _activations(name, tensors) for name in packed}
     aside |= {one.name: _ACTIVATIONS for found in extra.values() for one in found}
     cache = {n: t for n, t in tensors.items() if n.rpartition(".")[2] in _CACHE_SCALES}
-    aside |= {name: "a scale of the cache, which the output leaves as it is" for name in cache}
+    aside |= dict.fromkeys(cache, _CACHE)
+    for name, tensor in cache.items():
+        owner = next((n for n in packed if n.startswith(name.rpartition(".")[0] + ".")), None)
+        if owner:
+            extra[owner] = (*extra[owner], tensor)
     kept: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name in at:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -92,15 +93,18 @@ class ScaledTensor(PackedTensor):
         """Make a reader of the products."""
         return ScaledReader(self)
 
-    def packing(self) -> ScaledPacking:
+    def packing(self, name: str) -> ScaledPacking:
         """The same formats and grid."""
-        weight, scale = (Part(part.name, part.dtype, part.shape) for part in self.parts)
+        names = (name + part.name.removeprefix(self.name) for part in self.parts)
+        weight, scale = (
+            Part(own, part.dtype, part.shape) for own, part in zip(names, self.parts, strict=True)
+        )
         return ScaledPacking(weight, scale, self.block)
 
     def rounded(self, values: Numbers) -> Numbers:
         """As fp8 holds them, with a scale for each run of 128."""
         runs = np.resize(values, (-(-len(values) // _SAMPLE_RUN), _SAMPLE_RUN))
-        largest = float(ml_dtypes.finfo(CODES[self.weight.dtype.name]).max)
+        largest = _largest(self.weight.dtype)
         scale = np.maximum(np.abs(runs).max(1, keepdims=True), 1e-300) / largest
         codes = np.clip(runs / scale, -largest, largest).astype(CODES[self.weight.dtype.name])
         kept: Numbers = (codes.astype(np.float64) * scale).ravel()[: len(values)]
@@ -186,7 +190,7 @@ class _Grid:
         """Runs of rows that share a row of scales, in order."""
         found = self.scale_rows(np.arange(self.rows))
         cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), self.rows]
-        return list(zip(cuts[:-1], cuts[1:], strict=True))
+        return list(pairwise(cuts))
 
 
 class ScaledReader(PackedReader):
@@ -253,10 +257,21 @@ def scale_numbers(raw: Bytes, dtype: Dtype) -> NDArray[np.float64]:
     return raw.view(dtype.numpy).astype(np.float64)
 
 
+def _limits(kind: Any) -> Any:
+    """What numpy's and ml_dtypes' types can hold."""
+    return ml_dtypes.finfo(kind)  # type: ignore[no-untyped-call]
+
+
+def _largest(dtype: Dtype) -> float:
+    """The largest number of an eight-bit format."""
+    return float(_limits(CODES[dtype.name]).max)
+
+
 @cache
 def _numbers_of(name: str, kind: str) -> NDArray[Any]:
     """All 256 numbers of a format."""
-    return np.arange(256, dtype=np.uint8).view(CODES[name]).astype(np.dtype(kind))
+    found: NDArray[Any] = np.arange(256, dtype=np.uint8).view(CODES[name]).astype(kind)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,19 +343,19 @@ class ScaledPacking:
 
     def _scales(self, largest: NDArray[np.float64]) -> tuple[Bytes, NDArray[np.float64]]:
         """The scales of a band from the largest number of each block: as stored, and as read."""
-        most = float(ml_dtypes.finfo(CODES[self.weight.dtype.name]).max)
+        most = _largest(self.weight.dtype)
         wanted = np.where(largest > 0, largest / most, 1.0)
         name = self.scale.dtype.name
         if name in ("F8_E8M0", "U8"):
             raw = np.clip(np.ceil(np.log2(wanted)) + 127, 0, 254).astype(np.uint8)
         else:
             stored = wanted.astype(self.scale.dtype.numpy)
-            tiny = ml_dtypes.finfo(stored.dtype).smallest_normal
+            tiny: Any = _limits(stored.dtype).smallest_normal
             raw = np.maximum(stored, tiny).view(np.uint8)
         return raw, scale_numbers(raw, self.scale.dtype)
 
     def _codes(self, values: Numbers, factors: NDArray[np.float64]) -> Bytes:
         kind = CODES[self.weight.dtype.name]
-        most = float(ml_dtypes.finfo(kind).max)
+        most = _largest(self.weight.dtype)
         codes: Bytes = np.clip(values / factors, -most, most).astype(kind).view(np.uint8).ravel()
         return codes

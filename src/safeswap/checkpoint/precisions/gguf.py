@@ -116,8 +116,8 @@ def open_gguf(paths: Sequence[Path]) -> GgufModel:
     if architecture is None:
         raise CheckpointError(
             f"{first.path}: is of the architecture {str(name)[:40]!r}, whose tensors are not known"
-            f"{nearest(str(name)[:40], ARCHITECTURES)}. Use the transformers checkpoint that it was "
-            "made from."
+            f"{nearest(str(name)[:40], ARCHITECTURES).rstrip('?')}. Use the transformers "
+            "checkpoint that it was made from."
         )
     assert isinstance(name, str)
     require_gguf(first.path, {entry.kind.name for one in headers for entry in one.tensors})
@@ -191,9 +191,7 @@ def _heads(facts: GgufFacts, entry: Entry, stored: StoredTensor, key: str) -> in
     return heads
 
 
-def _facts(
-    name: str, architecture: Architecture, headers: Sequence[GgufHeader]
-) -> GgufFacts:
+def _facts(name: str, architecture: Architecture, headers: Sequence[GgufHeader]) -> GgufFacts:
     metadata = headers[0].metadata
     said: dict[str, Any] = {}
     for stored, key in _KEYS.items():

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -203,8 +204,8 @@ def _metadata(cursor: _Cursor) -> tuple[dict[str, Any], int]:
         swapped = version & 0xFFFF == 0
         kind = "big-endian" if swapped else f"GGUF of version {version}"
         raise CheckpointError(
-            f"{cursor.path}: is {kind}; versions 2 and 3, little-endian, are read. Convert it again "
-            "with llama.cpp's convert_hf_to_gguf.py."
+            f"{cursor.path}: is {kind}; versions 2 and 3, little-endian, are read. Use a file "
+            "that is made anew with llama.cpp's convert_hf_to_gguf.py."
         )
     tensors = cursor.number("Q", "the number of tensors")
     entries = cursor.number("Q", "the number of metadata")
@@ -308,7 +309,7 @@ def _placed(
             )
         found[name] = Entry(name, kind, shape, first + offset, nbytes)
     placed = sorted(found.values(), key=lambda entry: entry.start)
-    for before, after in zip(placed, placed[1:], strict=False):
+    for before, after in pairwise(placed):
         if before.start + before.nbytes > after.start:
             cursor.bad(f"tensor {after.name!r} overlaps {before.name!r}")
     return tuple(placed)

@@ -101,7 +101,7 @@ class GgufTensor(PackedTensor):
         """
         return GgufReader(self)
 
-    def packing(self) -> Packing | None:
+    def packing(self, name: str) -> Packing | None:
         """None: GGUF is not written."""
         return None
 
@@ -137,7 +137,10 @@ class GgufReader(PackedReader):
     def prefetch(self, begin: int, end: int) -> None:
         """See ``TensorReader.prefetch``."""
         tensor, size = self._tensor, self._tensor.kind
-        first, last = (tensor.begin + begin) // size.elements, -(-(tensor.begin + end) // size.elements)
+        first, last = (
+            (tensor.begin + begin) // size.elements,
+            -(-(tensor.begin + end) // size.elements),
+        )
         self._parts[0].prefetch(first * size.nbytes, last * size.nbytes)
 
     def read_numbers(self, begin: int, end: int, out: Numbers) -> None:
@@ -145,10 +148,7 @@ class GgufReader(PackedReader):
         at = begin
         while at < end:
             stop = min(at + BLOCK_ELEMENTS, end)
-            if self._tensor.heads:
-                values = self._in_order(at, stop)
-            else:
-                values = self._stored(at, stop)
+            values = self._in_order(at, stop) if self._tensor.heads else self._stored(at, stop)
             part = out[at - begin : stop - begin]
             part[:] = values
             if self._tensor.added:
@@ -175,7 +175,8 @@ class GgufReader(PackedReader):
         rows = head * size + 2 * place + half
         low, high = int(rows.min()), int(rows.max()) + 1
         values = self._stored(low * columns, high * columns).reshape(-1, columns)[rows - low]
-        return values.ravel()[begin - first * columns : end - first * columns]
+        found: NDArray[Any] = values.ravel()[begin - first * columns : end - first * columns]
+        return found
 
 
 def require_gguf(path: object, kinds: set[str]) -> None:
@@ -198,7 +199,8 @@ def require_gguf(path: object, kinds: set[str]) -> None:
 def _numbers(raw: Bytes, kind: BlockType) -> NDArray[Any]:
     """Whole blocks as float32 (or their own plain type), flat."""
     if kind.name in _PLAIN:
-        return raw.view(_PLAIN[kind.name])
+        plain: NDArray[Any] = raw.view(_PLAIN[kind.name])
+        return plain
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize
 

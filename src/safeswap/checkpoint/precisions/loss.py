@@ -1,8 +1,8 @@
 """What the members are stored in, for who merges them: dtypes that differ, and what rounding took.
 
 A quantized expert differs from its base by its training and by the rounding of its weights. How
-much the rounding is, is measured on a sample of a member that was not rounded: as far as its weights
-move when they are brought to the same precision. A quantized base is in every task vector, with the
+much that is, is measured on a sample of a member that was not rounded: as far as its weights move
+when they are brought to the same precision. A quantized base is in every task vector, with the
 rounding's sign turned: what an expert did not change is then "changed" back.
 """
 
@@ -43,12 +43,11 @@ def precision_notes(members: _Members, *, force: bool = False) -> list[str]:
             continue
         text = f"{role}: {_counted(members[role], names)}, read as numbers"
         if not plain:
-            notes.append(f"{text}; all members are quantized, so what is below a step is not seen")
+            notes.append(text)
             continue
         loss = _loss(members, role, names, plain[0])
         text += (
-            f"; rounding to it moves weights by {loss:.2%} of their size (measured on "
-            f"{plain[0]}'s)"
+            f"; rounding to it moves weights by {loss:.2%} of their size (measured on {plain[0]}'s)"
         )
         if role == BASE and not force:
             raise FamilyError(
@@ -59,6 +58,8 @@ def precision_notes(members: _Members, *, force: bool = False) -> list[str]:
                 "on all the same with --force (force=True)."
             )
         notes.append(text)
+    if not plain:
+        notes.append("all members are quantized: a change smaller than their steps is not seen")
     return notes
 
 

@@ -78,9 +78,12 @@ class Mxfp4Tensor(PackedTensor):
         """Make a reader of the numbers."""
         return Mxfp4Reader(self)
 
-    def packing(self) -> Mxfp4Packing:
+    def packing(self, name: str) -> Mxfp4Packing:
         """The same layout."""
-        blocks, scales = (Part(part.name, part.dtype, part.shape) for part in self.parts)
+        names = (name + part.name.removeprefix(self.name) for part in self.parts)
+        blocks, scales = (
+            Part(own, part.dtype, part.shape) for own, part in zip(names, self.parts, strict=True)
+        )
         return Mxfp4Packing(blocks, scales)
 
     def rounded(self, values: Numbers) -> Numbers:
@@ -95,7 +98,8 @@ class Mxfp4Tensor(PackedTensor):
 @cache
 def _fours() -> NDArray[np.float64]:
     """The sixteen numbers."""
-    return np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float64)
+    fours: NDArray[Any] = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn)
+    return fours.astype(np.float64)
 
 
 @cache
@@ -206,8 +210,10 @@ class Mxfp4Packing:
         step = max(1, BLOCK_ELEMENTS // inputs)
         for row in range(0, rows, step):
             last = min(row + step, rows)
-            codes, exponents = quantize(np.ascontiguousarray(held[:, row:last].T).reshape(-1, GROUP))
-            yield 0, begin // 2 + row * inputs // 2, (codes[:, 0::2] | codes[:, 1::2] << 4).ravel()
+            turned = np.ascontiguousarray(held[:, row:last].T)
+            codes, exponents = quantize(turned.reshape(-1, GROUP))
+            halves = np.bitwise_or(codes[:, 0::2], np.left_shift(codes[:, 1::2], np.uint8(4)))
+            yield 0, begin // 2 + row * inputs // 2, halves.ravel()
             yield 1, begin // GROUP + row * groups, exponents
 
     def holds(self, tensor: Tensor) -> bool:

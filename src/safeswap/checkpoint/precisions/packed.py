@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A run of elements of one part: its number among the parts, first element, one past the last."""
+    """A run of elements of one part (its number among the parts): first, and one past the last."""
 
     part: int
     begin: int
@@ -102,8 +102,10 @@ class PackedTensor(ABC):
         ...
 
     @abstractmethod
-    def packing(self) -> Packing | None:
-        """How it would be written again; None where safeswap does not write its precision."""
+    def packing(self, name: str) -> Packing | None:
+        """How it would be written again under a name; None where safeswap does not write its
+        precision.
+        """
         ...
 
     @abstractmethod
