@@ -278,6 +278,9 @@ def make_gguf(
     if "head_dim" in config:
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
     if vocabulary:
         writer.add_tokenizer_model("llama")
         writer.add_token_list([word.encode() for word in vocabulary])

@@ -40,6 +40,7 @@ _SANDWICH: Final = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _QWEN_EXPERTS: Final = {
+    "ffn_norm": "post_attention_layernorm",
     "ffn_gate_inp": "mlp.gate",
     "ffn_gate_exps": "mlp.experts.{}.gate_proj",
     "ffn_up_exps": "mlp.experts.{}.up_proj",
@@ -92,8 +93,8 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
     ),
     "qwen2": Architecture(("qwen2",), {**_ATTENTION, **_GATED}),
     "qwen3": Architecture(("qwen3",), {**_ATTENTION, **_NORMS, **_GATED}),
-    "qwen2moe": Architecture(("qwen2_moe",), {**_ATTENTION, **_GATED, **_QWEN_EXPERTS, **_SHARED}),
-    "qwen3moe": Architecture(("qwen3_moe",), {**_ATTENTION, **_NORMS, **_GATED, **_QWEN_EXPERTS}),
+    "qwen2moe": Architecture(("qwen2_moe",), {**_ATTENTION, **_QWEN_EXPERTS, **_SHARED}),
+    "qwen3moe": Architecture(("qwen3_moe",), {**_ATTENTION, **_NORMS, **_QWEN_EXPERTS}),
     "gemma": Architecture(("gemma",), {**_ATTENTION, **_GATED}, added=1.0),
     "gemma2": Architecture(("gemma2",), {**_ATTENTION, **_GATED, **_SANDWICH}, added=1.0),
     "gemma3": Architecture(
