@@ -222,6 +222,7 @@ KINDS: dict[str, Any] = {
     "BF16": ml_dtypes.bfloat16,
     "F16": np.float16,
     "F32": np.float32,
+    "F64": np.float64,
     "U8": np.uint8,
     "I8": np.int8,
     "I32": np.int32,
