@@ -9,38 +9,9 @@ from typing import Any
 
 import pytest
 
+from gguf_bytes import ARCHITECTURE, entry, file_of, pair, text
 from safeswap.checkpoint.precisions.gguf_header import Long, read_gguf
 from tiny import refused
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value.encode())) + value.encode()
-
-
-def entry(name: str, shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
-    sides = struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
-    return text(name) + sides + struct.pack("<IQ", kind, offset)
-
-
-def pair(key: str, kind: int, value: bytes) -> bytes:
-    return text(key) + struct.pack("<I", kind) + value
-
-
-ARCHITECTURE = pair("general.architecture", 8, text("llama"))
-
-
-def file_of(
-    pairs: tuple[bytes, ...] = (ARCHITECTURE,),
-    entries: tuple[bytes, ...] = (),
-    payload: int = 64,
-    *,
-    version: int = 3,
-    counts: tuple[int, int] | None = None,
-    mark: bytes = b"GGUF",
-) -> bytes:
-    tensors, metadata = counts or (len(entries), len(pairs))
-    head = mark + struct.pack("<IQQ", version, tensors, metadata) + b"".join(pairs + entries)
-    return head + bytes(-len(head) % 32) + bytes(payload)
 
 
 def test_a_header_by_hand(tmp_path: Path) -> None:
