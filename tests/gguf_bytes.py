@@ -1,4 +1,4 @@
-"""GGUF files by hand, byte by byte, so that they can be wrong; and a whole one in 32 and 16 bits."""
+"""GGUF files by hand, byte by byte, so that they can be wrong; and a whole one."""
 
 from __future__ import annotations
 

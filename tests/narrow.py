@@ -295,9 +295,9 @@ def make_gguf(
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert stored, name
         wide = np.asarray(values, np.float32)
-        if architecture == "llama" and ".q_proj." in name or ".k_proj." in name:
+        if architecture == "llama" and (".q_proj." in name or ".k_proj." in name):
             key = "num_attention_heads" if ".q_proj." in name else "num_key_value_heads"
-            wide = permuted(wide, config[key]) if architecture == "llama" else wide
+            wide = permuted(wide, config[key])
         if architecture.startswith("gemma") and name.endswith("norm.weight"):
             wide = wide + 1
         matrix = kinds[kind] if wide.ndim > 1 else kinds.F32

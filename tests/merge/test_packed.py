@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,12 @@ def test_fp8_again(fp8: tuple[Trio, dict[str, Weights]], tmp_path: Path) -> None
         codes, scales = to_fp8(wanted, sides)
         assert np.allclose(written[scale], scales, rtol=1e-6)
         again = from_fp8(written[name], written[scale], sides)
-        steps = np.abs(again - wanted) / np.repeat(
-            np.repeat(scales, sides[0], 0)[: wanted.shape[0]], sides[1], 1
-        )[:, : wanted.shape[1]]
+        steps = (
+            np.abs(again - wanted)
+            / np.repeat(np.repeat(scales, sides[0], 0)[: wanted.shape[0]], sides[1], 1)[
+                :, : wanted.shape[1]
+            ]
+        )
         # half a step of E4M3 for the number's own power of two, or for the smallest
         allowed = np.maximum(np.abs(wanted) * 2**-4, 2**-10 * np.abs(scales).max())
         assert (np.abs(again - wanted) <= allowed * 1.01).all(), steps.max()
@@ -370,3 +374,30 @@ def test_same_is_as_stored_where_nothing_is_quantized(tmp_path: Path) -> None:
         assert file.read_bytes() == (two / file.name).read_bytes()
     with pytest.raises(ConfigError, match="did you mean 'same'"):
         swap(trio, tmp_path / "x", dtype="sme")
+
+
+def test_candidates_in_memory_are_the_merges(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    pytest.importorskip("jinja2")
+    from safeswap.checkpoint.family import open_family
+    from safeswap.demo import models_folder
+    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.search.hotswap import HotSwapModel
+
+    trio = {}
+    for role, name in zip(ROLES, ("base", "safety", "qab"), strict=True):
+        trio[role] = tmp_path / role
+        shutil.copytree(models_folder() / name, trio[role])
+        make_fp8(trio[role], (8, 8))
+    (made,) = safeswap.api.merge(
+        trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]}, out=tmp_path / "out"
+    )
+    family = open_family(trio["base"], trio["safety"], {"sw": trio["sw"]})
+    options = BackendOptions(dtype="bfloat16", device="cpu", use_template=False)
+    model = HotSwapModel(family, "sw", options, workers=1)
+    model.apply(made.plan)
+    held = model.loaded.model.state_dict()
+    for name, values in stored_in(tmp_path / "out").items():
+        assert torch.equal(held[name].float(), torch.from_numpy(values.astype(np.float32))), name
+    model.close()

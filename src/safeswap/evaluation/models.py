@@ -18,6 +18,7 @@ from safeswap.checkpoint.source import resolve
 from safeswap.display import without_password
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.backends import find_backend
+from safeswap.evaluation.backends.runnable import refuse_gguf
 from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.rows import ModelRecord, Role
 from safeswap.io.regular import is_there
@@ -110,7 +111,9 @@ def name_models(
             digest = blake3(f"{server}\n{source}".encode()).hexdigest(length=16)
             arms.append(EvaluatedModel(name, source, source, digest))
         else:
-            folder = resolve(source).folder
+            found_at = resolve(source)
+            refuse_gguf(found_at, gguf=found_at.file is not None)
+            folder = found_at.folder
             arms.append(EvaluatedModel(name, source, str(folder), digest_of_folder(folder)))
     return _with_roles(arms)
 

@@ -36,9 +36,7 @@ KINDS = {
 def made(folder: Path, scheme: str, **more: Any) -> dict[str, np.ndarray[Any, Any]]:
     block, suffix, scale, shape, said = KINDS[scheme]
     shaped = (lambda s: s) if shape is None else (lambda s: s.reshape(shape))
-    return make_fp8(
-        folder, block, suffix=suffix, scale=scale, shaped=shaped, said=said, **more
-    )
+    return make_fp8(folder, block, suffix=suffix, scale=scale, shaped=shaped, said=said, **more)
 
 
 @pytest.mark.parametrize("codes", [E4M3, E5M2])

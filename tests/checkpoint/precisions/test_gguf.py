@@ -17,7 +17,15 @@ from safeswap.checkpoint.precisions.gguf_header import TYPES
 from safeswap.checkpoint.precisions.gguf_names import ARCHITECTURES, OUTSIDE
 from safeswap.checkpoint.reader import Tensor
 from safeswap.errors import VerificationError
-from tiny import config_of, edit_json, llama_shapes, make_trio, make_weights, refused, save_checkpoint
+from tiny import (
+    config_of,
+    edit_json,
+    llama_shapes,
+    make_trio,
+    make_weights,
+    refused,
+    save_checkpoint,
+)
 
 gguf = pytest.importorskip("gguf")
 SIZES: dict[str, Any] = {"layers": 2, "width": 64, "inner": 96, "words": 32}
@@ -109,9 +117,7 @@ def of_family(architecture: str) -> tuple[Weights, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "gemma2", "gemma3", "phi3"])
-def test_transformers_reads_the_same_of_other_families(
-    tmp_path: Path, architecture: str
-) -> None:
+def test_transformers_reads_the_same_of_other_families(tmp_path: Path, architecture: str) -> None:
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     weights, config = of_family(architecture)
@@ -283,7 +289,9 @@ def test_an_expert_in_gguf_goes_all_the_way(trio: dict[str, Path], tmp_path: Pat
     out = tmp_path / "files" / "out"  # beside the file, where a folder may be made
     run = {"safety": trio["safety"], "languages": {"sw": trio["sw"]}, "figure": False}
     refused(
-        lambda: safeswap.api.merge(trio["base"], out=out, **run), "without a config.json", "--donor base"
+        lambda: safeswap.api.merge(trio["base"], out=out, **run),
+        "without a config.json",
+        "--donor base",
     )
     (made,) = safeswap.api.merge(trio["base"], out=out, donor="base", tau=0, **run)
     assert made.plan.inputs["sw"].source == str(trio["sw"])
@@ -374,3 +382,19 @@ def test_weights_of_transformers_go_before_gguf(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "x", make_weights(shapes), config_of(shapes))
     (folder / "x.gguf").write_bytes(b"GGUF")
     assert open_checkpoint(folder).facts is None
+
+
+def test_gguf_is_merged_and_not_run(trio: dict[str, Path], tmp_path: Path) -> None:
+    from safeswap.errors import EvaluationError
+    from safeswap.evaluation.models import name_models
+
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.search.hotswap import HotSwapModel
+
+    trio["sw"] = as_gguf(trio["sw"], tmp_path / "sw.gguf")
+    with pytest.raises(EvaluationError, match="llama-server"):
+        name_models([f"sw={trio['sw']}"])
+    with pytest.raises(EvaluationError, match=r"sw\.gguf: is GGUF"):
+        HotSwapModel(family(trio), "sw", BackendOptions(device="cpu"))

@@ -101,9 +101,7 @@ def test_what_was_mxfp4_is_met_exactly(tmp_path: Path) -> None:
 
 def test_a_gpt_oss_checkpoint_has_the_parameters_of_transformers(tmp_path: Path) -> None:
     shapes = gpt_oss()
-    folder = save_checkpoint(
-        tmp_path / "x", make_weights(shapes), gpt_oss_config(shapes), shards=2
-    )
+    folder = save_checkpoint(tmp_path / "x", make_weights(shapes), gpt_oss_config(shapes), shards=2)
     wanted = make_mxfp4(folder)
     opened = open_checkpoint(folder)
     assert {name: tensor.shape for name, tensor in opened.tensors.items()} == shapes

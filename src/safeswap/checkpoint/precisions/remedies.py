@@ -42,9 +42,10 @@ q = M.from_pretrained("IN", dtype=torch.float16, device_map="auto")
 c = AutoConfig.from_pretrained("IN"); del c.quantization_config
 m = M.from_config(c, dtype=torch.float16); w = q.state_dict()
 for n, l in m.named_modules():
-    if isinstance(l, torch.nn.Linear) and type(q.get_submodule(n)) is not torch.nn.Linear:
-        y = q.get_submodule(n)(torch.eye(l.in_features, dtype=torch.float16, device=q.device)).T
-        w[n + ".weight"] = y if l.bias is None else y - w[n + ".bias"][:, None]
+    k = q.get_submodule(n)
+    if isinstance(l, torch.nn.Linear) and type(k) is not torch.nn.Linear:
+        k.bias = None
+        w[n + ".weight"] = k(torch.eye(l.in_features, dtype=torch.float16, device=q.device)).T
 m.load_state_dict({n: w[n] for n in m.state_dict()}); m.save_pretrained("OUT")"""
 
 COMMANDS: Final = {
