@@ -7,6 +7,8 @@ import json
 import platform
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def write_manifest(
         outputs.append({"name": shard.name, "size": shard.size, "digest": digest})
     content = {
         "format": FORMAT,
-        "versions": _versions(),
+        "versions": _versions(family),
         "plan": job.plan.as_dict(),
         "profile": profile.only(job.plan.language).as_dict(),
         "outputs": outputs,
@@ -123,9 +125,12 @@ def check_digest(path: Path, content: Mapping[str, Any]) -> None:
         )
 
 
-def _versions() -> dict[str, str]:
+def _versions(family: Family) -> dict[str, str]:
     """What the bytes may depend on."""
     libraries = {module.__name__: module.__version__ for module in (numpy, ml_dtypes, blake3)}
+    if any(member.facts is not None for member in family.members.values()):
+        with suppress(PackageNotFoundError):
+            libraries["gguf"] = version("gguf")
     return {"safeswap": __version__, "python": platform.python_version(), **libraries}
 
 
