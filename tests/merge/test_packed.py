@@ -119,6 +119,33 @@ def test_in_sixteen_bits_by_default(
         assert np.array_equal(held[name].float().numpy(), values.astype(np.float32)), name
 
 
+def test_the_card_says_what_was_stored_narrow_and_mergekit_is_refused(
+    fp8: tuple[Trio, dict[str, Weights]], tmp_path: Path
+) -> None:
+    trio, _ = fp8
+    out = swap(trio, tmp_path / "out")
+    card = (out / "README.md").read_text()
+    assert "- sw: 14 tensors in fp8 E4M3, a scale per 8 × 7, read as numbers" in card
+    refused(lambda: safeswap.api.to_mergekit(plan_of(out)), "base", "mergekit does not read")
+    plain = swap(make_trio(tmp_path / "plain"), tmp_path / "o")
+    assert "read as numbers" not in (plain / "README.md").read_text()
+
+
+def test_transformers_loads_mxfp4_that_was_written_again(
+    mxfp4: tuple[Trio, dict[str, Weights]], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    trio, _ = mxfp4
+    out = swap(trio, tmp_path / "out", dtype="same", method="uniform")
+    written = stored_in(out)
+    model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="bfloat16")
+    for name, value in model.state_dict().items():
+        if name + "_blocks" in written:
+            wanted = from_mxfp4(written[name + "_blocks"], written[name + "_scales"])
+            assert np.array_equal(value.float().numpy(), wanted.astype(np.float32)), name
+
+
 def codes_of(values: Any) -> Any:
     """Numbers behind fp8 or a scale, as float64."""
     return values.astype(np.float64)

@@ -18,7 +18,7 @@ def reading(family: Family) -> list[str]:
     what is worth knowing.
     """
     lines = [
-        f"{role}: {member.source.text}, {member.folder}: {len(member.tensors)} tensors in "
+        f"{role}: {member.source.text}, {member.source.place}: {len(member.tensors)} tensors in "
         f"{len(member.files)} files, {shown_bytes(member.nbytes)}"
         for role, member in family.members.items()
     ]

@@ -43,6 +43,7 @@ def measure_family(
     Raises:
         CheckpointError: a weight that is NaN or infinite, a read that fails.
     """
+    threads = workers or default_workers()
     chunks = [
         (name, begin, end)
         for name in family.names
@@ -52,7 +53,7 @@ def measure_family(
     sums = run_chunks(
         chunks,
         lambda chunk: _measure_chunk(family, *chunk),
-        workers=workers or default_workers(),
+        workers=threads,
         advance=advance,
         size=lambda chunk: (chunk[2] - chunk[1]) * width[chunk[0]],
     )
@@ -61,7 +62,7 @@ def measure_family(
         by_tensor[name].append(chunk_sums)
     tensors = tuple(_profile_of(family, name, parts) for name, parts in by_tensor.items())
     return Profile(
-        inputs={role: _record(family, role, tensors) for role in family.members},
+        inputs={role: _record(family, role, tensors, threads) for role in family.members},
         units=family.anatomy.units,
         tensors=tensors,
         notes=family.notes,
@@ -248,9 +249,11 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
     )
 
 
-def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> InputRecord:
+def _record(
+    family: Family, role: str, tensors: tuple[TensorProfile, ...], workers: int
+) -> InputRecord:
     member = family.members[role]
-    by_name = _stored_digests(family, role, tensors)
+    by_name = _stored_digests(family, role, tensors, workers)
     stored = {tensor.name: tensor for tensor in member.tensors.values()}
     if member.packed:  # what is stored tells such checkpoints apart, rounded copies might not
         stored = {tensor.name: tensor for file in member.files for tensor in file.tensors}
@@ -280,7 +283,7 @@ def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> In
 
 
 def _stored_digests(
-    family: Family, role: str, tensors: tuple[TensorProfile, ...]
+    family: Family, role: str, tensors: tuple[TensorProfile, ...], workers: int
 ) -> dict[str, str]:
     """Stored tensor → digest of its bytes: as measured, or read here where only numbers made of
     them were.
@@ -295,10 +298,16 @@ def _stored_digests(
     for name in family.left_out.get(role, {}):  # of which nothing else is known
         by_name[member.tensors[name].name] = digests.of_tensor(member.tensors[name])
     if member.packed:
-        for file in member.files:
-            for tensor in file.tensors:
-                if tensor.name not in by_name:
-                    by_name[tensor.name] = digests.of_tensor(tensor)
+        stored = (tensor for file in member.files for tensor in file.tensors)
+        rest = [tensor for tensor in stored if tensor.name not in by_name]
+        found = run_chunks(
+            rest,
+            digests.of_tensor,
+            workers=workers,
+            advance=lambda count: None,
+            size=lambda tensor: 0,
+        )
+        by_name |= {tensor.name: digest for tensor, digest in zip(rest, found, strict=True)}
     return by_name
 
 

@@ -21,6 +21,8 @@ from safeswap.io.workers import BLOCK_ELEMENTS
 from safeswap.roles import BASE
 
 _SAMPLES = 12
+DECODED = ", read as numbers"
+"""What a note says of weights that are stored narrow."""
 _Members = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -41,7 +43,7 @@ def precision_notes(members: _Members, *, force: bool = False) -> list[str]:
     for role, names in packed.items():
         if not names:
             continue
-        text = f"{role}: {_counted(members[role], names)}, read as numbers"
+        text = f"{role}: {_counted(members[role], names)}{DECODED}"
         if not plain:
             notes.append(text)
             continue
