@@ -1,7 +1,8 @@
 """Members that bring weights and no config.json: GGUF files, with another member's configuration.
 
 What a GGUF file says of its model (sizes, heads, the base of its positions, the epsilon of its
-norms) must be what the configuration says that it gets; the rest is taken on trust, and noted.
+norms) must be what the configuration says that it gets, and its tokens those of the tokenizer; the
+rest is taken on trust.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from typing import Any
 from safeswap.checkpoint.compare import flat
 from safeswap.checkpoint.config_keys import SIZES
 from safeswap.checkpoint.model import Checkpoint
+from safeswap.checkpoint.precisions.gguf_header import read_tokens
+from safeswap.checkpoint.tokenizers import vocabulary_of
 from safeswap.errors import FamilyError
 
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What sentencepiece writes for a space, and llama.cpp in some tokens not."""
 _LEAVES = {"num_experts": ("num_experts", "num_local_experts")}
 _EPSILONS = ("rms_norm_eps", "layer_norm_eps", "norm_epsilon")
 
@@ -52,9 +57,38 @@ def with_configs(
             found[role] = replace(member, config={**config, **tied})
             notes.append(
                 f"{role}: is GGUF without a config.json and tokenizer: read with the {whose} "
-                "checkpoint's; that its tokens are the same is not checked"
+                f"checkpoint's; {_tokens(role, member, members[whose], force=force)}"
             )
     return found, notes
+
+
+def _tokens(role: str, member: Checkpoint, lender: Checkpoint, *, force: bool) -> str:
+    """Whether a file's tokens are those of the tokenizer that it gets, in words. llama.cpp writes
+    some added tokens and fillers otherwise, so that a few may differ.
+
+    Raises:
+        FamilyError: more than one of a hundred is another.
+    """
+    theirs = vocabulary_of(lender.folder)
+    ours = read_tokens(member.files[0].path)
+    if theirs is None or not ours:
+        return "that its tokens are the same cannot be checked"
+    by_id = {number: token for token, number in theirs.items()}
+    pairs = [(n, token, by_id[n]) for n, token in enumerate(ours) if n in by_id]
+    other = [(n, a, b) for n, a, b in pairs if a.replace(_SPACE, " ") != b.replace(_SPACE, " ")]
+    if len(other) * 100 <= len(pairs):
+        return f"of {len(pairs)} tokens {len(other) or 'none'} is another"
+    number, one, two = other[0]
+    text = (
+        f"{len(other)} of {len(pairs)} tokens are others than in the tokenizer of "
+        f"{lender.source.text}: id {number} is {one!r}, there {two!r}"
+    )
+    if force:
+        return text
+    raise FamilyError(
+        f"{role} checkpoint {member.source.text}: {text}. Use a file of the same model, or put its "
+        "own config.json and tokenizer beside it; --force (force=True) goes on all the same."
+    )
 
 
 def _disagreements(

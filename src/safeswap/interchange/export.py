@@ -62,8 +62,8 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
     for role, member in family.members.items():
         if member.packed:
             raise PlanError(
-                f"{member.source.text}: the {role} checkpoint is stored in fp8, MXFP4 or GGUF, which "
-                "mergekit does not read as numbers. Use safeswap merge for this plan."
+                f"{member.source.text}: the {role} checkpoint is stored in fp8, MXFP4 or GGUF, "
+                "which mergekit does not read as numbers. Use safeswap merge for this plan."
             )
     weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)

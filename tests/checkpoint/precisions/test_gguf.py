@@ -352,6 +352,23 @@ def test_a_file_of_another_model_is_refused(
     refused(lambda: family(trio), "sw.gguf", key, "GGUF file says")
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_tokens_are_compared_by_id(trio: dict[str, Path], tmp_path: Path, same: bool) -> None:
+    from narrow import stored_in
+    from tiny import WORDS
+
+    config = json.loads((trio["sw"] / "config.json").read_text())
+    words = WORDS if same else (*WORDS[:3], *reversed(WORDS[3:]))
+    padded = (*words, *(f"[PAD{n}]" for n in range(len(words), 32)))
+    file = tmp_path / "sw.gguf"
+    trio["sw"] = make_gguf(file, stored_in(trio["sw"]), config, vocabulary=padded)
+    if same:
+        assert any("of 8 tokens none is another" in note for note in family(trio).notes)
+        return
+    refused(lambda: family(trio), "4 of 8 tokens", "id 3 is 'ndege', there 'maji'", "--force")
+    assert any("4 of 8 tokens" in note for note in family(trio, force=True).notes)
+
+
 def test_which_file_is_meant(tmp_path: Path) -> None:
     weights, config = llama()
     (tmp_path / "a").mkdir()

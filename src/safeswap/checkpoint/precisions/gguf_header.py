@@ -32,6 +32,8 @@ _LONGEST_NAME = 256
 _LONGEST_KEPT = 1024
 _LONGEST_LIST = 4096
 _DEEPEST = 4
+_TOKENS = "tokenizer.ggml.tokens"
+_MOST_TOKENS = 1 << 21
 _WINDOW = 1 << 20
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
@@ -133,6 +135,24 @@ def read_gguf(path: Path) -> GgufHeader:
     return GgufHeader(path, status.st_size, status.st_mtime_ns, metadata, tensors, digest)
 
 
+def read_tokens(path: Path) -> list[str]:
+    """The texts of a file's vocabulary, by id; none where it has no list of them, or one that no
+    model comes near.
+
+    Raises:
+        CheckpointError: as `read_gguf`.
+    """
+    found: list[str] = []
+    try:
+        with open_plain(path) as stream:
+            cursor = _Cursor(path, stream, os.fstat(stream.fileno()).st_size)
+            _metadata(cursor, found)
+    except OSError as error:
+        todo = reading_remedy(error, "Check its permissions, or fetch the file again.")
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
+    return found
+
+
 class _Cursor:
     """Reads forward through a file, in windows; what the file has no room for is refused first."""
 
@@ -196,7 +216,8 @@ class _Cursor:
         return hashing.digest()
 
 
-def _metadata(cursor: _Cursor) -> tuple[dict[str, Any], int]:
+def _metadata(cursor: _Cursor, tokens: list[str] | None = None) -> tuple[dict[str, Any], int]:
+    """The metadata, and the number of tensors; ``tokens`` takes the vocabulary, where asked for."""
     if cursor.size < 4 or cursor.take(4, "its mark") != b"GGUF":
         cursor.bad("it does not begin with GGUF")
     version = cursor.number("I", "its version")
@@ -220,11 +241,14 @@ def _metadata(cursor: _Cursor) -> tuple[dict[str, Any], int]:
         key = cursor.text(_LONGEST_NAME, "a key of its metadata")
         if key in found:
             cursor.bad(f"its metadata give {key!r} twice")
-        found[key] = _value(cursor, cursor.number("I", f"the type of {key!r}"), key)
+        kept = tokens if key == _TOKENS else None
+        found[key] = _value(cursor, cursor.number("I", f"the type of {key!r}"), key, kept=kept)
     return found, tensors
 
 
-def _value(cursor: _Cursor, kind: int, key: str, depth: int = 0) -> Any:
+def _value(
+    cursor: _Cursor, kind: int, key: str, depth: int = 0, kept: list[str] | None = None
+) -> Any:
     if kind in _SCALARS:
         return cursor.number(_SCALARS[kind], repr(key))
     if kind == _STRING:
@@ -246,7 +270,12 @@ def _value(cursor: _Cursor, kind: int, key: str, depth: int = 0) -> Any:
         return list(struct.unpack(f"<{count}{_SCALARS[inner]}", raw))
     cursor.need(count * 8, f"the list {key!r}")
     for _ in range(count):
-        if inner == _STRING:
+        if inner == _STRING and kept is not None and count <= _MOST_TOKENS:
+            length = cursor.number("Q", repr(key))
+            raw = cursor.take(length, f"a text of {key!r}") if length <= _LONGEST_KEPT else b""
+            cursor.skip(0 if raw else length, f"a text of {key!r}")
+            kept.append(raw.decode("utf-8", "replace"))
+        elif inner == _STRING:
             cursor.skip(cursor.number("Q", repr(key)), f"a text of {key!r}")
         else:
             _value(cursor, inner, key, depth + 1)
