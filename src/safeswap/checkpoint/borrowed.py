@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from safeswap.checkpoint.compare import flat
 from safeswap.checkpoint.config_keys import SIZES
 from safeswap.checkpoint.model import Checkpoint
@@ -109,7 +111,7 @@ def _disagreements(
         if key == "model_type":
             same, value = there in member.facts.models, member.facts.architecture
         else:
-            same = bool(there == value)
+            same = _alike(there, value)
         if same:
             continue
         text = (
@@ -123,6 +125,14 @@ def _disagreements(
             )
         notes.append(text)
     return notes
+
+
+def _alike(one: Any, two: Any) -> bool:
+    """Whether two values are one; files of GGUF have numbers of 32 bits, and config.json may have
+    got them from there.
+    """
+    numbers = all(isinstance(value, (int, float)) for value in (one, two))
+    return bool(one == two or (numbers and np.float32(one) == np.float32(two)))
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

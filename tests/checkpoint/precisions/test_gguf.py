@@ -261,8 +261,8 @@ def test_experts_in_one_tensor_are_read_apart(tmp_path: Path) -> None:
 def trio(tmp_path: Path) -> dict[str, Path]:
     """A trio of plain checkpoints, and the Swahili expert as GGUF beside them."""
     found = make_trio(tmp_path, shards=1, **SIZES)
-    for role in ("base", "safety", "sw"):
-        edit_json(found[role] / "config.json", rms_norm_eps=1e-5, rope_theta=10000.0)
+    for role in ("base", "safety", "sw"):  # the number as 32 bits have it, as transformers says it
+        edit_json(found[role] / "config.json", rms_norm_eps=9.999999747378752e-06, rope_theta=1e4)
     return found
 
 
@@ -323,6 +323,33 @@ def test_a_quantized_base_is_refused_with_what_rounding_takes(
     assert "safety, sw are not" in message
     notes = " ".join(family(trio, force=True).notes)
     assert "base: 16 tensors in GGUF's Q4_0" in notes and "read with the safety" in notes
+
+
+def test_a_base_in_gguf_of_sixteen_bits_is_not_quantized(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    trio["base"] = as_gguf(trio["base"], tmp_path / "base.gguf", "F16")
+    notes = " ".join(family(trio).notes)
+    assert "stored in different formats (base F16, safety BF16, sw BF16)" in notes
+    assert "rounding" not in notes
+
+
+def test_the_loss_is_that_of_the_matrices(trio: dict[str, Path], tmp_path: Path) -> None:
+    """Norms may be a hundred times as large as weights, and lie in F32."""
+    import re
+
+    from narrow import alter
+
+    for role in ("base", "safety", "sw"):
+        alter(
+            trio[role],
+            lambda w: w.update({n: 300 * v for n, v in w.items() if n.endswith("norm.weight")}),
+        )
+    trio["sw"] = as_gguf(trio["sw"], tmp_path / "sw.gguf", "Q4_0")
+    (note,) = (n for n in family(trio).notes if "moves weights" in n)
+    said = float(re.findall(r"([\d.]+)% of their size", note)[0])
+    # a normal number in 32 of 16 steps over ± the largest (about 2.2): √(1/12) · 2.2 / 8
+    assert 6 < said < 10, note
 
 
 def test_all_in_gguf_needs_a_config(trio: dict[str, Path], tmp_path: Path) -> None:

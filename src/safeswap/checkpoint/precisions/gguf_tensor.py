@@ -93,6 +93,11 @@ class GgufTensor(PackedTensor):
         """The type's name in GGUF."""
         return f"GGUF's {self.kind.name}"
 
+    @property
+    def narrow(self) -> bool:
+        """Not for F32, F16 and BF16."""
+        return self.kind.name not in _PLAIN
+
     def reader(self) -> GgufReader:
         """Make a reader of the numbers.
 
@@ -109,7 +114,7 @@ class GgufTensor(PackedTensor):
         """As the type's bits allow, with the best plain scale for each run: llama.cpp searches
         better ones for its K types, and stores their scales in six bits.
         """
-        if self.kind.name in _PLAIN:
+        if not self.narrow:
             return values.astype(_PLAIN[self.kind.name]).astype(np.float64)
         bits, length, middle = _LEVELS[self.kind.name]
         runs = np.resize(values, (-(-len(values) // length), length))

@@ -87,7 +87,7 @@ def _usual(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> list[str]:
-    return [name for name, tensor in tensors.items() if isinstance(tensor, PackedTensor)]
+    return [n for n, t in tensors.items() if isinstance(t, PackedTensor) and t.narrow]
 
 
 def _counted(tensors: Mapping[str, Tensor], names: list[str]) -> str:

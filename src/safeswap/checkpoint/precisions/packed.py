@@ -101,6 +101,11 @@ class PackedTensor(ABC):
         """What it is stored in, in words."""
         ...
 
+    @property
+    def narrow(self) -> bool:
+        """Whether numbers were rounded to fewer digits than 16-bit formats have."""
+        return True
+
     @abstractmethod
     def packing(self, name: str) -> Packing | None:
         """How it would be written again under a name; None where safeswap does not write its
