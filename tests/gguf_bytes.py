@@ -65,7 +65,7 @@ def llama_bytes(weights: Mapping[str, Any], config: Mapping[str, Any]) -> bytes:
         pair("llama.attention.head_count", 4, struct.pack("<I", heads)),
         pair("llama.block_count", 4, struct.pack("<I", config["num_hidden_layers"])),
         pair("llama.embedding_length", 4, struct.pack("<I", config["hidden_size"])),
-        pair("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2) + text("a") + text("b")),
+        pair("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2) + text("<pad>") + text("<s>")),
         pair("tokenizer.ggml.scores", 9, struct.pack("<IQ2f", 6, 2, 0.0, 1.0)),
     )
     entries, payload = [], b""
