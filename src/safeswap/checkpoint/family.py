@@ -13,7 +13,7 @@ from safeswap.checkpoint.compare import compare_configs, refuse_other_size
 from safeswap.checkpoint.members import same_tensors
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.names import family_names, is_buffer_of
-from safeswap.checkpoint.precisions import PackedTensor
+from safeswap.checkpoint.precisions import PackedTensor, stored_bytes
 from safeswap.checkpoint.precisions.loss import precision_notes
 from safeswap.checkpoint.reader import Tensor, same_bytes
 from safeswap.checkpoint.refusals import quantization_of
@@ -68,7 +68,8 @@ class Family:
 
     def bytes_to_read(self) -> int:
         """Bytes of all merged tensors of all members."""
-        return sum(m.tensors[name].nbytes for m in self.members.values() for name in self.names)
+        members = self.members.values()
+        return sum(stored_bytes(member.tensors[n]) for member in members for n in self.names)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

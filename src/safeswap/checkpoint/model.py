@@ -11,7 +11,7 @@ from typing import Any
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import open_plain, refuse_leaving
 from safeswap.checkpoint.names import HEADS
-from safeswap.checkpoint.precisions import PackedTensor, Unpacked, unpacked
+from safeswap.checkpoint.precisions import PackedTensor, Unpacked, stored_bytes, unpacked
 from safeswap.checkpoint.precisions.gguf import GgufFacts, gguf_files, open_gguf
 from safeswap.checkpoint.precisions.gguf_header import read_gguf
 from safeswap.checkpoint.reader import StoredTensor, Tensor
@@ -75,8 +75,8 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all payloads."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        """Bytes of all payloads, as they are stored."""
+        return sum(stored_bytes(tensor) for tensor in self.tensors.values())
 
     @property
     def has_config(self) -> bool:

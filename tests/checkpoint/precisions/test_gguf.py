@@ -250,6 +250,7 @@ def test_experts_in_one_tensor_are_read_apart(tmp_path: Path) -> None:
     found = open_checkpoint(file).tensors
     wanted = gguf.dequantize(raw, q8)
     assert list(found) == [f"model.layers.0.mlp.experts.{n}.up_proj.weight" for n in range(3)]
+    assert open_checkpoint(file).nbytes == raw.nbytes
     for number, tensor in enumerate(found.values()):
         assert np.array_equal(read(tensor, 3, 150), wanted[number].ravel()[3:150])
 

@@ -11,6 +11,16 @@ from safeswap.checkpoint.precisions.packed import (
     Part,
     Span,
     parts_of,
+    stored_bytes,
 )
 
-__all__ = ["PackedTensor", "Packing", "Part", "Span", "Unpacked", "parts_of", "unpacked"]
+__all__ = [
+    "PackedTensor",
+    "Packing",
+    "Part",
+    "Span",
+    "Unpacked",
+    "parts_of",
+    "stored_bytes",
+    "unpacked",
+]

@@ -83,6 +83,11 @@ class ScaledTensor(PackedTensor):
         return self.weight, self.scale
 
     @property
+    def held(self) -> int:
+        """All of them are its own."""
+        return self.elements
+
+    @property
     def precision(self) -> str:
         """Format, and what a scale is for."""
         whole = self.block == self.shape
@@ -186,10 +191,12 @@ class _Grid:
             stride *= -(-size // side)
         return found
 
-    def bands(self) -> list[tuple[int, int]]:
-        """Runs of rows that share a row of scales, in order."""
-        found = self.scale_rows(np.arange(self.rows))
-        cuts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), self.rows]
+    def bands(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Runs of rows that share a row of scales, in order, from one row to another; both must be
+        borders of such runs.
+        """
+        found = self.scale_rows(np.arange(first, last))
+        cuts = [first, *(np.flatnonzero(np.diff(found)) + 1 + first).tolist(), last]
         return list(pairwise(cuts))
 
 
@@ -297,7 +304,7 @@ class ScaledPacking:
         """Whole bands of rows that share scales, about a chunk together."""
         columns = self._grid.columns
         found: list[tuple[int, int]] = []
-        for first, last in self._grid.bands():
+        for first, last in self._grid.bands(0, self._grid.rows):
             begin, end = first * columns, last * columns
             if found and end - found[-1][0] <= CHUNK_ELEMENTS:
                 found[-1] = found[-1][0], end
@@ -317,7 +324,7 @@ class ScaledPacking:
         grid = self._grid
         columns = grid.columns
         step = max(1, BLOCK_ELEMENTS // columns)
-        for first, last in self._bands(begin // columns, end // columns):
+        for first, last in grid.bands(begin // columns, end // columns):
             largest = np.zeros(columns)
             for row in range(first, last, step):
                 values = numbers(row * columns, min(row + step, last) * columns)
@@ -337,9 +344,6 @@ class ScaledPacking:
             return False
         stored = [(part.dtype, part.shape) for part in tensor.parts]
         return stored == [(part.dtype, part.shape) for part in self.parts]
-
-    def _bands(self, first: int, last: int) -> list[tuple[int, int]]:
-        return [band for band in self._grid.bands() if first <= band[0] < last]
 
     def _scales(self, largest: NDArray[np.float64]) -> tuple[Bytes, NDArray[np.float64]]:
         """The scales of a band from the largest number of each block: as stored, and as read."""

@@ -89,6 +89,11 @@ class GgufTensor(PackedTensor):
         return (self.stored,)
 
     @property
+    def held(self) -> int:
+        """Elements of the stored tensor, of all experts in it."""
+        return self.stored.nbytes // self.kind.nbytes * self.kind.elements
+
+    @property
     def precision(self) -> str:
         """The type's name in GGUF."""
         return f"GGUF's {self.kind.name}"

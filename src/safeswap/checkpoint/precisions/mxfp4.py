@@ -70,6 +70,11 @@ class Mxfp4Tensor(PackedTensor):
         return self.blocks, self.scales
 
     @property
+    def held(self) -> int:
+        """All of them are its own."""
+        return self.elements
+
+    @property
     def precision(self) -> str:
         """The format."""
         return f"MXFP4, a scale per {GROUP}"

@@ -106,6 +106,12 @@ class PackedTensor(ABC):
         """Whether numbers were rounded to fewer digits than 16-bit formats have."""
         return True
 
+    @property
+    @abstractmethod
+    def held(self) -> int:
+        """Elements that its parts hold, its own among them."""
+        ...
+
     @abstractmethod
     def packing(self, name: str) -> Packing | None:
         """How it would be written again under a name; None where safeswap does not write its
@@ -126,6 +132,15 @@ def parts_of(tensor: Tensor) -> tuple[StoredTensor, ...]:
     if isinstance(tensor, StoredTensor):
         return (tensor,)
     return tensor.parts if isinstance(tensor, PackedTensor) else ()
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Bytes that a tensor takes where it is stored; several that lie in one share them."""
+    parts = parts_of(tensor)
+    whole = sum(part.nbytes for part in parts) if parts else tensor.nbytes
+    if not isinstance(tensor, PackedTensor):
+        return whole
+    return min(whole, -(-whole * tensor.elements // max(1, tensor.held)))
 
 
 class PackedReader:
