@@ -132,6 +132,31 @@ def test_lines_of_python_give_the_weights_back(
     assert not hasattr(config, "quantization_config") or "quantization_config" not in vars(config)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bitsandbytes_gives_weights_that_are_read(tmp_path: Path, bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 64}
+    config = transformers.LlamaConfig(num_attention_heads=4, **sizes)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "plain")
+    quantized = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain",
+        quantization_config=transformers.BitsAndBytesConfig(**{f"load_in_{bits}bit": True}),
+        device_map="cpu",
+    )
+    quantized.save_pretrained(tmp_path / "in")
+    message = refused(lambda: open_checkpoint(tmp_path / "in"), "bitsandbytes")
+    code = message.partition(":\n")[2].rpartition("\n")[0]  # the tokenizer apart
+    code = code.replace('"IN"', repr(str(tmp_path / "in")))
+    exec(code.replace('"OUT"', repr(str(tmp_path / "out"))), {})
+    opened = open_checkpoint(tmp_path / "out")
+    assert set(opened.tensors) == set(open_checkpoint(tmp_path / "plain").tensors)
+    assert {tensor.dtype.name for tensor in opened.tensors.values()} == {"BF16"}
+
+
 def test_a_method_of_tomorrow_is_refused_without_a_promise(tmp_path: Path) -> None:
     folder = make_trio(tmp_path)["sw"]
     edit_json(folder / "config.json", quantization_config={"quant_method": "q5000"})

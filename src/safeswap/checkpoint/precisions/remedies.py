@@ -2,7 +2,8 @@
 
 They are true for transformers 5: `model.dequantize()` is there for bitsandbytes and HIGGS alone;
 GPTQ and AWQ are loaded by gptqmodel, which turns their files back; compressed-tensors and Metal are
-turned back while they are loaded.
+turned back while they are loaded. (Saving in the original format would quantize again what
+bitsandbytes turned back, and raises.)
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import Final
 _LOADED: Final = (
     "from transformers import AutoModelForCausalLM, AutoTokenizer{more}\n"
     'm = AutoModelForCausalLM.from_pretrained("IN", device_map="auto"{options})\n'
-    '{turned}m.save_pretrained("OUT"); AutoTokenizer.from_pretrained("IN").save_pretrained("OUT")'
+    '{turned}m.save_pretrained("OUT"{saving})\n'
+    'AutoTokenizer.from_pretrained("IN").save_pretrained("OUT")'
 )
-_METHOD: Final = _LOADED.format(more="", options="", turned="m = m.dequantize()\n")
+_METHOD: Final = _LOADED.format(
+    more="", options="", turned="m = m.dequantize(); ", saving=", save_original_format=False"
+)
 _PACKED: Final = (
     "pip install gptqmodel\n"
     'python -c "from gptqmodel.utils.model_dequant import dequantize_model as d; '
@@ -26,6 +30,7 @@ _WHILE_LOADED: Final = {
         more=f", {name}",
         options=f", quantization_config={name}(dequantize=True)",
         turned="",
+        saving="",
     )
     for method, name in (
         ("compressed-tensors", "CompressedTensorsConfig"),
