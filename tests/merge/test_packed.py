@@ -279,6 +279,37 @@ def test_other_schemes_and_operators(tmp_path: Path, scheme: str, operator: str 
     assert safeswap.api.verify_merge(out).from_inputs
 
 
+def test_scales_that_must_be_powers_of_two(tmp_path: Path) -> None:
+    """DeepSeek's ``scale_fmt: ue8m0`` with scales in F32."""
+    trio = make_trio(tmp_path)
+    said = {"quant_method": "fp8", "weight_block_size": [8, 8], "scale_fmt": "ue8m0"}
+    for role in ROLES:
+        make_fp8(
+            trio[role],
+            (8, 8),
+            scale=ml_dtypes.float8_e8m0fnu,
+            shaped=lambda scales: scales.astype(np.float32),
+            said=said,
+        )
+    out = swap(trio, tmp_path / "out", dtype="same", method="uniform")
+    scales = {n: v for n, v in stored_in(out).items() if n.endswith("_scale_inv")}
+    assert len(scales) == 14
+    for name, values in scales.items():
+        assert values.dtype == np.float32
+        assert (np.frexp(values)[0] == 0.5).all(), name
+    assert safeswap.api.verify_merge(out).from_inputs
+
+
+def test_a_dtype_of_eight_bits_does_not_stay_in_the_config(
+    tmp_path: Path, fp8: tuple[Trio, dict[str, Weights]]
+) -> None:
+    trio, _ = fp8
+    edit_json(trio["sw"] / "config.json", dtype="float8_e4m3fn")
+    plain, same = swap(trio, tmp_path / "a"), swap(trio, tmp_path / "b", dtype="same")
+    assert json.loads((plain / "config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((same / "config.json").read_text())["dtype"] == "float8_e4m3fn"
+
+
 def test_experts_in_other_precisions_are_brought_to_the_donors(
     tmp_path: Path, fp8: tuple[Trio, dict[str, Weights]]
 ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safeswap.checkpoint import digests
-from safeswap.checkpoint.dtypes import Dtype, torch_name
+from safeswap.checkpoint.dtypes import DTYPES, Dtype, torch_name
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.inside import files_below, open_plain, why_not_read
 from safeswap.checkpoint.loaded_names import LARGEST, is_companion, is_weights, looks_like_weights
@@ -135,4 +135,11 @@ def _adapt_config(config: Path, dtype: Dtype | None, *, quantized: bool) -> None
     for place in (content, inner if isinstance(inner, dict) else {}) if stale else ():
         for key in QUANTIZATION_KEYS:
             place.pop(key, None)
+        for key in ("dtype", "torch_dtype"):  # float8_e4m3fn is no format to compute in
+            if (
+                str(place.get(key, ""))
+                .removeprefix("torch.")
+                .startswith(("float8", "uint8", "int8"))
+            ):
+                place[key] = torch_name(DTYPES["BF16"])
     config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

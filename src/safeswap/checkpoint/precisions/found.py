@@ -128,7 +128,7 @@ def _eights(
                 f"each block of {list(block) or 'a size that divides it'} (weight_block_size in "
                 "config.json). Fetch the checkpoint again."
             )
-        yield ScaledTensor(weight, scale, sides, kind)
+        yield ScaledTensor(weight, scale, sides, kind, said.get("scale_fmt") == "ue8m0")
 
 
 def _block_said(said: Mapping[str, Any]) -> list[int]:

@@ -45,12 +45,14 @@ class ScaledTensor(PackedTensor):
         weight, scale: as stored.
         block: elements that share a scale, along each dimension.
         dtype: the format that a decoded copy is stored in.
+        powers: whether all scales are powers of two, whatever their format (``scale_fmt: ue8m0``).
     """
 
     weight: StoredTensor
     scale: StoredTensor
     block: tuple[int, ...]
     dtype: Dtype = DTYPES["BF16"]
+    powers: bool = False
 
     @property
     def name(self) -> str:
@@ -104,7 +106,7 @@ class ScaledTensor(PackedTensor):
         weight, scale = (
             Part(own, part.dtype, part.shape) for own, part in zip(names, self.parts, strict=True)
         )
-        return ScaledPacking(weight, scale, self.block)
+        return ScaledPacking(weight, scale, self.block, self.powers)
 
     def rounded(self, values: Numbers) -> Numbers:
         """As fp8 holds them, with a scale for each run of 128."""
@@ -290,6 +292,7 @@ class ScaledPacking:
     weight: Part
     scale: Part
     block: tuple[int, ...]
+    powers: bool = False
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -342,6 +345,8 @@ class ScaledPacking:
         """See ``Packing.holds``."""
         if not isinstance(tensor, ScaledTensor) or tensor.block != self.block:
             return False
+        if self.powers and not tensor.powers:
+            return False
         stored = [(part.dtype, part.shape) for part in tensor.parts]
         return stored == [(part.dtype, part.shape) for part in self.parts]
 
@@ -353,6 +358,8 @@ class ScaledPacking:
         if name in ("F8_E8M0", "U8"):
             raw = np.clip(np.ceil(np.log2(wanted)) + 127, 0, 254).astype(np.uint8)
         else:
+            if self.powers:
+                wanted = np.exp2(np.ceil(np.log2(wanted)))
             stored = wanted.astype(self.scale.dtype.numpy)
             tiny: Any = _limits(stored.dtype).smallest_normal
             raw = np.maximum(stored, tiny).view(np.uint8)
