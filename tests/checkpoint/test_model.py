@@ -122,7 +122,7 @@ def test_adapters_and_other_formats_are_refused(trio: Trio, tmp_path: Path) -> N
     gguf = tmp_path / "gguf"
     gguf.mkdir()
     (gguf / "model.Q4_K_M.gguf").write_bytes(b"GGUF")
-    refused(lambda: open_checkpoint(gguf), "model.Q4_K_M.gguf", "transformers checkpoint")
+    refused(lambda: open_checkpoint(gguf), "model.Q4_K_M.gguf", "is not GGUF")
     empty = tmp_path / "empty"
     empty.mkdir()
     refused(lambda: open_checkpoint(empty), str(empty), "config.json")

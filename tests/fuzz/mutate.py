@@ -164,6 +164,20 @@ def of_safetensors(dice: random.Random, data: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + payload
 
 
+def of_gguf(dice: random.Random, data: bytes) -> bytes:
+    """A header in which numbers of four or eight bytes lie, or bytes of it changed."""
+    if dice.random() < 0.4:
+        return of_bytes(dice, data)
+    changed = bytearray(data)
+    for _ in range(dice.choice((1, 1, 2, 4))):
+        form = dice.choice("IQ")
+        most = (1 << 8 * struct.calcsize(form)) - 1
+        value = dice.choice((0, 1, 2, 7, 8, 9, 33, 255, 1 << 20, 1 << 31, most >> 1, most))
+        at = dice.randrange(max(1, min(len(changed), 3000) - 8))
+        struct.pack_into(f"<{form}", changed, at, value)
+    return bytes(changed)
+
+
 def of_torch(dice: random.Random, data: bytes) -> bytes:
     """A .bin with bytes of its archive, or of the pickle in it, changed."""
     if dice.random() < 0.4:

@@ -16,11 +16,14 @@ from safetensors.numpy import load_file
 
 import safeswap
 from fuzz import mutate
+from gguf_bytes import llama_bytes
 from gram_folder import write_grams
+from narrow import gpt_oss, gpt_oss_config, make_fp8, make_mxfp4
 from safeswap.calibration.texts import read_texts
 from safeswap.checkpoint.family import join_family, open_family
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.model import open_checkpoint
+from safeswap.checkpoint.precisions.gguf_header import read_gguf
 from safeswap.checkpoint.staging import Staging
 from safeswap.checkpoint.tokenizers import compare_tokenizers
 from safeswap.checkpoint.torch_bin import read_torch_file
@@ -42,14 +45,14 @@ from safeswap.io.jsonfile import load_json
 from safeswap.merge.manifest import read_manifest
 from safeswap.operators.gram_store import open_grams
 from safeswap.plan import Plan
-from safeswap.profile import Profile
+from safeswap.profile import Profile, measure_family
 from safeswap.report.evaluation import compare
 from safeswap.report.plan_terminal import plan_view, profile_view
 from safeswap.search.search_config import read_search
 from safeswap.search.sweep_config import read_sweep
 from stored import BENIGN, HARM, READING, Stored
 from swept import candidate
-from tiny import make_trio, swap
+from tiny import make_trio, make_weights, save_checkpoint, swap
 
 Read = Callable[[Path], Any]
 PROMPTS = "id,source,tags,en,sw\n0,s,\"['Theft']\",a thief,mwizi\n1,s,[],a fire,moto\n"
@@ -101,6 +104,38 @@ def slow_tokenizers(folder: Path) -> None:
 def _family(folder: Path) -> Any:
     family = open_family(folder / "base", folder / "safety", {"sw": folder / "sw"})
     return join_family(family.members)
+
+
+def quantized(folder: Path) -> None:
+    """A trio in fp8 with scales."""
+    checkpoints(folder)
+    for role in ("base", "safety", "sw"):
+        make_fp8(folder / role, (8, 7))
+
+
+def fours(folder: Path) -> None:
+    """A trio of gpt-oss in MXFP4."""
+    shapes = gpt_oss(layers=1, experts=2)
+    for role in ("base", "safety", "sw"):
+        save_checkpoint(folder / role, make_weights(shapes), gpt_oss_config(shapes))
+        make_mxfp4(folder / role)
+
+
+def blocks(folder: Path) -> None:
+    """A trio whose Swahili expert is GGUF."""
+    trio = make_trio(folder, shards=1, layers=1, width=8, inner=8, words=16)
+    config = json.loads((trio["sw"] / "config.json").read_text())
+    weights = load_file(trio["sw"] / "model.safetensors")
+    (folder / "sw.gguf").write_bytes(llama_bytes(weights, config))
+
+
+def _blocks(folder: Path) -> Any:
+    family = open_family(folder / "base", folder / "safety", {"sw": folder / "sw.gguf"}, force=True)
+    return measure_family(family, workers=1)
+
+
+def _measured(folder: Path) -> Any:
+    return measure_family(_family(folder), workers=1)
 
 
 def _model(folder: Path) -> Any:
@@ -398,6 +433,11 @@ READERS: tuple[Reader, ...] = (
         "special_tokens_map.json", "sw/special_tokens_map.json", _M.of_json, _family, checkpoints
     ),
     Reader("vocab.json", "sw/vocab.json", _M.of_json, _family, slow_tokenizers),
+    Reader("fp8", "sw/model.safetensors", _M.of_safetensors, _measured, quantized, 4),
+    Reader("config.json of fp8", "sw/config.json", _M.of_json, _measured, quantized, 4),
+    Reader("MXFP4", "sw/model.safetensors", _M.of_safetensors, _measured, fours, 4),
+    Reader("GGUF header", "sw.gguf", _M.of_gguf, lambda f: read_gguf(f / "sw.gguf"), blocks),
+    Reader("GGUF", "sw.gguf", _M.of_gguf, _blocks, blocks, 4),
     Reader(
         "pytorch_model.bin",
         "pytorch_model.bin",

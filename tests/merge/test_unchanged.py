@@ -98,3 +98,37 @@ def test_a_link_to_a_shard_is_no_change(
     midway(monkeypatch, lambda: os.link(shard(trio["sw"]), tmp_path / "link"))
     assert digest_of(swap(trio, tmp_path / "second")) == wanted
     assert shard(trio["sw"]).stat().st_ctime_ns != before
+
+
+@pytest.mark.parametrize("kind", ["fp8", "gguf"])
+def test_the_same_of_weights_that_are_stored_narrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from gguf_bytes import llama_bytes
+    from narrow import make_fp8, stored_in
+    from tiny import config_of, llama_shapes, make_trio
+
+    trio = make_trio(tmp_path, shards=1)
+    if kind == "fp8":
+        for role in ("base", "safety", "sw"):
+            make_fp8(trio[role], (8, 7))
+        file = shard(trio["sw"])
+    else:
+        file = tmp_path / "sw.gguf"
+        file.write_bytes(llama_bytes(stored_in(trio["sw"]), config_of(llama_shapes())))
+        trio["sw"] = file
+    wanted = digest_of(swap(trio, tmp_path / "first", donor="base"))
+    with monkeypatch.context() as patch:
+        midway(patch, lambda: os.link(file, tmp_path / "link"))
+        assert digest_of(swap(trio, tmp_path / "second", donor="base")) == wanted
+
+    def last_bit(path: Path) -> None:
+        with path.open("r+b") as stream:
+            stream.seek(-9, os.SEEK_END)
+            byte = stream.read(1)
+            stream.seek(-9, os.SEEK_END)
+            stream.write(bytes([byte[0] ^ 1]))
+
+    midway(monkeypatch, lambda: kept(file, last_bit))
+    with pytest.raises(CheckpointError, match=f"{file.name}: the sw checkpoint changed"):
+        swap(trio, tmp_path / "third", donor="base")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safeswap.checkpoint.dtypes import output_dtype
+from safeswap.checkpoint.dtypes import is_same, output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import check_place
@@ -35,12 +35,12 @@ def _refuse_twice(family: Family) -> None:
     """Before weights are read; copies under another name are found by their digests later."""
     seen: dict[Path, str] = {}
     for role, member in family.members.items():
-        other = seen.setdefault(member.folder, role)
+        other = seen.setdefault(member.source.place, role)
         if other != role:
             raise PlanError(
                 f"the {role} expert ({member.source.text}) is identical to "
                 f"{'the base' if other == BASE else f'the {other} expert'}: both are "
-                f"{member.folder}, so there is nothing to swap. Give the expert's own folder."
+                f"{member.source.place}, so there is nothing to swap. Give the expert's own folder."
             )
 
 
@@ -163,7 +163,8 @@ def merge_plans(
     Args:
         plans: tables that share base and safety expert, one per language.
         profile: of the same checkpoints; measured anew when missing or when files changed since.
-        dtype: ``bfloat16``, ``float16``, ``float32``; by default as stored in the donor.
+        dtype: ``bfloat16``, ``float16``, ``float32``; by default as stored in the donor, quantized
+            weights in bfloat16. ``same``: quantized again as the donor's are.
         shard_size: e.g. ``"5GB"``; by default the base's sharding.
         figure: draw ``safeswap.png`` (needs matplotlib; left out without it).
         allow_remote: the plans' inputs may be on another host than the configured hub.
@@ -224,7 +225,7 @@ def merge(
     """
     for language in languages:
         check_options(language, **options)
-    kind = output_dtype(dtype) if dtype else None
+    kind, same = output_dtype(dtype), is_same(dtype)
     limit = parse_size(shard_size) if shard_size else None
     family = open_family(base, safety, languages, force=force)
     _refuse_twice(family)
@@ -237,7 +238,7 @@ def merge(
     donors = [options.get("donor") or language for language in languages]
     for donor in donors:
         check_donor(family, donor)
-    layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
+    layouts = [output_layout(family, d, dtype=kind, shard_size=limit, same=same)[0] for d in donors]
     rest = sum(rest_bytes(family, donor) for donor in donors)
     room = rest + sum(layout.nbytes for layout in layouts)
     check_place(target, room, replace=overwrite)

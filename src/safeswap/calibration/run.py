@@ -31,6 +31,7 @@ from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
+from safeswap.evaluation.backends.runnable import refuse_gguf
 from safeswap.io.files import fsync, write_at
 from safeswap.io.locks import HeldError, take_lock
 from safeswap.io.progress import bytes_bar, items_bar
@@ -232,6 +233,7 @@ class _Run:
     def entry(self, weights: str) -> ExpertGrams:
         """Run the expert and write its file; what belongs into the manifest."""
         member = self.family.members[self.role]
+        refuse_gguf(member.source, gguf=member.facts is not None)
         loaded: Any = open_backend(str(member.folder), "hf", self.options)
         try:
             encoded, cut = self._encoded(loaded.tokenizer, loaded.model)

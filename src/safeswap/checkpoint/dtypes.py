@@ -78,19 +78,31 @@ def torch_name(dtype: Dtype) -> str:
     return _TORCH_NAMES[dtype.name]
 
 
-def output_dtype(text: str) -> Dtype:
-    """The format asked for with ``--save-dtype``.
+SAME = "same"
+"""What ``--save-dtype`` says for the donor's own precision, quantized weights quantized again."""
+
+
+def output_dtype(text: str | None) -> Dtype | None:
+    """The format asked for with ``--save-dtype``; None where all stays as stored.
 
     Args:
-        text: ``bfloat16``, ``float16``, ``float32``, ``float64`` or the safetensors name.
+        text: ``bfloat16``, ``float16``, ``float32``, ``float64``, the safetensors name, or `SAME`.
 
     Raises:
         ConfigError: the name is none of these.
     """
+    if text is None or text.lower() == SAME:
+        return None
     by_name = {torch: DTYPES[name] for name, torch in _TORCH_NAMES.items()}
     by_name |= {name.lower(): DTYPES[name] for name in _TORCH_NAMES}
     try:
         return by_name[text.lower().removeprefix("torch.")]
     except KeyError:
-        message = f"--save-dtype {text!r} is not a format to write{nearest(text, by_name)}"
+        known = nearest(text, (*by_name, SAME))
+        message = f"--save-dtype {text!r} is not a format to write{known}"
         raise ConfigError(message) from None
+
+
+def is_same(text: str | None) -> bool:
+    """Whether ``--save-dtype`` asks for the donor's own precision."""
+    return text is not None and text.lower() == SAME

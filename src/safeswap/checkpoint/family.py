@@ -8,10 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 from safeswap.anatomy import Anatomy, anatomy_of
+from safeswap.checkpoint.borrowed import with_configs
 from safeswap.checkpoint.compare import compare_configs, refuse_other_size
 from safeswap.checkpoint.members import same_tensors
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.names import family_names, is_buffer_of
+from safeswap.checkpoint.precisions import PackedTensor, stored_bytes
+from safeswap.checkpoint.precisions.loss import precision_notes
 from safeswap.checkpoint.reader import Tensor, same_bytes
 from safeswap.checkpoint.refusals import quantization_of
 from safeswap.checkpoint.tokenizers import compare_tokenizers
@@ -65,7 +68,8 @@ class Family:
 
     def bytes_to_read(self) -> int:
         """Bytes of all merged tensors of all members."""
-        return sum(m.tensors[name].nbytes for m in self.members.values() for name in self.names)
+        members = self.members.values()
+        return sum(stored_bytes(member.tensors[n]) for member in members for n in self.names)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -115,6 +119,7 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
             tying of the output projection; names them.
         safeswap.anatomy.AnatomyError: tensors that no unit takes.
     """
+    members, borrowed = with_configs(members, force=force)
     named, notes = family_names({role: member.tensors for role, member in members.items()})
     members = {role: replace(member, tensors=named[role]) for role, member in members.items()}
     base = members[BASE]
@@ -134,10 +139,11 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     for role, member in members.items():
         if role != BASE:
             same_tensors(kept[BASE], kept[role], f"{role} expert {member.source.text}")
-    notes += compare_configs(members, force=force)
-    folders = {role: member.folder for role, member in members.items()}
-    notes += compare_tokenizers(folders, BASE, force=force)
+    notes += [*borrowed, *compare_configs(members, force=force)]
+    folders = {role: member.folder for role, member in members.items() if member.has_config}
+    notes += compare_tokenizers(folders, next(iter(folders)), force=force)
     notes += [note for role in members if (note := _unquantized(members[role], role))]
+    notes += precision_notes(kept, force=force)
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
     anatomy = anatomy_of(shapes, dtypes=dtypes)
@@ -167,7 +173,7 @@ def _spare_buffers(members: Mapping[str, Checkpoint]) -> dict[str, dict[str, str
 
 def _unquantized(member: Checkpoint, role: str) -> str | None:
     said = quantization_of(member.config)
-    if not said:
+    if not said or any(isinstance(t, PackedTensor) for t in member.tensors.values()):
         return None
     method = said.get("quant_method") if isinstance(said, Mapping) else said
     return (

@@ -11,9 +11,12 @@ from typing import Any
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import open_plain, refuse_leaving
 from safeswap.checkpoint.names import HEADS
+from safeswap.checkpoint.precisions import PackedTensor, Unpacked, stored_bytes, unpacked
+from safeswap.checkpoint.precisions.gguf import GgufFacts, gguf_files, open_gguf
+from safeswap.checkpoint.precisions.gguf_header import read_gguf
 from safeswap.checkpoint.reader import StoredTensor, Tensor
-from safeswap.checkpoint.refusals import refuse_packed, refuse_quantized
-from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
+from safeswap.checkpoint.refusals import quantization_of, refuse_packed, refuse_quantized
+from safeswap.checkpoint.source import GGUF, WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.torch_bin import read_torch_file
 from safeswap.errors import CheckpointError, listed
 from safeswap.io.files import Signature, reading_remedy, signatures
@@ -21,13 +24,15 @@ from safeswap.io.regular import is_there
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
     """One shard: its path, what the operating system says of it, and its tensors in file order.
 
-    ``header`` is the raw safetensors header, empty for a ``.bin`` file.
+    ``header`` is the raw safetensors header, empty for a ``.bin`` file; of GGUF, whose header may
+    hold a vocabulary, the BLAKE3 of it.
     """
 
     path: Path
@@ -45,8 +50,13 @@ class Checkpoint:
         source: where it is.
         config: its ``config.json``.
         files: its weight files.
-        tensors: every stored name → the tensor, whose ``reader()`` gives its numbers.
+        tensors: every name → the tensor, whose ``reader()`` gives its numbers. A weight that is
+            stored in parts (scaled fp8, MXFP4) is one tensor.
         signatures: name → what told each file in the folder when it was opened.
+        aside: stored tensors that are no weights, and parts of none → why.
+        extra: weight → scales of activations, which only a quantized output needs.
+        facts: what a GGUF file says of its model. It has a ``config`` only where a config.json lies
+            beside it.
     """
 
     source: Source
@@ -54,6 +64,9 @@ class Checkpoint:
     files: tuple[WeightFile, ...]
     tensors: Mapping[str, Tensor]
     signatures: Mapping[str, Signature] = field(default_factory=dict)
+    aside: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, tuple[StoredTensor, ...]] = field(default_factory=dict)
+    facts: GgufFacts | None = None
 
     @property
     def folder(self) -> Path:
@@ -62,8 +75,18 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all payloads."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        """Bytes of all payloads, as they are stored."""
+        return sum(stored_bytes(tensor) for tensor in self.tensors.values())
+
+    @property
+    def has_config(self) -> bool:
+        """Whether a config.json lies with it; a GGUF file may have none."""
+        return self.facts is None or (self.folder / CONFIG).exists()
+
+    @property
+    def packed(self) -> bool:
+        """Whether any weight is stored in parts (scaled fp8, MXFP4, GGUF)."""
+        return any(isinstance(tensor, PackedTensor) for tensor in self.tensors.values())
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -107,9 +130,11 @@ def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoin
     source = resolve(text, named_in=named_in)
     folder = source.folder
     _refuse_closed(folder)
-    _refuse_adapter(folder)
-    _refuse_gguf(folder)
     seen = signatures(folder)  # before anything is read of them
+    others = any(p for kind in ("*.safetensors", "*.bin") for p in folder.glob(kind))
+    if blocks := gguf_files(folder, source.file, others):
+        return _open_gguf(source, blocks, seen)
+    _refuse_adapter(folder)
     config = read_json(folder / "config.json")
     files = tuple(_weight_file(path) for path in _weight_paths(folder))
     tensors: dict[str, StoredTensor] = {}
@@ -122,9 +147,17 @@ def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoin
                 )
             tensors[tensor.name] = tensor
     _check_index(folder, files, tensors, said_tied(config))
-    refuse_packed(tensors)
-    refuse_quantized(folder, config, tensors)
-    return Checkpoint(source, config, files, tensors, seen)
+    model = _as_the_model_has_them(config, tensors)
+    refuse_packed(model.tensors, quantization_of(config))
+    refuse_quantized(folder, config, model.tensors)
+    return Checkpoint(source, config, files, model.tensors, seen, model.aside, model.extra)
+
+
+def _as_the_model_has_them(
+    config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
+) -> Unpacked:
+    dtype = config.get("dtype", config.get("torch_dtype"))
+    return unpacked(tensors, quantization_of(config), dtype)
 
 
 def _weight_file(path: Path) -> WeightFile:
@@ -244,10 +277,28 @@ def _refuse_adapter(folder: Path) -> None:
     )
 
 
-def _refuse_gguf(folder: Path) -> None:
-    found = sorted(folder.glob("*.gguf"))
-    if found and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise CheckpointError(
-            f"{found[0]}: is GGUF, a format for running models, mostly quantized. Use the "
-            "transformers checkpoint that it was made from."
-        )
+def _open_gguf(source: Source, paths: list[Path], seen: Mapping[str, Signature]) -> Checkpoint:
+    """A model in GGUF: its configuration may be another member's (see ``family``)."""
+    for path in paths:
+        refuse_leaving(source.folder, path)
+    model = open_gguf(paths)
+    beside = source.folder / CONFIG
+    config = read_json(beside) if beside.exists() else {}
+    files = tuple(
+        WeightFile(header.path, header.size, header.mtime_ns, header.digest, stored)
+        for header, stored in zip(model.headers, model.stored, strict=True)
+    )
+    return Checkpoint(
+        source, config, files, model.tensors, seen, aside=model.aside, facts=model.facts
+    )
+
+
+def header_again(file: WeightFile) -> bytes:
+    """A weight file's ``header`` as it is now.
+
+    Raises:
+        CheckpointError: as when it was opened.
+    """
+    if file.path.suffix == GGUF:
+        return read_gguf(file.path).digest
+    return read_header(file.path).raw

@@ -11,6 +11,7 @@ from typing import Any
 
 from safeswap.anatomy.rules import is_buffer
 from safeswap.anatomy.vocabulary import QUANTIZED_NAMES
+from safeswap.checkpoint.precisions.remedies import remedy
 from safeswap.checkpoint.reader import Tensor
 from safeswap.errors import CheckpointError, listed
 
@@ -19,7 +20,8 @@ QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization"
 _STORED_PACKED = frozenset(
     (
         *("bitsandbytes", "gptq", "awq", "fp8", "fbgemm_fp8", "compressed-tensors", "mxfp4"),
-        *("hqq", "eetq", "aqlm", "auto-round", "quanto", "vptq", "spqr", "higgs"),
+        *("hqq", "eetq", "aqlm", "auto-round", "quanto", "vptq", "spqr", "higgs", "torchao"),
+        *("modelopt", "mxfp8", "bitsandbytes_4bit", "bitsandbytes_8bit"),
     )
 )
 """Methods whose weights are stored in other dtypes or under other names, so that a checkpoint of
@@ -40,9 +42,7 @@ def refuse_quantized(
     quantization = quantization_of(config)
     if not quantization:
         return
-    method = "unnamed"
-    if isinstance(quantization, Mapping):
-        method = str(quantization.get("quant_method") or "unnamed")
+    method = method_of(quantization) or "unnamed"
     if method not in _STORED_PACKED:
         raise CheckpointError(
             f"{folder / 'config.json'}: the checkpoint is quantized ({method}), and task vectors "
@@ -53,8 +53,14 @@ def refuse_quantized(
     if narrow:
         raise CheckpointError(
             f"{folder / 'config.json'}: the checkpoint is quantized ({method}; {listed(narrow)}), "
-            "and task vectors of quantized weights mean nothing. Use the 16-bit original."
+            f"and safeswap does not decode them. {remedy(method)}"
         )
+
+
+def method_of(quantization: Any) -> str:
+    """The method that a config.json's quantization names, empty where it names none."""
+    said = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+    return str(said or "")[:40]
 
 
 def quantization_of(config: Mapping[str, Any]) -> Any:
@@ -69,18 +75,24 @@ def _plain(name: str, tensor: Tensor) -> bool:
     return tensor.dtype.mergeable or is_buffer(name.split("."), tensor.shape, "")
 
 
-def refuse_packed(tensors: Mapping[str, Tensor]) -> None:
+def refuse_packed(tensors: Mapping[str, Tensor], quantization: Any = None) -> None:
     """Refuse a checkpoint whose tensors are packed, by their names and dtypes.
 
+    Args:
+        quantization: what config.json says of it (see :func:`quantization_of`).
+
     Raises:
-        CheckpointError: one of them holds quantized weights, or their scales.
+        CheckpointError: one of them holds quantized weights, or their scales; says how to get
+            16-bit weights.
     """
     for tensor in tensors.values():
         packed_dtype = tensor.dtype.numpy is None
         packed_matrix = tensor.dtype.name in ("U8", "I8", "I32") and tensor.name.endswith(".weight")
         packed_name = tensor.name.rpartition(".")[2] in QUANTIZED_NAMES
         if packed_dtype or packed_matrix or packed_name:
+            method = method_of(quantization)
             raise CheckpointError(
                 f"{tensor.where}: tensor {tensor.name!r} ({tensor.dtype}) holds quantized weights "
-                "or their scales (bitsandbytes, GPTQ, AWQ or fp8). Use the 16-bit original."
+                f"or their scales ({method or 'config.json does not say which'}), and safeswap "
+                f"does not decode them. {remedy(method, tensors)}"
             )

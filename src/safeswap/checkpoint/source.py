@@ -15,6 +15,7 @@ from safeswap.errors import CheckpointError, ConfigError
 from safeswap.io.address import split_login
 from safeswap.io.files import reading_remedy, refuse_pointer
 from safeswap.io.jsonfile import LARGE, load_json
+from safeswap.io.regular import is_file
 
 _SMALL_FILES = (
     "*.json",
@@ -33,6 +34,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+GGUF = ".gguf"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -46,17 +48,24 @@ class Source:
         folder: the local folder that now holds its files.
         hub_id: ``org/name`` when it came from a hub, else None.
         revision: the commit on the hub, else None.
+        file: the one file that was named (GGUF), else None.
     """
 
     text: str
     folder: Path
     hub_id: str | None = None
     revision: str | None = None
+    file: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """What opens it again: the file, where one was named, else the folder."""
+        return self.file or self.folder
 
     @property
     def name(self) -> str:
-        """A short public name: the hub id, or the folder's own name (never a machine's path)."""
-        return self.hub_id or self.folder.name
+        """A short public name: the hub id, or the place's own name (never a machine's path)."""
+        return self.hub_id or self.place.name
 
 
 def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
@@ -65,7 +74,8 @@ def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
     The hub's token goes to the configured hub and to no other host.
 
     Args:
-        text: a local folder, ``org/name``, ``org/name@revision`` or ``https://hub/org/name``.
+        text: a local folder, ``org/name``, ``org/name@revision`` or ``https://hub/org/name``; or
+            a local file of GGUF.
         named_in: the file that names it, where it was not the user who did: a file may name
             folders and what is on the configured hub, and sends nobody to another host.
 
@@ -79,9 +89,14 @@ def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
         folder = folder.resolve()
         _refuse_leaving(folder)
         return Source(str(text), folder)
+    if folder.suffix == GGUF and is_file(folder):
+        home = folder.parent.resolve()
+        refuse_leaving(home, home / folder.name)
+        return Source(str(text), home, file=home / folder.name)
     if folder.exists():
         raise CheckpointError(
-            f"{text}: is a file. Give the folder that holds config.json and the weights."
+            f"{text}: is a file. Give the folder that holds config.json and the weights (of GGUF, "
+            "the file itself is taken too)."
         )
     given = str(text)
     text = without_password(given)  # what is shown and kept

@@ -154,6 +154,16 @@ def _object(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.exists() else {}
 
 
+def vocabulary_of(folder: Path) -> Mapping[str, int] | None:
+    """Token → id, as a checkpoint's ``tokenizer.json`` or ``vocab.json`` has them; None where it
+    has neither.
+
+    Raises:
+        FamilyError: the file is damaged.
+    """
+    return _vocabulary(folder)
+
+
 def _vocabulary(folder: Path) -> Vocabulary | None:
     vocabulary: dict[str, int] = {}
     if (folder / "tokenizer.json").exists():

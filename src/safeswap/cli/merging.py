@@ -155,7 +155,8 @@ def _plan_record(plan: Any) -> dict[str, Any]:
     click.option(
         "--save-dtype",
         "dtype",
-        help="bfloat16, float16 or float32.  [default: as stored]",
+        help="bfloat16, float16 or float32; same: quantized again as the donor's are.  "
+        "[default: as stored, quantized weights in bfloat16]",
     ),
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
@@ -235,7 +236,7 @@ def _outlook(
     given: Mapping[str, Any],
 ) -> list[str]:
     """What a merge would read and write."""
-    from safeswap.checkpoint.dtypes import output_dtype
+    from safeswap.checkpoint.dtypes import is_same, output_dtype
     from safeswap.checkpoint.family import open_family
     from safeswap.checkpoint.shards import parse_size
     from safeswap.merge.outlook import reading, writing
@@ -259,8 +260,9 @@ def _outlook(
         family,
         donors,
         out,
-        dtype=output_dtype(dtype) if dtype else None,
+        dtype=output_dtype(dtype),
         shard_size=parse_size(size) if size else None,
+        same=is_same(dtype),
     )
     return [*reading(family), *lines]
 

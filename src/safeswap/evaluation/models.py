@@ -18,6 +18,7 @@ from safeswap.checkpoint.source import resolve
 from safeswap.display import without_password
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.backends import find_backend
+from safeswap.evaluation.backends.runnable import refuse_gguf
 from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.rows import ModelRecord, Role
 from safeswap.io.regular import is_there
@@ -111,6 +112,7 @@ def name_models(
             arms.append(EvaluatedModel(name, source, source, digest))
         else:
             found = resolve(source)
+            refuse_gguf(found, gguf=found.file is not None)
             digest = digest_of_folder(found.folder)
             arms.append(EvaluatedModel(name, found.text, str(found.folder), digest))
     return _with_roles(arms)

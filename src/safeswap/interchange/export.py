@@ -59,6 +59,12 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
         {role: open_checkpoint(plan.inputs[role].source, named_in="the plan") for role in roles}
     )
     check_units(plan, family.anatomy.units)
+    for role, member in family.members.items():
+        if member.packed:
+            raise PlanError(
+                f"{member.source.text}: the {role} checkpoint is stored in fp8, MXFP4 or GGUF, "
+                "which mergekit does not read as numbers. Use safeswap merge for this plan."
+            )
     weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)
     models = {role: _model(family.members[role].source, role) for role in roles}
@@ -66,7 +72,9 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
         "merge_method": "linear",
         "base_model": models[plan.donor],
         "dtype": _computed_in(family, weights),
-        "out_dtype": torch_name(output_dtype(dtype)) if dtype else _stored_in(family, plan.donor),
+        "out_dtype": torch_name(kind)
+        if (kind := output_dtype(dtype))
+        else _stored_in(family, plan.donor),
         "parameters": {"normalize": False},
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from safeswap import selectors
+from safeswap.checkpoint.precisions.loss import DECODED
 from safeswap.errors import listed
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, PLAN_FILE
 from safeswap.operators import paths_in
@@ -45,6 +46,7 @@ def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options
         f"- selector: {in_markdown(settings)}",
         *_edited_note(profile, plan),
         *_chosen_note(plan),
+        *_precision_note(profile, plan),
         "",
         "Measure its safety and ability before you release it: a merge is no proof of either.",
         "",
@@ -86,6 +88,12 @@ def _chosen_note(plan: Plan) -> list[str]:
         f"- chosen among others by its figures on the dev questions of {cells}: what is reported "
         f"must come from the others (`safeswap evaluate --split {rest}`)"
     ]
+
+
+def _precision_note(profile: Profile, plan: Plan) -> list[str]:
+    """What was stored in a few bits, for the rounding is in the merge."""
+    found = [note for note in profile.only(plan.language).notes if DECODED in note]
+    return [f"- {in_markdown(note)}" for note in found]
 
 
 def _paths_note(profile: Profile, plan: Plan) -> list[str]:

@@ -104,6 +104,18 @@ def _combined(
     end: int,
 ) -> NDArray[np.uint8]:
     kind = arithmetic_dtype(target, *(tensor.dtype for tensor in tensors))
+    total = combined(readers, coefficients, kind, begin, end)
+    return _encoded(tensors[0].name, total, target)
+
+
+def combined(
+    readers: Sequence[TensorReader],
+    coefficients: Sequence[float],
+    kind: np.dtype[Any],
+    begin: int,
+    end: int,
+) -> NDArray[Any]:
+    """Σ coefficient · numbers of a range, in a buffer of this thread (float32 or float64)."""
     total, term = (buffer(slot, end - begin, kind) for slot in ("total", "term"))
     for index, reader in enumerate(readers):
         values = term if index else total
@@ -112,7 +124,7 @@ def _combined(
             np.multiply(values, kind.type(coefficients[index]), out=values)
         if index:
             np.add(total, term, out=total)
-    return _encoded(tensors[0].name, total, target)
+    return total
 
 
 def _encoded(name: str, values: NDArray[Any], target: Dtype) -> NDArray[np.uint8]:
@@ -123,8 +135,7 @@ def _encoded(name: str, values: NDArray[Any], target: Dtype) -> NDArray[np.uint8
 
 
 def _check_range(name: str, values: NDArray[Any], target: Dtype) -> None:
-    with np.errstate(over="ignore"):
-        finite = math.isfinite(inner_product(values, values)) or bool(np.isfinite(values).all())
+    finite = _is_finite(values)
     if target.name == "F16" and finite and len(values):
         finite = float(np.abs(values).max()) <= _LARGEST_F16
     if not finite:
@@ -132,6 +143,24 @@ def _check_range(name: str, values: NDArray[Any], target: Dtype) -> None:
             f"tensor {name!r}: the merged values do not fit {target}. Use --save-dtype bfloat16 or "
             "float32, or smaller weights in the plan."
         )
+
+
+def refuse_unfit(name: str, values: NDArray[Any]) -> None:
+    """Refuse merged numbers that no scale brings into a narrow format.
+
+    Raises:
+        CheckpointError: one of them is infinite, or no number.
+    """
+    if not _is_finite(values):
+        raise CheckpointError(
+            f"tensor {name!r}: the merged values are not finite, so they cannot be quantized. Use "
+            "smaller weights in the plan, or --save-dtype float32."
+        )
+
+
+def _is_finite(values: NDArray[Any]) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(inner_product(values, values)) or bool(np.isfinite(values).all())
 
 
 def all_finite(raw: NDArray[np.uint8], dtype: Dtype) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safeswap.checkpoint import digests
-from safeswap.checkpoint.dtypes import Dtype, torch_name
+from safeswap.checkpoint.dtypes import DTYPES, Dtype, torch_name
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.inside import files_below, open_plain, why_not_read
 from safeswap.checkpoint.loaded_names import LARGEST, is_companion, is_weights, looks_like_weights
@@ -41,7 +41,7 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
     templates, licence, and code where the configuration names it. Nothing else goes along.
 
     Only ``config.json`` may change: its dtype, when another one than the donor's is written, and
-    what it says of a quantization that its weights do not have: a loader would quantize by it.
+    what it says of a quantization that the output does not have: a loader would quantize by it.
     """
     donor = family.members[job.plan.donor].folder
     copied, left_out = {}, {}
@@ -53,7 +53,7 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(donor / name, target)
         if name == "config.json":
-            _adapt_config(target, dtype)
+            _adapt_config(target, dtype, quantized=bool(job.packings))
         copied[name] = digests.of_small_file(target)
     if job.layout.index is not None:
         (folder / INDEX_NAME).write_text(job.layout.index, encoding="utf-8")
@@ -81,8 +81,11 @@ def rest_bytes(family: Family, donor: str) -> int:
 
 def small_files(folder: Path) -> dict[str, str]:
     """SHA-256 of what lies in a checkpoint's folder besides its weights: configuration, tokenizer,
-    templates, code.
+    templates, code. A folder without config.json (where GGUF lies) has none: what is in it is not
+    the checkpoint's.
     """
+    if not (folder / "config.json").exists():
+        return {}
     return {
         name: digests.of_small_file(folder / name)
         for name, reason in _others(folder).items()
@@ -120,9 +123,9 @@ def _why_not_by_name(name: str, code: bool) -> str | None:
     return None
 
 
-def _adapt_config(config: Path, dtype: Dtype | None) -> None:
+def _adapt_config(config: Path, dtype: Dtype | None, *, quantized: bool) -> None:
     content = read_json(config)
-    stale = quantization_of(content)
+    stale = None if quantized else quantization_of(content)
     if dtype is None and not stale:
         return  # to the byte as it was
     if dtype is not None:
@@ -132,4 +135,11 @@ def _adapt_config(config: Path, dtype: Dtype | None) -> None:
     for place in (content, inner if isinstance(inner, dict) else {}) if stale else ():
         for key in QUANTIZATION_KEYS:
             place.pop(key, None)
+        for key in ("dtype", "torch_dtype"):  # float8_e4m3fn is no format to compute in
+            if (
+                str(place.get(key, ""))
+                .removeprefix("torch.")
+                .startswith(("float8", "uint8", "int8"))
+            ):
+                place[key] = torch_name(DTYPES["BF16"])
     config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

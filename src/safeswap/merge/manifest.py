@@ -7,6 +7,8 @@ import json
 import platform
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,6 @@ from safeswap.errors import CheckpointError, OutputError, VerificationError, lis
 from safeswap.io.keys import check_keys
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, RestOfCheckpoint, small_files
 from safeswap.merge.prepare import MergeJob
-from safeswap.plan import Plan
 from safeswap.profile import Profile
 from safeswap.version import __version__
 
@@ -63,12 +64,12 @@ def write_manifest(
         outputs.append({"name": shard.name, "size": shard.size, "digest": digest})
     content = {
         "format": FORMAT,
-        "versions": _versions(),
+        "versions": _versions(family),
         "plan": job.plan.as_dict(),
         "profile": profile.only(job.plan.language).as_dict(),
         "outputs": outputs,
         "tensors": tensor_log(family, job, tensors),
-        "not_used": not_used(family, job.plan),
+        "not_used": not_used(family, job),
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
         "input_files": {role: small_files(family.members[role].folder) for role in job.plan.inputs},
@@ -124,9 +125,12 @@ def check_digest(path: Path, content: Mapping[str, Any]) -> None:
         )
 
 
-def _versions() -> dict[str, str]:
+def _versions(family: Family) -> dict[str, str]:
     """What the bytes may depend on."""
     libraries = {module.__name__: module.__version__ for module in (numpy, ml_dtypes, blake3)}
+    if any(member.facts is not None for member in family.members.values()):
+        with suppress(PackageNotFoundError):
+            libraries["gguf"] = version("gguf")
     return {"safeswap": __version__, "python": platform.python_version(), **libraries}
 
 
@@ -135,29 +139,37 @@ def tensor_log(
 ) -> dict[str, dict[str, str]]:
     """What became of every tensor of the output; ``tensors``: name → digest."""
     return {
-        name: {
+        output.name: {
             "unit": family.anatomy.placements[name].unit,
             "fate": str(job.ops[name]),
-            "dtype": job.dtypes[name].name,
-            "digest": tensors[name],
+            "dtype": output.dtype.name,
+            "digest": tensors[output.name],
         }
         for name in family.names
+        for output in job.outputs(family, name)
     }
 
 
-def not_used(family: Family, plan: Plan) -> dict[str, str]:
+def not_used(family: Family, job: MergeJob) -> dict[str, str]:
     """The tensors of a plan's inputs that are not merged, as their files name them, and why."""
+    plan = job.plan
+    used = {t for name in job.packings for t in job.extra(family, name).values()}
     reasons = {
         (role, name): f"tied: the same bytes as {original}"
         for (role, name), original in family.aliases.items()
     }
     for role, left in family.left_out.items():
         reasons |= {(role, name): reason for name, reason in left.items()}
-    return {
+    found = {
         f"{role}: {family.members[role].tensors[name].name}": reason
         for (role, name), reason in reasons.items()
         if role in plan.inputs
     }
+    for role in plan.inputs:
+        member = family.members[role]
+        extra = {t.name for one in member.extra.values() for t in one if t in used}
+        found |= {f"{role}: {n}": why for n, why in member.aside.items() if n not in extra}
+    return found
 
 
 def merged_folders(out: Path) -> list[Path]:

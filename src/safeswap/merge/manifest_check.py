@@ -49,7 +49,7 @@ def check_manifest(
     wanted = {
         "profile": {"units": list(measured.units), "tensors": _plain(measured)},
         "tensors": tensor_log(family, job, digest_of),
-        "not_used": not_used(family, job.plan),
+        "not_used": not_used(family, job),
     }
     found = {
         "profile": {"units": list(recorded.units), "tensors": _plain(recorded)},

@@ -18,7 +18,7 @@ def reading(family: Family) -> list[str]:
     what is worth knowing.
     """
     lines = [
-        f"{role}: {member.source.text}, {member.folder}: {len(member.tensors)} tensors in "
+        f"{role}: {member.source.text}, {member.source.place}: {len(member.tensors)} tensors in "
         f"{len(member.files)} files, {shown_bytes(member.nbytes)}"
         for role, member in family.members.items()
     ]
@@ -38,6 +38,7 @@ def writing(
     *,
     dtype: Dtype | None = None,
     shard_size: int | None = None,
+    same: bool = False,
 ) -> list[str]:
     """What is written: bytes and files of all outputs, and whether there is room.
 
@@ -48,7 +49,7 @@ def writing(
     total, shards = 0, 0
     for donor in donors:
         check_donor(family, donor)
-        layout, _ = output_layout(family, donor, dtype=dtype, shard_size=shard_size)
+        layout, _, _ = output_layout(family, donor, dtype=dtype, shard_size=shard_size, same=same)
         total += layout.nbytes + rest_bytes(family, donor)
         shards += len(layout.shards)
     place = out.expanduser().absolute()

@@ -11,9 +11,11 @@ from typing import Any
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.precisions import PackedTensor, Packing, parts_of
+from safeswap.checkpoint.reader import StoredTensor
 from safeswap.checkpoint.shards import Layout, OutputTensor, group_by_size, lay_out
 from safeswap.checkpoint.tokenizers import has_tokenizer
-from safeswap.errors import FamilyError, OutputError, PlanError
+from safeswap.errors import ConfigError, FamilyError, OutputError, PlanError
 from safeswap.io.workers import chunks_of
 from safeswap.operators import TensorOp, applies, linear, tensor_op
 from safeswap.plan import Plan, check_operators, check_units
@@ -52,6 +54,7 @@ class MergeJob:
         layout: where every output byte will lie.
         dtypes: tensor → format it is written in.
         states: tensor → what its operator found out before it merges (see ``run_passes``).
+        packings: tensor → how it is written in parts, for those that are quantized again.
     """
 
     plan: Plan
@@ -60,6 +63,7 @@ class MergeJob:
     layout: Layout
     dtypes: Mapping[str, Dtype]
     states: dict[str, Any] = field(default_factory=dict)
+    packings: Mapping[str, Packing] = field(default_factory=dict)
 
     def chunks(self, name: str, elements: int, number: int = 0) -> list[Chunk]:
         """The runs in which a tensor is made: the chunks of its grid, or all of it at once.
@@ -67,13 +71,42 @@ class MergeJob:
         Args:
             number: of the job in its run.
         """
-        runs = [(0, elements)] if self.ops[name].whole else chunks_of(elements)
+        runs = [(0, elements)] if self.ops[name].whole else list(chunks_of(elements))
+        if name in self.packings:
+            runs = self.packings[name].runs()
         return [Chunk(number, name, begin, end) for begin, end in runs]
 
     def is_copy(self, family: Family, name: str) -> bool:
         """Whether a tensor's bytes are one input's bytes."""
         role = self.ops[name].copied
-        return role is not None and family.members[role].tensors[name].dtype == self.dtypes[name]
+        if role is None:
+            return False
+        tensor = family.members[role].tensors[name]
+        if name in self.packings:
+            return self.packings[name].holds(tensor)
+        return tensor.dtype == self.dtypes[name]
+
+    def extra(self, family: Family, name: str) -> dict[str, StoredTensor]:
+        """Output name → the scales of activations that go with a tensor that is written in parts:
+        those of the checkpoint that it is copied from, where they fit, else the donor's.
+        """
+        if name not in self.packings:
+            return {}
+        role = self.ops[name].copied if self.is_copy(family, name) else None
+        own = _extra(family, role or self.plan.donor, name)
+        return {
+            n: own[n] if n in own and (own[n].dtype, own[n].shape) == (t.dtype, t.shape) else t
+            for n, t in _extra(family, self.plan.donor, name).items()
+        }
+
+    def outputs(self, family: Family, name: str) -> list[OutputTensor]:
+        """What is written of one of the family's tensors."""
+        if name not in self.packings:
+            shape = family.base.tensors[name].shape
+            return [OutputTensor(name, self.dtypes[name], shape)]
+        found = [OutputTensor(p.name, p.dtype, p.shape) for p in self.packings[name].parts]
+        extra = _extra(family, self.plan.donor, name)
+        return found + [OutputTensor(n, t.dtype, t.shape) for n, t in extra.items()]
 
 
 def prepare(
@@ -83,12 +116,14 @@ def prepare(
     folder: str = "",
     dtype: Dtype | None = None,
     shard_size: int | None = None,
+    same: bool = False,
 ) -> MergeJob:
     """Check a plan against its family and fix every output byte's place; nothing is written.
 
     Args:
         dtype: format of all output weights; by default each tensor's format in the donor.
         shard_size: bytes of a shard; by default the base's sharding.
+        same: quantized weights are quantized again, as the donor's are.
 
     Raises:
         PlanError: units that do not match the model, weights that would untie tied tensors.
@@ -97,8 +132,10 @@ def prepare(
     check_operators(plan)
     ops = {name: _tensor_op(family, plan, name) for name in family.names}
     _check_tied(family, plan)
-    layout, dtypes = output_layout(family, plan.donor, dtype=dtype, shard_size=shard_size)
-    return MergeJob(plan, folder, ops, layout, dtypes)
+    layout, dtypes, packings = output_layout(
+        family, plan.donor, dtype=dtype, shard_size=shard_size, same=same
+    )
+    return MergeJob(plan, folder, ops, layout, dtypes, packings=packings)
 
 
 def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
@@ -113,27 +150,76 @@ def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
 
 
 def output_layout(
-    family: Family, donor: str, *, dtype: Dtype | None = None, shard_size: int | None = None
-) -> tuple[Layout, dict[str, Dtype]]:
-    """Where every output byte will lie, and each tensor's format; needs no plan, only its donor.
+    family: Family,
+    donor: str,
+    *,
+    dtype: Dtype | None = None,
+    shard_size: int | None = None,
+    same: bool = False,
+) -> tuple[Layout, dict[str, Dtype], dict[str, Packing]]:
+    """Where every output byte will lie, each tensor's format, and how those are written that are
+    quantized again; needs no plan, only its donor.
 
     Args:
-        dtype, shard_size: as in :func:`prepare`.
+        dtype, shard_size, same: as in :func:`prepare`.
     """
     given = family.members[donor].tensors
     dtypes = {n: dtype if dtype and family.is_weight(n) else given[n].dtype for n in family.names}
-    tensors = {n: OutputTensor(n, dtypes[n], family.base.tensors[n].shape) for n in family.names}
+    packings = _packings(family, donor) if same else {}
+    tensors: dict[str, list[OutputTensor]] = {}
+    for name in family.names:
+        tensors[name] = [OutputTensor(name, dtypes[name], family.base.tensors[name].shape)]
+        if name in packings:
+            parts = packings[name].parts
+            tensors[name] = [OutputTensor(p.name, p.dtype, p.shape) for p in parts]
+            extra = _extra(family, donor, name).items()
+            tensors[name] += [OutputTensor(n, t.dtype, t.shape) for n, t in extra]
+            dtypes |= {one.name: one.dtype for one in tensors[name]}
     if shard_size is None:
-        groups = [[tensors[name] for name in names] for names in _sharding(family) if names]
+        groups = [[t for n in names for t in tensors[n]] for names in _sharding(family) if names]
     else:
-        groups = group_by_size(list(tensors.values()), shard_size)
-    return lay_out(groups), dtypes
+        groups = group_by_size([t for n in family.names for t in tensors[n]], shard_size)
+    return lay_out(groups), dtypes, packings
+
+
+def _packings(family: Family, donor: str) -> dict[str, Packing]:
+    """How the donor's quantized weights would be written again.
+
+    Raises:
+        ConfigError: they are GGUF.
+    """
+    found = {}
+    for name in family.names:
+        tensor = family.members[donor].tensors[name]
+        if not isinstance(tensor, PackedTensor):
+            continue
+        packing = tensor.packing(name)
+        if packing is None:
+            raise ConfigError(
+                f"--save-dtype same: the {donor} checkpoint is {tensor.precision}, which is read "
+                "and not written. Use --save-dtype bfloat16, and llama.cpp's llama-quantize on it."
+            )
+        found[name] = packing
+    return found
+
+
+def _extra(family: Family, role: str, name: str) -> dict[str, StoredTensor]:
+    """Output name → the scales of activations that a member has for a tensor."""
+    member = family.members[role]
+    stored = member.tensors[name].name
+    taken = stored.removesuffix(name) if stored.endswith(name) else ""
+    given = name.removesuffix(stored) if name.endswith(stored) else ""
+    return {given + one.name.removeprefix(taken): one for one in member.extra.get(stored, ())}
 
 
 def _sharding(family: Family) -> list[list[str]]:
     """The merged tensors as the base's files group them; those of no file come last, together."""
     left = dict.fromkeys(family.names)
-    family_name = {tensor.name: name for name, tensor in family.base.tensors.items()}
+    family_name = {
+        stored.name: name
+        for name, tensor in family.base.tensors.items()
+        for stored in (parts_of(tensor)[:1] or (tensor,))
+    }
     files = []
     for file in family.base.files:
         names = [family_name.get(tensor.name, "") for tensor in file.tensors]
@@ -162,7 +248,15 @@ def check_donor(family: Family, donor: str) -> None:
     Raises:
         FamilyError: it has none; names who has.
     """
-    having = [role for role, member in family.members.items() if has_tokenizer(member.folder)]
+    whole = [role for role, member in family.members.items() if member.has_config]
+    if donor not in whole:
+        raise FamilyError(
+            f"{family.members[donor].source.text}: is GGUF without a config.json, and the {donor} "
+            f"checkpoint is the donor of the output's configuration and tokenizer. Use --donor "
+            f"{whole[0]} (or donor: {whole[0]} in the plan), or put config.json and the "
+            "tokenizer's files beside the file."
+        )
+    having = [role for role in whole if has_tokenizer(family.members[role].folder)]
     if having and donor not in having:
         raise FamilyError(
             f"{family.members[donor].folder}: has no tokenizer, and the {donor} checkpoint is the "
@@ -196,9 +290,10 @@ def refuse_overlap(family: Family, out: Path) -> None:
     """
     target = out.expanduser().resolve()
     for role, member in family.members.items():
-        if target == member.folder or member.folder in target.parents:
+        place = member.source.place
+        if target == place or place in target.parents:
             raise OutputError(f"{out}: is (in) the {role} checkpoint. Choose another --out.")
-        if target in member.folder.parents and out.exists():
+        if target in place.parents and out.exists():
             raise OutputError(f"{out}: holds the {role} checkpoint. Choose another --out.")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from safeswap.checkpoint.dtypes import output_dtype
+from safeswap.checkpoint.dtypes import is_same, output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
@@ -138,13 +138,13 @@ def merge(
     """
     plans = [pin_operators(plan) for plan in plans]
     target = Path(out).expanduser().absolute()
-    kind = output_dtype(dtype) if dtype else None
+    kind, same = output_dtype(dtype), is_same(dtype)
     limit = parse_size(shard_size) if shard_size else None
     repeated = f" --save-dtype {dtype}" if dtype else ""
     repeated += f" --shard-size {shard_size}" if shard_size else ""
     folders = [plan.language if len(plans) > 1 else "" for plan in plans]
     jobs = [
-        prepare(family, plan, folder=folder, dtype=kind, shard_size=limit)
+        prepare(family, plan, folder=folder, dtype=kind, shard_size=limit, same=same)
         for plan, folder in zip(plans, folders, strict=True)
     ]
     refuse_overlap(family, target)

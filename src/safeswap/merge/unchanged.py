@@ -16,8 +16,7 @@ import numpy as np
 
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.family import Family
-from safeswap.checkpoint.header import read_header
-from safeswap.checkpoint.model import WeightFile
+from safeswap.checkpoint.model import Checkpoint, WeightFile, header_again
 from safeswap.checkpoint.reader import Tensor
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
@@ -42,7 +41,6 @@ def refuse_changed(family: Family, profile: Profile, small: Mapping[str, frozens
     Raises:
         CheckpointError: names the file.
     """
-    measured = {tensor.name: tensor.digests for tensor in profile.tensors}
     after = small_names(family)
     for role, member in family.members.items():
         now = signatures(member.folder)
@@ -51,7 +49,7 @@ def refuse_changed(family: Family, profile: Profile, small: Mapping[str, frozens
             if found is None or found[1:3] != (file.size, file.mtime_ns):
                 raise _changed(file.path, role)
             then = member.signatures.get(file.path.name, found)
-            if found != then and not _reads_as_measured(file, role, measured):
+            if found != then and not _reads_as_measured(file, member, role, profile):
                 raise _changed(file.path, role)
         for name in sorted(small[role] | after[role]) if member.signatures else ():
             if now.get(name) != member.signatures.get(name):
@@ -62,12 +60,16 @@ def _changed(path: Path, role: str) -> CheckpointError:
     return CheckpointError(f"{path}: the {role} checkpoint changed during the merge. Run it again.")
 
 
-def _reads_as_measured(
-    file: WeightFile, role: str, measured: Mapping[str, Mapping[str, str]]
-) -> bool:
+def _reads_as_measured(file: WeightFile, member: Checkpoint, role: str, profile: Profile) -> bool:
     """Whether a file that somebody touched still holds the bytes that the profile measured."""
-    if file.header and read_header(file.path).raw != file.header:
+    if file.header and header_again(file) != file.header:
         return False
+    measured = {tensor.name: tensor.digests for tensor in profile.tensors}
+    if member.packed:  # measured were the numbers; of the bytes there is a digest for the file
+        found = {tensor.name: _digest(tensor) for tensor in file.tensors}
+        records = {record.name: record.digest for record in profile.inputs[role].files}
+        now = digests.of_weight_file(file.header, file.tensors, found)
+        return now == records[file.path.name]
     return all(
         _digest(tensor) == measured[tensor.name][role]
         for tensor in file.tensors

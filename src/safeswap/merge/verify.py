@@ -17,7 +17,7 @@ from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.checkpoint.loaded_names import LARGEST, is_loaded, is_weights, looks_like_weights
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
-from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.reader import Tensor, same_bytes
 from safeswap.checkpoint.shards import OutputTensor, lay_out
 from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.io.buffers import buffer
@@ -26,6 +26,7 @@ from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
 from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
+from safeswap.merge.packed import packed_bytes
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
 from safeswap.merge.stream import run_passes, single_threaded
 from safeswap.operators import paths_in
@@ -104,7 +105,7 @@ def verify_folder(
         for name, tensor in written.items()
         for chunk in (
             recomputed.job.chunks(name, tensor.elements)
-            if recomputed
+            if recomputed and name in recomputed.plain
             else [Chunk(0, name, begin, end) for begin, end in chunks_of(tensor.elements)]
         )
     ]
@@ -115,12 +116,18 @@ def verify_folder(
     with single_threaded(jobs):
         results = run_chunks(
             chunks,
-            lambda chunk: _check_chunk(chunk, written[chunk.name], recomputed),
+            lambda chunk: _check_chunk(
+                chunk,
+                written[chunk.name],
+                recomputed if recomputed and chunk.name in recomputed.plain else None,
+            ),
             workers=workers or default_workers(),
             advance=advance,
             size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
         )
     _report(chunks, results, manifest, out)
+    if recomputed:
+        _check_packed(recomputed, written, out, workers or default_workers())
     if recomputed:
         measured = measure_family(recomputed.family, workers=workers, advance=advance)
         check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
@@ -266,8 +273,11 @@ def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class _Recomputed:
+    """What the inputs give; ``plain``: the tensors that are not written in parts."""
+
     family: Family
     job: MergeJob
+    plain: frozenset[str]
 
 
 def _recompute(
@@ -285,16 +295,53 @@ def _recompute(
     roles = (BASE, SAFETY, plan.language)
     # whatever was noted or forced when the merge was made, its bytes are what is asked for now
     family = join_family({role: member(role) for role in roles}, force=True)
-    job = prepare(family, pin_operators(plan, MANIFEST))
-    found = {name: family.base.tensors[name].shape for name in family.names}
+    same = set(written) != set(family.names)  # what is quantized again is written in parts
+    job = prepare(family, pin_operators(plan, MANIFEST), same=same)
+    found = {one.name: one.shape for name in family.names for one in job.outputs(family, name)}
     if found != {name: tensor.shape for name, tensor in written.items()}:
         raise VerificationError(
             "the inputs have other tensors than the merge: they are of another model. Give the "
             "checkpoints that it was made from."
         )
     dtypes = {name: DTYPES[entry["dtype"]] for name, entry in manifest["tensors"].items()}
-    groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in family.names]]
-    return _Recomputed(family, MergeJob(plan, "", job.ops, lay_out(groups), dtypes))
+    groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in written]]
+    dtypes = {**job.dtypes, **dtypes}
+    job = replace(job, plan=plan, layout=lay_out(groups), dtypes=dtypes)
+    plain = frozenset(name for name in family.names if name not in job.packings)
+    return _Recomputed(family, job, plain)
+
+
+def _check_packed(
+    recomputed: _Recomputed, written: Mapping[str, Tensor], out: Path, workers: int
+) -> None:
+    """Compare what is quantized again with what plan and inputs give.
+
+    Raises:
+        VerificationError: names the first tensor that differs.
+    """
+    family, job = recomputed.family, recomputed.job
+    runs = [
+        run for name in job.packings for run in job.chunks(name, family.base.tensors[name].elements)
+    ]
+
+    def check(run: Chunk) -> str | None:
+        parts = [written[part.name] for part in job.packings[run.name].parts]
+        for part, at, wanted in packed_bytes(family, job, run):
+            found = buffer("written", len(wanted), np.uint8)
+            with parts[part].reader() as reader:
+                reader.read_raw(at, at + len(wanted) // parts[part].dtype.size, found)
+            if not np.array_equal(found, wanted):
+                return parts[part].name
+        return None
+
+    wrong = run_chunks(runs, check, workers=workers, advance=lambda count: None, size=lambda run: 0)
+    extra = ((n, t) for name in job.packings for n, t in job.extra(family, name).items())
+    wrong += [name for name, tensor in extra if not same_bytes(written[name], tensor)]
+    for name in filter(None, wrong):
+        raise VerificationError(
+            f"{out}: tensor {name!r} is as it was written, but the inputs now give other bytes. An "
+            "input changed since; give the original."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from safeswap.io.descriptors import Descriptors
 from safeswap.io.files import crowds_memory
 from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
 from safeswap.merge.chunks import ChunkHash, chunk_bytes
+from safeswap.merge.packed import part_digests, still_packed, write_extra, write_packed
 from safeswap.merge.prepare import Chunk, MergeJob
 from safeswap.merge.stream import single_threaded
 from safeswap.profile import Profile, TensorProfile
@@ -70,13 +71,15 @@ def write_weights(
 
         def act(chunk: Chunk) -> str:
             job, writer = jobs[chunk.job], writers[chunk.job]
+            packed = job.packings.get(chunk.name)
+            there, write = (still_packed, write_packed) if packed else (_still_there, _write_chunk)
             earlier = staging.finished.get(chunk.key)
-            if earlier and _still_there(family, job, chunk, writer, earlier):
+            if earlier and there(family, job, chunk, writer, earlier):
                 resumed[0] += _size(jobs, chunk)
                 return earlier
-            digest = _write_chunk(family, job, chunk, writer)
+            digest = write(family, job, chunk, writer)
             staging.note(chunk.key, digest)
-            writer.done(chunk.name, _size(jobs, chunk))
+            writer.done(packed.parts[0].name if packed else chunk.name, _size(jobs, chunk))
             return digest
 
         with single_threaded(jobs):
@@ -87,9 +90,15 @@ def write_weights(
                 advance=advance,
                 size=lambda chunk: _size(jobs, chunk),
             )
-        for writer in writers:
+        for job, writer in zip(jobs, writers, strict=True):
+            write_extra(family, job, writer)
             writer.finish()
-    return Written(_tensor_digests(family, profile, jobs, chunks, results), resumed[0])
+    made = _tensor_digests(family, profile, jobs, chunks, results)
+    parts = [
+        part_digests(family, job, staging.folder / job.folder, workers or default_workers())
+        for job in jobs
+    ]
+    return Written(tuple({**m, **p} for m, p in zip(made, parts, strict=True)), resumed[0])
 
 
 def _size(jobs: Sequence[MergeJob], chunk: Chunk) -> int:
@@ -102,7 +111,8 @@ def _in_turns(family: Family, jobs: Sequence[MergeJob]) -> list[Chunk]:
     """
     rows: dict[str, list[list[Chunk]]] = {}
     for name in family.names:
-        row = rows.setdefault(jobs[0].layout.place[name][0].name, [])
+        first = jobs[0].outputs(family, name)[0].name
+        row = rows.setdefault(jobs[0].layout.place[first][0].name, [])
         elements = family.base.tensors[name].elements
         runs = [c for n, job in enumerate(jobs) for c in job.chunks(name, elements, n)]
         runs.sort(key=lambda chunk: (chunk.begin, chunk.end, chunk.job))
@@ -170,6 +180,6 @@ def _tensor_digests(
         return measured[name].digests[job.ops[name].terms[0][0]]
 
     return tuple(
-        {name: digest(job, computed, name) for name in family.names}
+        {name: digest(job, computed, name) for name in family.names if name not in job.packings}
         for job, computed in zip(jobs, parts, strict=True)
     )

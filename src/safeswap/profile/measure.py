@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, inner_product
+from safeswap.checkpoint.precisions import PackedTensor
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.checkpoint.source import known_sha256
 from safeswap.errors import CheckpointError
@@ -42,6 +43,7 @@ def measure_family(
     Raises:
         CheckpointError: a weight that is NaN or infinite, a read that fails.
     """
+    threads = workers or default_workers()
     chunks = [
         (name, begin, end)
         for name in family.names
@@ -51,7 +53,7 @@ def measure_family(
     sums = run_chunks(
         chunks,
         lambda chunk: _measure_chunk(family, *chunk),
-        workers=workers or default_workers(),
+        workers=threads,
         advance=advance,
         size=lambda chunk: (chunk[2] - chunk[1]) * width[chunk[0]],
     )
@@ -60,7 +62,7 @@ def measure_family(
         by_tensor[name].append(chunk_sums)
     tensors = tuple(_profile_of(family, name, parts) for name, parts in by_tensor.items())
     return Profile(
-        inputs={role: _record(family, role, tensors) for role in family.members},
+        inputs={role: _record(family, role, tensors, threads) for role in family.members},
         units=family.anatomy.units,
         tensors=tensors,
         notes=family.notes,
@@ -268,16 +270,19 @@ def record_of(family: Family, role: str) -> InputRecord:
     return _input_record(family, role, "", files)
 
 
-def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> InputRecord:
+def _record(
+    family: Family, role: str, tensors: tuple[TensorProfile, ...], workers: int
+) -> InputRecord:
     member = family.members[role]
-    stored = {name: tensor.name for name, tensor in member.tensors.items()}
-    by_name = {stored[tensor.name]: tensor.digests[role] for tensor in tensors}
-    for name in family.left_out.get(role, {}):  # of which nothing else is known
-        by_name[stored[name]] = digests.of_tensor(member.tensors[name])
-    whole = {stored[n]: t for n, t in member.tensors.items() if stored[n] in by_name}
+    by_name = _stored_digests(family, role, tensors, workers)
+    stored = {tensor.name: tensor for tensor in member.tensors.values()}
+    if member.packed:  # what is stored tells such checkpoints apart, rounded copies might not
+        stored = {tensor.name: tensor for file in member.files for tensor in file.tensors}
+    whole = {name: stored[name] for name in stored if name in by_name}
     for (alias_role, alias), original in family.aliases.items():
         if alias_role == role:  # the same bytes, as was checked when the family was joined
-            by_name[stored[alias]] = by_name[stored[original]]
+            name, same = (member.tensors[one].name for one in (alias, original))
+            by_name.setdefault(name, by_name[same])
     files = tuple(
         FileRecord(
             name=file.path.name,
@@ -296,13 +301,42 @@ def _input_record(
 ) -> InputRecord:
     member = family.members[role]
     return InputRecord(
-        source=member.source.text if member.source.hub_id else str(member.folder),
-        path=str(member.folder),
+        source=member.source.text if member.source.hub_id else str(member.source.place),
+        path=str(member.source.place),
         name=member.source.name,
         revision=member.source.revision,
         digest=digest,
         files=files,
     )
+
+
+def _stored_digests(
+    family: Family, role: str, tensors: tuple[TensorProfile, ...], workers: int
+) -> dict[str, str]:
+    """Stored tensor → digest of its bytes: as measured, or read here where only numbers made of
+    them were.
+    """
+    member = family.members[role]
+    measured = {tensor.name: tensor.digests[role] for tensor in tensors}
+    by_name = {
+        tensor.name: measured[name]
+        for name, tensor in member.tensors.items()
+        if name in measured and not isinstance(tensor, PackedTensor)
+    }
+    for name in family.left_out.get(role, {}):  # of which nothing else is known
+        by_name[member.tensors[name].name] = digests.of_tensor(member.tensors[name])
+    if member.packed:
+        stored = (tensor for file in member.files for tensor in file.tensors)
+        rest = [tensor for tensor in stored if tensor.name not in by_name]
+        found = run_chunks(
+            rest,
+            digests.of_tensor,
+            workers=workers,
+            advance=lambda count: None,
+            size=lambda tensor: 0,
+        )
+        by_name |= {tensor.name: digest for tensor, digest in zip(rest, found, strict=True)}
+    return by_name
 
 
 def unchanged(record: InputRecord, family: Family, role: str) -> bool:
@@ -311,7 +345,7 @@ def unchanged(record: InputRecord, family: Family, role: str) -> bool:
     Sizes and times alone do not tell experts apart: all have one shape, and copies and archives
     may give all files one time.
     """
-    if record.path != str(family.members[role].folder):
+    if record.path != str(family.members[role].source.place):
         return False
     now = {(file.path.name, file.size, file.mtime_ns) for file in family.members[role].files}
     return now == {(file.name, file.size, file.mtime_ns) for file in record.files}

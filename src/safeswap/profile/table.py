@@ -53,8 +53,9 @@ class TensorProfile:
         base_norm: ‖W_base‖_F; None for buffers, which are not weights.
         update_norm: expert → ‖W_expert − W_base‖_F.
         inner: language → ⟨τ_safety, τ_language⟩.
-        digests: role → digest of the stored bytes (BLAKE3, hex; see
-            :mod:`safeswap.checkpoint.digests`).
+        digests: role → digest of the bytes of a copy (BLAKE3, hex; see
+            :mod:`safeswap.checkpoint.digests`): the stored ones, or those that the numbers of a
+            narrow weight are rounded to.
     """
 
     name: str

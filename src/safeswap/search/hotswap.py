@@ -21,6 +21,7 @@ from safeswap.errors import EvaluationError, listed
 from safeswap.evaluation.backends import Backend, BackendOptions, open_backend
 from safeswap.evaluation.backends.hf import HFBackend
 from safeswap.evaluation.backends.loaded import match_parameters
+from safeswap.evaluation.backends.runnable import refuse_gguf
 from safeswap.io.workers import default_workers, run_chunks
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import Chunk, MergeJob, prepare
@@ -67,6 +68,8 @@ class HotSwapModel:
     ) -> None:
         self.family, self.language = family, language
         self.workers = workers or default_workers()
+        member = family.members[language]
+        refuse_gguf(member.source, gguf=member.facts is not None)
         self.loaded = HFBackend(str(family.members[language].folder), options)
         self._parameters = _parameters(self.loaded.model, family, language)
         self._now: dict[str, TensorOp] = dict.fromkeys(self._parameters, linear({language: 1.0}))

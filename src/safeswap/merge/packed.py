@@ -1,0 +1,161 @@
+"""Weights that are quantized again: the merged numbers of a run, and its bytes in each part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from safeswap.checkpoint import digests
+from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.numerics import arithmetic_dtype
+from safeswap.checkpoint.precisions import parts_of
+from safeswap.checkpoint.reader import Numbers, StoredTensor
+from safeswap.checkpoint.shard_writer import ShardWriter
+from safeswap.io.buffers import buffer
+from safeswap.io.workers import BLOCK_ELEMENTS, run_chunks
+from safeswap.merge.chunks import combined, refuse_unfit
+from safeswap.merge.prepare import Chunk, MergeJob
+from safeswap.merge.stream import merged_numbers
+
+_HELD = 1 << 25
+"""Numbers of a run that are held where an operator makes them (128 MB); of longer runs they are
+made twice."""
+
+
+def write_packed(family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
+    """Write all parts of a run; ``copy`` where they are an input's bytes, else their digest."""
+    packing = job.packings[chunk.name]
+    if job.is_copy(family, chunk.name):
+        parts = parts_of(family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
+        for span in packing.spans(chunk.begin, chunk.end):
+            with parts[span.part].reader() as reader:
+                writer.copy(packing.parts[span.part].name, span.begin, span.end, reader)
+        return "copy"
+    hashing = [blake3() for _ in packing.parts]
+    for part, at, raw in packed_bytes(family, job, chunk):
+        writer.write(packing.parts[part].name, at, raw)
+        hashing[part].update(raw.data)
+    return _joined(hashing)
+
+
+def packed_bytes(
+    family: Family, job: MergeJob, chunk: Chunk
+) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+    """The bytes of a run: (part, its first element, bytes), in order within each part.
+
+    Raises:
+        CheckpointError: an input cannot be read, or the numbers are none.
+    """
+    packing = job.packings[chunk.name]
+    if job.is_copy(family, chunk.name):
+        parts = parts_of(family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
+        for span in packing.spans(chunk.begin, chunk.end):
+            with parts[span.part].reader() as reader:
+                for at in range(span.begin, span.end, BLOCK_ELEMENTS):
+                    stop = min(at + BLOCK_ELEMENTS, span.end)
+                    raw = np.empty((stop - at) * parts[span.part].dtype.size, np.uint8)
+                    reader.read_raw(at, stop, raw)
+                    yield span.part, at, raw
+        return
+    with ExitStack() as stack:
+        numbers = _Merged(family, job, chunk, stack)
+        yield from packing.pack(numbers, chunk.begin, chunk.end)
+
+
+class _Merged:
+    """The merged numbers of a run, any range of it; the inputs stay open meanwhile."""
+
+    def __init__(self, family: Family, job: MergeJob, chunk: Chunk, stack: ExitStack) -> None:
+        self._family, self._job, self._chunk = family, job, chunk
+        op = job.ops[chunk.name]
+        tensors = [family.members[role].tensors[chunk.name] for role, _ in op.terms]
+        self._kind = arithmetic_dtype(*(tensor.dtype for tensor in tensors))
+        self._coefficients = [coefficient for _, coefficient in op.terms]
+        self._made: Numbers | None = None
+        self._readers = []
+        if op.step is None:
+            self._readers = [stack.enter_context(tensor.reader()) for tensor in tensors]
+        elif op.whole or chunk.end - chunk.begin <= _HELD:
+            self._made = self._joined(chunk.begin, chunk.end)
+
+    def __call__(self, begin: int, end: int) -> Numbers:
+        """The numbers from ``begin`` to ``end``, good until the next call."""
+        first = self._chunk.begin
+        if self._made is not None:
+            values = self._made[begin - first : end - first]
+        elif self._readers:
+            values = combined(self._readers, self._coefficients, self._kind, begin, end)
+        else:
+            values = self._joined(begin, end)
+        refuse_unfit(self._chunk.name, values)
+        return values
+
+    def _joined(self, begin: int, end: int) -> Numbers:
+        """What the operator makes of a range."""
+        whole = self._job.ops[self._chunk.name].whole
+        elements = self._family.base.tensors[self._chunk.name].elements
+        asked = Chunk(0, self._chunk.name, *((0, elements) if whole else (begin, end)))
+        found: NDArray[Any] = np.empty(asked.end - asked.begin, self._kind)
+        for at, values in merged_numbers(self._family, self._job, asked):
+            found[at - asked.begin : at - asked.begin + len(values)] = values
+        return found[begin - asked.begin : end - asked.begin]
+
+
+def still_packed(
+    family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str
+) -> bool:
+    """Whether a run that the journal claims really lies in its files."""
+    packing = job.packings[chunk.name]
+
+    def written(part: int, at: int, end: int) -> NDArray[np.uint8]:
+        raw = buffer("written", (end - at) * packing.parts[part].dtype.size, np.uint8)
+        writer.read_back(packing.parts[part].name, at, raw)
+        return raw
+
+    if earlier == "copy":
+        return all(
+            np.array_equal(raw, written(part, at, at + len(raw) // packing.parts[part].dtype.size))
+            for part, at, raw in packed_bytes(family, job, chunk)
+        )
+    hashing = [blake3() for _ in packing.parts]
+    for span in packing.spans(chunk.begin, chunk.end):
+        for at in range(span.begin, span.end, BLOCK_ELEMENTS):
+            raw = written(span.part, at, min(at + BLOCK_ELEMENTS, span.end))
+            hashing[span.part].update(raw.data)
+    return _joined(hashing) == earlier
+
+
+def write_extra(family: Family, job: MergeJob, writer: ShardWriter) -> None:
+    """Copy the scales of activations, a number each."""
+    for name in job.packings:
+        for output, tensor in job.extra(family, name).items():
+            with tensor.reader() as reader:
+                writer.copy(output, 0, tensor.elements, reader)
+
+
+def part_digests(family: Family, job: MergeJob, folder: Path, workers: int) -> dict[str, str]:
+    """Output name → digest of what is written in parts, read again: runs are no chunks of it."""
+    written = []
+    for name in job.packings:
+        for output in job.outputs(family, name):
+            shard, start = job.layout.place[output.name]
+            file = folder / shard.name
+            written.append(StoredTensor(output.name, file, output.dtype, output.shape, start))
+    found = run_chunks(
+        written,
+        digests.of_tensor,
+        workers=workers,
+        advance=lambda count: None,
+        size=lambda tensor: 0,
+    )
+    return {tensor.name: digest for tensor, digest in zip(written, found, strict=True)}
+
+
+def _joined(hashing: list[Any]) -> str:
+    return blake3(b"".join(one.digest() for one in hashing)).hexdigest()
