@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,20 +100,21 @@ def test_a_tokenizer_of_its_own_is_refused_too(model: Path) -> None:
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_vllm_is_told_the_users_word(trusted: bool) -> None:
-    """Both engines, ours and lm-eval's, are started with these arguments."""
+    """The one engine, for chats and for lm-eval, is started with these arguments."""
     import types
 
-    stand_in = types.SimpleNamespace(LLM=None, TokensPrompt=None, SamplingParams=None)
+    told: dict[str, Any] = {}
+    stand_in = types.SimpleNamespace(
+        LLM=lambda **given: told.update(given) or types.SimpleNamespace(),
+        TokensPrompt=None,
+        SamplingParams=None,
+    )
     with pytest.MonkeyPatch.context() as patch:
-        if "vllm" not in sys.modules:
-            patch.setitem(sys.modules, "vllm", stand_in)
+        patch.setitem(sys.modules, "vllm", stand_in)
+        patch.delitem(sys.modules, "safeswap.evaluation.backends.vllm", raising=False)
         from safeswap.evaluation.backends.vllm import VLLMBackend
 
         options = BackendOptions(trust_remote_code=trusted, engine={"max_model_len": 8})
-        backend = VLLMBackend(str(models_folder() / "base"), options)
-        assert backend._arguments() == {
-            "dtype": "auto",
-            "trust_remote_code": trusted,
-            "max_model_len": 8,
-        }
+        VLLMBackend(str(models_folder() / "base"), options)
+        assert told["trust_remote_code"] is trusted and told["max_model_len"] == 8
         patch.delitem(sys.modules, "safeswap.evaluation.backends.vllm")

@@ -234,10 +234,12 @@ def _queue_again(study: optuna.Study, trial: Any) -> None:
 def _storage(url: str) -> RDBStorage:
     # Writers wait for each other; SQLite's own limit of 5 s is short on a busy disk.
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    place = _without_locks(url)
+    # Without locks there is one worker, and a heartbeat's thread would write in the midst of it.
     return RDBStorage(
-        _without_locks(url),
+        place,
         engine_kwargs=waiting,
-        heartbeat_interval=HEARTBEAT,
+        heartbeat_interval=HEARTBEAT if place == url else None,
         grace_period=GRACE,
         heartbeat_stale_trial_callback=_queue_again,
     )
