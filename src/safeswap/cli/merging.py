@@ -205,7 +205,7 @@ def _say_outlook(
 
     if plans:
         read = [Plan.load(path) for path in plans]
-        family, donors = family_of(read), [plan.donor for plan in read]
+        family, outputs = family_of(read), [(plan.language, plan.donor) for plan in read]
     else:
         if base is None:
             raise ConfigError("give BASE with --safety and --language, or a --plan.")
@@ -213,11 +213,11 @@ def _say_outlook(
         family = open_family(base, _required(safety), experts)
         for language in experts:
             check_options(language, units=family.anatomy.units, **chosen)
-        donors = [chosen.get("donor") or language for language in experts]
+        outputs = [(language, chosen.get("donor") or language) for language in experts]
     size, dtype = given["shard_size"], given["dtype"]
     lines = writing(
         family,
-        donors,
+        outputs,
         out,
         dtype=output_dtype(dtype) if dtype else None,
         shard_size=parse_size(size) if size else None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from safeswap import selectors
 from safeswap.errors import listed
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, PLAN_FILE
+from safeswap.merge.prepare import MergeJob
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units
 from safeswap.profile import Profile
@@ -16,7 +17,9 @@ from safeswap.tables.markdown import as_code, in_markdown
 from safeswap.version import __version__
 
 
-def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options: str = "") -> None:
+def write_card(
+    profile: Profile, job: MergeJob, folder: Path, figure: bool, options: str = ""
+) -> None:
     """Write the model card: the hub's YAML header, decisions, and how to make it again.
 
     Local inputs are named by the folder's own name, never by a machine's path. The manifest and
@@ -24,6 +27,7 @@ def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options
 
     ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
     """
+    plan = job.plan
     names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
     pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
     if len(plan.language) in (2, 3):
@@ -42,6 +46,7 @@ def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options
         f"- language expert ({in_markdown(plan.language)}): {as_code(names[plan.language])}",
         f"- configuration, tokenizer and chat template: from {as_code(plan.donor)}",
         f"- selector: {in_markdown(settings)}",
+        *(f"- {in_markdown(line)}" for line in job.family.rows_said(plan.donor)),
         *_edited_note(profile, plan),
         *_chosen_note(plan),
         "",

@@ -12,7 +12,6 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import Dtype
-from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, encode, inner_product
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.errors import CheckpointError
@@ -48,9 +47,7 @@ class ChunkHash:
         return self._done + self._hash.digest()
 
 
-def chunk_bytes(
-    family: Family, job: MergeJob, chunk: Chunk
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The output bytes of a chunk, block by block: (first element, uint8 view of a buffer).
 
     The arithmetic is float32 with one rounding to the output format; float64 when a stored or
@@ -61,11 +58,11 @@ def chunk_bytes(
     """
     op, target = job.ops[chunk.name], job.dtypes[chunk.name]
     if op.step is not None:
-        yield from _merged_bytes(family, job, chunk)
+        yield from _merged_bytes(job, chunk)
         return
-    tensors = [family.members[role].tensors[chunk.name] for role, _ in op.terms]
+    tensors = [job.family.members[role].tensors[chunk.name] for role, _ in op.terms]
     coefficients = [coefficient for _, coefficient in op.terms]
-    copied = job.is_copy(family, chunk.name)
+    copied = job.is_copy(chunk.name)
     with ExitStack() as stack:
         readers = [stack.enter_context(tensor.reader()) for tensor in tensors]
         for reader in readers:
@@ -78,11 +75,9 @@ def chunk_bytes(
                 yield at, _combined(tensors, readers, coefficients, target, at, end)
 
 
-def _merged_bytes(
-    family: Family, job: MergeJob, chunk: Chunk
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _merged_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     target = job.dtypes[chunk.name]
-    for first, numbers in merged_numbers(family, job, chunk):
+    for first, numbers in merged_numbers(job, chunk):
         for at in range(0, len(numbers), BLOCK_ELEMENTS):
             values = numbers[at : at + BLOCK_ELEMENTS]
             yield first + at, _encoded(chunk.name, values, target)

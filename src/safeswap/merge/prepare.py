@@ -47,6 +47,7 @@ class MergeJob:
     """One plan, ready to be carried out.
 
     Attributes:
+        family: as the output sees it (``Family.output``): tensors as high as they are written.
         folder: name of the output below the run's root ("" when it is the root itself).
         ops: tensor → which inputs are read with which coefficients, and how they are joined.
         layout: where every output byte will lie.
@@ -54,6 +55,7 @@ class MergeJob:
         states: tensor → what its operator found out before it merges (see ``run_passes``).
     """
 
+    family: Family
     plan: Plan
     folder: str
     ops: Mapping[str, TensorOp]
@@ -70,10 +72,16 @@ class MergeJob:
         runs = [(0, elements)] if self.ops[name].whole else chunks_of(elements)
         return [Chunk(number, name, begin, end) for begin, end in runs]
 
-    def is_copy(self, family: Family, name: str) -> bool:
+    def is_copy(self, name: str) -> bool:
         """Whether a tensor's bytes are one input's bytes."""
         role = self.ops[name].copied
-        return role is not None and family.members[role].tensors[name].dtype == self.dtypes[name]
+        if role is None:
+            return False
+        return self.family.members[role].tensors[name].dtype == self.dtypes[name]
+
+    def elements(self, name: str) -> int:
+        """Elements of an output tensor."""
+        return self.family.base.tensors[name].elements
 
 
 def prepare(
@@ -95,10 +103,11 @@ def prepare(
     """
     check_units(plan, family.anatomy.units)
     check_operators(plan)
+    family = family.output(plan.language, plan.donor)
     ops = {name: _tensor_op(family, plan, name) for name in family.names}
     _check_tied(family, plan)
     layout, dtypes = output_layout(family, plan.donor, dtype=dtype, shard_size=shard_size)
-    return MergeJob(plan, folder, ops, layout, dtypes)
+    return MergeJob(family, plan, folder, ops, layout, dtypes)
 
 
 def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
@@ -118,6 +127,7 @@ def output_layout(
     """Where every output byte will lie, and each tensor's format; needs no plan, only its donor.
 
     Args:
+        family: as the output sees it.
         dtype, shard_size: as in :func:`prepare`.
     """
     given = family.members[donor].tensors
@@ -133,7 +143,9 @@ def output_layout(
 def _sharding(family: Family) -> list[list[str]]:
     """The merged tensors as the base's files group them; those of no file come last, together."""
     left = dict.fromkeys(family.names)
-    family_name = {tensor.name: name for name, tensor in family.base.tensors.items()}
+    family_name: dict[str, str] = {}
+    for name, tensor in family.base.tensors.items():  # embeddings may serve as the head too
+        family_name.setdefault(tensor.name, name)
     files = []
     for file in family.base.files:
         names = [family_name.get(tensor.name, "") for tensor in file.tensors]
@@ -145,7 +157,8 @@ def _sharding(family: Family) -> list[list[str]]:
 
 def _check_tied(family: Family, plan: Plan) -> None:
     units = plan.units
-    if not family.base.tied or "lm_head" not in units or "embeddings" not in units:
+    outside = {family.anatomy.placements[name].unit for name in family.names}
+    if not family.tying.tied[plan.donor] or not {"lm_head", "embeddings"} <= outside:
         return
     head, embeddings = units["lm_head"], units["embeddings"]
     same = plan.operation("lm_head") == plan.operation("embeddings")
@@ -184,6 +197,7 @@ def identity(jobs: Sequence[MergeJob], profile: Profile) -> str:
         "headers": [[shard.header.hex() for shard in job.layout.shards] for job in jobs],
         "donors": [job.plan.donor for job in jobs],
         "folders": [job.folder for job in jobs],
+        "rows": [{n: record.digest for n, record in job.family.rows.items()} for job in jobs],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -146,6 +146,9 @@ def merge(
         prepare(family, plan, folder=folder, dtype=kind, shard_size=limit)
         for plan, folder in zip(plans, folders, strict=True)
     ]
+    for job in jobs:
+        for line in job.family.rows_said(job.plan.donor):
+            _log.info(f"{job.plan.language}: {line}")
     refuse_overlap(family, target)
     if overwrite:
         manifest.refuse_foreign(target)
@@ -166,12 +169,10 @@ def merge(
     drawing: Drawing | None = None
     try:
         drawing = draw(_save_plans(plans, folders, staging)) if draw else None
-        with bytes_bar("statistics", passes_bytes(family, jobs)) as advance:
-            run_passes(family, jobs, workers=workers, advance=advance)
+        with bytes_bar("statistics", passes_bytes(jobs)) as advance:
+            run_passes(jobs, workers=workers, advance=advance)
         total = sum(
-            job.dtypes[name].size * family.base.tensors[name].elements
-            for job in jobs
-            for name in family.names
+            job.dtypes[name].size * job.elements(name) for job in jobs for name in job.family.names
         )
         with bytes_bar("merge", total) as advance:
             written = write_weights(
@@ -182,12 +183,12 @@ def merge(
             _log.warning("the figure could not be drawn; safeswap show OUT --png FILE says why")
         for job, tensors in zip(jobs, written.digests, strict=True):
             folder = staging.folder / job.folder
-            rest = companions.copy_rest(family, job, folder, kind)
+            rest = companions.copy_rest(job, folder, kind)
             job.plan.save(folder / companions.PLAN_FILE)
             if not drawn:
                 (folder / companions.FIGURE).unlink(missing_ok=True)
-            card.write_card(profile, job.plan, folder, drawn, repeated)
-            manifest.write_manifest(family, profile, job, folder, tensors, rest)
+            card.write_card(profile, job, folder, drawn, repeated)
+            manifest.write_manifest(profile, job, folder, tensors, rest)
         refuse_changed(family, profile, small)
         staging.commit()
     except KeyboardInterrupt as error:

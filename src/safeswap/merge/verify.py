@@ -111,7 +111,7 @@ def verify_folder(
     jobs = [recomputed.job] if recomputed else []
     if recomputed:
         check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
-        run_passes(recomputed.family, jobs, workers=workers)
+        run_passes(jobs, workers=workers)
     with single_threaded(jobs):
         results = run_chunks(
             chunks,
@@ -123,7 +123,7 @@ def verify_folder(
     _report(chunks, results, manifest, out)
     if recomputed:
         measured = measure_family(recomputed.family, workers=workers, advance=advance)
-        check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
+        check_manifest(out / MANIFEST, manifest, recomputed.job, measured)
         notes += _changed_small_files(manifest, recomputed.family)
     check_digest(out / MANIFEST, manifest)  # last: what the others find, they name
     return Verification(
@@ -285,15 +285,16 @@ def _recompute(
     # whatever was noted or forced when the merge was made, its bytes are what is asked for now
     family = join_family({role: member(role) for role in roles}, force=True)
     job = prepare(family, pin_operators(plan, MANIFEST))
-    found = {name: family.base.tensors[name].shape for name in family.names}
+    seen = job.family
+    found = {name: seen.base.tensors[name].shape for name in seen.names}
     if found != {name: tensor.shape for name, tensor in written.items()}:
         raise VerificationError(
             "the inputs have other tensors than the merge: they are of another model. Give the "
             "checkpoints that it was made from."
         )
     dtypes = {name: DTYPES[entry["dtype"]] for name, entry in manifest["tensors"].items()}
-    groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in family.names]]
-    return _Recomputed(family, MergeJob(plan, "", job.ops, lay_out(groups), dtypes))
+    groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in seen.names]]
+    return _Recomputed(family, MergeJob(seen, plan, "", job.ops, lay_out(groups), dtypes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +324,7 @@ def _wanted(
         for at in range(chunk.begin, chunk.end, BLOCK_ELEMENTS):
             yield at, min(BLOCK_ELEMENTS, chunk.end - at), None
         return
-    for at, wanted in chunk_bytes(recomputed.family, recomputed.job, chunk):
+    for at, wanted in chunk_bytes(recomputed.job, chunk):
         yield at, len(wanted) // tensor.dtype.size, wanted
 
 

@@ -52,7 +52,7 @@ def write_weights(
     Raises:
         CheckpointError, OutputError: an input or the output cannot be read or written.
     """
-    chunks = _in_turns(family, jobs)
+    chunks = _in_turns(jobs)
     inputs = sum(member.nbytes for member in family.members.values())
     forget = crowds_memory(inputs + sum(job.layout.nbytes for job in jobs))
     resumed = [0]
@@ -71,10 +71,10 @@ def write_weights(
         def act(chunk: Chunk) -> str:
             job, writer = jobs[chunk.job], writers[chunk.job]
             earlier = staging.finished.get(chunk.key)
-            if earlier and _still_there(family, job, chunk, writer, earlier):
+            if earlier and _still_there(job, chunk, writer, earlier):
                 resumed[0] += _size(jobs, chunk)
                 return earlier
-            digest = _write_chunk(family, job, chunk, writer)
+            digest = _write_chunk(job, chunk, writer)
             staging.note(chunk.key, digest)
             writer.done(chunk.name, _size(jobs, chunk))
             return digest
@@ -89,22 +89,22 @@ def write_weights(
             )
         for writer in writers:
             writer.finish()
-    return Written(_tensor_digests(family, profile, jobs, chunks, results), resumed[0])
+    return Written(_tensor_digests(profile, jobs, chunks, results), resumed[0])
 
 
 def _size(jobs: Sequence[MergeJob], chunk: Chunk) -> int:
     return (chunk.end - chunk.begin) * jobs[chunk.job].dtypes[chunk.name].size
 
 
-def _in_turns(family: Family, jobs: Sequence[MergeJob]) -> list[Chunk]:
+def _in_turns(jobs: Sequence[MergeJob]) -> list[Chunk]:
     """All chunks, one shard after the other in turns: two threads in one file wait for each other
     (the kernel lets in one writer at a time). The outputs of a chunk of the inputs stay together.
     """
     rows: dict[str, list[list[Chunk]]] = {}
-    for name in family.names:
-        row = rows.setdefault(jobs[0].layout.place[name][0].name, [])
-        elements = family.base.tensors[name].elements
-        runs = [c for n, job in enumerate(jobs) for c in job.chunks(name, elements, n)]
+    for name in dict.fromkeys(name for job in jobs for name in job.family.names):
+        having = [(n, job) for n, job in enumerate(jobs) if name in job.layout.place]
+        row = rows.setdefault(having[0][1].layout.place[name][0].name, [])
+        runs = [c for n, job in having for c in job.chunks(name, job.elements(name), n)]
         runs.sort(key=lambda chunk: (chunk.begin, chunk.end, chunk.job))
         for _, group in groupby(runs, key=lambda chunk: chunk.begin):
             row.append(list(group))
@@ -112,23 +112,21 @@ def _in_turns(family: Family, jobs: Sequence[MergeJob]) -> list[Chunk]:
     return [chunk for turn in turns for together in turn for chunk in together]
 
 
-def _write_chunk(family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
+def _write_chunk(job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
     """Write a chunk; its digests (hex), or ``copy`` for bytes that are an input's."""
-    if job.is_copy(family, chunk.name):
+    if job.is_copy(chunk.name):
         role = job.ops[chunk.name].terms[0][0]
-        with family.members[role].tensors[chunk.name].reader() as reader:
+        with job.family.members[role].tensors[chunk.name].reader() as reader:
             if writer.copy(chunk.name, chunk.begin, chunk.end, reader):
                 return "copy"
     hashing = ChunkHash(job.dtypes[chunk.name].size)
-    for at, raw in chunk_bytes(family, job, chunk):
+    for at, raw in chunk_bytes(job, chunk):
         writer.write(chunk.name, at, raw)
         hashing.update(raw)
     return hashing.digest().hex()
 
 
-def _still_there(
-    family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str
-) -> bool:
+def _still_there(job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str) -> bool:
     """Whether a chunk that the journal claims really lies in the file: copies are compared with
     their source, computed ones with their digest.
     """
@@ -141,8 +139,7 @@ def _still_there(
 
     if earlier == "copy":
         return all(
-            np.array_equal(raw, written(at, len(raw)))
-            for at, raw in chunk_bytes(family, job, chunk)
+            np.array_equal(raw, written(at, len(raw))) for at, raw in chunk_bytes(job, chunk)
         )
     hashing = ChunkHash(size)
     for at in range(chunk.begin, chunk.end, BLOCK_ELEMENTS):
@@ -151,7 +148,6 @@ def _still_there(
 
 
 def _tensor_digests(
-    family: Family,
     profile: Profile,
     jobs: Sequence[MergeJob],
     chunks: Sequence[Chunk],
@@ -170,6 +166,6 @@ def _tensor_digests(
         return measured[name].digests[job.ops[name].terms[0][0]]
 
     return tuple(
-        {name: digest(job, computed, name) for name in family.names}
+        {name: digest(job, computed, name) for name in job.family.names}
         for job, computed in zip(jobs, parts, strict=True)
     )

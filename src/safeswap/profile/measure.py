@@ -47,7 +47,7 @@ def measure_family(
         for name in family.names
         for begin, end in chunks_of(family.base.tensors[name].elements)
     ]
-    width = {n: sum(t.dtype.size for t in family.tensors(n).values()) for n in family.names}
+    width = {n: sum(t.dtype.size for t in family.measured(n).values()) for n in family.names}
     sums = run_chunks(
         chunks,
         lambda chunk: _measure_chunk(family, *chunk),
@@ -76,7 +76,7 @@ class _Sums:
 
 
 def _measure_chunk(family: Family, name: str, begin: int, end: int) -> _Sums:
-    tensors = family.tensors(name)
+    tensors = family.measured(name)
     with ExitStack() as stack:
         readers = {role: stack.enter_context(t.reader()) for role, t in tensors.items()}
         for reader in readers.values():
@@ -232,6 +232,14 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
     is_weight = family.is_weight(name)
     experts = family.experts if is_weight else ()
     languages = family.languages if is_weight and SAFETY in family.members else ()
+    measured = family.measured(name)
+
+    def digest(role: str) -> str:
+        member = family.members[role].tensors[name]
+        if measured[role] is not member:  # its rows were read in another order
+            return digests.of_tensor(member)
+        return digests.of_chunks(part.digest[role] for part in parts)
+
     return TensorProfile(
         name=name,
         unit=placement.unit,
@@ -241,9 +249,7 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
         base_norm=math.sqrt(total((BASE, BASE))) if is_weight else None,
         update_norm={role: math.sqrt(total((role, role))) for role in experts},
         inner={language: total((SAFETY, language)) for language in languages},
-        digests={
-            role: digests.of_chunks(part.digest[role] for part in parts) for role in family.members
-        },
+        digests={role: digest(role) for role in family.members},
     )
 
 
