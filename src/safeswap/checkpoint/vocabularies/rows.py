@@ -119,6 +119,13 @@ def _follows(rows: Rows) -> NDArray[np.bool_]:
     return np.where(before >= 0, after == before + 1, after < 0)
 
 
+def shared_rows(tensor: Tensor) -> Rows:
+    """The numbers of the rows that a tensor has of its own, all of them where none is mapped."""
+    if isinstance(tensor, MappedTensor):
+        return np.flatnonzero(tensor.rows >= 0)
+    return np.arange(rows_of(tensor.shape))
+
+
 def rows_of(shape: tuple[int, ...]) -> int:
     """The size of the dimension that counts tokens: the first that is not 1."""
     return next((size for size in shape if size != 1), 1)
