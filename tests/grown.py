@@ -104,9 +104,8 @@ def steps(state: State, seed: int) -> State:
     """A fine-tune: small seeded steps from a state."""
     chance = torch.Generator().manual_seed(seed)
     return {
-        name: weight + 0.02 * torch.rand(1, generator=chance) * torch.randn(
-            weight.shape, generator=chance
-        )
+        name: weight
+        + 0.02 * torch.rand(1, generator=chance) * torch.randn(weight.shape, generator=chance)
         for name, weight in state.items()
     }
 

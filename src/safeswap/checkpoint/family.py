@@ -23,8 +23,8 @@ from safeswap.checkpoint.tokenizers import compare_tokenizers
 from safeswap.checkpoint.tying import Tying, tying_of
 from safeswap.checkpoint.vocabularies.align import Alignment
 from safeswap.checkpoint.vocabularies.read import read_vocabulary
-from safeswap.checkpoint.vocabularies.view import RowsRecord, map_rows
-from safeswap.errors import ConfigError, listed
+from safeswap.checkpoint.vocabularies.view import OutputRows, map_rows
+from safeswap.errors import ConfigError
 from safeswap.roles import BASE, SAFETY, check_role
 
 
@@ -45,7 +45,6 @@ class Family:
         alignment: the members' tokens, where these or the rows for them are not the same in all.
         rows: in a family as an output sees it (`output`), what became of the rows that were
             matched by token; empty where none had to be.
-        dropped: in the same, role → how many of its tokens the output has no id for.
     """
 
     members: Mapping[str, Checkpoint]
@@ -55,8 +54,7 @@ class Family:
     notes: tuple[str, ...] = ()
     tying: Tying = field(default_factory=lambda: Tying({}))
     alignment: Alignment | None = None
-    rows: Mapping[str, RowsRecord] = field(default_factory=dict)
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    rows: OutputRows = field(default_factory=lambda: OutputRows())
 
     @property
     def base(self) -> Checkpoint:
@@ -100,16 +98,15 @@ class Family:
     def _output(self, language: str, donor: str) -> Family:
         roles = (BASE, SAFETY, language)
         tensors: dict[str, dict[str, Tensor]] = {r: dict(self.members[r].tensors) for r in roles}
-        rows = {} if self.alignment is None else map_rows(self.alignment, tensors, donor)
+        rows = OutputRows()
+        if self.alignment is not None:
+            rows = map_rows(self.alignment, tensors, donor, self.members[donor].folder)
         headless = bool(self.tying.head) and self.tying.tied[donor]
-        if not rows and not headless:
+        if not rows.tables and not headless:
             return self
         left_out = self._without_head(tensors, donor) if headless else self.left_out
         members = {role: replace(self.members[role], tensors=tensors[role]) for role in roles}
-        seen = replace(self, members=members, left_out=left_out, alignment=None, rows=rows)
-        if self.alignment is None or not rows:
-            return seen
-        return replace(seen, dropped={r: self.alignment.n_dropped(r, donor) for r in roles})
+        return replace(self, members=members, left_out=left_out, alignment=None, rows=rows)
 
     @cached_property
     def _outputs(self) -> dict[tuple[str, str], Family]:
@@ -133,25 +130,6 @@ class Family:
             else:
                 left_out[role] = {**left_out.get(role, {}), head: reason}
         return left_out
-
-    def rows_said(self, donor: str) -> list[str]:
-        """What an output's rows are, for a card and a terminal; nothing where none were matched.
-
-        Args:
-            donor: of the output that this family is seen by.
-        """
-        counts: dict[tuple[int, int, int], list[str]] = {}
-        for name, record in self.rows.items():
-            counts.setdefault((record.merged, record.donor, record.padding), []).append(name)
-        return [
-            f"rows by token in {listed(names, 4)}: {merged} merged, {own} from {donor} alone (not "
-            f"all have their tokens), {padding} padding as in {donor}"
-            for (merged, own, padding), names in counts.items()
-        ] + [
-            f"{dropped} tokens of {role} have no id in {donor}'s tokenizer, and no row"
-            for role, dropped in self.dropped.items()
-            if dropped
-        ]
 
     def is_weight(self, name: str) -> bool:
         """Whether task vectors of a tensor mean something: floats, and no buffer."""

@@ -46,7 +46,7 @@ def write_card(
         f"- language expert ({in_markdown(plan.language)}): {as_code(names[plan.language])}",
         f"- configuration, tokenizer and chat template: from {as_code(plan.donor)}",
         f"- selector: {in_markdown(settings)}",
-        *(f"- {in_markdown(line)}" for line in job.family.rows_said(plan.donor)),
+        *(f"- {in_markdown(line)}" for line in job.family.rows.said()),
         *_edited_note(profile, plan),
         *_chosen_note(plan),
         "",

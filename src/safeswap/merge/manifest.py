@@ -148,7 +148,7 @@ def rows_log(job: MergeJob) -> dict[str, dict[str, dict[str, int | str]]]:
     """What became of the rows of the tables whose rows were matched by token, under the key
     ``rows``; nothing where none had to be.
     """
-    rows = {name: record.as_dict() for name, record in job.family.rows.items()}
+    rows = {name: record.as_dict() for name, record in job.family.rows.tables.items()}
     return {"rows": rows} if rows else {}
 
 

@@ -55,7 +55,7 @@ def writing(
         layout, _ = output_layout(seen, donor, dtype=dtype, shard_size=shard_size)
         total += layout.nbytes + rest_bytes(family, donor)
         shards += len(layout.shards)
-        lines += [f"{language}: {line}" for line in seen.rows_said(donor)]
+        lines += [f"{language}: {line}" for line in seen.rows.said()]
     place = out.expanduser().absolute()
     while not place.exists():
         place = place.parent

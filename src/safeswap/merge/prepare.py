@@ -197,7 +197,9 @@ def identity(jobs: Sequence[MergeJob], profile: Profile) -> str:
         "headers": [[shard.header.hex() for shard in job.layout.shards] for job in jobs],
         "donors": [job.plan.donor for job in jobs],
         "folders": [job.folder for job in jobs],
-        "rows": [{n: record.digest for n, record in job.family.rows.items()} for job in jobs],
+        "rows": [
+            {n: record.digest for n, record in job.family.rows.tables.items()} for job in jobs
+        ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -147,7 +147,7 @@ def merge(
         for plan, folder in zip(plans, folders, strict=True)
     ]
     for job in jobs:
-        for line in job.family.rows_said(job.plan.donor):
+        for line in job.family.rows.said():
             _log.info(f"{job.plan.language}: {line}")
     refuse_overlap(family, target)
     if overwrite:
