@@ -230,6 +230,6 @@ def refuse_unmatched(
             why = listed([f"{role}: {reason}" for role, reason in unread.items()], 5)
             raise FamilyError(
                 f"tensor {name!r} has a row per token and is of other heights ({shown}), and its "
-                f"rows cannot be matched without all tokenizers ({why}). Put each one's "
-                "tokenizer.json, or the files of its slow tokenizer, into its folder and run again."
+                f"rows cannot be matched without all tokenizers ({why}). Use folders "
+                "that hold each one's tokenizer.json, or the files of its slow tokenizer."
             )

@@ -42,8 +42,8 @@ def disagreements(folder: Path, tokens: Tokens, height: int) -> list[str]:
     beyond = sum(number >= height for number in tokens.values())
     if beyond:
         lines.append(
-            f"{beyond} tokens of the donor's tokenizer have an id beyond its {height} rows; no text "
-            "with one of them can be read"
+            f"{beyond} tokens of the donor's tokenizer have an id beyond its {height} rows: no "
+            "text with one of them can be read"
         )
     return lines
 
