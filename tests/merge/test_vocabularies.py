@@ -5,17 +5,31 @@ says, and transformers loads, encodes and generates with it.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from grown import EMBED, HEAD, KINDS, TEMPLATE, bpe, grown, member, merged_rows, moved, tokens_of
+from grown import (
+    EMBED,
+    HEAD,
+    KINDS,
+    TEMPLATE,
+    bpe,
+    grown,
+    member,
+    merged_rows,
+    moved,
+    steps,
+    tokens_of,
+)
 from oracle import State, state_of
+from pieces import model_of
 from safeswap import api
+from safeswap.cli import main
 from safeswap.errors import VerificationError
 from safeswap.merge.manifest import read_manifest
 from safeswap.plan import Plan
@@ -451,12 +465,155 @@ def test_a_tokenizer_that_the_weights_were_not_trained_with(tmp_path: Path) -> N
 
 
 def test_vocabularies_that_do_not_correspond(tmp_path: Path) -> None:
-    base = member(tmp_path / "base", KINDS["bpe"]())
-    strange = member(tmp_path / "sw", KINDS["unigram"](), seed=2)
+    """Byte-level tokens beside sentencepiece's: the numbers are said, and --force goes on."""
+    base = member(tmp_path / "base", bpe())
     trio = {
         "base": base,
-        "safety": member(tmp_path / "safety", KINDS["bpe"](), base, seed=1),
-        "sw": strange,
+        "safety": member(tmp_path / "safety", bpe(), base, seed=1),
+        "sw": member(tmp_path / "sw", KINDS["unigram"](), base, seed=2),
     }
-    refused(lambda: merge(trio, tmp_path / "out"), "sw", out=tmp_path / "out")
-    shutil.rmtree(tmp_path / "sw")
+    words = ("sw expert", "the base's 360", "are in both", "model.type", "--force")
+    refused(lambda: merge(trio, tmp_path / "out"), *words[:1], *words[3:], out=tmp_path / "out")
+    for folder in trio.values():  # so that only the tokens tell them apart
+        edit_model(folder, type="BPE", merges=[])
+    tokens = {token: n for n, token in enumerate(["<unk>", *(f"▁{n}" for n in range(200))])}
+    edit_model(trio["sw"], vocab=tokens)
+    refused(lambda: merge(trio, tmp_path / "out"), *words[:3], "2% of the smaller", "--force")
+    plan = merge(trio, tmp_path / "out", force=True, alpha=0.25)
+    rows = read_manifest(tmp_path / "out")["rows"][EMBED]
+    assert plan.donor == "sw" and rows["merged"] == 4  # the special ones
+
+
+def edit_model(folder: Path, **changes: Any) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    edit_json(folder / "tokenizer.json", model=content["model"] | changes)
+
+
+def slow_bpe(folder: Path) -> None:
+    """``vocab.json`` and ``merges.txt``, with the rest as added tokens."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    merges = [
+        pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"]["merges"]
+    ]
+    (folder / "vocab.json").write_text(json.dumps(content["model"]["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    keep_added(folder)
+
+
+def slow_wordpiece(folder: Path) -> None:
+    """``vocab.txt``: a token's line is its id."""
+    table = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    plain = sorted(table, key=lambda token: table[token])
+    (folder / "vocab.txt").write_text("\n".join(plain) + "\n")
+    keep_added(folder)
+
+
+def slow_pieces(folder: Path) -> None:
+    """``tokenizer.model``, as sentencepiece writes it."""
+    table = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "tokenizer.model").write_bytes(model_of([piece for piece, _ in table]))
+    keep_added(folder)
+
+
+def keep_added(folder: Path) -> None:
+    """The added tokens as slow tokenizers note them, and no tokenizer.json."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    table = {str(token["id"]): {"content": token["content"]} for token in content["added_tokens"]}
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder=table)
+    (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "slowly"),
+    [("bpe", slow_bpe), ("wordpiece", slow_wordpiece), ("unigram", slow_pieces)],
+)
+@pytest.mark.parametrize("which", [("base", "safety", "sw"), ("safety",), ("sw",)])
+def test_slow_tokenizers(tmp_path: Path, kind: str, slowly: Any, which: tuple[str, ...]) -> None:
+    """The same rows as with tokenizer.json, whoever has only the files of a slow one."""
+    tokenizer = KINDS[kind]()
+    base = member(tmp_path / "base", tokenizer)
+    trio = {
+        "base": base,
+        "safety": member(tmp_path / "safety", moved(tokenizer, 2), base, seed=1),
+        "sw": member(tmp_path / "sw", grown(tokenizer, 9), base, seed=2),
+    }
+    plan = merge(trio, tmp_path / "fast", alpha=0.25)
+    wanted = expected(trio, plan)
+    check(tmp_path / "fast", wanted)
+    for role in which:
+        slowly(trio[role])
+    merge(trio, tmp_path / "slow", alpha=0.25)
+    check(tmp_path / "slow", wanted)
+
+
+def test_a_bias_per_token_goes_with_its_rows(tmp_path: Path) -> None:
+    """Phi's ``lm_head.bias``, in a checkpoint that transformers wrote and loads."""
+    from transformers import PhiConfig, PhiForCausalLM
+
+    tokenizer = bpe()
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    trio = {}
+    ways = {"base": tokenizer, "safety": moved(tokenizer, 2), "sw": grown(tokenizer, 7)}
+    for seed, (role, own) in enumerate(ways.items()):
+        folder = member(tmp_path / role, own, seed=seed)
+        tokens = own.get_vocab()
+        config = PhiConfig(vocab_size=len(tokens), num_attention_heads=4, **sizes)
+        model: Any = PhiForCausalLM(config)
+        if trio:
+            inside = {n: w for n, w in state_of(trio["base"]).items() if "layer" in n}
+            model.load_state_dict(steps(inside, seed), strict=False)
+        chance = torch.Generator().manual_seed(9)
+        row_of = {t: torch.randn(16, generator=chance) for t in sorted(ways["sw"].get_vocab())}
+        with torch.no_grad():
+            for token, row in tokens.items():
+                for table in (model.model.embed_tokens.weight, model.lm_head.weight):
+                    table[row] = row_of[token] + 0.01 * seed
+                model.lm_head.bias[row] = row_of[token].sum() + 0.01 * seed
+        model.save_pretrained(folder)
+        trio[role] = folder
+    plan = merge(trio, tmp_path / "out", alpha=0.25)
+    found = state_of(tmp_path / "out")
+    weights = plan.units["lm_head"].weights
+    wanted = merged_rows(trio, "lm_head.bias", weights, "sw")
+    assert torch.allclose(found["lm_head.bias"].double(), wanted, atol=1e-6)
+    assert wanted.shape == (len(tokens_of(trio["sw"])),)
+    loaded(tmp_path / "out")
+
+
+def test_formats_that_differ(tmp_path: Path) -> None:
+    """bfloat16 members under a float32 donor, and the donor's rows are its own to the last bit."""
+    tokenizer = bpe()
+    base = member(tmp_path / "base", tokenizer, dtype=torch.bfloat16)
+    trio = {
+        "base": base,
+        "safety": member(tmp_path / "safety", moved(tokenizer), base, seed=1, dtype=torch.bfloat16),
+        "sw": member(tmp_path / "sw", grown(tokenizer, 9), base, seed=2),
+    }
+    plan = merge(trio, tmp_path / "out", alpha=0.3)
+    found = check(tmp_path / "out", expected(trio, plan))
+    assert torch.equal(found[EMBED][-9:], state_of(trio["sw"])[EMBED][-9:])
+    merge(trio, tmp_path / "wide", alpha=0.3, dtype="float64", outside="safety")
+    wide = state_of(tmp_path / "wide")
+    assert torch.equal(wide[EMBED][-9:], state_of(trio["sw"])[EMBED][-9:].double())
+    assert api.verify_merge(tmp_path / "wide").from_inputs
+
+
+def test_a_dry_run_says_what_becomes_of_the_rows(tmp_path: Path) -> None:
+    tokenizer = bpe()
+    base = member(tmp_path / "base", tokenizer)
+    safety = member(tmp_path / "safety", grown(tokenizer, 2, "<|salama"), base, seed=1)
+    sw = member(tmp_path / "sw", grown(tokenizer, 300), base, seed=2, height=704)
+    arguments = ["merge", str(base), "--safety", str(safety), "--language", f"sw={sw}"]
+    done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out"), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert (
+        "sw: rows by token in lm_head.weight, model.embed_tokens.weight: 360 merged, 300 from sw"
+        in done.output
+    )
+    assert "44 padding as in sw" in done.output
+    assert "sw: 2 tokens of safety have no id in sw's tokenizer" in done.output
+    assert "rows are matched by token" in done.output
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out"), "--no-figure"])
+    assert done.exit_code == 0, done.output
+    assert "360 merged, 300 from sw" in done.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,14 @@ def compare_tokenizers(
         known = theirs.tokens is not None and ours.tokens is not None
         same = not known or {*(theirs.tokens or ())} == {*(ours.tokens or ())}
         steps = _steps(folders[role], theirs), _steps(folders[base], ours)
-        notes += _cut_notes(*steps, f"{role} expert {folders[role]}", same=same, force=force)
+        fast = [one.fast is not None for one in (theirs, ours)]
+        who = f"{role} expert {folders[role]}"
+        if known or fast[0] == fast[1]:
+            notes += _cut_notes(steps, fast, who, same=same, force=force)
         notes += _setting_notes(folders[role], folders[base], role)
     if alignment is not None:
-        who = {role: f"{role} expert {folder}" for role, folder in folders.items()}
-        notes += check_overlap(alignment.tokens, who, force=force)
+        called = {role: f"{role} expert {folder}" for role, folder in folders.items()}
+        notes += check_overlap(alignment.tokens, called, force=force)
     return notes + _template_notes(folders, experts)
 
 
@@ -158,12 +161,30 @@ def _changes(theirs: Tokens, ours: Tokens, role: str) -> list[str]:
 
 
 def _cut_notes(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], who: str, *, same: bool, force: bool
+    steps: Sequence[Mapping[str, Any]],
+    fast: Sequence[bool],
+    who: str,
+    *,
+    same: bool,
+    force: bool,
 ) -> list[str]:
-    """How a text is cut into tokens, apart from which tokens there are."""
+    """How a text is cut into tokens, apart from which tokens there are.
+
+    Args:
+        steps: the expert's and the base's.
+        fast: whether each of the two has a tokenizer.json.
+    """
+    theirs, ours = steps
     role = who.partition(" ")[0]
     notes, refused = [], []
-    for key in sorted({*theirs, *ours} if theirs and ours else ()):
+    keys = {*theirs, *ours} if theirs and ours else set()
+    if fast[0] != fast[1]:
+        keys &= {*theirs} & {*ours}  # merges.txt says merges, and nothing of other steps
+        notes.append(
+            f"{role}: how its tokenizer cuts a text is compared by {listed(sorted(keys)) or 'none'}"
+            " of its steps: only one of it and the base has a tokenizer.json"
+        )
+    for key in sorted(keys):
         one, two = ours.get(key), theirs.get(key)
         if one == two or (key in _PIECES and (one is None or two is None)):
             continue
