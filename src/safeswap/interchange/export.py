@@ -59,6 +59,12 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
         {role: open_checkpoint(plan.inputs[role].source, named_in="the plan") for role in roles}
     )
     check_units(plan, family.anatomy.units)
+    if family.output(plan.language, plan.donor) is not family:
+        raise PlanError(
+            "the plan's checkpoints have tokens in other rows, or tie their output projection in "
+            "part: safeswap matches rows by token, mergekit by number. Use safeswap merge, or "
+            "experts with the base's tokenizer and tying."
+        )
     weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)
     models = {role: _model(family.members[role].source, role) for role in roles}

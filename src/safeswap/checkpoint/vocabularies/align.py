@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class Alignment:
         """Where the rows of a target lie in every member.
 
         Args:
-            target: the role whose rows, in its order, are wanted.
+            target: the role whose rows, in its order, are wanted; one of the members.
             roles: the members; a row counts only where all of them have its token.
             tensors: role → its tensor.
 
@@ -114,9 +115,22 @@ class Alignment:
             Role → for each row of the target its row in the role's tensor, -1 where not all have
             its token.
         """
-        height = rows_of(tensors[target].shape)
+        heights = tuple(rows_of(tensors[role].shape) for role in (target, *roles))
+        key = (target, tuple(roles), heights)  # embeddings and projection have one map
+        if key not in self._known:
+            self._known[key] = self._rows(target, roles, dict(zip(roles, heights[1:], strict=True)))
+        return self._known[key]
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, tuple[str, ...], tuple[int, ...]], dict[str, Rows]]:
+        return {}
+
+    def _rows(
+        self, target: str, roles: Sequence[str], height_of: Mapping[str, int]
+    ) -> dict[str, Rows]:
+        height = height_of[target]
         others = [role for role in roles if role != target]
-        heights = [rows_of(tensors[role].shape) for role in others]
+        heights = [height_of[role] for role in others]
         found = {role: np.full(height, -1, np.int64) for role in roles}
         tables = [self.tokens[role] for role in others]
         for token, row in self.tokens[target].items():
@@ -126,8 +140,7 @@ class Alignment:
             if all(0 <= p < h for p, h in zip(places, heights, strict=True)):
                 for role, place in zip(others, places, strict=True):
                     found[role][row] = place
-                if target in found:
-                    found[target][row] = row
+                found[target][row] = row
         return found
 
     def n_dropped(self, role: str, donor: str) -> int:
