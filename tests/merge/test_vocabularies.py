@@ -617,3 +617,83 @@ def test_a_dry_run_says_what_becomes_of_the_rows(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out"), "--no-figure"])
     assert done.exit_code == 0, done.output
     assert "360 merged, 300 from sw" in done.output
+
+
+def test_in_steps_with_a_donor_of_its_own(tmp_path: Path) -> None:
+    """A profile is the same whoever is the donor; a plan's file names it."""
+    tokenizer = bpe()
+    base = member(tmp_path / "base", tokenizer)
+    trio = {
+        "base": base,
+        "safety": member(tmp_path / "safety", moved(tokenizer), base, seed=1),
+        "sw": member(tmp_path / "sw", grown(tokenizer, 9), base, seed=2),
+    }
+    profile = api.make_profile(base, safety=trio["safety"], languages={"sw": trio["sw"]})
+    plan = api.make_plan(profile, donor="safety", alpha=0.25)
+    plan.save(tmp_path / "plan.yaml")
+    plan = Plan.load(tmp_path / "plan.yaml")
+    (merged,) = api.merge_plans([plan], tmp_path / "out", profile=profile, figure=False)
+    check(tmp_path / "out", expected(trio, plan, "safety"))
+    assert "9 tokens of sw have no id" in (merged.folder / "README.md").read_text()
+    assert api.verify_merge(merged.folder).from_inputs
+    refused(lambda: api.to_mergekit(plan), "by token, mergekit by number")
+
+
+def test_gemma_whose_config_says_nothing_of_tying(tmp_path: Path) -> None:
+    """Tied by its family's default; the embeddings alone are stored, and grow."""
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    tokenizer, trio = bpe(), {}
+    ways = {"base": tokenizer, "safety": tokenizer, "sw": grown(tokenizer, 24)}
+    row_of = torch.randn(384, 16, generator=torch.Generator().manual_seed(5))
+    for seed, (role, own) in enumerate(ways.items()):
+        folder = member(tmp_path / role, own, tied=True)
+        torch.manual_seed(1)
+        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+        config = GemmaConfig(
+            vocab_size=own.get_vocab_size(),
+            num_attention_heads=4,
+            num_key_value_heads=1,
+            head_dim=4,
+            eos_token_id=2,
+            **sizes,
+        )
+        model: Any = GemmaForCausalLM(config)
+        if trio:
+            inside = {n: w for n, w in state_of(trio["base"]).items() if n != EMBED}
+            model.load_state_dict(steps(inside, seed), strict=False)
+        with torch.no_grad():
+            height = own.get_vocab_size()
+            model.model.embed_tokens.weight.copy_(row_of[:height] + 0.01 * seed)
+        model.save_pretrained(folder)
+        said = json.loads((folder / "config.json").read_text())
+        said.pop("tie_word_embeddings", None)
+        (folder / "config.json").write_text(json.dumps(said))
+        trio[role] = folder
+    plan = merge(trio, tmp_path / "out", alpha=0.25)
+    found = state_of(tmp_path / "out")
+    assert HEAD not in found and len(found[EMBED]) == 384
+    wanted = merged_rows(trio, EMBED, plan.units["embeddings"].weights, "sw")
+    assert torch.allclose(found[EMBED].double(), wanted, atol=1e-6)
+    model = loaded(tmp_path / "out")
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert api.verify_merge(tmp_path / "out").from_inputs
+
+
+def test_gram_matrices_of_members_with_their_own_tokenizers(tmp_path: Path) -> None:
+    """Each expert reads the texts with its own tokenizer; regmean joins the layers."""
+    tokenizer = bpe()
+    base = member(tmp_path / "base", tokenizer)
+    trio = {
+        "base": base,
+        "safety": member(tmp_path / "safety", moved(tokenizer), base, seed=1),
+        "sw": member(tmp_path / "sw", grown(tokenizer, 9), base, seed=2),
+    }
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the miller grinds the grain\nrain on the roof\n")
+    experts: dict[str, Any] = {"safety": trio["safety"], "languages": {"sw": trio["sw"]}}
+    calibrate: Any = api.calibrate
+    calibrate(base, **experts, texts={"safety": texts, "sw": texts}, out=tmp_path / "grams")
+    grams = {"name": "regmean", "grams": str(tmp_path / "grams")}
+    merge(trio, tmp_path / "out", operator=grams, method="uniform")
+    assert api.verify_merge(tmp_path / "out").from_inputs

@@ -14,6 +14,7 @@ from safeswap.checkpoint.compare import (
     refuse_other_size,
     refuse_other_vocabulary,
 )
+from safeswap.checkpoint.lending import Lent, lend, remedy_of
 from safeswap.checkpoint.members import same_tensors
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.names import family_names, is_buffer_of
@@ -39,6 +40,8 @@ class Family:
         aliases: (role, tensor) → the tensor of that member whose bytes it repeats; not merged.
         left_out: role → its tensors that are no weights and that not all members have → why they
             are not merged.
+        lent: role → what stands in for tensors that it lacks, and what it has besides; of
+            experts that are merged all the same.
         notes: what a user should know although it is no obstacle.
         tying: whose output projection is its embeddings. Where members differ in it, the
             embeddings of a tied one stand under both names.
@@ -52,6 +55,7 @@ class Family:
     aliases: Mapping[tuple[str, str], str] = field(default_factory=dict)
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lent: Mapping[str, Lent] = field(default_factory=dict)
     tying: Tying = field(default_factory=lambda: Tying({}))
     alignment: Alignment | None = None
     rows: OutputRows = field(default_factory=lambda: OutputRows())
@@ -180,8 +184,9 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     """Check that the experts descend from one base, as far as files can tell.
 
     Args:
-        force: note what their configurations and tokenizers would be refused for. Tensors of other
-            names or shapes are refused all the same, but for rows that belong to tokens.
+        force: note what their configurations and tokenizers would be refused for; what an expert
+            lacks inside the layers is the base's, what it has besides is left out. Other shapes
+            are refused all the same, but for rows that belong to tokens.
 
     Raises:
         FamilyError: another architecture, depth, shape, tensor set or configuration, or a
@@ -205,6 +210,8 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
         }
         for role, member in members.items()
     }
+    lent = _lend(members, kept, left_out) if force else {}
+    notes += [one.note(role, len(kept[BASE])) for role, one in lent.items()]
     folders = {role: member.folder for role, member in members.items()}
     read = {role: read_vocabulary(folder) for role, folder in folders.items()}
     alignment = Alignment.of(read, {r: flat(m.config) for r, m in members.items()}, kept)
@@ -213,7 +220,8 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
             if alignment is None:
                 refuse_other_vocabulary(base, member, role)
             tables = alignment.tables if alignment else ()
-            same_tensors(kept[BASE], kept[role], f"{role} expert {member.source.text}", tables)
+            who = f"{role} expert {member.source.text}"
+            same_tensors(kept[BASE], kept[role], who, tables, remedy_of(kept[BASE], kept[role]))
     notes += tying.notes()
     notes += compare_configs(members, force=force, mapped=alignment is not None)
     notes += compare_tokenizers(folders, BASE, read=read, alignment=alignment, force=force)
@@ -221,7 +229,21 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
     anatomy = anatomy_of(shapes, dtypes=dtypes)
-    return Family(members, anatomy, tying.aliases, left_out, tuple(notes), tying, alignment)
+    return Family(members, anatomy, tying.aliases, left_out, tuple(notes), lent, tying, alignment)
+
+
+def _lend(
+    members: dict[str, Checkpoint],
+    kept: dict[str, dict[str, Tensor]],
+    left_out: dict[str, dict[str, str]],
+) -> dict[str, Lent]:
+    """Give experts the base's tensors for those that they lack, in place."""
+    found = {r: one for r in members if r != BASE and (one := lend(kept[BASE], kept[r]))}
+    for role, one in found.items():
+        members[role] = replace(members[role], tensors={**members[role].tensors, **one.tensors})
+        left_out[role] = {**left_out[role], **one.extra}
+        kept[role] = {n: t for n, t in (kept[role] | dict(one.tensors)).items() if n in kept[BASE]}
+    return found
 
 
 def _with_head(member: Checkpoint, role: str, tying: Tying) -> Checkpoint:

@@ -19,11 +19,13 @@ def same_tensors(
     expert: Mapping[str, Tensor],
     who: str,
     tables: Collection[str] = (),
+    remedy: str = "",
 ) -> None:
     """Refuse an expert whose tensors are not the base's, by names (the family's) and shapes.
 
     Args:
         tables: tensors whose rows are matched by token: they may be of any height.
+        remedy: what else can be done where names differ.
 
     Raises:
         FamilyError: says which, the likely cause, and what to do.
@@ -36,7 +38,7 @@ def same_tensors(
         ours, theirs = _depth(base), _depth(expert)
         deep = f" (layers: base {ours}, expert {theirs})" if ours != theirs else ""
         cause = _cause(missing, extra, len(base), deep)
-        raise FamilyError(f"{who}: {' and '.join(parts)}{deep}. {cause}")
+        raise FamilyError(f"{who}: {' and '.join(parts)}{deep}. {cause}{remedy}")
     for name, tensor in base.items():
         other = expert[name]
         one, two = (_row(t.shape) if name in tables else t.shape for t in (tensor, other))

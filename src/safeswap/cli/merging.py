@@ -52,7 +52,8 @@ def profile(
         from safeswap.checkpoint.family import open_family
         from safeswap.merge.outlook import reading
 
-        for line in reading(open_family(base, _required(safety), languages_of(languages))):
+        experts = languages_of(languages)
+        for line in reading(open_family(base, _required(safety), experts, force=force)):
             click.echo(line)
         return
     measured = make_profile(
@@ -205,12 +206,13 @@ def _say_outlook(
 
     if plans:
         read = [Plan.load(path) for path in plans]
-        family, outputs = family_of(read), [(plan.language, plan.donor) for plan in read]
+        outputs = [(plan.language, plan.donor) for plan in read]
+        family = family_of(read, force=given["force"])
     else:
         if base is None:
             raise ConfigError("give BASE with --safety and --language, or a --plan.")
         experts, chosen = languages_of(languages), selection(given)
-        family = open_family(base, _required(safety), experts)
+        family = open_family(base, _required(safety), experts, force=given["force"])
         for language in experts:
             check_options(language, units=family.anatomy.units, **chosen)
         outputs = [(language, chosen.get("donor") or language) for language in experts]

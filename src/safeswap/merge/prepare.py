@@ -170,11 +170,19 @@ def _check_tied(family: Family, plan: Plan) -> None:
 
 
 def check_donor(family: Family, donor: str) -> None:
-    """The donor brings the tokenizer, where anyone has one.
+    """The donor brings the tokenizer, where anyone has one, and a configuration that goes with the
+    base's tensors.
 
     Raises:
-        FamilyError: it has none; names who has.
+        FamilyError: it has none; names who has. Or it lacks tensors, or has more.
     """
+    if donor in family.lent:
+        raise FamilyError(
+            f"{family.members[donor].folder}: its config.json is for other tensors than the output "
+            f"has ({family.lent[donor].note(donor, len(family.names))}), and the {donor} "
+            "checkpoint is the donor of the output's. Use --donor base (or donor: base in the "
+            "plan)."
+        )
     having = [role for role, member in family.members.items() if has_tokenizer(member.folder)]
     if having and donor not in having:
         raise FamilyError(

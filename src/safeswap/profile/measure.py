@@ -255,11 +255,12 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
 
 def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> InputRecord:
     member = family.members[role]
-    stored = {name: tensor.name for name, tensor in member.tensors.items()}
-    by_name = {stored[tensor.name]: tensor.digests[role] for tensor in tensors}
+    lent = family.lent[role].tensors if role in family.lent else {}
+    stored = {name: tensor.name for name, tensor in member.tensors.items() if name not in lent}
+    by_name = {stored[t.name]: t.digests[role] for t in tensors if t.name in stored}
     for name in family.left_out.get(role, {}):  # of which nothing else is known
         by_name[stored[name]] = digests.of_tensor(member.tensors[name])
-    whole = {stored[n]: t for n, t in member.tensors.items() if stored[n] in by_name}
+    whole = {stored[n]: member.tensors[n] for n in stored if stored[n] in by_name}
     for (alias_role, alias), original in family.aliases.items():
         if alias_role == role:  # the same bytes, as was checked when the family was joined
             by_name[stored[alias]] = by_name[stored[original]]
