@@ -175,8 +175,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert found.tokens is None and "is no text" in found.unread
     found = read_vocabulary(write(tmp_path / "c", **{"sentencepiece__bpe__model": b"x"}))
     assert found.tokens is None and not found.unread
-    with pytest.raises(FamilyError, match="no vocabulary that can be read"):
-        read_vocabulary(write(tmp_path / "d", vocab__json={"a": "b"}))
+    bad: list[dict[str, Any]] = [{"vocab__json": {"a": "b"}}]
+    bad += [{"tokenizer__json": {"model": {"vocab": v}}} for v in (["a"], [["a"]], [["a", 0, 0]])]
+    for files in bad:
+        with pytest.raises(FamilyError, match="no vocabulary that can be read"):
+            read_vocabulary(write(tmp_path / "d", **files))
     folder = write(tmp_path / "e")
     (folder / "tokenizer.model").symlink_to("/etc/passwd")
     with pytest.raises(CheckpointError, match="leads out of the folder"):

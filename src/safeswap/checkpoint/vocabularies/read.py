@@ -73,6 +73,8 @@ def _fast(content: Mapping[str, Any], path: Path) -> dict[str, int]:
     try:
         table = content.get("model", {}).get("vocab", {})
         if isinstance(table, list):  # Unigram: a list of [piece, score]
+            if not all(isinstance(piece, list) and len(piece) == 2 for piece in table):
+                raise _unreadable(path)
             table = {piece[0]: number for number, piece in enumerate(table)}
         found |= table
         found |= {token["content"]: token["id"] for token in content.get("added_tokens", [])}
