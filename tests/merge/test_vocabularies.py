@@ -230,6 +230,8 @@ def test_padding_alone_is_matched_too(tmp_path: Path) -> None:
     }
     plan = merge(trio, tmp_path / "out", alpha=0.25)
     check(tmp_path / "out", expected(trio, plan))
+    notes = read_manifest(tmp_path / "out")["profile"]["notes"]
+    assert any("vocab_size = 384, the base says 360: rows are matched by" in n for n in notes)
 
 
 def test_tokens_of_two_experts_that_the_base_lacks(tmp_path: Path) -> None:
@@ -290,6 +292,7 @@ def test_tied_and_untied(tmp_path: Path, tied: tuple[bool, bool, bool]) -> None:
     assert same == tied[2]
     answers_as(out, wanted)
     manifest = read_manifest(out)
+    assert {*manifest["rows"]} == ({EMBED} if tied[2] else {EMBED, HEAD})
     if len(set(tied)) > 1:
         (note,) = [n for n in manifest["profile"]["notes"] if HEAD in n]
         assert "(tied)" in note and "as its donor does" in note

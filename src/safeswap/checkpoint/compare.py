@@ -92,6 +92,8 @@ def compare_configs(
         refused = []
         for key in sorted({*ours, *theirs}):
             found = _difference(key, ours, theirs)
+            if mapped and is_vocabulary_size(key) and ours.get(key) != theirs.get(key):
+                found = True, "rows are matched by token; the output has its donor's"
             if found and mapped and is_token_id(key):
                 found = True, "the output has its donor's ids"
             if found is None:

@@ -23,7 +23,7 @@ from safeswap.checkpoint.refusals import quantization_of
 from safeswap.checkpoint.tokenizers import compare_tokenizers
 from safeswap.checkpoint.tying import Tying, tying_of
 from safeswap.checkpoint.vocabularies.align import Alignment
-from safeswap.checkpoint.vocabularies.read import read_vocabulary
+from safeswap.checkpoint.vocabularies.read import read_vocabularies
 from safeswap.checkpoint.vocabularies.view import OutputRows, map_rows
 from safeswap.errors import ConfigError
 from safeswap.roles import BASE, SAFETY, check_role
@@ -102,13 +102,15 @@ class Family:
     def _output(self, language: str, donor: str) -> Family:
         roles = (BASE, SAFETY, language)
         tensors: dict[str, dict[str, Tensor]] = {r: dict(self.members[r].tensors) for r in roles}
+        headless = bool(self.tying.head) and self.tying.tied[donor]
+        left_out = self._without_head(tensors, donor) if headless else self.left_out
         rows = OutputRows()
         if self.alignment is not None:
-            rows = map_rows(self.alignment, tensors, donor, self.members[donor].folder)
-        headless = bool(self.tying.head) and self.tying.tied[donor]
+            tables = self.alignment.tables - ({self.tying.head} if headless else set())
+            alignment = replace(self.alignment, tables=tables)
+            rows = map_rows(alignment, tensors, donor, self.members[donor].folder)
         if not rows.tables and not headless:
             return self
-        left_out = self._without_head(tensors, donor) if headless else self.left_out
         members = {role: replace(self.members[role], tensors=tensors[role]) for role in roles}
         return replace(self, members=members, left_out=left_out, alignment=None, rows=rows)
 
@@ -213,7 +215,7 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     lent = _lend(members, kept, left_out) if force else {}
     notes += [one.note(role, len(kept[BASE])) for role, one in lent.items()]
     folders = {role: member.folder for role, member in members.items()}
-    read = {role: read_vocabulary(folder) for role, folder in folders.items()}
+    read = read_vocabularies(folders)
     alignment = Alignment.of(read, {r: flat(m.config) for r, m in members.items()}, kept)
     for role, member in members.items():
         if role != BASE:

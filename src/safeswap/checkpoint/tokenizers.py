@@ -14,7 +14,7 @@ from safeswap.checkpoint.vocabularies.read import (
     Tokens,
     Vocabulary,
     json_of,
-    read_vocabulary,
+    read_vocabularies,
 )
 from safeswap.errors import CheckpointError, FamilyError, listed
 
@@ -85,7 +85,7 @@ def compare_tokenizers(
             the vocabularies are of a format that is not read and differ, they do not correspond,
             or a text becomes other tokens.
     """
-    read = read or {role: read_vocabulary(folder) for role, folder in folders.items()}
+    read = read or read_vocabularies(folders)
     experts = [role for role in folders if role != base]
     notes = []
     for number, role in enumerate(experts):
