@@ -622,7 +622,7 @@ def test_a_dry_run_says_what_becomes_of_the_rows(tmp_path: Path) -> None:
     assert "360 merged, 300 from sw" in done.output
 
 
-def test_in_steps_with_a_donor_of_its_own(tmp_path: Path) -> None:
+def test_in_steps_with_a_donor_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile is the same whoever is the donor; a plan's file names it."""
     tokenizer = bpe()
     base = member(tmp_path / "base", tokenizer)
@@ -639,6 +639,12 @@ def test_in_steps_with_a_donor_of_its_own(tmp_path: Path) -> None:
     check(tmp_path / "out", expected(trio, plan, "safety"))
     assert "9 tokens of sw have no id" in (merged.folder / "README.md").read_text()
     assert api.verify_merge(merged.folder).from_inputs
+    # another tokenizer, while not a weight changed: the profile is measured anew
+    monkeypatch.setattr("safeswap.merge.run.measure_family", lambda *a, **b: pytest.fail("read"))
+    api.merge_plans([plan], tmp_path / "again", profile=profile, figure=False)
+    moved(tokenizer, 7).save(str(trio["safety"] / "tokenizer.json"))
+    with pytest.raises(pytest.fail.Exception, match="read"):
+        api.merge_plans([plan], tmp_path / "other", profile=profile, figure=False, force=True)
     refused(lambda: api.to_mergekit(plan), "by token, mergekit by number")
 
 

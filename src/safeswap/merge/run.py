@@ -208,9 +208,12 @@ def merge(
 
 
 def is_current(profile: Profile, family: Family) -> bool:
-    """Whether a profile is of these very checkpoints, as far as their files tell."""
+    """Whether a profile is of these very checkpoints, as far as their files tell; and, where rows
+    are matched by token, by the same map, which the notes name.
+    """
     known = set(family.members) <= set(profile.inputs)
     known = known and {tensor.name for tensor in profile.tensors} == set(family.names)
+    known = known and (family.alignment is None or set(family.notes) <= set(profile.notes))
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
 
 

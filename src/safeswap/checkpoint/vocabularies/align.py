@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from safeswap.anatomy.vocabulary import NORM_WORDS, has_word
 from safeswap.checkpoint.config_keys import is_vocabulary_size
@@ -210,7 +211,7 @@ def check_overlap(
             f"both, {moved} of them with another id"
         )
         if share >= LEAST_SHARED:
-            notes.append(f"{role}: {text}: rows are matched by token")
+            notes.append(f"{role}: {text}: rows are matched by token (map {_map(theirs, ours)})")
             continue
         text = f"{text}: {share:.0%} of the smaller vocabulary, so the tokens do not correspond"
         if not force:
@@ -219,8 +220,17 @@ def check_overlap(
                 "put the right one into its folder; --force (force=True) goes on with the tokens "
                 "that both have."
             )
-        notes.append(f"{role}: {text}; rows are matched where they do")
+        notes.append(f"{role}: {text}; rows are matched where they do (map {_map(theirs, ours)})")
     return notes
+
+
+def _map(*tokens: Tokens) -> str:
+    """What tells one map from another: a profile that was measured by another is of no use."""
+    hashing = blake3()
+    for own in tokens:
+        lines = (f"{token}\0{row}\n" for token, row in sorted(own.items()))
+        hashing.update("".join(lines).encode("utf-8", "surrogatepass"))
+    return hashing.hexdigest()[:12]
 
 
 def refuse_unmatched(
