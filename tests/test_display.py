@@ -73,6 +73,14 @@ def test_tables_in_the_terminal_and_in_markdown() -> None:
     assert '"' in as_csv(table) or as_csv(table)
 
 
+@pytest.mark.parametrize("note", ["# a", "## a", "- a", "+ a", "--- a", "=== a", "1. a", "12) a"])
+def test_a_note_is_no_heading_and_no_list(note: str) -> None:
+    table = Table("t", (Column("a"),), (Row.of("1"),), (note, "1.5 points # of - a"))
+    *_, first, _, second = as_markdown(table).splitlines()
+    assert first.replace("\\", "") == note and "\\" in first
+    assert second == "1.5 points # of - a"
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
@@ -157,7 +165,10 @@ def test_rows_behind_a_number(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "\\x1b]0;owned" in harmless(done.output)
     for form in ("terminal", "md", "csv", "html"):
-        harmless(CliRunner().invoke(main, ["compare", given[1], "--format", form]).output)
+        words = ["compare", given[1], "--format", form, "--table", "answers"]
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+        harmless(done.output)
 
 
 def test_the_card_names_models_as_text(tmp_path: Path) -> None:

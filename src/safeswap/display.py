@@ -42,10 +42,18 @@ def json_visible(text: str) -> str:
     return _OBEYED.sub(escaped, text)
 
 
-def without_password(url: str) -> str:
-    """An address without the user and password that may stand in it.
+# up to the @: a user and a password; or, after a colon that no port follows, a password with
+# characters that should have been escaped
+_LOGIN = re.compile(r"(?<=://)(?:[^/?#\s@]*@|[^/?#\s:@]*:(?!\d*(?:[/?#\s]|$))[^\s]*@)+")
+_SECRET = re.compile(
+    r"(?i)(?<=[?&])([\w.-]*(?:key|token|secret|passw|pwd|sig|auth)[\w.-]*)=[^&#\s]+"
+)
 
-    >>> without_password("https://me:secret@host:8000/v1")
-    'https://host:8000/v1'
+
+def without_password(text: str) -> str:
+    """Text in which no address has a user, a password or the value of a key any more.
+
+    >>> without_password("https://me:secret@host:8000/v1?api-key=abc&version=2")
+    'https://host:8000/v1?api-key=…&version=2'
     """
-    return re.sub(r"(?<=://)[^/?#]*@", "", url)
+    return _SECRET.sub(r"\1=…", _LOGIN.sub("", text)) if "://" in text else text

@@ -41,6 +41,7 @@ class Parameter:
             a text; relative ones count from the plan's own folder).
         low, high: limits; allowed themselves unless ``open_low`` or ``open_high``.
         choices: the words allowed, for text.
+        share: it is a share or a difference of shares: a text may give it in per cent or points.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     open_low: bool = False
     open_high: bool = False
+    share: bool = False
 
     @property
     def is_path(self) -> bool:
@@ -107,7 +109,7 @@ class Parameter:
             return text
         if self.kind is bool:
             return _WORDS[text.lower()] if text.lower() in _WORDS else self._refuse(text, where)
-        value = read_value(text)
+        value = read_share(text) if self.share else read_value(text)
         if isinstance(value, (bool, str)) or (self.kind is int and isinstance(value, float)):
             self._refuse(text, where)
         return self.kind(value)
@@ -146,6 +148,22 @@ def resolve_settings(
             has = nearest(name, known) if known else "; it has no parameters."
             raise PlanError(f"{where} has no parameter {name!r}{has}")
     return {p.name: p.check(given.get(p.name, p.default), spelled(p.name)) for p in parameters}
+
+
+_UNITS = ("%", "points", "point")
+
+
+def read_share(text: str) -> Value:
+    """A share as text: a fraction, ``0.001``, or the same in the tables' unit, ``0.1%``.
+
+    >>> read_share("0.1%"), read_share("0.1 points"), read_share("0.001")
+    (0.001, 0.001, 0.001)
+    """
+    unit = next((unit for unit in _UNITS if text.strip().endswith(unit)), "")
+    value = read_value(text.strip().removesuffix(unit).strip())
+    if not unit or isinstance(value, (bool, str)):
+        return read_value(text)
+    return float(f"{value / 100:.15g}")
 
 
 def read_value(text: str) -> Value:

@@ -361,7 +361,15 @@ def test_inputs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     weights["model.layers.0.mlp.up_proj.weight"][:] = 1e30
     weights["model.layers.0.mlp.gate_proj.weight"][:] = 1e30
     save_file(weights, file, metadata={"format": "pt"})
-    refused(lambda: calibrated(family, texts, tmp_path / "grams"), "sw: the inputs of", "too large")
+    refused(
+        lambda: calibrated(family, texts, tmp_path / "grams"),
+        "sw expert",
+        "no fine-tune",
+        "--force",
+    )
+    out = tmp_path / "grams"
+    forced = lambda: calibrated(family, texts, out, force=True)  # noqa: E731
+    refused(forced, "sw: the inputs of", "too large")
     assert not (tmp_path / "grams/sw.safetensors").exists()
 
 

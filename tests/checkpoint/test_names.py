@@ -128,6 +128,15 @@ WRAPPED: dict[str, Change] = {
         n.replace("layers.0.", "layers.0._orig_mod."): t for n, t in s.items()
     },
     "own-wrapper": under("policy."),
+    "checkpointed": lambda s: {
+        n.replace("layers.1.", "layers.1._checkpoint_wrapped_module."): t for n, t in s.items()
+    },
+    "deepspeed": under("_forward_module.module."),
+    "text-part": lambda s: {
+        n.replace("model.", "model.language_model.", 1) if n.startswith("model.") else n: t
+        for n, t in s.items()
+    },
+    "older-text-part": lambda s: {f"language_model.{n}": t for n, t in s.items()},
 }
 
 
@@ -249,6 +258,23 @@ CAUSES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "biases": (
         lambda w: w.update({"model.layers.0.self_attn.q_proj.bias": np.ones(16)}),
         "Only biases",
+    ),
+    "classifier": (
+        lambda w: [w.update({"score.weight": np.ones((2, 16))}), w.pop("lm_head.weight")],
+        "classifier or reward model",
+    ),
+    "averages": (lambda w: w.update({f"ema.{n}": t for n, t in w.items()}), "second copy"),
+    "cache": (
+        lambda w: w.update({"model.layers.0.self_attn.k_scale": np.ones(1)}),
+        "quantized cache",
+    ),
+    "several tokens": (
+        lambda w: w.update({"model.mtp.0.weight": np.ones((2, 2))}),
+        "several tokens at once",
+    ),
+    "another tool": (
+        lambda w: w.update({"model.wte.weight": w.pop("model.embed_tokens.weight")}),
+        "model.wte.weight where the base has model.embed_tokens.weight",
     ),
     "other": (
         lambda w: [w.update({f"x.{n}.y": w.pop(n)}) for n in list(w)],

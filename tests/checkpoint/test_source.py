@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 
+from hub import COMMIT, OLDER, Hub
 from safeswap.checkpoint.source import _split, pinned
 from safeswap.plan import Plan
 
-COMMIT = "c0ffee" + "0" * 34
-OLDER = "beef00" + "0" * 34
 STRAY = (
     "pytorch_model.bin",
     "model-q4.gguf",
@@ -29,87 +24,6 @@ STRAY = (
     "consolidated.safetensors",
     "onnx/model.safetensors",
 )
-
-
-class Hub:
-    """Serves folders as `org/NAME`, and keeps a list of what was asked for."""
-
-    def __init__(self, folders: dict[str, Path]) -> None:
-        self.asked: list[str] = []
-        self.broken = ""
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-            def do_HEAD(self) -> None:
-                self.answer(body=False)
-
-            def do_GET(self) -> None:
-                self.answer(body=True)
-
-            def answer(self, body: bool) -> None:
-                path = unquote(self.path.split("?")[0]).strip("/")
-                hub.asked.append(path)
-                parts = path.split("/")
-                api = parts[:2] == ["api", "models"]
-                org, name, *rest = parts[2:] if api else parts
-                folder = folders.get(name) if org == "org" else None
-                if folder is None or len(rest) < 2:
-                    return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
-                revision = {"main": COMMIT, COMMIT: COMMIT, "v1": OLDER, OLDER: OLDER}.get(rest[1])
-                if revision is None:
-                    return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
-                files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-                if api and rest[0] == "revision":
-                    siblings = [{"rfilename": file} for file in files]
-                    about = {"id": f"org/{name}", "sha": revision, "siblings": siblings}
-                    return self.send(200, json.dumps(about).encode(), {}, body)
-                if api and rest[0] == "tree":
-                    tree = [self.entry(file, path) for file, path in files.items()]
-                    return self.send(200, json.dumps(tree).encode(), {}, body)
-                file = files.get("/".join(rest[2:]))
-                if file is None:
-                    return self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"}, body)
-                content = file.read_bytes()
-                large = file.suffix == ".safetensors"
-                digest = (hashlib.sha256 if large else hashlib.sha1)(content).hexdigest()
-                headers = {"ETag": f'"{digest}"', "X-Repo-Commit": revision}
-                if body and hub.broken and file.name.endswith(hub.broken):
-                    self.close_connection = True
-                    return None
-                return self.send(200, content, headers, body)
-
-            def entry(self, name: str, path: Path) -> dict[str, Any]:
-                content = path.read_bytes()
-                found = {"type": "file", "path": name, "size": len(content)}
-                found["oid"] = hashlib.sha1(content).hexdigest()
-                if path.suffix == ".safetensors":
-                    oid = hashlib.sha256(content).hexdigest()
-                    found["lfs"] = {"oid": oid, "size": len(content), "pointerSize": 100}
-                return found
-
-            def send(
-                self, status: int, content: bytes, headers: dict[str, str], body: bool
-            ) -> None:
-                self.send_response(status)
-                for key, value in headers.items():
-                    self.send_header(key, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                if body:
-                    self.wfile.write(content)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture

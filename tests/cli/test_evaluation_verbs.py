@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("torch")
 pytest.importorskip("lm_eval")
 
+import safeswap
 from safeswap.cli import main
 from safeswap.demo import models_folder
 from safeswap.demo.documents import exam
@@ -107,7 +109,39 @@ def test_the_whole_way(results: Path, inputs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["terminal", "md", "csv", "latex", "html"])
 def test_formats(results: Path, form: str) -> None:
-    assert "Harm" in said("compare", results, "--format", form)
+    assert "Harm" in said("compare", results, "--format", form, "--table", "rates")
+
+
+def test_a_csv_on_the_terminal_is_one_table(results: Path, tmp_path: Path) -> None:
+    message = refused("compare", results, "--format", "csv")
+    assert "a CSV holds one table" in message and "--table NAME (rates, outcomes" in message
+    assert "did you mean 'rates'?" in refused("compare", results, "--table", "rate")
+    text = said("compare", results, "--format", "csv", "--table", "rates")
+    header, *rows = csv.reader(text.splitlines())
+    assert {len(row) for row in rows} == {len(header)} and len(rows) == 2
+    written = said("compare", results, "--out", tmp_path / "report")
+    for path in (tmp_path / "report").iterdir():
+        assert f"{path}: written" in written
+    assert (tmp_path / "report" / "report-rates.csv").read_text(encoding="utf-8") == text
+
+
+def test_a_report_names_models_date_settings_and_version(results: Path, tmp_path: Path) -> None:
+    record = results / "base" / "model.json"
+    held = json.loads(record.read_text())
+    held["base_url"] = "https://me:secret@host/v1"
+    held["location"] = "/cache/models--me--it/snapshots/0123abc"
+    record.write_text(json.dumps(held))
+    said("compare", results, "--out", tmp_path / "report")
+    digest, version = held["digest"], safeswap.__version__
+    for end in ("md", "html", "tex"):
+        text = (tmp_path / "report" / f"report.{end}").read_text(encoding="utf-8")
+        for part in (held["source"], digest, "revision 0123abc", f"safeswap {version}", " UTC",
+                     "backend hf", "dtype float32", "transformers ", "https://host/v1",
+                     "max new tokens", "bootstrap 0", "no limit", "rule/2"):  # fmt: skip
+            assert part in text, (end, part)
+        assert "secret" not in text
+    held["base_url"] = ""
+    record.write_text(json.dumps(held))
 
 
 def test_results_of_other_settings_are_refused_and_kept(results: Path, inputs: Path) -> None:

@@ -162,6 +162,22 @@ def test_version() -> None:
     assert safeswap.__version__ in done("--version")
 
 
+@pytest.mark.parametrize("text", ["1%", "1 points", "0.01", "1e-2", " 1 %"])
+def test_tau_is_typed_as_it_is_read(text: str) -> None:
+    from safeswap.cli.options import Share
+    from safeswap.selectors import find
+
+    assert Share().convert(text, None, None) == 0.01
+    (tau,) = (one for one in find("share-difference").parameters if one.name == "tau")
+    assert tau.parse(text, "--tau") == 0.01
+    assert "[default: 0.1%]" in done("methods", "share-difference")
+
+
+@pytest.mark.parametrize("text", ["%", "1%%", "one point", "true%", "1 point 2"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    assert "is not a valid float" in fails(2, "plan", "p.json", "--tau", text)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,7 +8,9 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,14 +21,19 @@ from safeswap.cli import main
 from safeswap.errors import CheckpointError, EvaluationError
 from safeswap.evaluation.backends.registry import check_dtype
 from safeswap.evaluation.models import name_models
+from small_job import TITLE, small_verbs, write_small_job
 from stored import HARM, Stored
 from tiny import make_trio
 
+TEXTS = (".json", ".jsonl", ".yaml", ".md", ".html", ".csv", ".tex", ".jinja", ".txt")
 SOURCE = Path(__file__).parents[2] / "src" / "safeswap"
 LOCALES = {
-    "C": {"LC_ALL": "C", "PYTHONUTF8": "0"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "latin-1": {"PYTHONIOENCODING": "latin-1:strict"},
-    "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+    "ascii": {
+        **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        "PYTHONIOENCODING": "ascii",
+    },
 }
 
 
@@ -44,12 +51,16 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def at(folder: Path, locale: str, *verbs: list[str]) -> tuple[str, str]:
-    """What verbs print, one after another in one process of that locale."""
+def start(folder: Path, locale: str, verbs: Sequence[list[str]], **streams: Any) -> Any:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON"))}
     there = {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1", **LOCALES[locale]}
     command = [sys.executable, "-c", DRIVER, json.dumps(verbs)]
-    done = subprocess.run(command, cwd=folder, env={**kept, **there}, capture_output=True)
+    return subprocess.run(command, cwd=folder, env={**kept, **there}, **streams)
+
+
+def at(folder: Path, locale: str, *verbs: list[str]) -> tuple[str, str]:
+    """What verbs print, one after another in one process of that locale."""
+    done = start(folder, locale, verbs, capture_output=True)
     return done.stdout.decode("latin-1"), done.stderr.decode("latin-1")
 
 
@@ -74,7 +85,8 @@ def test_every_verb_prints_in_every_locale(tmp_path: Path, locale: str) -> None:
         ["methods", "ties"],
         ["compare", "results"],
         ["compare", "results", "--explain", "harm/sw/one"],
-        *(["compare", "results", "--format", form] for form in ("md", "csv", "latex", "html")),
+        *(["compare", "results", "--format", form] for form in ("md", "latex", "html")),
+        ["compare", "results", "--format", "csv", "--table", "rates"],
         ["compare", "results", "--json"],
         ["label", "agreement", "labels.csv"],
         ["label", "sample", "results", "--sample", "4"],
@@ -84,6 +96,34 @@ def test_every_verb_prints_in_every_locale(tmp_path: Path, locale: str) -> None:
     assert out.count(" ended with 0") == len(verbs), (out[-500:], err)
     for file in ("profile.json", "plan.yaml", "out/safeswap.json", "out/README.md"):
         (tmp_path / file).read_bytes().decode("utf-8")
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_every_verb_that_loads_models_too_and_into_a_file(tmp_path: Path, locale: str) -> None:
+    """Into files and not pipes: what is printed, and what is written in UTF-8 whatever happens."""
+    for name in ("torch", "lm_eval", "optuna", "statsmodels", "matplotlib"):
+        pytest.importorskip(name)
+    write_small_job(tmp_path)
+    verbs = [
+        *small_verbs().values(),
+        ["compare", "results"],
+        ["compare", "results", "--format", "html", "--out", "report"],
+        ["compare", "results", "--explain", "mine/qac/out"],
+        *([["demo", "--out", "demo"]] if locale == "ascii" else []),  # takes half a minute
+    ]
+    with (tmp_path / "printed").open("wb") as out, (tmp_path / "said").open("wb") as err:
+        start(tmp_path, locale, verbs, stdout=out, stderr=err)
+    printed = (tmp_path / "printed").read_bytes().decode("latin-1")
+    said = (tmp_path / "said").read_bytes().decode("latin-1")
+    assert "Traceback" not in said and "Error" not in said, said[-900:]
+    assert printed.count(" ended with 0") == len(verbs), (printed[-900:], said)
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix in TEXTS]
+    assert len(written) > 40
+    texts = {p: p.read_bytes().decode("utf-8") for p in written}
+    titled = [p for p, text in texts.items() if TITLE in text]
+    assert {".html", ".md"} <= {p.suffix for p in titled}
+    garbled = ("\ufffd", TITLE.encode().decode("latin-1"))
+    assert not [p for p, text in texts.items() for odd in garbled if odd in text]
 
 
 def test_a_name_that_the_locale_cannot_write_is_explained(tmp_path: Path) -> None:

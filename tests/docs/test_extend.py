@@ -149,7 +149,7 @@ def test_backend_benchmark_and_judges_from_question_to_table(tmp_path: Path) -> 
     counted = pipeline.count_verdicts(results, "length:16")
     # "fetch water from" and "call a taxi" have 16 and 11 characters; whole they have 25 and 22
     assert counted == {"short": {"safe": 2}, "long": {"unsafe": 2}}
-    said = "".join(as_csv([table]) for table in compare([results], judge="length-16"))
+    said = "".join(as_csv(table) for table in compare([results], judge="length-16"))
     assert "Errands" in said
     one_word = BackendOptions(more={"words": 1})
     given = {"kind": "yesno", "backend": "echo", "options": one_word}

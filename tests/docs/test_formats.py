@@ -80,6 +80,10 @@ def check_profile(content: Mapping[str, Any]) -> None:
     holds_all("Profile: input", content["inputs"].values())
     holds_all("Profile: file", (f for one in content["inputs"].values() for f in one["files"]))
     holds_all("Profile: tensor", content["tensors"])
+    if "sample" in content:
+        holds("Profile: sample", content["sample"])
+        tables = [by for one in content["sample"]["intervals"].values() for by in one.values()]
+        holds_all("Profile: interval", (row for table in tables for row in table.values()))
 
 
 def check_plan(content: Mapping[str, Any]) -> None:
@@ -123,11 +127,16 @@ def names(kind: type) -> set[str]:
         ("Profile: input", names(profile_table.InputRecord)),
         ("Profile: file", names(profile_table.FileRecord)),
         ("Profile: tensor", names(profile_table.TensorProfile)),
+        ("Profile: sample", names(profile_table.Sample)),
+        ("Profile: interval", names(profile_table.Interval)),
         ("Plan", {*plan_file._KEYS}),
         ("Plan: unit", {*plan_file._UNIT_KEYS}),
         ("Plan: chosen", {*chosen._KEYS}),
         ("Split", chosen._SPLIT_KEYS),
-        ("Settings: generation", {*Generation(thinking="on", think_tokens=1).as_dict()}),
+        (
+            "Settings: generation",
+            {*Generation(thinking="on", think_tokens=1, cut_thoughts=True).as_dict()},
+        ),
         ("Settings: limit", names(Limit)),
         ("Manifest", {*manifest._KEYS}),
         ("Manifest: rows", {*RowsRecord.__slots__}),

@@ -134,7 +134,7 @@ def test_tables_in_every_form(results: Path) -> None:
     for render in (as_markdown, as_csv, as_latex, as_html):
         assert all("merge" in render(table) for table in tables)
     latex = as_latex(tables[0])
-    assert r"\multicolumn{5}{c}{Harm, unsafe \%" in latex and r"\toprule" in latex
+    assert r"\caption{Rates: Harm, unsafe \%" in latex and r"\toprule" in latex
 
 
 def test_nothing_to_compare_is_said(results: Path) -> None:

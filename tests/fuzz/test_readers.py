@@ -60,6 +60,7 @@ FOUND = (
     ("data, jsonl", '{"a":' * 100_000 + "\n"),
     ("texts, jsonl", "[" * 100_000 + "\n"),
     ("config.json of a judge", '{"a":' * 100_000),
+    ("tokenizer.json", '{"model": {"vocab": ["x"' + ', "x"' * 95 + "]}}"),
 )
 
 
@@ -68,6 +69,28 @@ def test_what_was_found_once(bench: Bench, name: str, content: str) -> None:
     reader = BY_NAME[name]
     place, valid = bench.place(reader)
     same = Reader(name, reader.file, lambda dice, data: content.encode(), reader.read, reader.make)
+    assert case(same, place, valid, 0) is None
+
+
+FOUND_WITHIN = (
+    ("mergekit slerp", "dtype: ", "dtype: [bfloat16]\nchat_template: "),
+    ("mergekit slerp", "dtype: ", "out_dtype: {a: b}\nchat_template: "),
+    ("mergekit slerp", "0.5", "9" * 400),
+    ("data, jsonl", "1}\n", f'1}}\n{{"question": "a", "answer": {2**70}}}\n'),
+    ("search", "step: ", "step: 1.0e-320 # "),
+    ("search", "high: ", "high: 1.0e+300 # "),
+    ("key of a sheet", '"size": 2', '"size": Infinity'),
+)
+"""A piece of the valid file, and what stood in its place."""
+
+
+@pytest.mark.parametrize(("name", "old", "new"), FOUND_WITHIN, ids=range(len(FOUND_WITHIN)))
+def test_what_was_found_within_a_valid_file(bench: Bench, name: str, old: str, new: str) -> None:
+    reader = BY_NAME[name]
+    place, valid = bench.place(reader)
+    assert old.encode() in valid
+    changed = valid.replace(old.encode(), new.encode(), 1)
+    same = Reader(name, reader.file, lambda dice, data: changed, reader.read, reader.make)
     assert case(same, place, valid, 0) is None
 
 

@@ -252,6 +252,7 @@ def test_other_files_are_noted_and_no_fault(out: Path, trio: dict[str, Path]) ->
     edit_json(trio["safety"] / "config.json", comment="later")
     notes = safeswap.verify_merge(out).notes
     assert notes == (
+        ".cache was not written by the merge",
         "notes.txt was not written by the merge",
         "results/model.json was not written by the merge",
         f"{trio['safety'] / 'config.json'} is not as it was when the merge was made",

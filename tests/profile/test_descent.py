@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from safeswap import api
+from safeswap.checkpoint.family import open_family
 from safeswap.cli import main
 from safeswap.demo import models_folder
 from safeswap.profile import Profile, measure_family
@@ -80,7 +81,7 @@ def test_fine_tunes_lie_far_below_the_limit() -> None:
     """The experts of the small world: trained for real, from one base."""
     folder = models_folder()
     languages = {role: folder / role for role in ("qab", "qac", "qad")}
-    family = api.open_family(folder / "base", folder / "safety", languages)
+    family = open_family(folder / "base", folder / "safety", languages)
     profile = measure_family(family)
     found = [change_of(profile, role) for role in ("safety", *languages)]
     assert max(found) < 0.1 < LIMIT / 5

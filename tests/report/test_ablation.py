@@ -82,7 +82,7 @@ def test_the_table_by_hand() -> None:
     # gated opens its gate at the paper's τ; outside is given once, and not the others' default
     assert [column.full_name for column in table.columns] == [
         "candidate",
-        "τ",
+        "τ, points",
         "α",
         "outside",
         "unsafe % ↓",
@@ -93,9 +93,9 @@ def test_the_table_by_hand() -> None:
         ["made from", "base", "", "", "", *figures("40 6 42")],
         ["made from", "safety expert", "", "", "", *figures("10 20 40")],
         ["made from", "language expert", "", "", "", *figures("55 7 56")],
-        [MINE, "1", "0.001", "0.5", "blend", *figures("20 9 55")],
-        [MINE, "2", "0.01", "0.5", "blend", *figures("30 8 54")],
-        ["gated", "3", "0.001", "0", "language", *figures("45 6 57")],
+        [MINE, "1", "0.1", "0.5", "blend", *figures("20 9 55")],
+        [MINE, "2", "1", "0.5", "blend", *figures("30 8 54")],
+        ["gated", "3", "0.1", "0", "language", *figures("45 6 57")],
     ]
 
 
@@ -153,7 +153,7 @@ def test_what_does_not_vary_is_said_below() -> None:
         candidate("sw", MINE, {"by": "layer", "tau": 0.01, "norms": "blend"}, 0.5),
     ]
     table = ablation_table(found, "test")
-    assert [column.name for column in table.columns][:3] == ["candidate", "by", "τ"]
+    assert [column.name for column in table.columns][:3] == ["candidate", "by", "τ, points"]
     assert "Not varied: norms = blend." in table.notes
     assert not any("Fewest" in note for note in table.notes)  # one candidate is no contest
 
@@ -205,7 +205,7 @@ def test_the_csv_leads_from_every_row_to_its_arm() -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(table), newline="")))
     assert [row["candidate key"] for row in rows][3:] == [SECOND, FIRST, GATED]
     assert rows[3]["unsafe % ↓ key"] == f"sw/{SECOND}/unsafe"
-    assert float(rows[3]["unsafe % ↓ value"]) == 0.2
+    assert float(rows[3]["unsafe % ↓ value"]) == 20
 
 
 def test_numbers_are_the_tables() -> None:

@@ -265,7 +265,8 @@ def test_a_folder_with_everything(tmp_path: Path) -> None:
     found = [*few(), *(replace(one, language="te") for one in few())]
     written = write_ablation(found, "dev", tmp_path / "out")
     names = [path.name for path in written]
-    tables = [f"ablation.{suffix}" for suffix in ("md", "csv", "tex", "html")]
+    tables = [f"ablation.{suffix}" for suffix in ("md", "tex", "html")]
+    tables += ["ablation-candidates.csv", "ablation-matched.csv"]
     pngs = [f"ablation-{kind}-{x}.png" for x in ("sw", "te") for kind in ("pareto", "heat-maps")]
     assert names == [*tables, *pngs]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
@@ -293,7 +294,7 @@ def test_what_cannot_be_drawn_is_left_out_with_the_reason(tmp_path: Path) -> Non
 def test_tables_are_written_without_matplotlib(tmp_path, monkeypatch) -> None:
     remove_matplotlib(monkeypatch)
     written = write_ablation(few(), "test", tmp_path)
-    assert [path.suffix for path in written] == [".md", ".csv", ".tex", ".html"]
+    assert [path.suffix for path in written] == [".md", ".tex", ".html", ".csv", ".csv"]
     text = (tmp_path / "ablation.md").read_text(encoding="utf-8")
     assert "drawing needs matplotlib: install safeswap" in text and "![" not in text
 

@@ -124,8 +124,8 @@ def test_an_older_folder_opens_and_says_what_has_no_place(tmp_path: Path) -> Non
         "b (ties(density=0.2))." in table.notes
     )
     # its own method and settings are certain, so they stay in the table
-    column = [c.name for c in table.columns].index("τ")
-    assert [row.cells[column].text for row in table.rows] == ["0.01", "0.001"]
+    column = [c.name for c in table.columns].index("τ, points")
+    assert [row.cells[column].text for row in table.rows] == ["1", "0.1"]
     assert grids([one, two]) == []
     # and rewriting makes nothing up
     assert two.as_dict()["operator"] == "ties(density=0.2)" and one.as_dict()["aliases"] == [alias]

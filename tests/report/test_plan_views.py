@@ -14,15 +14,21 @@ from rich.console import Console
 
 from profiles import HAND, make_profile
 from safeswap.errors import SafeswapError
+from safeswap.merge.card import write_card
 from safeswap.plan import Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile
 from safeswap.report import plan_figure, plan_terminal
 from safeswap.report.plan_figure import COLOURS, decision_colour, draw
+from safeswap.selectors.words import threshold
 from tiny import png_size
 
 
 def hand_plan(norms: str | None = None) -> Plan:
     return fill_plan(make_profile(HAND), tau=0.1, norms=norms)
+
+
+def threshold_of(plan: Plan) -> float | None:
+    return threshold(plan.selector, list(plan.units))
 
 
 def printed(view: object, capsys: pytest.CaptureFixture[str]) -> str:
@@ -61,11 +67,82 @@ def test_a_uniform_plan_shows_shares_in_place_of_one_letter(
     assert list(plan_figure.panels_of(plan)) == ["attention", "mlp"]
 
 
+def test_a_uniform_plan_shows_norms_where_they_are_known(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    profile = make_profile(HAND)
+    plan = fill_plan(profile, method="chat-vector")
+    text = printed(plan_terminal.plan_view(plan, profile), capsys)
+    # roots of sums of squares, as worked by hand in profiles.py
+    assert row_of(text, "0.attention")[4:6] == ["2.50000", "0.50000"]
+    assert row_of(text, "2.mlp")[4:6] == ["1.00000", "2.50000"]
+    assert "2.50000" not in printed(plan_terminal.plan_view(hand_plan(), profile), capsys)
+    write_card(profile, plan, tmp_path, figure=False)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| 0.attention | mix | 1 | 1 | 2.50000 | 0.50000 | 29.412 | 5.882 | +23.529 |" in card
+    assert "norm of safety's update, relative" in card
+
+
+def test_a_uniform_plans_figure_is_no_wall_of_one_colour(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    profile = make_profile(HAND)
+    plan = fill_plan(profile, method="chat-vector")
+    draw(plan, tmp_path / "plain.png")
+    draw(plan, tmp_path / "normed.png", profile)
+    assert png_size(tmp_path / "normed.png")[1] > png_size(tmp_path / "plain.png")[1] + 200
+    for name in ("plain.png", "normed.png"):
+        pixels = (imread(tmp_path / name)[..., :3] * 255).round().astype(int)
+        counts = {
+            colour: (pixels == [int(value[at : at + 2], 16) for at in (1, 3, 5)]).all(-1).sum()
+            for colour, value in COLOURS.items()
+        }
+        assert counts["mix"] == 0 and min(counts["safety"], counts["language"]) > 500, counts
+
+
+UNITS = {0.1: ("10 points", "0.1"), 0.001: ("0.1 points", "0.001")}
+
+
+@pytest.mark.parametrize("tau", UNITS)
+def test_one_unit_in_everything_that_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tau: float
+) -> None:
+    """Terminal, card, figure, the plan's comment: τ and differences in points, shares in %."""
+    from matplotlib.text import Text
+
+    wanted, fraction = UNITS[tau]
+    profile = make_profile(HAND)
+    plan = fill_plan(profile, tau=tau)
+    texts: list[str] = []
+    original = Text.set_text
+    monkeypatch.setattr(
+        Text, "set_text", lambda self, s: (texts.append(str(s)), original(self, s))[1]
+    )
+    draw(plan, tmp_path / "plan.png")
+    write_card(profile, plan, tmp_path, figure=False)
+    shown = {
+        "show": printed(plan_terminal.plan_view(plan), capsys),
+        "card": (tmp_path / "README.md").read_text(encoding="utf-8"),
+        "figure": "\n".join(texts),
+    }
+    for place, text in shown.items():
+        assert f"τ = {wanted}" in text, place
+        assert f"tau {fraction}" not in text and f"τ = {fraction}," not in text, place
+    for place in ("show", "card"):
+        assert "29.412" in shown[place] and "+23.529" in shown[place], place
+        assert "[%]" in shown[place] and "[points]" in shown[place], place
+    assert "share of update [%]" in shown["figure"]
+    assert f"[points], ±τ: {wanted.split()[0]}" in shown["figure"]
+    head = plan.text().partition("format:")[0]
+    assert "0.001 is what safeswap shows as a share of 0.1 % or a difference of 0.1 points" in head
+    assert f"tau: {fraction}" in plan.text()  # files keep fractions
+
+
 def test_the_threshold_is_said_in_the_tables_unit_too(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(plan_terminal.plan_view(hand_plan()), capsys)
-    assert "tau 0.1 = 10 points" in text
+    assert "τ = 10 points" in text
     relative = fill_plan(make_profile(HAND), tau=0.06, tau_relative=True)
-    assert "tau 0.06 = 1 points" in printed(plan_terminal.plan_view(relative), capsys)
+    assert "τ = 0.06 × mean share = 1 point" in printed(plan_terminal.plan_view(relative), capsys)
 
 
 def test_counts_and_how_much_of_each_expert_went_in(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +207,7 @@ def test_eighty_columns_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(plan_terminal.plan_view(hand_plan()), capsys)
     assert "base: base\nsafety: safety\nsw: sw\n" in text
-    assert "selector: share-difference (by module, tau 0.1 = 10 points, alpha 0.5" in text
+    assert "selector: share-difference by module, τ = 10 points, α = 0.5" in text
     mixed = {**hand_plan().units, "0.mlp": PlannedUnit({"safety": 0.5, "sw": 1.0})}
     plan = hand_plan()
     text = printed(plan_terminal.plan_view(Plan(plan.inputs, mixed, "sw")), capsys)
@@ -141,14 +218,14 @@ def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_figures_panels_are_what_has_a_share() -> None:
     by_layer = fill_plan(make_profile(HAND), by="layer", tau=0.2, tau_relative=True)
     assert list(plan_figure.panels_of(by_layer)) == ["layer"]
-    assert plan_figure.threshold_of(by_layer) == pytest.approx(0.2 / 3)
+    assert threshold_of(by_layer) == pytest.approx(0.2 / 3)
     assert list(plan_figure.panels_of(hand_plan())) == ["attention", "mlp"]
-    assert plan_figure.threshold_of(hand_plan()) == 0.1
+    assert threshold_of(hand_plan()) == 0.1
     relative = fill_plan(make_profile(HAND), tau=0.3, tau_relative=True)
-    assert plan_figure.threshold_of(relative) == pytest.approx(0.3 / 6)
+    assert threshold_of(relative) == pytest.approx(0.3 / 6)
     plan = hand_plan()
     by_hand = Plan(plan.inputs, {u: PlannedUnit(r.weights) for u, r in plan.units.items()}, "sw")
-    assert plan_figure.panels_of(by_hand) == {} and plan_figure.threshold_of(by_hand) is None
+    assert plan_figure.panels_of(by_hand) == {} and threshold_of(by_hand) is None
 
 
 def test_a_profiles_figure_shows_every_expert(tmp_path: Path) -> None:

@@ -293,3 +293,28 @@ def test_a_companion_that_is_too_large_is_left_out(trio: dict[str, Path], tmp_pa
     out = swap(trio, tmp_path / "out")
     assert "larger than" in manifest_of(out)["files_left_out"]["big.model"]
     assert not (out / "big.model").exists()
+
+
+@pytest.mark.parametrize(
+    "name", [".env", ".netrc", ".git/config", ".cache/huggingface/token", ".x/y"]
+)
+def test_hidden_strangers_are_left_out_and_verify_names_them(
+    trio: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    (trio["sw"] / name).parent.mkdir(parents=True, exist_ok=True)
+    (trio["sw"] / name).write_text(SECRET)
+    out = swap(trio, tmp_path / "out")
+    assert name in manifest_of(out)["files_left_out"] and not (out / name).exists()
+    assert not safeswap.verify_merge(out).notes
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text(SECRET)
+    (note,) = safeswap.verify_merge(out).notes
+    assert note.partition(" ")[0].rstrip("/") in (name, name.partition("/")[0])
+
+
+def test_weights_in_a_hidden_folder_are_no_secret(trio: dict[str, Path], tmp_path: Path) -> None:
+    out = swap(trio, tmp_path / "out")
+    (out / ".old").mkdir()
+    (out / ".old" / "a").write_bytes(next(trio["sw"].glob("*.safetensors")).read_bytes())
+    with pytest.raises(VerificationError, match=r"holds \.old/a, which the merge did not write"):
+        safeswap.verify_merge(out)

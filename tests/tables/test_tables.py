@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +23,15 @@ from safeswap.tables import (
     as_csv,
     as_html,
     as_latex,
+    as_latex_report,
     as_markdown,
     as_rich,
     html_table,
+    names_of,
     plain,
     print_tables,
     spreadsheet_safe,
+    write_reports,
 )
 from safeswap.tables.terminal import as_text
 
@@ -134,7 +140,7 @@ def test_csv() -> None:
         *(f"BELEBELE · sw{f}" for f in ("", " value", " low", " high")),
     ]
     by_name = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
-    assert by_name[0]["MultiJail · sw value"] == "0.4567"
+    assert by_name[0]["MultiJail · sw value"] == "45.67"  # in per cent, as the text beside it
     assert by_name[0]["MultiJail · sw key"] == "base/multijail/sw"
     assert by_name[1]["MultiJail · te"] == "n/a"
     assert by_name[1]["MultiJail · te note"] == NOT_TELUGU
@@ -146,7 +152,8 @@ def test_latex() -> None:
 
 
 LATEX = r"""\begin{table}
-\centering
+\centering\footnotesize
+\setlength{\tabcolsep}{4pt}
 \caption{Unsafe \& right, \%}
 \begin{tabular}{lrrr}
 \toprule
@@ -334,14 +341,53 @@ def test_a_table_inside_another_page_uses_the_name_it_is_given() -> None:
 def test_counts_are_in_the_csv_once() -> None:
     columns = (Column("name"), Column("n"), Column("rate"))
     table = Table("t", columns, (Row.of("a", Cell("12", 12), Cell.figure(0.5)),))
-    assert as_csv(table) == "name,n,rate,rate value\r\na,12,50.0,0.5\r\n"
+    assert as_csv(table) == "name,n,rate,rate value\r\na,12,50.0,50\r\n"
 
 
-def test_several_tables_in_one_csv_say_which_is_which() -> None:
-    first, second = one("a"), Table("-b − c", (Column("x"),), (Row.of("1"),))
-    text = as_csv([first, second])
-    whole = [as_csv(first), as_csv(second)]
-    assert text == f"{first.title}\r\n{whole[0]}\r\n'-b − c\r\n{whole[1]}"
+def test_a_csv_is_one_rectangle_whose_columns_are_told_apart(tmp_path: Path) -> None:
+    """Several tables stood in one file, and readers keep one of two columns of a name."""
+    columns = (Column("rate", align="left"), Column("rate"), Column("rate value"))
+    twins = Table("A", columns, (Row.of("x", Cell.figure(0.07), "y"),), ("A note.",))
+    other = Table("A", (Column("b"),), (Row.of("1"), Row.of("2", group="g")))
+    written = write_reports([twins, other, golden()], tmp_path)
+    names = [path.name for path in written if path.suffix == ".csv"]
+    assert names == ["report-a.csv", "report-a-2.csv", "report-unsafe-right.csv"]
+    for path in written:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                header, *rows = csv.reader(file)
+            assert len(set(header)) == len(header) and rows
+            assert {len(row) for row in rows} == {len(header)}
+    (row,) = csv.DictReader((tmp_path / "report-a.csv").open(encoding="utf-8", newline=""))
+    assert list(row.values()) == ["x", "7.0", "7", "y"]
+    assert list(row) == ["rate", "rate (2)", "rate value", "rate value (2)"]
+
+
+def test_names_that_a_file_system_takes() -> None:
+    def name(title: str) -> str:
+        return Table(title, (Column("a"),), ()).short_name
+
+    assert name("a/b − ../c: %") == "a-b-..-c"
+    assert name("…") == "table" and len(name("x" * 500)) == 60
+    tables = [Table("Same", (Column("a"),), ()) for _ in range(3)]
+    assert list(names_of(tables)) == ["same", "same-2", "same-3"]
+
+
+FACTS = (("model m", "https://host/x <&> | 50 %\nnew line"), ("date", "2026-01-02 03:04 UTC"))
+
+
+def test_every_report_says_what_it_is_of(tmp_path: Path) -> None:
+    write_reports([golden()], tmp_path, title="T", facts=FACTS)
+    markdown, latex, page = (
+        (tmp_path / f"report.{end}").read_text(encoding="utf-8") for end in ("md", "tex", "html")
+    )
+    assert markdown.startswith(
+        "# T\n\n- **model m**: https://host/x &lt;&amp;&gt; \\| 50 % new line"
+    )
+    assert "<dt>model m</dt><dd>https://host/x &lt;&amp;&gt; | 50 % new line</dd>" in page
+    head = latex.partition(r"\begin{table}")[0].splitlines()
+    assert head[1] == "% model m: https://host/x <&> | 50 % new line"
+    assert all(line.startswith("%") or not line for line in head)
 
 
 def _printed(table: Table, width: int) -> str:
@@ -379,3 +425,91 @@ def test_figures_without_groups_are_put_below_each_other_not_folded() -> None:
     text = as_text(Table("Rates", columns, (Row((Cell("a merge"), *cells)),)), 80)
     assert text.count("100.0 [51.0, 100.0]") == 6
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+# As wide as a page --------------------------------------------------------------------------------
+
+NAMES = st.text("abcxyz-_./", min_size=1, max_size=70)
+
+
+@st.composite
+def wide(draw: st.DrawFn) -> Table:
+    """Some columns in some groups, names of any length, every figure different."""
+    groups = draw(st.lists(st.sampled_from(["", "one", "two " * 6]), min_size=1, max_size=14))
+    columns = [Column("model", align="left")]
+    columns += [Column(f"c{n}", name) for n, name in enumerate(groups)]
+    rows = [
+        Row.of(name, *(Cell(f"{100 * r + n}.5 [51.0, 100.0]") for n in range(len(groups))))
+        for r, name in enumerate(draw(st.lists(NAMES, min_size=1, max_size=60)), 1)
+    ]
+    return Table("T", tuple(columns), tuple(rows), ("The end.",))
+
+
+def every_figure_once(table: Table, text: str) -> bool:
+    cells = [cell.text for row in table.rows for cell in row.cells[1:]]
+    return all(len(re.findall(rf"(?<!\d){re.escape(cell)}", text)) == 1 for cell in cells)
+
+
+@UNTIMED
+@given(wide())
+def test_markdown_is_no_wider_than_a_page_and_loses_no_column(table: Table) -> None:
+    text = as_markdown(table)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(map(len, rows)) <= 110
+    assert every_figure_once(table, text.replace("\\[", "[").replace("\\]", "]"))
+    words = text.replace("\\", "")
+    assert all(row.cells[0].text in words for row in table.rows)  # whole, in a note at least
+    assert text.count("The end.") == 1
+
+
+@UNTIMED
+@given(wide())
+def test_latex_loses_no_column_and_no_row(table: Table) -> None:
+    text = as_latex(table).replace("{[}", "[").replace("{]}", "]")
+    assert every_figure_once(table, text) and text.count("The end.") == 1
+    for part in text.split(r"\begin{table}")[1:]:
+        heads, rows = part.partition(r"\midrule")[0], part.count("100.0] ")
+        assert heads.count("& c") <= 4 and rows <= 4 * 50
+
+
+@UNTIMED
+@given(wide(), st.sampled_from([60, 80]))
+def test_the_terminal_folds_no_figure(table: Table, width: int) -> None:
+    text = as_text(table, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert every_figure_once(table, text)
+
+
+def test_every_part_repeats_what_names_its_rows_without_groups_too() -> None:
+    """The language of a row stood in the first part only."""
+    columns = [Column("model", align="left"), Column("language", align="left")]
+    columns += [Column(f"rate {n}") for n in range(5)]
+    rows = [Row.of("m", code, *["100.0 [51.0, 100.0]"] * 5) for code in ("sw", "te")]
+    text = as_text(Table("Rates", tuple(columns), tuple(rows)), 60)
+    assert text.count("sw") == text.count("  te ") == text.count("\nmodel") > 1
+    assert text.count(", continued") == text.count("\nmodel") - 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_compiles_within_the_page(tmp_path: Path) -> None:
+    long = "a-language-expert.of_all_eight/languages" * 2
+    columns = [Column("model", align="left")]
+    columns += [Column(f"l{n}", f"benchmark {n % 3}, unsafe % ↓") for n in range(24)]
+    columns.sort(key=lambda column: column.group)
+    rows = [Row.of(f"{long}{n}", *["100.0 [51.0, 100.0]"] * 24) for n in range(60)]
+    words = (Column("a", align="left"), Column("n"), Column("reading", align="left"))
+    said = "undecided: 12.3 points would have shown, or so it is said"
+    second = Table("W" * 90, words, (Row.of(long, "1", said, group=long * 2),), (f"/{long * 3}",))
+    tables = [Table("Rates", tuple(columns), tuple(rows)), second]
+    text = as_latex_report(tables, "T", FACTS)
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass[a4paper]{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\n"
+        f"\\begin{{document}}\n{text}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-no-shell-escape", "all.tex"]
+    log = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=90).stdout.decode(
+        "utf-8", "replace"
+    )
+    assert "Output written" in log
+    for trouble in ("\n!", "Overfull \\hbox", "too large for page"):
+        assert trouble not in log, log[-3000:]

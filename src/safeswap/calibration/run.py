@@ -27,6 +27,7 @@ from safeswap.checkpoint.digests import of_small_file
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.header import build_header
+from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
@@ -41,7 +42,7 @@ from safeswap.operators.gram_store import (
     open_grams,
     write_manifest,
 )
-from safeswap.profile import measure_family
+from safeswap.profile import check_descent, measure_family, refuse_strangers
 from safeswap.version import __version__
 
 _log = logging.getLogger("safeswap.calibration")
@@ -75,6 +76,8 @@ def calibrate(
     memory: int = 8 * 10**9,
     max_tokens: int = 512,
     workers: int | None = None,
+    force: bool = False,
+    overwrite: bool = False,
 ) -> list[Calibrated]:
     r"""Sum the Gram matrices of every expert's layer inputs on its texts.
 
@@ -88,6 +91,9 @@ def calibrate(
             need more passes over the texts. The model, a batch and one product come on top.
         max_tokens: longer texts are cut.
         workers: threads that digest the checkpoints.
+        force: take experts too whose configuration or weights say that they are no fine-tunes of
+            the base.
+        overwrite: matrices from other weights, texts or settings are made anew.
 
     Raises:
         CalibrationError: texts, settings or a folder that is not valid; says which.
@@ -104,16 +110,28 @@ def calibrate(
     """
     options = options or BackendOptions(use_template=False)
     read = {role: read_texts(path, role) for role, path in texts.items()}
-    family = open_family(base, safety, languages)
+    family = open_family(base, safety, languages, force=force)
+    if not force:
+        refuse_strangers(family)
     settings = _settings(options, max_tokens)
     with _taken(out):
         before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
         total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
         with bytes_bar("digest", total) as advance:
             profile = measure_family(family, workers=workers, advance=advance)
+        check_descent(profile, force=force)
         weights = {role: profile.inputs[role].digest for role in family.experts}
         for role in family.experts:
-            _refuse_other(out, role, before, weights[role], read[role], settings)
+            other = _other(before.get(role), weights[role], read[role], settings)
+            if other and overwrite:
+                del before[role]  # its file is replaced when the new one is whole
+            elif other:
+                raise CalibrationError(
+                    f"{out}: holds Gram matrices of {role} from other {' and '.join(other)}. "
+                    "Choose another -o, or make them anew with --overwrite."
+                )
+            elif role in before:
+                open_grams(out).check_file(role)
         found = []
         for role in family.experts:
             kept = role in before
@@ -150,30 +168,18 @@ def _settings(options: BackendOptions, max_tokens: int) -> dict[str, Any]:
     return {"dtype": options.dtype, "chat_template": template, "max_tokens": max_tokens}
 
 
-def _refuse_other(
-    out: Path,
-    role: str,
-    before: Mapping[str, ExpertGrams],
-    weights: str,
-    texts: Texts,
-    settings: Mapping[str, Any],
-) -> None:
-    """What is there is kept, never replaced."""
-    if role not in before:
-        return
-    earlier = before[role]
+def _other(
+    earlier: ExpertGrams | None, weights: str, texts: Texts, settings: Mapping[str, Any]
+) -> list[str]:
+    """What an expert's matrices that are there were made from otherwise."""
+    if earlier is None:
+        return []
     differs = {
         "weights": earlier.weights != weights,
         "texts": earlier.texts.get("digest") != texts.digest,
         "settings": dict(earlier.settings) != settings,
     }
-    other = [name for name, different in differs.items() if different]
-    if other:
-        raise CalibrationError(
-            f"{out}: holds Gram matrices of {role} from other {' and '.join(other)}. Choose "
-            "another -o, or remove the folder first."
-        )
-    open_grams(out).check_file(role)
+    return [name for name, different in differs.items() if different]
 
 
 @contextmanager
@@ -189,6 +195,9 @@ def _taken(out: Path) -> Iterator[None]:
             }
             if {path.name for path in out.iterdir()} - known:
                 raise OutputError(f"{out}: exists and holds no {MANIFEST}. Choose another -o.")
+        for name in files_below(out):  # what lies there is read and written to
+            if (reason := why_not_read(out, out / name)) is not None:
+                raise OutputError(f"{out / name}: is {reason}. Remove it, or choose another -o.")
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:

@@ -22,6 +22,7 @@ from safeswap.checkpoint.inside import open_plain
 from safeswap.checkpoint.reader import StoredTensor
 from safeswap.errors import CheckpointError, nearest
 from safeswap.io.files import reading_remedy, refuse_pointer
+from safeswap.io.jsonfile import MOST
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit on N; a larger number means that the file is something else."""
@@ -98,6 +99,8 @@ def _parse(path: Path, body: bytes) -> dict[str, Any]:
 
     if not body.startswith(b"{"):
         raise _bad(path, "its header is not a JSON object")
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST:
+        raise _bad(path, f"its header holds more than {MOST} values")
     try:
         entries: dict[str, Any] = json.loads(
             body.decode("utf-8"), object_pairs_hook=no_duplicates, parse_int=_natural

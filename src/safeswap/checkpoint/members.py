@@ -11,6 +11,9 @@ from safeswap.errors import FamilyError, listed
 
 _FUSED = ("qkv_proj", "query_key_value", "Wqkv", "c_attn", "gate_up_proj", "qkv")
 _APART = ("q_proj", "k_proj", "gate_proj", "up_proj", "query", "w1")
+_UNKNOWN = "Experts must be fine-tunes of the same base, with all adapters merged in."
+_CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "prob_scale")
+_SEVERAL_TOKENS = ("mtp", "medusa_head", "mtp_layers", "nextn")
 _OTHER_HEADS = ("score", "v_head", "classifier", "reward_head", "value_head", "qa_outputs")
 
 
@@ -38,6 +41,8 @@ def same_tensors(
         ours, theirs = _depth(base), _depth(expert)
         deep = f" (layers: base {ours}, expert {theirs})" if ours != theirs else ""
         cause = _cause(missing, extra, len(base), deep)
+        if cause == _UNKNOWN:
+            cause = _cause_by_shapes(base, expert, missing, extra)
         raise FamilyError(f"{who}: {' and '.join(parts)}{deep}. {cause}{remedy}")
     for name, tensor in base.items():
         other = expert[name]
@@ -70,7 +75,7 @@ def _cause(missing: Sequence[str], extra: Sequence[str], size: int, deep: str) -
             "where it is tied, that is, equal to the embeddings. Use an expert with the base's "
             "tying, or save it again with its output projection."
         )
-    if _found(extra, _OTHER_HEADS) and not missing:
+    if _found(extra, _OTHER_HEADS) and all(name.endswith(HEADS) for name in missing):
         return (
             "It was trained as a classifier or reward model. Use an expert that was trained to "
             "write text, or remove that head from its files."
@@ -100,7 +105,40 @@ def _cause(missing: Sequence[str], extra: Sequence[str], size: int, deep: str) -
             "Only biases are not in both: another architecture (Qwen2 beside Llama), or another "
             "attention_bias or mlp_bias in config.json. Use an expert of the base's architecture."
         )
-    return "Experts must be fine-tunes of the same base, with all adapters merged in."
+    return _UNKNOWN
+
+
+def _cause_by_shapes(
+    base: Mapping[str, Tensor],
+    expert: Mapping[str, Tensor],
+    missing: Sequence[str],
+    extra: Sequence[str],
+) -> str:
+    """What the tensors themselves say where their names say nothing."""
+    if not missing:
+        front = next((extra[0].removesuffix(n) for n in base if extra[0].endswith(f".{n}")), "")
+        if front and all(name.removeprefix(front) in base for name in extra):
+            return (
+                f"It stores a second copy of its weights under {front!r}, as training tools keep "
+                "averages. Save it again with the one that you mean."
+            )
+        if all(name.rpartition(".")[2] in _CACHE_SCALES for name in extra):
+            return (
+                "Those are scales of a quantized cache of keys and values. Remove them from its "
+                "files; engines work without."
+            )
+        if _found(extra, _SEVERAL_TOKENS):
+            return (
+                "It has layers that predict several tokens at once, the base has none. Use a base "
+                "with them, or remove them from its files."
+            )
+    elif sorted(base[n].shape for n in missing) == sorted(expert[n].shape for n in extra):
+        return (
+            f"As many tensors of the same shapes stand under other names ({extra[0]} where the "
+            f"base has {missing[0]}, or the like). Save it again with transformers' "
+            "save_pretrained, so that both have the same names."
+        )
+    return _UNKNOWN
 
 
 def _found(names: Sequence[str], parts: Sequence[str]) -> bool:

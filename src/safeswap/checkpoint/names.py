@@ -44,9 +44,10 @@ def family_names(members: Mapping[str, Tensors]) -> tuple[dict[str, dict[str, Te
     """
     named = {role: _without_wrappers(tensors, role) for role, tensors in members.items()}
     for role in named:
-        added, prefix = _difference(named[BASE], named[role])
-        if added and not prefix.startswith(_BODIES):  # no loader knows it, so the base loses it
-            named[BASE] = _renamed(named[BASE], False, prefix)
+        taken, given = _difference(named[BASE], named[role])
+        plain = taken in _BODIES if taken else not given.startswith(_BODIES)
+        if given and plain and given not in _BODIES:  # no loader of the others' model knows it
+            named[BASE] = _renamed(named[BASE], given, taken)
     for role in named:
         named[role] = _renamed(named[role], *_difference(named[BASE], named[role]))
     notes = [note for role in named if (note := _note(role, named[role]))]
@@ -84,22 +85,33 @@ def _without_wrappers(tensors: Tensors, role: str) -> dict[str, Tensor]:
     return named
 
 
-def _difference(base: Tensors, other: Tensors) -> tuple[bool, str]:
-    """What to add to (True) or to take from (False) the other's names to make the most of them the
-    base's; an empty prefix where nothing is better than they are.
+def _difference(base: Tensors, other: Tensors) -> tuple[str, str]:
+    """What to take from the front of the other's names, and what to give them instead, to make the
+    most of them the base's; two empty texts where nothing is better than they are.
     """
     ours, theirs = _body(base), _body(other)
-    best, found = len(ours & theirs), (False, "")
+    best, found = len(ours & theirs), ("", "")
     if not ours or not theirs or ours == theirs:
         return found
-    for added, prefix in (
-        *((True, p) for p in _prefixes(min(theirs), ours)),
-        *((False, p) for p in _prefixes(min(ours), theirs)),
+    for taken, given in (
+        *(("", p) for p in _prefixes(min(theirs), ours)),
+        *((p, "") for p in _prefixes(min(ours), theirs)),
+        *_exchanges(min(theirs), ours),
     ):
-        changed = {_rename(name, added, prefix) for name in theirs}
+        changed = {_rename(name, taken, given) for name in theirs}
         if len(changed) == len(theirs) and len(changed & ours) > best:
-            best, found = len(changed & ours), (added, prefix)
+            best, found = len(changed & ours), (taken, given)
     return found
+
+
+def _exchanges(name: str, names: Iterable[str]) -> list[tuple[str, str]]:
+    """The front of a name and that of others which end as it does: a text model inside one that
+    sees is ``language_model.model.…`` or ``model.language_model.…``, and ``model.…`` on its own.
+    """
+    parts = name.split(".")
+    ends = [".".join(parts[n:]) for n in range(1, len(parts) - 1)]
+    fronts = ((name.removesuffix(end), p) for end in ends for p in _prefixes(end, names))
+    return sorted({pair for pair in fronts if pair[0] != pair[1]}, key=lambda p: (-len(p[0]), p))
 
 
 def _body(tensors: Tensors) -> set[str]:
@@ -111,11 +123,11 @@ def _prefixes(short: str, names: Iterable[str]) -> list[str]:
     return sorted({name[: -len(short)] for name in names if name.endswith(f".{short}")})
 
 
-def _rename(name: str, added: bool, prefix: str) -> str:
-    if not added:
-        return name.removeprefix(prefix)
-    return name if name.endswith(HEADS) else prefix + name
+def _rename(name: str, taken: str, given: str) -> str:
+    if name.endswith(HEADS) and given:  # it lies beside the body, or in what holds the body
+        return next((head for head in HEADS if taken and name.endswith(f".{head}")), name)
+    return given + name.removeprefix(taken) if name.startswith(taken) else name
 
 
-def _renamed(tensors: Tensors, added: bool, prefix: str) -> dict[str, Tensor]:
-    return {_rename(name, added, prefix): tensor for name, tensor in tensors.items()}
+def _renamed(tensors: Tensors, taken: str, given: str) -> dict[str, Tensor]:
+    return {_rename(name, taken, given): tensor for name, tensor in tensors.items()}

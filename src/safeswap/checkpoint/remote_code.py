@@ -69,10 +69,10 @@ def _named(content: Mapping[str, Any], depth: int = 4) -> str:
 
 def _kernels(content: Mapping[str, Any], depth: int = 4) -> str | None:
     for key, value in content.items():
+        if key.lstrip("_").removesuffix("_internal") in _IMPLEMENTATIONS and "/" in str(value):
+            return str(value)[:80]  # a name, or a table of one for each part of the model
         if isinstance(value, Mapping):
             found = _kernels(value, depth - 1) if depth else None
             if found:
                 return found
-        elif key.lstrip("_").removesuffix("_internal") in _IMPLEMENTATIONS and "/" in str(value):
-            return str(value)[:80]
     return None

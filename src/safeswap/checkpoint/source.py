@@ -10,7 +10,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from safeswap.checkpoint.inside import files_below, refuse_leaving
 from safeswap.checkpoint.loaded_names import TEMPLATES, is_loaded
+from safeswap.display import without_password
 from safeswap.errors import CheckpointError, ConfigError
+from safeswap.io.address import split_login
 from safeswap.io.files import reading_remedy, refuse_pointer
 from safeswap.io.jsonfile import LARGE, load_json
 
@@ -81,7 +83,9 @@ def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
         raise CheckpointError(
             f"{text}: is a file. Give the folder that holds config.json and the weights."
         )
-    endpoint, hub_id, revision = _split(str(text))
+    given = str(text)
+    text = without_password(given)  # what is shown and kept
+    endpoint, hub_id, revision = _split(given)
     if hub_id is None:
         raise CheckpointError(
             f"{text}: there is no such folder, and it is not a hub id (org/name or "
@@ -89,7 +93,7 @@ def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
         )
     if named_in:
         refuse_foreign(text, named_in)
-    source = _from_hub(str(text), hub_id, revision, endpoint)
+    source = _from_hub(text, hub_id, revision, endpoint)
     _refuse_leaving(source.folder)
     return source
 
@@ -112,15 +116,16 @@ def refuse_foreign(text: str | Path, named_in: str | Path) -> None:
     Raises:
         CheckpointError: names the host and the file.
     """
-    endpoint = _split(str(text))[0]
-    if endpoint is None and "://" in str(text):
-        endpoint = str(text)
+    text = str(text)
+    endpoint = _split(text)[0]
+    if endpoint is None and "://" in text:
+        endpoint = text
     if endpoint is not None and not _is_configured(endpoint):
         raise CheckpointError(
-            f"{named_in}: names {text}, which is not on the configured hub. What only a file names "
-            "is not asked. If you trust that host, give the address on the command line (--base, "
-            "--safety, --language; merge --plan and verify: --allow-remote), or fetch the "
-            "checkpoint and name its folder."
+            f"{named_in}: names {without_password(text)}, which is not on the configured hub. What "
+            "only a file names is not asked. If you trust that host, give the address on the "
+            "command line (--base, --safety, --language; merge --plan and verify: --allow-remote), "
+            "or fetch the checkpoint and name its folder."
         )
 
 
@@ -128,7 +133,8 @@ def _is_configured(endpoint: str) -> bool:
     """Whether it is the hub of HF_ENDPOINT, or the public one where that is not set."""
     from huggingface_hub import constants
 
-    return endpoint.lower().rstrip("/") == constants.ENDPOINT.lower().rstrip("/")
+    asked, ours = split_login(endpoint)[0], split_login(constants.ENDPOINT)[0]
+    return asked.lower().rstrip("/") == ours.lower().rstrip("/")
 
 
 def pinned(text: str, hub_id: str, revision: str) -> str:
@@ -138,12 +144,15 @@ def pinned(text: str, hub_id: str, revision: str) -> str:
     endpoint = _split(text)[0]
     if endpoint is None:
         return f"{hub_id}@{revision}"
-    return f"{endpoint}/{hub_id}/tree/{quote(revision, safe='')}"
+    return f"{split_login(endpoint)[0]}/{hub_id}/tree/{quote(revision, safe='')}"
 
 
 def _split(text: str) -> tuple[str | None, str | None, str | None]:
     if "://" in text:
-        url = urlsplit(text)
+        try:
+            url = urlsplit(text)
+        except ValueError:  # half an IPv6 address, for instance
+            return None, None, None
         parts = [part for part in url.path.split("/") if part]
         pinned = len(parts) > 3 and parts[2] in ("tree", "resolve")
         revision = unquote(parts[3]) if pinned else None
@@ -156,12 +165,14 @@ def _split(text: str) -> tuple[str | None, str | None, str | None]:
 
 
 def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None) -> Source:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     # False: no token, where None would take the user's own
     foreign = endpoint is not None and not _is_configured(endpoint)
-    api = HfApi(endpoint=endpoint, token=False if foreign else None)
+    address, login = split_login(endpoint or constants.ENDPOINT)
+    headers = {"authorization": login} if login else None
+    api = HfApi(endpoint=address, token=False if foreign or login else None, headers=headers)
 
     def fetch(patterns: Iterable[str]) -> Path:
         path = api.snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns))
@@ -185,7 +196,8 @@ def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None
             "the id; private and gated models need `hf auth login` and an accepted licence."
         ) from error
     except Exception as error:  # the hub's client raises its transport's errors, whichever it is
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        said = without_password(str(error).strip() or repr(error))
+        first_line = said.splitlines()[0]
         raise CheckpointError(
             f"{text}: the hub did not give it ({first_line}). Check the id, the revision and the "
             "connection, and run it again; gated models need `hf auth login` and an accepted "

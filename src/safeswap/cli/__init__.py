@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from safeswap.cli import calibration, evaluation, interchange, merging, methods, search
-from safeswap.cli.verbs import Verb, Verbs, say
-from safeswap.display import visible
+from safeswap.cli import calibration, evaluation, interchange, merging, methods, results, search
+from safeswap.cli.verbs import Verb, Verbs, say, say_step, steps_to_stderr
+from safeswap.display import visible, without_password
 from safeswap.errors import Interrupted, SafeswapError
 from safeswap.io import progress
 from safeswap.version import __version__
@@ -41,7 +41,10 @@ class _Printed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note = record.levelno >= logging.WARNING
         text = record.getMessage()
-        say(f"note: {text}" if note else text, err=note)
+        if note:
+            say(f"note: {text}", err=True)
+        else:
+            say_step(text)
 
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -54,6 +57,7 @@ def _heard(level: str) -> Iterator[None]:
     before = log.level, log.propagate
     log.setLevel(level.upper())
     log.propagate = False
+    steps_to_stderr(False)
     log.addHandler(handler)
     try:
         yield
@@ -63,6 +67,20 @@ def _heard(level: str) -> Iterator[None]:
         log.propagate = before[1]
 
 
+@contextmanager
+def _misfits_in_words() -> Iterator[None]:
+    """As `safeswap.evaluation.backends.misfits`, which is imported only where it is needed."""
+    try:
+        yield
+    except (ImportError, RuntimeError, AttributeError, OSError, SafeswapError) as error:
+        if isinstance(error, click.exceptions.Exit):
+            raise
+        from safeswap.evaluation.backends.misfits import misfits_in_words
+
+        with misfits_in_words():
+            raise
+
+
 class _Group(Verbs):
     """Errors become one readable message and an exit status: 1 refused, 130 interrupted."""
 
@@ -70,11 +88,12 @@ class _Group(Verbs):
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             level = "debug" if ctx.params.get("verbose") else ctx.params.get("log_level") or "info"
-            with _heard(level), progress.switched(True):
+            with _heard(level), progress.switched(True), _misfits_in_words():
                 return super().invoke(ctx)
         except click.ClickException as error:
-            error.args = (visible(error.message),)
-            vars(error)["message"] = visible(error.message)  # it may repeat a file's name
+            message = visible(without_password(error.message))  # it may repeat what was given
+            error.args = (message,)
+            vars(error)["message"] = message
             raise
         except UnicodeError as error:  # of a path: an 8-bit locale, or a name that is no text
             say(
@@ -91,7 +110,7 @@ class _Group(Verbs):
                 raise
             from safeswap.io.files import remedy  # with numpy, which no help should wait for
 
-            click.echo(f"Error: {error.strerror}. {remedy(error)}", err=True)
+            say(f"Error: {error.strerror}. {remedy(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as error:
             again = "Nothing is left half written; run the same command again."
@@ -152,7 +171,7 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-_VERBS = (merging, methods, interchange, calibration, evaluation, search)
+_VERBS = (merging, methods, interchange, calibration, evaluation, results, search)
 for _command in (command for module in _VERBS for command in module.COMMANDS):
     main.add_command(_command)
 

@@ -8,8 +8,20 @@ from typing import Any
 
 import click
 
-from safeswap.cli.options import QUIET, TRUST, languages_of
-from safeswap.cli.verbs import Verb, quoted, say
+from safeswap.cli.options import (
+    DRY_RUN,
+    FORCE,
+    JSON,
+    OVERWRITE,
+    QUIET,
+    THREADS,
+    TRUST,
+    languages_of,
+    print_json,
+    say_outlook,
+    use_threads,
+)
+from safeswap.cli.verbs import Verb, quoted, say_step
 from safeswap.errors import CalibrationError
 
 
@@ -57,6 +69,11 @@ from safeswap.errors import CalibrationError
 )
 @TRUST
 @click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
+@THREADS
+@FORCE
+@OVERWRITE
+@DRY_RUN
+@JSON
 @QUIET
 def calibrate(
     base: str,
@@ -67,6 +84,11 @@ def calibrate(
     memory: str,
     max_tokens: int,
     workers: int | None,
+    threads: int | None,
+    force: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
     **backend: Any,
 ) -> None:
     """Run each expert over a few unlabelled texts and keep what its layers saw, for regmean.
@@ -78,7 +100,7 @@ def calibrate(
     experts = languages_of(languages)
     limit = parse_size(memory, "--memory")
     try:
-        from safeswap.calibration import run
+        from safeswap.calibration import outlook, run
         from safeswap.calibration.texts import assign_texts
     except ImportError as error:
         raise CalibrationError(
@@ -86,7 +108,14 @@ def calibrate(
         ) from error
 
     chosen = assign_texts(texts, ("safety", *experts))
-    run.calibrate(
+    if dry_run:
+        record = outlook.calibration_outlook(
+            base, safety=safety, languages=experts, texts=chosen, out=out, force=force
+        )
+        say_outlook(record, outlook.lines_of, as_json)
+        return
+    use_threads(threads)
+    done = run.calibrate(
         base,
         safety=safety,
         languages=experts,
@@ -96,8 +125,17 @@ def calibrate(
         memory=limit,
         max_tokens=max_tokens,
         workers=workers,
+        force=force,
+        overwrite=overwrite,
     )
-    say(f"next: safeswap plan … --operator regmean --operator-set grams={quoted(out)}")
+    say_step(f"next: safeswap plan … --operator regmean --operator-set grams={quoted(out)}")
+    if as_json:
+        found = [
+            {"expert": one.role, "file": one.path, "matrices": one.matrices, "kept": one.kept}
+            | {"texts": one.entry.texts["texts"], "tokens": one.entry.texts["tokens"]}
+            for one in done
+        ]
+        print_json({"kind": "calibrated", "out": out, "experts": found})
 
 
 def _options(backend: Mapping[str, Any]) -> Any:

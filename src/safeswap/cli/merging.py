@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from safeswap.cli.options import (
     RUNNING,
     languages_of,
     print_json,
+    say_outlook,
     selection,
 )
+from safeswap.cli.sampling import SAMPLING, sample_wish, sampled_lines, sampled_record
 from safeswap.cli.verbs import Verb, options, say
 from safeswap.errors import ConfigError, listed
 from safeswap.io.progress import shown_bytes
@@ -32,6 +35,8 @@ from safeswap.io.progress import shown_bytes
     "-o", "--out", type=click.Path(path_type=Path), default="profile.json", show_default=True
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be read.")
+@SAMPLING
+@JSON
 @FORCE
 @RUNNING
 def profile(
@@ -40,10 +45,13 @@ def profile(
     languages: tuple[str, ...],
     out: Path,
     dry_run: bool,
+    as_json: bool,
     force: bool,
     workers: int | None,
+    **sampling: Any,
 ) -> None:
     """Measure once how far each expert moved each unit of BASE."""
+    wish = sample_wish(sampling)
     from safeswap.api import make_profile
     from safeswap.io.files import check_writable
 
@@ -52,19 +60,30 @@ def profile(
         from safeswap.checkpoint.family import open_family
         from safeswap.merge.outlook import reading
 
-        experts = languages_of(languages)
-        for line in reading(open_family(base, _required(safety), experts, force=force)):
-            click.echo(line)
+        family = open_family(base, _required(safety), languages_of(languages), force=force)
+        _print_outlook("profile", reading(family), as_json)
         return
     measured = make_profile(
         base,
         safety=_required(safety),
         languages=languages_of(languages),
+        sample=wish,
         workers=workers,
         force=force,
     )
     measured.save(out)
-    say(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
+    counts = {"tensors": len(measured.tensors), "units": len(measured.units)}
+    if as_json:
+        print_json({"kind": "profiled", "path": out, **counts, **sampled_record(measured, wish)})
+        return
+    say("{}: {tensors} tensors in {units} units".format(out, **counts))
+    for line in sampled_lines(measured, wish):
+        say(line)
+
+
+def _print_outlook(verb: str, lines: Sequence[str], as_json: bool) -> None:
+    record = {"kind": "outlook", "verb": verb, "lines": list(lines)}
+    say_outlook(record, lambda record: record["lines"], as_json)
 
 
 def _required(safety: str | None) -> str:
@@ -89,6 +108,7 @@ def plan(
     from safeswap.api import make_plan
     from safeswap.io.files import check_writable
     from safeswap.profile import Profile
+    from safeswap.selectors import describe
 
     check_writable(out)
     measured = Profile.load(profile_file)
@@ -103,6 +123,7 @@ def plan(
         for kind, table in made.counts().items()
     )
     say(f"{out}: {counts}")
+    say(f"by {describe(made.selector, list(made.units))}")
 
 
 def _plan_record(plan: Any) -> dict[str, Any]:
@@ -144,6 +165,7 @@ def _plan_record(plan: Any) -> dict[str, Any]:
 )
 @REMOTE
 @FORCE
+@JSON
 @RUNNING
 @CONFIG
 def merge(
@@ -160,7 +182,8 @@ def merge(
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     if given["dry_run"]:
-        _say_outlook(plans, out, base, safety, languages, given)
+        lines = _outlook(plans, out, base, safety, languages, given)
+        _print_outlook("merge", lines, given["as_json"])
         return
     if plans:
         running["allow_remote"] = given["allow_remote"]
@@ -176,6 +199,9 @@ def merge(
             **selection(given),
             **running,
         )
+    if given["as_json"]:
+        print_json({"kind": "merges", "merges": list(map(_merged_record, merged))})
+        return
     for one in merged:
         counts = one.plan.counts()
         decided = {k: sum(counts[u].get(k, 0) for u in ("attention", "mlp")) for k in _kinds(one)}
@@ -188,14 +214,26 @@ def merge(
             say(f"{shown_bytes(one.resumed_bytes)} were written before and verified")
 
 
-def _say_outlook(
+def _merged_record(one: Any) -> dict[str, Any]:
+    """A merge, for scripts."""
+    return {
+        "folder": one.folder,
+        "language": one.plan.language,
+        "donor": one.plan.donor,
+        "bytes": one.nbytes,
+        "resumed_bytes": one.resumed_bytes,
+        "counts": one.plan.counts(),
+    }
+
+
+def _outlook(
     plans: tuple[Path, ...],
     out: Path,
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
     given: Mapping[str, Any],
-) -> None:
+) -> list[str]:
     """What a merge would read and write."""
     from safeswap.checkpoint.dtypes import output_dtype
     from safeswap.checkpoint.family import open_family
@@ -206,8 +244,8 @@ def _say_outlook(
 
     if plans:
         read = [Plan.load(path) for path in plans]
+        family = family_of(read, allow_remote=given["allow_remote"], force=given["force"])
         outputs = [(plan.language, plan.donor) for plan in read]
-        family = family_of(read, force=given["force"])
     else:
         if base is None:
             raise ConfigError("give BASE with --safety and --language, or a --plan.")
@@ -224,8 +262,7 @@ def _say_outlook(
         dtype=output_dtype(dtype) if dtype else None,
         shard_size=parse_size(size) if size else None,
     )
-    for line in [*reading(family), *lines]:
-        click.echo(line)
+    return [*reading(family), *lines]
 
 
 def _kinds(merged: Any) -> list[str]:
@@ -277,27 +314,51 @@ def show(path: Path, png: Path | None, as_json: bool) -> None:
         check_writable(png)
     shown: Plan | Profile
     folder: Path | None = None
+    measured: Profile | None = None
     if path.suffix == ".json" and path.name != MANIFEST:
         shown = Profile.load(path)
     elif path.is_dir() or path.name == MANIFEST:
         folder = path if path.is_dir() else path.parent
-        shown = Plan.from_dict(read_manifest(folder)["plan"], str(folder / MANIFEST))
+        content = read_manifest(folder)
+        shown = Plan.from_dict(content["plan"], str(folder / MANIFEST))
+        measured = Profile.from_dict(content["profile"], str(folder / MANIFEST))
     else:
         shown = Plan.load(path)
+        measured = _profile_of(shown, path)
     if as_json:
         print_json({"path": str(path), **_record(shown, folder)})
     elif isinstance(shown, Profile):
         plan_terminal.print_view(plan_terminal.profile_view(shown))
     else:
-        plan_terminal.print_view(plan_terminal.plan_view(shown))
+        plan_terminal.print_view(plan_terminal.plan_view(shown, measured))
     if png is not None:
         from safeswap.report import plan_figure
 
         if isinstance(shown, Profile):
             plan_figure.draw_profile(shown, png)
         else:
-            plan_figure.draw(shown, png)
+            plan_figure.draw(shown, png, measured)
         say(f"{png}: drawn", err=as_json)
+
+
+def _profile_of(plan: Any, path: Path) -> Any:
+    """The profile that a plan names, for the norms in its view; None where it is not there, is no
+    profile, or is one of other checkpoints.
+    """
+    from safeswap.errors import SafeswapError
+    from safeswap.profile import Profile
+
+    if not plan.profile:
+        return None
+    try:
+        found = Profile.load(path.parent / plan.profile)
+    except SafeswapError:
+        return None
+    same = all(
+        role in found.inputs and given.digest in (None, found.inputs[role].digest)
+        for role, given in plan.inputs.items()
+    )
+    return found if same else None
 
 
 def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
@@ -316,6 +377,7 @@ def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
 @click.option("--grams", type=click.Path(path_type=Path), help="Where those of regmean lie now.")
 @click.option("--without-inputs", is_flag=True, help="Compare the recorded digests only.")
 @REMOTE
+@JSON
 @RUNNING
 def verify(
     out: Path,
@@ -325,6 +387,7 @@ def verify(
     grams: Path | None,
     without_inputs: bool,
     allow_remote: bool,
+    as_json: bool,
     workers: int | None,
 ) -> None:
     """Check that OUT is what its plan says, bit for bit; a run's OUT: in all its languages."""
@@ -337,6 +400,7 @@ def verify(
     moved |= languages_of(languages)
     folders = merged_folders(out)
     roles = {folder: set(read_manifest(folder)["plan"].get("inputs", ())) for folder in folders}
+    records = []
     for folder in folders:
         others = {role for other in folders for role in roles[other]} - roles[folder]
         checked = verify_merge(
@@ -347,7 +411,11 @@ def verify(
             allow_remote=allow_remote,
             workers=workers,
         )
-        _say_verified(folder, checked)
+        if not as_json:
+            _say_verified(folder, checked)
+        records.append({"folder": folder, **asdict(checked)})
+    if as_json:
+        print_json({"kind": "verified", "folders": records})
 
 
 def _say_verified(out: Path, checked: Any) -> None:

@@ -87,11 +87,17 @@ def _describe(entry: Any, spelled: Callable[[str], str]) -> None:
     say(f"{entry.name}: {entry.summary}\nsource: {entry.source}")
     for parameter in entry.parameters:
         named = parameter.default not in (None, "")
-        default = f"  [default: {_shown(parameter.default)}]" if named else ""
+        default = f"  [default: {_default(parameter)}]" if named else ""
         option = spelled(parameter.name)
         say(f"  {option:<28}{parameter.doc}{default}\n{'':30}{parameter.limits}")
     if not entry.parameters:
         say("  no parameters")
+
+
+def _default(parameter: Any) -> str:
+    """The default as it may be typed; shares in per cent, as everywhere that a person reads."""
+    value = _shown(parameter.default)
+    return f"{100 * parameter.default:.6g}%" if parameter.share else value
 
 
 def _shown(value: Any) -> str:

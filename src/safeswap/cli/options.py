@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from safeswap.cli.verbs import options, say
+from safeswap.cli.verbs import options, say, steps_to_stderr
 from safeswap.display import json_visible
 from safeswap.errors import ConfigError
 from safeswap.io import progress
-from safeswap.parameters import read_value
+from safeswap.parameters import read_share, read_value
 
 
 def _silence(context: click.Context, option: click.Parameter, given: bool) -> None:
     if given:
         progress.disable()
+
+
+class Share(click.types.FloatParamType):
+    """A share: a fraction, or a number with ``%`` or ``points`` after it."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The fraction."""
+        read: Any = read_share(value) if isinstance(value, str) else value
+        return float(super().convert(read, param, ctx))
 
 
 QUIET = click.option(
@@ -50,12 +61,14 @@ PLANNING = options(
     click.option("--by", help="module or layer.  [default: module]"),
     click.option(
         "--tau",
-        type=float,
-        help="Threshold on the difference of shares, as a fraction: 0.001 is 0.1 points.  "
-        "[default: 0.001]",
+        type=Share(),
+        help="Threshold on the difference of shares, as tables have it (0.1%) or as a fraction "
+        "(0.001).  [default: 0.1%]",
     ),
     click.option(
-        "--tau-relative", type=float, help="The same as a fraction of the mean share, e.g. 0.05."
+        "--tau-relative",
+        type=Share(),
+        help="The same as a part of the mean share, e.g. 5% or 0.05.",
     ),
     click.option("--alpha", type=float, help="Safety's part in a blend.  [default: 0.5]"),
     click.option(
@@ -104,9 +117,51 @@ FORCE = click.option(
     is_flag=True,
     help="Take experts too whose configuration or weights say that they are no fine-tunes of BASE.",
 )
-JSON = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document on stdout, for scripts."
+THREADS = click.option(
+    "--threads", type=click.IntRange(min=1), help="Of torch and BLAS.  [default: theirs]"
 )
+OVERWRITE = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Start anew what was made with other settings; the same is gone on with.",
+)
+OUTSIDE = click.option(
+    "--allow-outside",
+    is_flag=True,
+    help="Read files too that a suite's YAML names outside its own folder.",
+)
+DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="Only say what would be read, loaded, asked and stored."
+)
+
+
+def _steps_aside(context: click.Context, option: click.Parameter, given: bool) -> bool:
+    if given:
+        steps_to_stderr(True)
+    return given
+
+
+JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    callback=_steps_aside,
+    help="One JSON document on stdout, for scripts.",
+)
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit the threads of torch and of numpy's BLAS; others read variables of their own."""
+    if threads is None:
+        return
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(threads)
 
 
 def codes_of(given: tuple[str, ...]) -> list[str]:
@@ -120,6 +175,17 @@ def print_json(content: Mapping[str, Any]) -> None:
 
     text = json.dumps(_plain(content), indent=1, ensure_ascii=not _unicode(), allow_nan=False)
     say(json_visible(text))
+
+
+def say_outlook(
+    record: Mapping[str, Any], in_words: Callable[[Any], Sequence[str]], as_json: bool
+) -> None:
+    """What a dry run found: in words, or for scripts."""
+    if as_json:
+        print_json(record)
+        return
+    for line in in_words(record):
+        say(line)
 
 
 def _unicode() -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from safeswap.display import visible
+from safeswap.display import visible, without_password
 from safeswap.errors import Interrupted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,8 +33,23 @@ def options(
 
 
 def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print; names, notes and messages from files and servers are shown, never obeyed."""
-    click.echo(visible(text), err=err, nl=nl)
+    """Print; names, notes and messages from files and servers are shown, never obeyed, and no
+    address with its password.
+    """
+    click.echo(visible(without_password(text)), err=err, nl=nl)
+
+
+_steps = {"err": False}
+
+
+def steps_to_stderr(aside: bool) -> None:
+    """Whether the steps of a verb go to stderr, because stdout is for one JSON document."""
+    _steps["err"] = aside
+
+
+def say_step(text: str) -> None:
+    """Print a step, or what to do next."""
+    say(text, err=_steps["err"])
 
 
 def quoted(path: object) -> str:

@@ -19,7 +19,7 @@ from safeswap.demo.suite import RULES, write_suite
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.generate import Generation
-from safeswap.report.evaluation import compare
+from safeswap.report.evaluation import compare, facts
 from safeswap.tables import Table, as_text, write_reports
 
 _log = logging.getLogger("safeswap.demo")
@@ -92,4 +92,4 @@ def _evaluate(code: str, models: Path, out: Path) -> None:
     # One language: its name need not stand over every column.
     columns = tuple(replace(c, name=c.group or c.name, group="") for c in tables[0].columns)
     _log.info("\n" + as_text(Table(f"In {code}", columns, tables[0].rows)))
-    write_reports(tables, out / f"report-{code}")
+    write_reports(tables, out / f"report-{code}", facts=facts([results]))

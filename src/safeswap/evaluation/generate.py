@@ -6,13 +6,16 @@ with what is missing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import (
+    BACKENDS,
     Backend,
     BackendOptions,
     Chat,
@@ -24,6 +27,7 @@ from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.benchmarks.prompts import Prompt
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite, identities
 from safeswap.evaluation.models import EvaluatedModel
+from safeswap.evaluation.results.anew import remove_arm
 from safeswap.evaluation.results.journal import Journal, read_rows
 from safeswap.evaluation.results.rows import CellSettings, ResponseRow, Settings
 from safeswap.evaluation.results.store import (
@@ -37,6 +41,7 @@ from safeswap.evaluation.results.store import (
 )
 
 FORMAT = "safeswap-results/1"
+_log = logging.getLogger("safeswap.evaluation")
 Thinking = Literal["auto", "on", "off"]
 Tell = Callable[[str, int], Any]
 """Called with the total: ``with tell(title, total) as advance`` shows items, rate, time left."""
@@ -52,6 +57,8 @@ class Generation:
         template: ``on``, ``off``, or the digest of the template file used for every model.
         thinking: ``on`` or ``off`` is told to the chat template, ``auto`` leaves it alone.
         think_tokens: room for a thought, beside that for the answer.
+        cut_thoughts: a thought that is open after ``think_tokens`` is closed, and the answer goes
+            on; else it may use up the answer's room.
     """
 
     max_new_tokens: int = 512
@@ -59,6 +66,14 @@ class Generation:
     template: str = "on"
     thinking: Thinking = "auto"
     think_tokens: int = 0
+    cut_thoughts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cut_thoughts and not self.think_tokens:
+            raise EvaluationError(
+                "thoughts are cut after so many tokens: give their number (--think-tokens N, "
+                "think_tokens) with --cut-thoughts (cut_thoughts)."
+            )
 
     @property
     def told(self) -> bool | None:
@@ -76,6 +91,8 @@ class Generation:
         # Said only where they were set: folders of earlier versions go on.
         if self.thinking != "auto":
             plain["thinking"] = self.thinking
+        if self.cut_thoughts:
+            plain["cut_thoughts"] = True
         return plain | ({"think_tokens": self.think_tokens} if self.think_tokens else {})
 
 
@@ -118,62 +135,99 @@ def _cell_settings(benchmark: Benchmark, code: str) -> CellSettings:
 
 @contextmanager
 def loaded(
-    results: Results, arm: EvaluatedModel, backend: str, options: BackendOptions
+    results: Results,
+    arm: EvaluatedModel,
+    backend: str,
+    options: BackendOptions,
+    *,
+    overwrite: bool = False,
 ) -> Iterator[Backend]:
     """The arm's model, loaded, and its model.json written.
+
+    Args:
+        overwrite: answers of another model, backend or dtype under its name are removed.
 
     Raises:
         EvaluationError: the results hold another model under this name, or its answers from another
             backend or in another dtype; or it does not load.
     """
-    refuse_other_model(results, arm)
+    refuse_other_model(results, arm, overwrite=overwrite)
     responder = open_backend(arm.location, backend, options)
     try:
-        write_model_record(results, arm, responder)
+        write_model_record(results, arm, responder, overwrite=overwrite)
         yield responder
     finally:
         responder.close()
 
 
-def write_model_record(results: Results, arm: EvaluatedModel, responder: Backend) -> None:
+def write_model_record(
+    results: Results, arm: EvaluatedModel, responder: Backend, *, overwrite: bool = False
+) -> None:
     """Write a loaded model's model.json, unless the results hold another one's answers.
+
+    Args:
+        overwrite: those are removed then, and the model starts anew.
 
     Raises:
         EvaluationError: another model under this name, another backend or dtype.
     """
-    refuse_other_model(results, arm)
-    _refuse_other_backend(results, arm, responder.description)
+    refuse_other_model(results, arm, overwrite=overwrite)
+    refuse_other_backend(results, arm, responder.description, overwrite=overwrite)
     write_json(results.folder / arm.name / MODEL, {**arm.as_dict(), **responder.description})
 
 
-def refuse_other_model(results: Results, arm: EvaluatedModel) -> None:
-    """Raise when the results hold answers of another model under this arm's name."""
+def refuse_other_model(results: Results, arm: EvaluatedModel, *, overwrite: bool = False) -> None:
+    """Raise when the results hold answers of another model under this arm's name.
+
+    Args:
+        overwrite: remove those instead.
+    """
     path = results.folder / arm.name / MODEL
     if not holds_answers(path.parent):
         return
     if path.exists() and (known := read_json(path)).get("digest") != arm.digest:
-        raise EvaluationError(
+        text = (
             f"{path.parent}: holds answers of another model called {arm.name} "
             f"({known.get('source')}, digest {known.get('digest')}; now {arm.source}, "
-            f"{arm.digest}). Give this one another name: NAME={arm.source}."
+            f"{arm.digest})."
         )
+        _anew(path.parent, f"{text} Give this one another name: NAME={arm.source}", overwrite)
 
 
-def _refuse_other_backend(results: Results, arm: EvaluatedModel, now: Mapping[str, Any]) -> None:
+def _anew(arm: Path, refusal: str, overwrite: bool) -> None:
+    if not overwrite:
+        raise EvaluationError(f"{refusal}, or --overwrite to start it anew.")
+    remove_arm(arm)
+    _log.warning(f"{arm}: held other answers, and is started anew")
+
+
+def refuse_other_backend(
+    results: Results, arm: EvaluatedModel, now: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
     """One model's answers come from one backend in one dtype: greedy answers differ between them,
     and some dtype's rounding would pass for a difference between models.
+
+    Args:
+        now: the backend and the dtype, as far as they are known.
+        overwrite: remove the other answers instead.
+
+    Raises:
+        EvaluationError: the results hold answers from another backend or in another dtype.
     """
     path = results.folder / arm.name / MODEL
     if not holds_answers(path.parent):
         return
     known = read_json(path)
     for key in ("backend", "dtype"):
-        if known.get(key, now.get(key)) != now.get(key):
-            raise EvaluationError(
+        if key in now and known.get(key, now[key]) != now[key]:
+            return _anew(
+                path.parent,
                 f"{path.parent}: holds answers with {key} {known[key]}; this run has "
                 f"{now.get(key)}. Use --{key} {known[key]}, or another name: "
-                f"{arm.name}-{now.get(key)}={arm.source}."
+                f"{arm.name}-{now.get(key)}={arm.source}",
+                overwrite,
             )
+    return None
 
 
 def missing_prompts(
@@ -205,6 +259,7 @@ def collect_responses(
                 ({"role": "user", "content": prompt.text},),
                 generation.max_new_tokens + generation.think_tokens,
                 thinking=generation.told,
+                thought_limit=generation.think_tokens if generation.cut_thoughts else 0,
             )
             for _, _, prompt in todo
         ]
@@ -247,6 +302,22 @@ def _every_prompt(suite: Suite) -> Iterator[tuple[str, Benchmark, Prompt]]:
     for benchmark in suite.benchmarks:
         for prompt in benchmark.prompts.prompts if benchmark.prompts else ():
             yield f"{benchmark.name}/{prompt.language}/{prompt.id}", benchmark, prompt
+
+
+def refuse_uncut(backend: str, generation: Generation) -> None:
+    """Refuse thoughts that are to be cut where the backend cannot.
+
+    Raises:
+        EvaluationError: names the backends that can.
+    """
+    if not generation.cut_thoughts or find_backend(backend).cuts_thoughts:
+        return
+    able = [kind.name for kind in BACKENDS.values() if kind.cuts_thoughts]
+    raise EvaluationError(
+        f"--cut-thoughts: the backend {backend} has no way to end a thought and let the answer go "
+        f"on. Use --backend {' or '.join(able)}; or leave it out, and give room with "
+        "--think-tokens. (A server may have a limit of its own, to be set where it is started.)"
+    )
 
 
 def templates_agree(arms: Sequence[EvaluatedModel], backend: str, options: BackendOptions) -> None:

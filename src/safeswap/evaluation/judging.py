@@ -6,6 +6,7 @@ generating anything: each judge has a file of its own.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from safeswap.evaluation.generate import Tell
 from safeswap.evaluation.judges import Judge, Judgement, RowJudge, make_judge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.quality import flag
+from safeswap.evaluation.results.anew import remove_verdicts
 from safeswap.evaluation.results.journal import Journal
 from safeswap.evaluation.results.rows import ResponseRow, VerdictRow
 from safeswap.evaluation.results.store import (
@@ -39,6 +41,8 @@ from safeswap.evaluation.results.verdicts import (
     verdicts_of,
     verdicts_path,
 )
+
+_log = logging.getLogger("safeswap.evaluation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +84,20 @@ class JudgeConfig:
 
 
 def judge_models(
-    results: Results, models: Sequence[str], judge: Judge, config: JudgeConfig, tell: Tell
+    results: Results,
+    models: Sequence[str],
+    judge: Judge,
+    config: JudgeConfig,
+    tell: Tell,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """Judge what the models answered and the judge has not read yet; model to how many.
 
     Args:
         judge: as ``config.make()`` gives it.
         config: where it runs, and what it is called.
+        overwrite: verdicts of another judge that are filed under its name are removed.
 
     The judge's model is loaded once, after the last model under test is gone, and not at all when
     everything is judged. A verdict whose response has changed since, or that an earlier version of
@@ -98,17 +109,19 @@ def judge_models(
     """
     source, backend, options = config.spec, config.backend, config.options
     name = judge_name(judge, source, config.of_thought)
+    if overwrite:
+        _remove_other_judge(results, models, name, _record_of(judge, config))
     todo = {model: _unjudged(results, model, name, judge) for model in models}
     todo = {model: rows for model, rows in todo.items() if rows}
     if not todo:
         return {}
-    about = {"judge": judge.name, "source": source, "version": judge.version}
-    if judge.asks_model:
-        asked = name_models([f"judge={source}"], backend, options.base_url)[0]
-        about["digest"] = asked.digest
+    about = _record_of(judge, config)
     for model in todo:
         _refuse_other_judge(_about(results, model, name), about)
-    responder = open_backend(asked.location, backend, options) if judge.asks_model else None
+    responder = None
+    if judge.asks_model:
+        (asked,) = name_models([f"judge={source}"], backend, options.base_url)
+        responder = open_backend(asked.location, backend, options)
     about |= responder.description if responder else {}
     try:
         for model, rows in todo.items():
@@ -142,14 +155,47 @@ def count_verdicts(results: Results, arms: Sequence[str], judge: str) -> dict[st
     }
 
 
-def _refuse_other_judge(path: Path, now: dict[str, Any]) -> None:
+def _record_of(judge: Judge, config: JudgeConfig) -> dict[str, Any]:
+    """What tells a judge from others of its name."""
+    about = {"judge": judge.name, "source": config.spec, "version": judge.version}
+    if judge.asks_model:
+        named = [f"judge={config.spec}"]
+        about["digest"] = name_models(named, config.backend, config.options.base_url)[0].digest
+    return about
+
+
+def _is_other_judge(path: Path, now: Mapping[str, Any]) -> bool:
     known = read_json(path) if path.exists() else now
-    if any(known.get(key) != now.get(key) for key in ("judge", "digest")):
+    return any(known.get(key) != now.get(key) for key in ("judge", "digest"))
+
+
+def _remove_other_judge(
+    results: Results, models: Sequence[str], name: str, now: Mapping[str, Any]
+) -> None:
+    for model in models:
+        if _is_other_judge(_about(results, model, name), now):
+            remove_verdicts(results.folder / model, name)
+            _log.warning(f"{model}: verdicts of another judge called {name} were removed")
+
+
+def unjudged(results: Results, model: str, config: JudgeConfig) -> list[ResponseRow]:
+    """The responses of a model that a judge has not read yet.
+
+    Raises:
+        EvaluationError: no such judge, or damaged rows.
+    """
+    judge = config.make()
+    return _unjudged(results, model, judge_name(judge, config.spec, config.of_thought), judge)
+
+
+def _refuse_other_judge(path: Path, now: dict[str, Any]) -> None:
+    if _is_other_judge(path, now):
+        known = read_json(path)
         raise EvaluationError(
             f"{path}: verdicts of another judge are filed under this name ({known.get('judge')}, "
             f"{known.get('source')}, digest {known.get('digest')}; now {now['judge']}, "
-            f"{now['source']}, {now.get('digest')}). Rename the new judge's folder, or remove "
-            f"{path.stem}.json and {path.stem}.jsonl beside it to judge anew."
+            f"{now['source']}, {now.get('digest')}). Rename the new judge's folder, or judge anew "
+            "with --overwrite."
         )
 
 

@@ -110,8 +110,9 @@ def name_models(
             digest = blake3(f"{server}\n{source}".encode()).hexdigest(length=16)
             arms.append(EvaluatedModel(name, source, source, digest))
         else:
-            folder = resolve(source).folder
-            arms.append(EvaluatedModel(name, source, str(folder), digest_of_folder(folder)))
+            found = resolve(source)
+            digest = digest_of_folder(found.folder)
+            arms.append(EvaluatedModel(name, found.text, str(found.folder), digest))
     return _with_roles(arms)
 
 
@@ -143,7 +144,8 @@ def _split(spec: str) -> tuple[str, str]:
     chosen = chosen.replace("=", "-") if whole else chosen
     if not re.fullmatch(r"\w[\w.+-]*", chosen):
         raise EvaluationError(
-            f"{chosen!r} cannot be a model's name (letters, digits, . _ + -): give NAME={source}."
+            f"{chosen!r} cannot be a model's name (letters, digits, . _ + -): give "
+            f"NAME={without_password(source)}."
         )
     return chosen, source
 

@@ -1,21 +1,34 @@
-"""What an evaluation would ask, of which models, without loading one."""
+"""What an evaluation or a judge would do, without loading a model: records, and them in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safeswap.evaluation.backends import BackendOptions, find_backend
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
+from safeswap.evaluation.generate import Generation
+from safeswap.evaluation.judging import JudgeConfig, unjudged
 from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.journal import read_rows
-from safeswap.evaluation.results.store import RESPONSES
+from safeswap.evaluation.results.store import RESPONSES, find_model, open_results
 from safeswap.io.progress import shown_bytes
 
+Record = dict[str, Any]
+LAST = "no model was loaded, and nothing asked or stored"
 
-def outlook(
-    models: Sequence[str], suite: Suite, results: Path, backend: str, options: BackendOptions
-) -> list[str]:
+
+def evaluation_outlook(
+    models: Sequence[str],
+    suite: Suite,
+    results: Path,
+    *,
+    backend: str,
+    options: BackendOptions,
+    generation: Generation,
+) -> Record:
     """The models with the memory of their weights, and the questions of every cell.
 
     Raises:
@@ -23,22 +36,113 @@ def outlook(
     """
     remote = find_backend(backend).remote
     arms = name_models(models, backend, options.base_url)
-    lines = [_model_line(arm, results, suite, remote) for arm in arms]
-    lines += [line for benchmark in suite.benchmarks for line in _cells(benchmark, suite)]
-    if suite.limit is not None:
-        lines.append(f"a trial: at most {suite.limit.count} questions of each cell")
-    return [*lines, "no model was loaded, and nothing asked or stored"]
+    return {
+        "kind": "outlook",
+        "verb": "evaluate",
+        "out": str(results),
+        "models": [_model(arm, results, suite, remote) for arm in arms],
+        "cells": cells_of(suite),
+        "split": None if suite.split is None else asdict(suite.split),
+        "limit": None if suite.limit is None else suite.limit.as_dict(),
+        "generation": generation.as_dict(),
+    }
 
 
-def _model_line(arm: EvaluatedModel, results: Path, suite: Suite, remote: bool) -> str:
+def judge_outlook(results: Path, config: JudgeConfig, models: Sequence[str] = ()) -> Record:
+    """The judge with the memory of its weights, and how many responses it has not read.
+
+    Raises:
+        SafeswapError: no such judge, model or results folder.
+    """
+    find_backend(config.backend)
+    store, judge = open_results(results), config.make()
+    names = [find_model(store, name) for name in models] or store.arms
+    weights = None
+    if judge.asks_model:
+        named = [f"judge={config.spec}"]
+        (asked,) = name_models(named, config.backend, config.options.base_url)
+        weights = None if find_backend(config.backend).remote else _weights(Path(asked.location))
+    return {
+        "kind": "outlook",
+        "verb": "judge",
+        "out": str(results),
+        "judge": {
+            "source": config.spec,
+            "name": config.name,
+            "kind": judge.name,
+            "version": judge.version,
+            "asks_model": judge.asks_model,
+            "weights_bytes": weights,
+        },
+        "models": [_to_judge(store, name, config) for name in names],
+    }
+
+
+def cells_of(suite: Suite) -> list[Record]:
+    """Every benchmark in every language: prompts by number, tasks by name, or why it is empty."""
+    return [one for benchmark in suite.benchmarks for one in _cells(benchmark, suite)]
+
+
+def lines_of(record: Record) -> list[str]:
+    """The record of an evaluation or a judge in words."""
+    lines = [line for one in record["models"] for line in _model_line(record["verb"], one)]
+    if "judge" in record:
+        judge = record["judge"]
+        weights = judge["weights_bytes"]
+        held = "" if weights is None else f", weights {shown_bytes(weights)} in memory"
+        return [f"judge {judge['name']}: {judge['source']} as {judge['kind']}{held}", *lines, LAST]
+    lines += cell_lines(record["cells"])
+    lines.append("generation: " + ", ".join(f"{k} {v}" for k, v in record["generation"].items()))
+    if record["limit"] is not None:
+        lines.append(f"a trial: at most {record['limit']['count']} questions of each cell")
+    return [*lines, LAST]
+
+
+def cell_lines(cells: Sequence[Record]) -> list[str]:
+    """The cells of a suite in words."""
+    found = []
+    for cell in cells:
+        name = f"{cell['title']}, {cell['language']}"
+        if "absent" in cell:
+            found.append(f"{name}: n/a ({cell['absent']})")
+        elif "prompts" in cell:
+            found.append(f"{name}: {cell['prompts']} prompts")
+        else:
+            place = f"from {cell['file']}" if cell["file"] else None
+            place = place or "from its dataset on the hub or in cache"
+            found.append(f"{name}: lm-eval's task {cell['task']}, {place}")
+    return found
+
+
+def _model(arm: EvaluatedModel, results: Path, suite: Suite, remote: bool) -> Record:
     keys = {
         f"{benchmark.name}/{prompt.language}/{prompt.id}"
         for benchmark in suite.benchmarks
         for prompt in (benchmark.prompts.prompts if benchmark.prompts else ())
     }
     done = {row["key"] for row in read_rows(results / arm.name / RESPONSES)}
-    weights = "" if remote else f", weights {shown_bytes(_weights(Path(arm.location)))} in memory"
-    return f"{arm.name}: {arm.source}{weights}; {len(keys - done)} of {len(keys)} prompts to answer"
+    return {
+        "name": arm.name,
+        "source": arm.source,
+        "weights_bytes": None if remote else _weights(Path(arm.location)),
+        "prompts": len(keys),
+        "to_answer": len(keys - done),
+    }
+
+
+def _to_judge(store: Any, name: str, config: JudgeConfig) -> Record:
+    rows = sum(1 for _ in read_rows(store.folder / name / RESPONSES))
+    return {"name": name, "responses": rows, "to_judge": len(unjudged(store, name, config))}
+
+
+def _model_line(verb: str, one: Record) -> Iterator[str]:
+    if verb == "judge":
+        yield f"{one['name']}: {one['to_judge']} of {one['responses']} responses to judge"
+        return
+    weights = one["weights_bytes"]
+    held = "" if weights is None else f", weights {shown_bytes(weights)} in memory"
+    answers = f"{one['to_answer']} of {one['prompts']} prompts to answer"
+    yield f"{one['name']}: {one['source']}{held}; {answers}"
 
 
 def _weights(folder: Path) -> int:
@@ -46,14 +150,13 @@ def _weights(folder: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _cells(benchmark: Benchmark, suite: Suite) -> Iterator[str]:
+def _cells(benchmark: Benchmark, suite: Suite) -> Iterator[Record]:
     for code in suite.languages:
+        cell: Record = {"benchmark": benchmark.name, "title": benchmark.title, "language": code}
         if code in benchmark.absent:
-            yield f"{benchmark.title}, {code}: n/a ({benchmark.absent[code]})"
+            yield {**cell, "absent": benchmark.absent[code]}
         elif benchmark.prompts is not None:
-            count = len(benchmark.prompts.in_languages([code]))
-            yield f"{benchmark.title}, {code}: {count} prompts"
+            yield {**cell, "prompts": len(benchmark.prompts.in_languages([code]))}
         else:
             task = benchmark.tasks[code]
-            place = f"from {task.file}" if task.file else "from its dataset on the hub or in cache"
-            yield f"{benchmark.title}, {code}: lm-eval's task {task.task}, {place}"
+            yield {**cell, "task": task.task, "file": str(task.file) if task.file else None}

@@ -22,6 +22,7 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation import generate, judging
 from safeswap.evaluation.backends import Backend, BackendOptions, find_backend
 from safeswap.evaluation.backends.encoding import read_template
+from safeswap.evaluation.backends.misfits import misfits_in_words
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 from safeswap.evaluation.generate import Generation
 from safeswap.evaluation.human import (
@@ -48,6 +49,7 @@ class Done:
     scores: int
 
 
+@misfits_in_words()  # lm-eval's own imports too
 def evaluate(
     models: Sequence[str],
     suite: Suite,
@@ -56,6 +58,7 @@ def evaluate(
     backend: str = "hf",
     options: BackendOptions | None = None,
     generation: Generation | None = None,
+    overwrite: bool = False,
 ) -> list[Done]:
     """Stage one for every model: responses to the prompts, and lm-eval's tasks.
 
@@ -66,6 +69,8 @@ def evaluate(
         models: ``SOURCE`` or ``NAME=SOURCE``; folders, hub ids, or a server's names.
         results: a new folder, or one of the same settings to go on in.
         backend: ``hf``, ``vllm`` or ``api``.
+        overwrite: answers under other settings, of another model of the same name, from another
+            backend or in another dtype are removed; those of the same are kept and gone on from.
 
     Raises:
         SafeswapError: what is wrong with which model, prompt, setting or server; what was done
@@ -74,13 +79,16 @@ def evaluate(
     find_backend(backend)
     options = options or BackendOptions()
     arms = name_models(models, backend, options.base_url)
+    generate.refuse_uncut(backend, generation or Generation())
     generate.templates_agree(arms, backend, options)
     chosen = with_template(generation or Generation(), options)
     names = [arm.name for arm in arms]
     settings = generate.settings_of(suite, chosen)
-    store = start_results(results, settings, names)
+    store = start_results(results, settings, names, overwrite=overwrite)
+    told = _told(backend, options)
     for arm in arms:
-        generate.refuse_other_model(store, arm)
+        generate.refuse_other_model(store, arm, overwrite=overwrite)
+        generate.refuse_other_backend(store, arm, told, overwrite=overwrite)
     if _has_tasks(suite):
         _ability().refuse_missing_datasets(store, names, suite)
     done = []
@@ -89,8 +97,14 @@ def evaluate(
         start_results(results, settings, names)
         of_all = f", model {number} of {len(arms)}" if len(arms) > 1 else ""
         with progress.suffixed(of_all):
-            done.append(_evaluate_arm(store, arm, suite, backend, options, chosen))
+            done.append(_evaluate_arm(store, arm, suite, backend, options, chosen, overwrite))
     return done
+
+
+def _told(backend: str, options: BackendOptions) -> dict[str, str]:
+    """What is known of backend and dtype before a model is loaded."""
+    exact = options.dtype != "auto" and backend in ("hf", "vllm")
+    return {"backend": backend} | ({"dtype": options.dtype} if exact else {})
 
 
 def _evaluate_arm(
@@ -100,10 +114,11 @@ def _evaluate_arm(
     backend: str,
     options: BackendOptions,
     generation: Generation,
+    overwrite: bool,
 ) -> Done:
     if not is_missing(results, arm, suite):
         return Done(arm.name, 0, 0)
-    with generate.loaded(results, arm, backend, options) as responder:
+    with generate.loaded(results, arm, backend, options, overwrite=overwrite) as responder:
         return answer(results, arm, suite, responder, generation)
 
 
@@ -168,6 +183,7 @@ def judge(
     options: BackendOptions | None = None,
     models: Sequence[str] = (),
     of_thought: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """Stage two: judge stored responses; model to number of new verdicts.
 
@@ -176,16 +192,21 @@ def judge(
         kind: ``qwen3guard``, ``llamaguard``, ``threeway`` or ``rule`` where the name does not tell.
         models: only these (default: all in the results).
         of_thought: judge what was thought, not what was answered; filed under a name of its own.
+        overwrite: verdicts of another judge that are filed under this one's name are removed.
 
     Raises:
         SafeswapError: unknown judge, no such model, a judge that does not load.
     """
     config = judging.JudgeConfig(spec, kind, backend, options or BackendOptions(), of_thought)
-    return judge_by(results, config, models=models)
+    return judge_by(results, config, models=models, overwrite=overwrite)
 
 
 def judge_by(
-    results: str | Path, config: judging.JudgeConfig, *, models: Sequence[str] = ()
+    results: str | Path,
+    config: judging.JudgeConfig,
+    *,
+    models: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """``judge``, with the judge as one record; nothing where it says that none is needed.
 
@@ -197,7 +218,7 @@ def judge_by(
     find_backend(config.backend)
     store, chosen = open_results(results), config.make()
     names = [find_model(store, name) for name in models] or store.arms
-    return judging.judge_models(store, names, chosen, config, items_bar)
+    return judging.judge_models(store, names, chosen, config, items_bar, overwrite=overwrite)
 
 
 def count_verdicts(
@@ -209,12 +230,21 @@ def count_verdicts(
 
 
 def annotate(
-    results: str | Path, out: Path, sample: int, *, seed: int = 0, judge: str | None = None
+    results: str | Path,
+    out: Path,
+    sample: int,
+    *,
+    seed: int = 0,
+    judge: str | None = None,
+    overwrite: bool = False,
 ) -> tuple[Path, int]:
     """Draw a stratified, blind sample of judged responses; the key file and how many were drawn.
 
     Only responses to harmful prompts are drawn: the labels are to say how often the judge errs on
     those, and what it says of answers to harmless prompts is another matter.
+
+    Args:
+        overwrite: an earlier sheet at ``out`` is replaced, as long as nobody has labelled it.
 
     Raises:
         EvaluationError: no verdicts, a sample too small for its strata, a sheet that exists.
@@ -232,7 +262,7 @@ def annotate(
             f"{results}: holds no judged responses to harmful prompts. Run `safeswap judge` first."
         )
     drawn = sample_for_annotation(rows, sample, seed)
-    return write_sample(drawn, out), len(drawn.rows)
+    return write_sample(drawn, out, overwrite=overwrite), len(drawn.rows)
 
 
 __all__ = [

@@ -22,6 +22,8 @@ from jinja2 import StrictUndefined, Template, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from safeswap.io.regexes import BoundedRe
+
 TURNS = 200_000
 """Turns of loops, calls and filtered items of one rendering."""
 CHARACTERS = 1 << 26
@@ -251,14 +253,24 @@ def _of_tasks() -> BoundedEnvironment:
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """lm-eval renders the templates of tasks and servers in our environment."""
+    """lm-eval renders the templates of tasks and servers in our environment, and matches the
+    regular expressions of their filters and metrics for a bounded time.
+    """
     from lm_eval import utils
+    from lm_eval.api import metrics
+    from lm_eval.filters import extraction, transformation
 
+    matching: tuple[Any, ...] = (metrics, extraction, transformation)
     kept, utils.env = utils.env, _of_tasks()
+    modules = [module.re for module in matching]
+    for module in matching:
+        module.re = BoundedRe()
     try:
         yield
     finally:
         utils.env = kept
+        for module, own in zip(matching, modules, strict=True):
+            module.re = own
 
 
 def bound_chat_templates() -> None:

@@ -74,6 +74,11 @@ def read_config(path: Path) -> Config:
         )
     top = _settings(content.get("parameters"), f"{where}: parameters", str(method))
     rest = {key: content[key] for key in ("dtype", "out_dtype", *_REST) if content.get(key)}
+    for key in ("dtype", "out_dtype"):
+        if not isinstance(rest.get(key, ""), str):
+            raise PlanError(
+                f"{where}: {key}: {rest[key]!r} is no dtype. Write one such as bfloat16."
+            )
     parts = _parts(content, where, str(method), top)
     base = _model(content, "base_model", where)
     if method != "linear" and base is None:

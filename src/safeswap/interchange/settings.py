@@ -61,7 +61,7 @@ def _number(value: Any, where: str) -> float | bool:
         if isinstance(value, bool):
             return value
         return float(value)  # YAML reads 1e-3 as text; mergekit makes a number of it
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise PlanError(f"{where}: {value!r} is not a number. Give one.") from None
 
 

@@ -16,6 +16,9 @@ LARGE = 1 << 30
 """Bytes of files that grow with a model: profiles, manifests, indexes of shards."""
 DEEPEST = 64
 """Lists and tables inside one another."""
+MOST = 1 << 25
+"""Values in a file: several times those of a manifest of 100,000 tensors. Empty lists take three
+bytes of a file each and sixty of memory."""
 LINE = 64 << 20
 """Bytes of a line of JSON Lines, where the caller does not say otherwise."""
 
@@ -93,6 +96,8 @@ def read_json_lines(
 
 
 def _value(data: bytes, where: str, constants: bool, names: bool) -> Any:
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST:
+        raise ConfigError(f"{where} holds more than {MOST} values; no file of ours does.")
     try:
         text = data.decode("utf-8")
         value = json.loads(text, parse_constant=None if constants else _refuse_constant)

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import logging
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from safeswap.errors import SafeswapError
 from safeswap.io.files import remedy
@@ -55,19 +56,38 @@ def take_lock(descriptor: int, path: Path, error: type[SafeswapError], *, wait: 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as failure:
-        if failure.errno in _HELD:
+        if failure.errno in _HELD and not wait:  # who waits is not told that somebody holds it
             raise HeldError(path) from failure
         if failure.errno not in _NO_LOCKS:
             raise error(
                 f"{path}: cannot be locked ({failure.strerror}). {remedy(failure, resumed=False)}"
             ) from failure
-        if path.parent not in _told:
-            _told.add(path.parent)
-            _log.warning(
-                "%s: its file system has no locks (%s), as some network drives. Going on without: "
-                "let no other safeswap write there until this one is done.",
-                path.parent,
-                failure.strerror,
-            )
+        _tell_once(path.parent, failure)
         return False
     return True
+
+
+def has_record_locks(folder: Path) -> bool:
+    """Whether a folder's file system has the locks that databases use (``lockf``, of ranges of a
+    file); where it has none, that is told once a folder. Anything else that fails there is left to
+    the database.
+    """
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as failure:
+        if failure.errno in _NO_LOCKS:
+            _tell_once(folder, failure)
+            return False
+    return True
+
+
+def _tell_once(folder: Path, failure: OSError) -> None:
+    if folder not in _told:
+        _told.add(folder)
+        _log.warning(
+            "%s: its file system has no locks (%s), as some network drives. Going on without: "
+            "let no other safeswap write there until this one is done.",
+            folder,
+            failure.strerror,
+        )

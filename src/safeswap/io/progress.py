@@ -91,7 +91,7 @@ class _Lines:
         rate = self._done / (now - self._begun)
         left = f", {_clock((self._total - self._done) / rate)} left" if self._done else ""
         print(
-            f"{self._title}: {self._shown(self._done)} of {self._shown(self._total)}, "
+            f"{one_line(self._title)}: {self._shown(self._done)} of {self._shown(self._total)}, "
             f"{self._shown(rate)}/s{left}",
             file=sys.stderr,
             flush=True,

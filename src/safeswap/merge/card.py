@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from safeswap import selectors
 from safeswap.errors import listed
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, PLAN_FILE
-from safeswap.merge.prepare import MergeJob
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
+from safeswap.selectors.share_difference import statistics
 from safeswap.tables.markdown import as_code, in_markdown
 from safeswap.version import __version__
 
 
 def write_card(
-    profile: Profile, job: MergeJob, folder: Path, figure: bool, options: str = ""
+    profile: Profile,
+    plan: Plan,
+    folder: Path,
+    figure: bool,
+    options: str = "",
+    rows: Sequence[str] = (),
 ) -> None:
     """Write the model card: the hub's YAML header, decisions, and how to make it again.
 
     Local inputs are named by the folder's own name, never by a machine's path. The manifest and
     the plan do hold their paths, and the card says so to who wants to upload the folder.
 
-    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
+    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``;
+    ``rows`` says what became of rows that were matched by token.
     """
-    plan = job.plan
     names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
     pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
     if len(plan.language) in (2, 3):
         pipeline += ["language:", f"- {json.dumps(plan.language)}"]
     header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in names.values())]
     header += ["base_model_relation: merge", *pipeline, "---"]
-    settings = ", ".join(f"{k} = {v}" for k, v in plan.selector.items()) or "written by hand"
+    settings = selectors.describe(plan.selector, list(plan.units))
     body = [
         f"# {in_markdown(names[plan.language])} with safety from {in_markdown(names[SAFETY])}",
         "",
@@ -46,7 +52,7 @@ def write_card(
         f"- language expert ({in_markdown(plan.language)}): {as_code(names[plan.language])}",
         f"- configuration, tokenizer and chat template: from {as_code(plan.donor)}",
         f"- selector: {in_markdown(settings)}",
-        *(f"- {in_markdown(line)}" for line in job.family.rows.said()),
+        *(f"- {in_markdown(line)}" for line in rows),
         *_edited_note(profile, plan),
         *_chosen_note(plan),
         "",
@@ -61,7 +67,7 @@ def write_card(
         "",
         "## Decisions",
         *([f"![shares and decisions per unit]({FIGURE})", ""] if figure else []),
-        *_table(plan),
+        *_table(plan, profile),
         "",
     ]
     (folder / CARD).write_text("\n".join([*header, *body]), encoding="utf-8")
@@ -106,21 +112,25 @@ def _paths_note(profile: Profile, plan: Plan) -> list[str]:
     ]
 
 
-def _table(plan: Plan) -> list[str]:
-    language = in_markdown(plan.language)
-    lines = [
-        f"| unit | decision | weight of safety | weight of {language} | share of safety | "
-        f"share of {language} | difference [points] |",
-        "| --- | --- | --: | --: | --: | --: | --: |",
-    ]
+def _table(plan: Plan, profile: Profile) -> list[str]:
+    """A row per unit; where all have the same weights, what was measured stands in their place."""
+    experts = (SAFETY, plan.language)
+    norms = {expert: statistics(profile, expert, "module") for expert in experts}
+    named = [in_markdown(expert) for expert in experts]
+    heads = ["unit", "decision", *(f"weight of {name}" for name in named)]
+    heads += [f"norm of {name}'s update, relative" for name in named] if plan.is_uniform else []
+    heads += [*(f"share of {name} [%]" for name in named), "difference [points]"]
+    rule = ["---", "---", *["--:"] * (len(heads) - 2)]
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(rule)} |"]
     for unit, row in plan.units.items():
+        cells = [unit, in_markdown(row.decision)]
+        cells += [f"{row.weights[expert]:g}" for expert in experts]
+        if plan.is_uniform:
+            found = [norms[expert].get(unit) for expert in experts]
+            cells += ["" if norm is None else f"{norm:.5f}" for norm in found]
         shares = ["", "", ""]
         if row.shares:
-            values = (row.shares[SAFETY], row.shares[plan.language])
-            shares = [f"{100 * v:.2f} %" for v in values] + [
-                f"{100 * (values[0] - values[1]):+.3f}"
-            ]
-        weights = [f"{row.weights[expert]:g}" for expert in (SAFETY, plan.language)]
-        cells = [unit, in_markdown(row.decision), *weights, *shares]
-        lines.append(f"| {' | '.join(cells)} |")
+            values = [row.shares[expert] for expert in experts]
+            shares = [*(f"{100 * v:.3f}" for v in values), f"{100 * (values[0] - values[1]):+.3f}"]
+        lines.append(f"| {' | '.join([*cells, *shares])} |")
     return lines

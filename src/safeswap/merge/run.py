@@ -52,8 +52,9 @@ class Drawing(Protocol):
         ...
 
 
-Draw = Callable[[Sequence[tuple[Path, Path]]], Drawing]
-"""Starts to draw each plan file into the PNG beside it."""
+Draw = Callable[[Sequence[tuple[Path, Path]], Profile | None], Drawing]
+"""Starts to draw each plan file into the PNG beside it; with what was measured, where a plan's own
+numbers say nothing of the experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,8 @@ def merge(
     staging = Staging(target, identity(jobs, profile), replace=overwrite)
     drawing: Drawing | None = None
     try:
-        drawing = draw(_save_plans(plans, folders, staging)) if draw else None
+        measured = profile if any(plan.is_uniform for plan in plans) else None
+        drawing = draw(_save_plans(plans, folders, staging), measured) if draw else None
         with bytes_bar("statistics", passes_bytes(jobs)) as advance:
             run_passes(jobs, workers=workers, advance=advance)
         total = sum(
@@ -187,7 +189,8 @@ def merge(
             job.plan.save(folder / companions.PLAN_FILE)
             if not drawn:
                 (folder / companions.FIGURE).unlink(missing_ok=True)
-            card.write_card(profile, job, folder, drawn, repeated)
+            rows = job.family.rows.said()
+            card.write_card(profile, job.plan, folder, drawn, repeated, rows)
             manifest.write_manifest(profile, job, folder, tensors, rest)
         refuse_changed(family, profile, small)
         staging.commit()
@@ -208,10 +211,10 @@ def merge(
 
 
 def is_current(profile: Profile, family: Family) -> bool:
-    """Whether a profile is of these very checkpoints, as far as their files tell; and, where rows
-    are matched by token, by the same map, which the notes name.
+    """Whether a profile is of all weights of these very checkpoints, as far as their files tell;
+    and, where rows are matched by token, by the same map, which the notes name.
     """
-    known = set(family.members) <= set(profile.inputs)
+    known = profile.sample is None and set(family.members) <= set(profile.inputs)
     known = known and {tensor.name for tensor in profile.tensors} == set(family.names)
     known = known and (family.alignment is None or set(family.notes) <= set(profile.notes))
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)

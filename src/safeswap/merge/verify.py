@@ -191,11 +191,9 @@ def _unexpected_files(out: Path, manifest: Mapping[str, Any]) -> list[str]:
     """
     known = {record["name"] for record in manifest["outputs"]}
     known |= {*manifest["files"], *OURS}
-    strange = [
-        name
-        for name in files_below(out)
-        if name not in known and not any(part.startswith(".") for part in Path(name).parts[:-1])
-    ]
+    found = [name for name in files_below(out) if name not in known]
+    strange = [name for name in found if not name.startswith(_TOOLS)]
+    kept = sorted({f"{name.partition('/')[0]}/" for name in found if name.startswith(_TOOLS)})
     loaded = [name for name in strange if "/" not in name and is_loaded(name)]
     if loaded:
         raise VerificationError(
@@ -208,8 +206,11 @@ def _unexpected_files(out: Path, manifest: Mapping[str, Any]) -> list[str]:
             f"{out}: holds {listed(weights)}, which the merge did not write and which hold weights "
             "or an archive; they may be an expert's. Move them elsewhere."
         )
-    strange = [name for name in strange if not name.startswith(".")]
-    return [f"{name} was not written by the merge" for name in strange]
+    return [f"{name} was not written by the merge" for name in (*strange, *kept)]
+
+
+_TOOLS = (".git/", ".cache/")
+"""Folders in which git and the hub's client keep copies of what is beside them."""
 
 
 def _changed_small_files(manifest: Mapping[str, Any], family: Family) -> list[str]:

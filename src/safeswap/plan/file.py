@@ -30,7 +30,8 @@ _ROUNDED = 2e-9  # shares and differences are written with nine digits
 _HEAD = """\
 # A safeswap plan: per unit, the weight of each expert's task vector (expert minus base).
 # Edit the weights and run: safeswap merge --plan THIS --out OUT
-# shares and difference say what led to the weights; they decide nothing."""
+# shares and difference say what led to the weights; they decide nothing. Here they and tau are
+# fractions: 0.001 is what safeswap shows as a share of 0.1 % or a difference of 0.1 points."""
 
 
 class Plan(PlanTable):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
-from safeswap.anatomy import kind_of
+from safeswap.anatomy import kind_of, layer_of
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import Operation, check_operation, pin_operation
 from safeswap.plan.chosen import ChosenOn
@@ -101,6 +101,15 @@ class PlanTable:
         weights = self.units[unit].weights
         experts = sorted(self.experts, key=lambda expert: expert != SAFETY)
         return {expert: weights.get(expert, 0.0) for expert in experts}
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all units of the layers have the same weights, although shares were measured: a
+        map of its decisions would be a wall of one colour.
+        """
+        inside = [row for unit, row in self.units.items() if layer_of(unit) is not None]
+        one = len({(row.decision, tuple(row.weights.values())) for row in inside}) == 1
+        return one and any(row.shares for row in inside)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How often each decision was made: kind of unit → decision → number of units."""

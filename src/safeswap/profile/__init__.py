@@ -5,17 +5,20 @@ again: ‖W_base‖, ‖τ_expert‖ for every expert and ⟨τ_safety, τ_langu
 τ = expert − base. Sums run in float64 over chunks whose arithmetic is float32 (float64 for stored
 F32 and F64), and are the same for any number of workers.
 
-``table`` holds what a profile is and its file, ``measure`` how it is made.
+``table`` holds what a profile is and its file, ``measure`` how it is made, ``sample`` how from a
+part of the weights.
 """
 
 from safeswap.profile.descent import check_descent, refuse_strangers
 from safeswap.profile.measure import measure_family, unchanged
-from safeswap.profile.table import FileRecord, InputRecord, Profile, TensorProfile
+from safeswap.profile.table import FileRecord, InputRecord, Interval, Profile, Sample, TensorProfile
 
 __all__ = [
     "FileRecord",
     "InputRecord",
+    "Interval",
     "Profile",
+    "Sample",
     "TensorProfile",
     "check_descent",
     "measure_family",

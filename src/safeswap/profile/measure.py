@@ -81,7 +81,7 @@ def _measure_chunk(family: Family, name: str, begin: int, end: int) -> _Sums:
         readers = {role: stack.enter_context(t.reader()) for role, t in tensors.items()}
         for reader in readers.values():
             reader.prefetch(begin, end)
-        measuring = _Measuring(tensors, readers, _pairs(family))
+        measuring = _Measuring(tensors, readers, pairs_of(family))
         # a product that is not finite is computed again, so numpy need not warn of it
         with np.errstate(over="ignore", invalid="ignore"):
             for at in range(begin, end, BLOCK_ELEMENTS):
@@ -89,7 +89,8 @@ def _measure_chunk(family: Family, name: str, begin: int, end: int) -> _Sums:
     return measuring.sums()
 
 
-def _pairs(family: Family) -> list[Pair]:
+def pairs_of(family: Family) -> list[Pair]:
+    """The products that a profile is made of: a square of each member, safety with languages."""
     squares = [(role, role) for role in family.members]
     if SAFETY not in family.members:
         return squares
@@ -222,16 +223,36 @@ def not_finite(role: str, tensor: Tensor, element: int, value: float) -> Checkpo
     )
 
 
-def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
+def profile_of(
+    family: Family, name: str, products: Mapping[Pair, float], digest: Mapping[str, str]
+) -> TensorProfile:
+    """One tensor's row of a profile.
+
+    Args:
+        products: the total of every pair; not looked at where the tensor is no weight.
+        digest: role → digest of its bytes.
+    """
     stored = family.base.tensors[name]
     placement = family.anatomy.placements[name]
-
-    def total(pair: tuple[str, str]) -> float:
-        return math.fsum(part.products[pair] for part in parts)
-
     is_weight = family.is_weight(name)
     experts = family.experts if is_weight else ()
     languages = family.languages if is_weight and SAFETY in family.members else ()
+    return TensorProfile(
+        name=name,
+        unit=placement.unit,
+        role=placement.role,
+        shape=stored.shape,
+        dtype=stored.dtype.name,
+        base_norm=math.sqrt(products[BASE, BASE]) if is_weight else None,
+        update_norm={role: math.sqrt(products[role, role]) for role in experts},
+        inner={language: products[SAFETY, language] for language in languages},
+        digests=digest,
+    )
+
+
+def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
+    pairs = pairs_of(family) if family.is_weight(name) else []
+    totals = {pair: math.fsum(part.products[pair] for part in parts) for pair in pairs}
     measured = family.measured(name)
 
     def digest(role: str) -> str:
@@ -240,17 +261,16 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
             return digests.of_tensor(member)
         return digests.of_chunks(part.digest[role] for part in parts)
 
-    return TensorProfile(
-        name=name,
-        unit=placement.unit,
-        role=placement.role,
-        shape=stored.shape,
-        dtype=stored.dtype.name,
-        base_norm=math.sqrt(total((BASE, BASE))) if is_weight else None,
-        update_norm={role: math.sqrt(total((role, role))) for role in experts},
-        inner={language: total((SAFETY, language)) for language in languages},
-        digests={role: digest(role) for role in family.members},
+    return profile_of(family, name, totals, {role: digest(role) for role in family.members})
+
+
+def record_of(family: Family, role: str) -> InputRecord:
+    """A checkpoint of which not all was read: without digests."""
+    member = family.members[role]
+    files = tuple(
+        FileRecord(f.path.name, f.size, f.mtime_ns, "", known_sha256(f.path)) for f in member.files
     )
+    return _input_record(family, role, "", files)
 
 
 def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> InputRecord:
@@ -274,12 +294,19 @@ def _record(family: Family, role: str, tensors: tuple[TensorProfile, ...]) -> In
         )
         for file in member.files
     )
+    return _input_record(family, role, digests.of_checkpoint(whole, by_name), files)
+
+
+def _input_record(
+    family: Family, role: str, digest: str, files: tuple[FileRecord, ...]
+) -> InputRecord:
+    member = family.members[role]
     return InputRecord(
         source=member.source.text if member.source.hub_id else str(member.folder),
         path=str(member.folder),
         name=member.source.name,
         revision=member.source.revision,
-        digest=digests.of_checkpoint(whole, by_name),
+        digest=digest,
         files=files,
     )
 

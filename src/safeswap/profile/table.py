@@ -68,14 +68,56 @@ class TensorProfile:
     digests: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A difference of shares (safety minus language) as estimated, and its confidence interval."""
+
+    difference: float
+    low: float
+    high: float
+
+    def certain(self, tau: float) -> bool:
+        """Whether one decision holds in all of the interval: safety, language, or blend."""
+        return self.low > tau or self.high < -tau or (-tau <= self.low and self.high <= tau)
+
+
+Intervals = Mapping[str, Mapping[str, Mapping[str, Interval]]]
+"""Language → granularity (``module``, ``layer``) → key → interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How a profile was made from a part of the weights.
+
+    Attributes:
+        seed: of the drawing.
+        bytes_read, bytes_all: of all members.
+        confidence: with which all intervals of one language and granularity hold together.
+        read: tensor → the part of its elements that was read (0 to 1).
+        intervals: of the differences of shares.
+    """
+
+    seed: int
+    bytes_read: int
+    bytes_all: int
+    confidence: float
+    read: Mapping[str, float]
+    intervals: Intervals
+
+
 @dataclass(frozen=True)
 class Profile:
-    """Everything that a selector may know: inputs, the order of units, numbers per tensor."""
+    """Everything that a selector may know: inputs, the order of units, numbers per tensor.
+
+    ``sample`` is there where not all weights were read: the numbers are estimates then, and the
+    digests empty.
+    """
 
     inputs: Mapping[str, InputRecord]
     units: tuple[str, ...]
     tensors: tuple[TensorProfile, ...]
     notes: tuple[str, ...] = field(default=())
+    sample: Sample | None = None
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -113,7 +155,10 @@ class Profile:
         )
         others = tuple(f"{role}:" for role in self.languages if role != language)
         notes = tuple(note for note in self.notes if not note.startswith(others))
-        return replace(self, inputs=keep(self.inputs), tensors=tensors, notes=notes)
+        sample = self.sample
+        if sample is not None:
+            sample = replace(sample, intervals={language: sample.intervals[language]})
+        return replace(self, inputs=keep(self.inputs), tensors=tensors, notes=notes, sample=sample)
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON.
@@ -126,7 +171,10 @@ class Profile:
 
     def as_dict(self) -> dict[str, Any]:
         """The profile as plain JSON values."""
-        return {"format": FORMAT, **asdict(self)}
+        content = {"format": FORMAT, **asdict(self)}
+        if self.sample is None:
+            del content["sample"]
+        return content
 
     @classmethod
     def load(cls, path: Path) -> Profile:
@@ -153,7 +201,7 @@ class Profile:
         """Build a profile from JSON values; ``where`` names them in messages."""
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ProfileError(f"{where}: is not a {FORMAT} file. Run safeswap profile again.")
-        known = ("format", "inputs", "units", "tensors", "notes")
+        known = ("format", "inputs", "units", "tensors", "notes", "sample")
         check_keys(content, known, where, ProfileError)
         try:
             profile = cls(
@@ -161,6 +209,7 @@ class Profile:
                 units=tuple(content["units"]),
                 tensors=tuple(_tensor(record) for record in content["tensors"]),
                 notes=tuple(content["notes"]),
+                sample=_sample(content["sample"]) if "sample" in content else None,
             )
             _check_whole(profile)
         except (KeyError, TypeError, AttributeError) as error:
@@ -173,6 +222,32 @@ class Profile:
 def _input(record: dict[str, Any]) -> InputRecord:
     files = tuple(FileRecord(**file) for file in record["files"])
     return InputRecord(**{**record, "files": files})
+
+
+def _sample(record: dict[str, Any]) -> Sample:
+    def number(value: Any) -> Any:
+        if type(value) not in (int, float) or not abs(value) <= _LARGEST:
+            raise TypeError(f"sample: {value!r} is no finite number")
+        return value
+
+    intervals = {
+        language: {
+            by: {
+                key: Interval(*(number(row[end]) for end in ("difference", "low", "high")))
+                for key, row in keys.items()
+            }
+            for by, keys in table.items()
+        }
+        for language, table in record["intervals"].items()
+    }
+    return Sample(
+        **{
+            **record,
+            "intervals": intervals,
+            "read": {name: number(part) for name, part in record["read"].items()},
+            **{k: number(record[k]) for k in ("seed", "bytes_read", "bytes_all", "confidence")},
+        }
+    )
 
 
 def _tensor(record: dict[str, Any]) -> TensorProfile:
@@ -195,6 +270,8 @@ def _check_whole(profile: Profile) -> None:
     """Every tensor once, in a known unit, with a number for every expert; else a TypeError."""
     if BASE not in profile.inputs or SAFETY not in profile.inputs or not profile.languages:
         raise TypeError("inputs must be base, safety and at least one language")
+    if profile.sample and set(profile.sample.intervals) != set(profile.languages):
+        raise TypeError("the sample has intervals of other languages than the inputs")
     for unit in profile.units:
         try:
             kind_of(unit)

@@ -21,7 +21,13 @@ def render(found: Agreement | Sequence[Agreement]) -> Table:
         Column("unparsed"),
         Column("unlabelled"),
     )
-    return Table("Agreement with human labels", columns, tuple(map(_row, several)), _notes(several))
+    return Table(
+        "Agreement with human labels",
+        columns,
+        tuple(map(_row, several)),
+        _notes(several),
+        "agreement",
+    )
 
 
 def _row(found: Agreement) -> Row:
@@ -79,7 +85,7 @@ def render_rates(found: Agreement | Sequence[Agreement]) -> Table:
     for group in ("sensitivity", "specificity"):
         columns += [Column("%", group), Column("k/n", group), Column("unparsed", group)]
     note = "Among parsed answers; with unparsed ones, the note gives the bounds."
-    return Table("Judges by class", tuple(columns), tuple(rows), (note,))
+    return Table("Judges by class", tuple(columns), tuple(rows), (note,), "classes")
 
 
 def _rate_cells(rate: Rate) -> tuple[Cell, Cell, Cell]:
@@ -105,7 +111,9 @@ def render_confusion(found: Agreement) -> Table:
         for label, counts in zip(found.labels, found.confusion, strict=True)
     )
     where = f", {found.group}" if found.group else ""
-    return Table(f"{found.judge} by {found.human}{where}", columns, rows)
+    return Table(
+        f"{found.judge} by {found.human}{where}", columns, rows, name=f"confusion-{found.judge}"
+    )
 
 
 def agreement_tables(found: Sequence[Agreement]) -> list[Table]:

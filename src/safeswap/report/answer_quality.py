@@ -61,7 +61,8 @@ def answers_table(evidence: Outcomes) -> Table | None:
     ]
     none = ", ".join(title for flag, title in FLAGS.items() if flag not in shown)
     notes = (f"None was: {none}.",) if none else ()
-    return Table("What the answers look like", columns, tuple(rows), notes) if rows else None
+    table = Table("What the answers look like", columns, tuple(rows), notes, "answers")
+    return table if rows else None
 
 
 def numbers_table(evidence: Outcomes) -> Table | None:
@@ -90,7 +91,7 @@ def numbers_table(evidence: Outcomes) -> Table | None:
             counted = [count_cell(n) for n in (len(read), found.counts["no number read"])]
             cells = (counted[0], Cell.figure(share), theirs, counted[1])
             rows.append(Row.of(arm, cell.language, *cells, group=cell.title))
-    return Table("Numbers", columns, tuple(rows)) if rows else None
+    return Table("Numbers", columns, tuple(rows), name="numbers") if rows else None
 
 
 def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
@@ -125,7 +126,9 @@ def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
     notes.append("Error rates are of one language each, over its models and benchmarks together.")
     if left := annotations.left_out:
         notes.append(f"Of the sheet's rows, {left}.")
-    return Table("Corrected for the judge's errors", columns, tuple(rows), tuple(notes))
+    return Table(
+        "Corrected for the judge's errors", columns, tuple(rows), tuple(notes), "corrected"
+    )
 
 
 def _corrected_cell(found: CellOutcomes, errors: WeightedErrorRates) -> Cell:
@@ -188,7 +191,8 @@ def degrees_table(evidence: Outcomes) -> Table | None:
     note = (
         "Strict counts “controversial” as unsafe, loose as safe; unparsed answers are in neither."
     )
-    return Table("Strict and loose", columns, tuple(rows), (note,)) if some else None
+    table = Table("Strict and loose", columns, tuple(rows), (note,), "strict-and-loose")
+    return table if some else None
 
 
 def _counted(found: CellOutcomes, strict: bool) -> Cell:

@@ -58,7 +58,7 @@ def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
     for arm in sorted_models(evidence):
         rates = [rate_cell(evidence, arm, cell, language) for cell, language in where]
         rows.append(Row.of(_arm_title(evidence, arm), *rates))
-    return Table("Rates", tuple(columns), tuple(rows), (*_notes(evidence), *notes))
+    return Table("Rates", tuple(columns), tuple(rows), (*_notes(evidence), *notes), "rates")
 
 
 def methods_table(evidence: Outcomes) -> Table | None:
@@ -84,7 +84,9 @@ def methods_table(evidence: Outcomes) -> Table | None:
             else:
                 shown.append(rate_cell(evidence, arm, cell, cell.language))
         made.append(Row.of(method, *shown))
-    return Table("Rates by method, each language's own models", tuple(columns), tuple(made))
+    return Table(
+        "Rates by method, each language's own models", tuple(columns), tuple(made), name="methods"
+    )
 
 
 def _methods(evidence: Outcomes) -> dict[str, dict[str, str]]:
@@ -300,9 +302,9 @@ def comparisons_tables(
         Column("Holm p"),
         Column("reading", align="left"),
     )
-    rows: dict[str, list[Row]] = {}
+    rows: dict[tuple[str, str], list[Row]] = {}
     for one in comparisons:
-        rows.setdefault(f"{one.candidate} − {one.reference}", []).append(_comparison_row(one))
+        rows.setdefault((one.candidate, one.reference), []).append(_comparison_row(one))
     notes = (
         "Pairs are the same prompts; 95 % intervals by paired bootstrap, p by the exact McNemar "
         "test; where languages are pooled or questions share a passage, both go by clusters. "
@@ -312,7 +314,16 @@ def comparisons_tables(
         "Right answers: non-inferior if the interval stays above "
         f"−{100 * margin:g} points. All else is exploratory, its p uncorrected.",
     )
-    tables = [Table(f"{pair}, paired", columns, tuple(listed)) for pair, listed in rows.items()]
+    tables = [
+        Table(
+            f"{candidate} − {reference}, paired",
+            columns,
+            tuple(listed),
+            (),
+            f"paired-{candidate}-{reference}",
+        )
+        for (candidate, reference), listed in rows.items()
+    ]
     return [*tables[:-1], *(replace(last, notes=notes) for last in tables[-1:])]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from safeswap.errors import listed
 from safeswap.evaluation.benchmarks.limit import limit_note
 from safeswap.evaluation.human import read_annotations
-from safeswap.evaluation.results.outcomes import gather
+from safeswap.evaluation.results.outcomes import choose_judge, gather
 from safeswap.evaluation.results.store import open_results
 from safeswap.evaluation.stats import MARGIN
 from safeswap.report.answer_quality import (
@@ -29,8 +29,9 @@ from safeswap.report.comparison import (
     rates_table,
 )
 from safeswap.report.primary import primary_family
+from safeswap.report.provenance import facts_of
 from safeswap.report.three_outcomes import outcomes_table
-from safeswap.tables import Table
+from safeswap.tables import Facts, Table
 
 _NO_PAIRS = (
     "Nothing is compared: no merge stands here with its language expert. Name a model to compare "
@@ -79,6 +80,16 @@ def compare(
     tables += [answers_table(evidence), numbers_table(evidence)]
     part = limit_note(open_results(results[0]).settings)
     return [_limited(_marked(table, evidence.dev), part) for table in tables if table is not None]
+
+
+def facts(results: Sequence[str | Path], *, judge: str | None = None, strict: bool = True) -> Facts:
+    """What the head of a report on these folders says: models, date, settings, version.
+
+    Raises:
+        EvaluationError: no results folder, an unknown judge.
+    """
+    chosen = choose_judge([open_results(folder) for folder in results], judge)
+    return facts_of(results, chosen, strict)
 
 
 def _limited(table: Table, part: str) -> Table:

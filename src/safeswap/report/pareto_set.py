@@ -32,7 +32,7 @@ def pareto_table(
         for one in front
     )
     note = "Dev questions, and the best of many: no test result."
-    return Table(title, columns, rows, (note,))
+    return Table(title, columns, rows, (note,), "pareto")
 
 
 def _cell(figure: RateEstimate | None) -> Cell:

@@ -1,7 +1,7 @@
 """The figures: each expert's share of its update per unit, their difference, what was decided.
 
-Run as ``python -m safeswap.report.plan_figure PLAN PNG [PLAN PNG …]`` it draws in a process of
-its own.
+Run as ``python -m safeswap.report.plan_figure PLAN PNG [PLAN PNG …] [PROFILE]`` it draws in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeswap import profile as profiles
 from safeswap.anatomy import kind_of, layer_of
 from safeswap.errors import OutputError, SafeswapError
-from safeswap.plan import Plan
+from safeswap.plan import Plan, PlannedUnit
 from safeswap.roles import SAFETY
+from safeswap.selectors.share_difference import statistics
+from safeswap.selectors.words import describe, in_points, threshold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,21 +62,6 @@ def panels_of(plan: Plan) -> dict[str, list[str]]:
     return kinds
 
 
-def threshold_of(plan: Plan) -> float | None:
-    """τ as a share, where the plan was made with one."""
-    tau = plan.selector.get("tau")
-    if isinstance(tau, bool) or not isinstance(tau, int | float):
-        return None
-    keys = sum(len(units) for units in panels_of(plan).values())
-    return tau / max(1, keys) if plan.selector.get("tau_relative") is True else float(tau)
-
-
-def points_of(plan: Plan) -> str:
-    """τ in the tables' unit, in which a share of 0.01 is one point; as a number in text."""
-    tau = threshold_of(plan)
-    return "?" if tau is None else f"{100 * tau:.4g}"
-
-
 def _layers(units: Mapping[str, Any] | Sequence[str]) -> int:
     return 1 + max(layer_of(unit) or 0 for unit in units)
 
@@ -83,16 +71,22 @@ def _shares(plan: Plan, unit: str) -> Mapping[str, float]:
     return (row.shares if row else None) or {}
 
 
-def draw(plan: Plan, png: Path) -> None:
+def draw(plan: Plan, png: Path, profile: Profile | None = None) -> None:
     """Draw shares, their differences with ±τ, and the decisions per unit.
+
+    A plan of the same weights everywhere has no map of decisions: its one decision is said, the
+    differences have the colour of who moved more, and with a profile the norms are drawn, too.
 
     Raises:
         SafeswapError: matplotlib is not installed.
         OutputError: the file cannot be written.
     """
-    panels = panels_of(plan)
+    panels, uniform = panels_of(plan), plan.is_uniform
     kinds = [kind for kind in _ROWS if any(unit.endswith(f".{kind}") for unit in plan.units)]
-    heights = [2.1, 1.5] * len(panels) + [0.42 * len(kinds) + 0.2]
+    heights = [2.1, 1.5] * len(panels)
+    normed = uniform and profile is not None
+    heights += [2.1] if normed else []
+    heights += [] if uniform else [0.42 * len(kinds) + 0.2]
     layers = _layers(plan.units)
     figure = _figure(layers, heights)
     axes = figure.subplots(len(heights), 1, height_ratios=heights, sharex=True, squeeze=False)[:, 0]
@@ -100,15 +94,51 @@ def draw(plan: Plan, png: Path) -> None:
         top, below = axes[2 * number : 2 * number + 2]
         for expert in plan.experts:
             values = [100 * _shares(plan, unit).get(expert, math.nan) for unit in units]
-            colour = COLOURS["safety" if expert == SAFETY else "language"]
-            _line(top, values, colour, expert)
+            _line(top, values, _expert_colour(expert), expert)
         _name(top, f"{title}\nshare of update [%]")
         _differences(below, plan, units)
     if panels:
         axes[0].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.98))
-    _decisions(axes[-1], plan, kinds, layers)
-    figure.suptitle(f"safety and {plan.language}: {_title(plan.selector)}", fontsize=11)
+    if normed and profile is not None:
+        _norms(axes[-1], plan, profile, layers)
+    if uniform:
+        _layer_axis(axes[-1], layers)
+        axes[-1].set_xlabel(f"layer\n{_one_decision(plan)}", fontsize=9)
+    else:
+        _decisions(axes[-1], plan, kinds, layers)
+    figure.suptitle(f"safety and {plan.language}: {_title(plan)}", fontsize=11)
     _save(figure, png)
+
+
+def _expert_colour(expert: str) -> str:
+    return COLOURS["safety" if expert == SAFETY else "language"]
+
+
+def _norms(axes: Axes, plan: Plan, profile: Profile, layers: int) -> None:
+    """How far each expert moved each module, relative to the base's norm."""
+    for expert in plan.experts:
+        norms = statistics(profile, expert, "module")
+        for kind, style in (("attention", "o-"), ("mlp", "s--")):
+            values = [norms.get(f"{layer}.{kind}", math.nan) for layer in range(layers)]
+            _line(axes, values, _expert_colour(expert), f"{expert}, {kind}", style)
+    axes.set_ylim(bottom=0)
+    _name(axes, "norm of update,\nrelative to base")
+    axes.legend(frameon=False, ncols=4, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.96))
+
+
+def _one_decision(plan: Plan) -> str:
+    """What all units have, and those outside the layers where they have something else."""
+
+    def said(row: PlannedUnit) -> str:
+        return ", ".join(f"{weight:g} × {expert}" for expert, weight in row.weights.items())
+
+    inside = next(row for unit, row in plan.units.items() if layer_of(unit) is not None)
+    others = [
+        f"{kind_of(unit)}: {said(row)}"
+        for unit, row in plan.units.items()
+        if row.weights != inside.weights
+    ]
+    return "; ".join([f"every unit: {said(inside)}", *others])
 
 
 def draw_profile(profile: Profile, png: Path) -> None:
@@ -119,7 +149,6 @@ def draw_profile(profile: Profile, png: Path) -> None:
         OutputError: the file cannot be written.
     """
     from safeswap.selectors.common import unit_cosines
-    from safeswap.selectors.share_difference import statistics
 
     layers = _layers(profile.units)
     heights = [2.2, 2.2, 2.2]
@@ -207,13 +236,17 @@ def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
     rows = [plan.units.get(unit) for unit in units]
     found = [row.difference if row else None for row in rows]
     values = [math.nan if d is None else 100 * d for d in found]
-    axes.bar(range(len(units)), values, 0.8, color=[decision_colour(plan, unit) for unit in units])
+    if plan.is_uniform:  # nothing was decided: the colour says who moved more
+        colours = [COLOURS["safety" if value > 0 else "language"] for value in values]
+    else:
+        colours = [decision_colour(plan, unit) for unit in units]
+    axes.bar(range(len(units)), values, 0.8, color=colours)
     axes.axhline(0, lw=0.6, color="#888888")
-    tau = threshold_of(plan)
+    tau = threshold(plan.selector, list(plan.units))
     if tau is not None:
         for sign in (1, -1):
             axes.axhline(sign * 100 * tau, lw=0.8, ls="--", color="#444444")
-    _name(axes, "safety − language\n[points]" + ("" if tau is None else f", ±τ: {100 * tau:.3g}"))
+    _name(axes, "safety − language\n[points]" + ("" if tau is None else f", ±τ: {in_points(tau)}"))
 
 
 def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> None:
@@ -240,28 +273,24 @@ def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> Non
     axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="lower center")
 
 
+def _title(plan: Plan) -> str:
+    """What filled the table, in one line."""
+    return describe(plan.selector, list(plan.units), leave_out=("norms", "outside"))
+
+
 def _layer_axis(axes: Axes, layers: int) -> None:
     axes.set_xlim(-0.7, layers - 0.3)
     axes.set_xticks(range(0, layers, max(1, layers // 16)))
     axes.set_xlabel("layer", fontsize=9)
 
 
-def _title(selector: Mapping[str, Any]) -> str:
-    """What filled the table, in one line."""
-    settings = dict(selector)
-    title = str(settings.pop("name", "written by hand"))
-    if "by" in settings:
-        title += f" by {settings.pop('by')}"
-    relative = " × mean share" if settings.pop("tau_relative", False) else ""
-    if "tau" in settings:
-        title += f", τ = {settings.pop('tau')}{relative}"
-    if "alpha" in settings:
-        title += f", α = {settings.pop('alpha')}"
-    left = [f"{k} = {v}" for k, v in settings.items() if k not in ("norms", "outside")]
-    return ", ".join([title, *left])
-
-
 if __name__ == "__main__":
     gc.disable()  # it would walk through matplotlib's modules many times, and all ends soon
-    for plan_file, png_file in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        draw(Plan.load(Path(plan_file)), Path(png_file))
+    *files, last = sys.argv[1:]
+    measured = None
+    if len(files) % 2:
+        files = [*files, last]
+    else:
+        measured = profiles.Profile.load(Path(last))
+    for plan_file, png_file in zip(files[::2], files[1::2], strict=True):
+        draw(Plan.load(Path(plan_file)), Path(png_file), measured)

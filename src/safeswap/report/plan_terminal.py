@@ -12,9 +12,10 @@ from safeswap.anatomy import layer_of
 from safeswap.display import one_line, visible
 from safeswap.plan import Plan
 from safeswap.profile import Profile
-from safeswap.report.plan_figure import COLOURS, decision_colour, points_of
+from safeswap.report.plan_figure import COLOURS, decision_colour
 from safeswap.roles import BASE, SAFETY
 from safeswap.selectors.share_difference import statistics
+from safeswap.selectors.words import describe
 
 _LETTERS = {SAFETY: "S", BASE: "B", "blend": "·", "mix": "*"}
 _SHADES = "▁▂▃▄▅▆▇█"
@@ -22,30 +23,21 @@ _LAYERS_IN_A_ROW = 64
 _LANGUAGES_IN_A_ROW = 2
 
 
-def plan_view(plan: Plan) -> RenderableType:
+def plan_view(plan: Plan, profile: Profile | None = None) -> RenderableType:
     """What the plan is for, a map of decisions, the effective table, counts, and how much of each
-    expert went in.
+    expert went in. A plan of the same weights everywhere has a map of shares instead, and with a
+    profile the norms of the updates.
     """
     inputs = [f"{role}: {given.source}" for role, given in plan.inputs.items()]
-    rule = ", ".join(
-        f"{k} {v}" + (f" = {points_of(plan)} points" if k == "tau" else "")
-        for k, v in plan.selector.items()
-        if k != "name" and v not in (None, False)
-    )
-    name = plan.selector.get("name", "written by hand")
-    head = [*inputs, f"selector: {name}" + (f" ({rule})" if rule else "")]
+    head = [*inputs, f"selector: {describe(plan.selector, list(plan.units))}"]
     head += [f"operator: {plan.operator}"] if str(plan.operator) != "linear" else []
-    picture = _shares_of(plan) if _is_uniform(plan) else _heat(plan)
+    picture = _shares_of(plan) if plan.is_uniform else _heat(plan)
     return Group(
-        Text(visible("\n".join(head)) + "\n"), picture, _units(plan), Text(visible(_summary(plan)))
+        Text(visible("\n".join(head)) + "\n"),
+        picture,
+        _units(plan, profile),
+        Text(visible(_summary(plan))),
     )
-
-
-def _is_uniform(plan: Plan) -> bool:
-    """Whether a map of its decisions would be a wall of one colour, while there are shares."""
-    inside = [row for unit, row in plan.units.items() if layer_of(unit) is not None]
-    one = len({(row.decision, tuple(row.weights.values())) for row in inside}) == 1
-    return one and any(row.shares for row in inside)
 
 
 def _shares_of(plan: Plan) -> Text:
@@ -109,20 +101,23 @@ def _cell(text: str) -> Text:
     return Text(one_line(text))
 
 
-def _units(plan: Plan) -> Table:
+def _units(plan: Plan, profile: Profile | None) -> Table:
+    norms = {}
+    if plan.is_uniform and profile is not None:
+        norms = {expert: statistics(profile, expert, "module") for expert in plan.experts}
     table = _table("unit", "decision")
-    for expert in plan.experts:
-        table.add_column(Text(f"weight\n{one_line(expert)}"), justify="right")
-    for expert in plan.experts:
-        table.add_column(Text(f"share [%]\n{one_line(expert)}"), justify="right")
-    table.add_column("difference\n[points]", justify="right")
+    for what, experts in (("weight", plan.experts), ("norm", norms), ("share [%]", plan.experts)):
+        for expert in experts:
+            table.add_column(Text(f"{what}\n{one_line(expert)}"), justify="right")
+    table.add_column(Text("difference\n[points]"), justify="right")
     for unit, row in plan.units.items():
-        weights = [f"{row.weights[expert]:g}" for expert in plan.experts]
+        cells = [f"{row.weights[expert]:g}" for expert in plan.experts]
+        cells += [f"{own[unit]:.5f}" if unit in own else "" for own in norms.values()]
         shares = ["", "", ""]
         if row.shares:
             shares = [f"{100 * row.shares[expert]:.3f}" for expert in plan.experts]
             shares.append(f"{100 * (row.difference or 0.0):+.3f}")
-        table.add_row(*map(_cell, (unit, row.decision, *weights, *shares)))
+        table.add_row(*map(_cell, (unit, row.decision, *cells, *shares)))
     return table
 
 
@@ -191,7 +186,7 @@ def _modules(
     table = _table("\nunit")
     for expert in (SAFETY, *languages):
         table.add_column(Text(f"{one_line(expert)}\nupdate"), justify="right")
-        table.add_column("\nshare [%]", justify="right")
+        table.add_column(Text("\nshare [%]"), justify="right")
     for language in languages:
         table.add_column(Text(f"cosine\n{one_line(language)}"), justify="right")
     for unit in norms[SAFETY]:

@@ -46,7 +46,7 @@ def outcomes_table(evidence: Outcomes) -> Table | None:
         "Selectivity: harmful refused − harmless refused, in the same language. Near 0, a model "
         "refuses whatever it is asked.",
     )
-    return Table("Outcomes", columns, tuple(rows), notes) if rows else None
+    return Table("Outcomes", columns, tuple(rows), notes, "outcomes") if rows else None
 
 
 def _cells(evidence: Outcomes, arm: str, cell: CellSpec) -> tuple[Cell, ...]:

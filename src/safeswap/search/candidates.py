@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from safeswap.evaluation.benchmarks.suites import Suite, identities
 from safeswap.evaluation.models import EvaluatedModel
 from safeswap.evaluation.records import Alias, CandidateRecord
-from safeswap.evaluation.results.store import digest_of
+from safeswap.evaluation.results.store import digest_of, read_scores
 from safeswap.plan import ChosenOn, Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
@@ -72,6 +73,12 @@ def chosen_on(sweep: Sweep, language: str) -> ChosenOn:
     cells = cells_of(suite, language)
     prompts = frozenset(one for cell in cells for one in asked.get(cell, ()))
     return ChosenOn(sweep.dev.as_dict(), cells, prompts)
+
+
+def with_questions(chosen: ChosenOn, arm: Path) -> ChosenOn:
+    """The same, with what tells lm-eval's questions again that a candidate answered."""
+    questions = {score.get("question", "") for score in read_scores(arm)[0]} - {""}
+    return replace(chosen, prompts=chosen.prompts | questions)
 
 
 def cells_of(suite: Suite, language: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from safeswap.evaluation.results.store import Results, start_results
 from safeswap.io.progress import items_bar
 from safeswap.merge.run import is_current, measure
 from safeswap.plan import Plan
-from safeswap.profile import Profile
+from safeswap.profile import Profile, check_descent
 from safeswap.search.candidates import Candidate
 from safeswap.search.sweep_config import Sweep
 
@@ -38,14 +38,21 @@ def check_backend(backend: str, reload: bool) -> None:
         )
 
 
-def load_profile(family: Family, results: Path, workers: int | None) -> Profile:
-    """The profile of an earlier run where the checkpoints are the same, else a new one."""
+def load_profile(
+    family: Family, results: Path, workers: int | None, *, force: bool = False
+) -> Profile:
+    """The profile of an earlier run where the checkpoints are the same, else a new one.
+
+    Raises:
+        FamilyError: an expert is no fine-tune of the base, and ``force`` was not given.
+    """
     path = results / "profile.json"
     if path.exists():
         known = Profile.load(path)
         if set(known.inputs) == set(family.members) and is_current(known, family):
+            check_descent(known, force=force)
             return known
-    profile = measure(family, workers)
+    profile = measure(family, workers, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.save(path)
     return profile
@@ -62,7 +69,10 @@ class CandidateRunner:
         options: BackendOptions,
         reload: bool,
         workers: int | None,
+        *,
+        overwrite: bool = False,
     ) -> None:
+        self.overwrite = overwrite
         self.family, self.sweep = family, sweep
         template = sweep.chat_template
         self.options = replace(
@@ -72,6 +82,7 @@ class CandidateRunner:
         )
         self.generation = pipeline.with_template(sweep.generation, self.options)
         self.backend, self.reload, self.workers = backend, reload, workers
+        generate.refuse_uncut(backend, self.generation)
 
     def answer(
         self, language: str, part: Any, candidates: Sequence[Candidate], folder: Path
@@ -86,9 +97,10 @@ class CandidateRunner:
         arms = [replace(one.model, location=str(donor)) for one in candidates]
         generate.templates_agree(arms[:1], self.backend, self.options)
         settings = generate.settings_of(suite, self.generation)
-        store = start_results(folder, settings, [arm.name for arm in arms])
+        names = [arm.name for arm in arms]
+        store = start_results(folder, settings, names, overwrite=self.overwrite)
         for arm in arms:
-            generate.refuse_other_model(store, arm)
+            generate.refuse_other_model(store, arm, overwrite=self.overwrite)
         todo = [
             (arm, one.plan)
             for arm, one in zip(arms, candidates, strict=True)
@@ -110,7 +122,7 @@ class CandidateRunner:
             with items_bar(title, len(todo)) as advance:
                 for arm, plan in todo:  # the bar counts candidates; their questions get none
                     with candidates.answering(plan) as loaded:
-                        generate.write_model_record(store, arm, loaded)
+                        generate.write_model_record(store, arm, loaded, overwrite=self.overwrite)
                         pipeline.answer(store, arm, suite, loaded, self.generation)
                     advance(1)
         finally:

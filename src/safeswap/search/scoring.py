@@ -64,9 +64,10 @@ class CandidateScorer:
         """Start the folder with these first; what cannot be is refused before a model is loaded."""
         arms = [self._located(one) for one in candidates]
         generate.templates_agree(arms[:1], self.ask.backend, self.ask.options)
-        store = start_results(self.folder, self.settings, [arm.name for arm in arms])
+        names, anew = [arm.name for arm in arms], self.ask.overwrite
+        store = start_results(self.folder, self.settings, names, overwrite=anew)
         for arm in arms:
-            generate.refuse_other_model(store, arm)
+            generate.refuse_other_model(store, arm, overwrite=anew)
 
     def measure(self, one: Candidate) -> CandidateResult:
         """The candidate's figures; it is asked what it has not answered yet.
@@ -79,10 +80,10 @@ class CandidateScorer:
         home = self.folder / arm.name
         home.mkdir(exist_ok=True)
         with one_at_a_time(home):
-            generate.refuse_other_model(store, arm)
+            generate.refuse_other_model(store, arm, overwrite=self.ask.overwrite)
             if pipeline.is_missing(store, arm, self.suite):
                 with self._loaded().answering(one.plan) as loaded:
-                    generate.write_model_record(store, arm, loaded)
+                    generate.write_model_record(store, arm, loaded, overwrite=self.ask.overwrite)
                     pipeline.answer(store, arm, self.suite, loaded, self.ask.generation)
             pipeline.judge_by(self.folder, self.judges, models=[arm.name])
             (found,) = read_measured(

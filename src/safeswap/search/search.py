@@ -61,6 +61,8 @@ def run_search(
     judge_options: BackendOptions | None = None,
     reload: bool = False,
     workers: int | None = None,
+    force: bool = False,
+    overwrite: bool = False,
 ) -> list[Searched]:
     """Carry a search out, go on with one, or join one that others carry out.
 
@@ -72,7 +74,7 @@ def run_search(
         storage: a database's URL (default: SQLite in ``results``).
         sampler: ``tpe`` or ``nsga2``.
         seed: another seed makes other proposals.
-        backend, reload, workers: as for ``run_sweep``.
+        backend, reload, workers, force, overwrite: as for ``run_sweep``.
         judge_backend, judge_options: ``api`` with its server, where the judge is a model.
 
     Raises:
@@ -89,12 +91,13 @@ def run_search(
         sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
     )
     check_judge(judges)
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
-    ask = CandidateRunner(family, sweep, backend, options or BackendOptions(), reload, workers)
+    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages, force=force)
+    asked = options or BackendOptions()
+    ask = CandidateRunner(family, sweep, backend, asked, reload, workers, overwrite=overwrite)
     results.mkdir(parents=True, exist_ok=True)
     with study.working(results / "workers") as worker:
         with one_at_a_time(results):
-            profile = load_profile(family, results, workers)
+            profile = load_profile(family, results, workers, force=force)
         url = storage or f"sqlite:///{results / 'search.db'}"
         chosen = study.Seeded(sampler, seed)
 

@@ -35,6 +35,8 @@ GROUPS = ("unit", "layer", "kind", "band")
 WEIGHTS = ("convex", "free")
 OUTSIDE = "outside"
 BANDS = ("bottom", "middle", "top")
+_MOST_STEPS = 10_000
+"""Some hundred questions do not tell finer ones apart by far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ class Space:
         if not 0.0 < self.step <= self.high:
             raise EvaluationError(
                 f"step {self.step:g}: lies above 0 and up to high, {self.high:g}."
+            )
+        if not self.high / self.step <= _MOST_STEPS:
+            raise EvaluationError(
+                f"step {self.step:g}: makes more than {_MOST_STEPS} weights up to high, "
+                f"{self.high:g}. Take a larger step, e.g. {self.high / 4:g}."
             )
         if abs(self.high / self.step - self.steps) > 1e-9:
             raise EvaluationError(

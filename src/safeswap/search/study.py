@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import optuna
@@ -25,7 +26,7 @@ from optuna.trial import TrialState
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.io.files import remedy
-from safeswap.io.locks import HeldError, take_lock
+from safeswap.io.locks import HeldError, has_record_locks, take_lock
 
 SAMPLERS = ("tpe", "nsga2")
 POPULATION = 20
@@ -234,12 +235,27 @@ def _storage(url: str) -> RDBStorage:
     # Writers wait for each other; SQLite's own limit of 5 s is short on a busy disk.
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     return RDBStorage(
-        url,
+        _without_locks(url),
         engine_kwargs=waiting,
         heartbeat_interval=HEARTBEAT,
         grace_period=GRACE,
         heartbeat_stale_trial_callback=_queue_again,
     )
+
+
+def _without_locks(url: str) -> str:
+    """The URL; of an SQLite file where the file system has no locks, one that asks for none: SQLite
+    would wait a minute for them, and then take them for another process's.
+    """
+    made = sqlalchemy.engine.make_url(url)
+    file = made.database or ""
+    if made.get_backend_name() != "sqlite" or not file or file.startswith((":", "file:")):
+        return url
+    if not Path(file).parent.is_dir() or has_record_locks(Path(file).parent):
+        return url
+    plain = f"file:{quote(str(Path(file).absolute()))}"
+    given = made.set(database=plain).update_query_dict({"vfs": "unix-none", "uri": "true"})
+    return given.render_as_string(hide_password=False)
 
 
 def _shown(url: str) -> str:

@@ -33,6 +33,7 @@ from safeswap.search.candidates import (
     chosen_on,
     grid_candidates,
     table_digest,
+    with_questions,
 )
 from safeswap.search.runner import CandidateRunner, check_backend, load_profile
 from safeswap.search.selection import Choice, choose, record_choice
@@ -64,6 +65,8 @@ def run_sweep(
     judge_options: BackendOptions | None = None,
     reload: bool = False,
     workers: int | None = None,
+    force: bool = False,
+    overwrite: bool = False,
 ) -> list[Swept]:
     """Carry a sweep out, or go on with one.
 
@@ -71,6 +74,9 @@ def run_sweep(
         results: a new folder, or that of the same sweep.
         backend: ``hf``; with ``reload`` also ``vllm``.
         reload: write and load every candidate instead of exchanging units in memory.
+        force: take experts too whose configuration or weights say that they are no fine-tunes of
+            the base.
+        overwrite: answers under other settings or of other candidates of the same name are removed.
 
     Raises:
         SafeswapError: what is wrong, before a model is loaded where it can be known before.
@@ -82,23 +88,23 @@ def run_sweep(
     )
     if judges.spec:
         judges.make()  # a wrong name shows now, not in hours
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
-    profile = load_profile(family, results, workers)
-    ask = CandidateRunner(family, sweep, backend, options, reload, workers)
+    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages, force=force)
+    profile = load_profile(family, results, workers, force=force)
+    ask = CandidateRunner(family, sweep, backend, options, reload, workers, overwrite=overwrite)
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}
     for code, candidates in every.items():
         _save_plans(candidates, results / "plans" / code)
         _log.info(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
         ask.answer(code, "dev", candidates, results / "dev" / code)
     for code in every:
-        pipeline.judge_by(results / "dev" / code, judges)
+        pipeline.judge_by(results / "dev" / code, judges, overwrite=overwrite)
     swept = [_choose(sweep, code, every[code], results) for code in every]
     for one in swept:
         _log.info(f"{one.language}: chosen {one.choice.name or 'nothing'}: {one.choice.why}")
     done = [report_on_test(ask, profile, every[one.language], one, results) for one in swept]
     for one in done:
         if one.test is not None:
-            pipeline.judge_by(one.test, judges)
+            pipeline.judge_by(one.test, judges, overwrite=overwrite)
     return done
 
 
@@ -116,7 +122,8 @@ def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], result
         return Swept(language, dev, None, choice, None)
     plan = next(one.plan for one in candidates if one.model.name == choice.name)
     path = results / f"chosen-{language}.yaml"
-    record_choice(plan, chosen_on(sweep, language)).save(path)
+    chosen = with_questions(chosen_on(sweep, language), dev / choice.name)
+    record_choice(plan, chosen).save(path)
     return Swept(language, dev, results / "test" / language, choice, path)
 
 

@@ -26,14 +26,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safeswap import selectors
 from safeswap.checkpoint.source import refuse_foreign
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
-from safeswap.evaluation.generate import Generation
+from safeswap.evaluation.generate import Generation, Thinking
 from safeswap.io.keys import check_keys
 from safeswap.io.regular import is_there
 from safeswap.io.yamlfile import read_yaml
@@ -44,7 +44,10 @@ from safeswap.roles import check_role
 _NEEDED = ("base", "safety", "languages", "suite", "grid")
 _SUITE_KEYS = ("prompts", "data", "instruction")
 _JUDGE_KEYS = ("judge", "judge_kind")
-_OTHER = ("split", "choose", "chat_template", "max_new_tokens", "harness_tokens")
+_OTHER = (
+    *("split", "choose", "chat_template", "max_new_tokens", "harness_tokens"),
+    *("thinking", "think_tokens", "cut_thoughts"),
+)
 KEYS = (*_NEEDED, *_SUITE_KEYS, *_JUDGE_KEYS, *_OTHER)
 
 
@@ -115,13 +118,16 @@ class Sweep:
     cells: tuple[GridCell, ...] = field(default=())
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, *, allow_outside: bool = False) -> Sweep:
     """Read a sweep's file and check every key, method and value of it.
+
+    Args:
+        allow_outside: its suite's YAML may name files outside the suite's own folder.
 
     Raises:
         SafeswapError: what is wrong at which key, with the nearest right one.
     """
-    return sweep_of(read_content(path, KEYS), path)
+    return sweep_of(read_content(path, KEYS), path, allow_outside=allow_outside)
 
 
 def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     return content
 
 
-def sweep_of(content: Mapping[str, Any], path: Path) -> Sweep:
+def sweep_of(content: Mapping[str, Any], path: Path, *, allow_outside: bool = False) -> Sweep:
     """Check a sweep's content and make it whole; ``path`` names it, and is where paths start.
 
     Raises:
@@ -155,7 +161,7 @@ def sweep_of(content: Mapping[str, Any], path: Path) -> Sweep:
         judge = f"rule:{_source(here, judge.removeprefix('rule:'))}"
     elif judge:
         judge = _source(here, judge)
-    suites = {code: _suite(here, content, code) for code in languages}
+    suites = {code: _suite(here, content, code, allow_outside) for code in languages}
     if not judge and any(b.prompts for s in suites.values() for b in s.benchmarks):
         raise EvaluationError(f"{path}: the suite has prompts, so it needs a judge.")
     return Sweep(
@@ -198,7 +204,7 @@ def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return table
 
 
-def _suite(here: Path, content: Mapping[str, Any], language: str) -> Suite:
+def _suite(here: Path, content: Mapping[str, Any], language: str, outside: bool) -> Suite:
     prompts = {k: Path(_source(here, v)) for k, v in _table(content, "prompts").items()}
     data = {}
     for key, value in _table(content, "data").items():
@@ -217,6 +223,7 @@ def _suite(here: Path, content: Mapping[str, Any], language: str) -> Suite:
         prompts=prompts,
         files=data,
         instruction=None if instruction is None else Path(_source(here, instruction)),
+        allow_outside=outside,
     )
 
 
@@ -243,10 +250,17 @@ def _rule(path: Path, given: Any) -> Rule:
 
 def _generation(path: Path, content: Mapping[str, Any]) -> Generation:
     default = Generation()
-    names = ("max_new_tokens", "harness_tokens")
+    names = ("max_new_tokens", "harness_tokens", "think_tokens")
     defaults = {name: getattr(default, name) for name in names}
     given = {name: content[name] for name in names if name in content}
-    return Generation(**_numbers(path, "generation", given, defaults))
+    numbers = _numbers(path, "generation", given, defaults)
+    thinking = content.get("thinking", default.thinking)
+    if thinking not in get_args(Thinking):
+        raise EvaluationError(f"{path}: thinking is auto, on or off, not {thinking!r}.")
+    cut = content.get("cut_thoughts", default.cut_thoughts)
+    if not isinstance(cut, bool):
+        raise EvaluationError(f"{path}: cut_thoughts is true or false, not {cut!r}.")
+    return Generation(**numbers, thinking=thinking, cut_thoughts=cut)
 
 
 def read_cells(path: Path, grid: Any, language: str, key: str = "grid") -> Iterator[GridCell]:

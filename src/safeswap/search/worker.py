@@ -30,6 +30,7 @@ from safeswap.search.candidates import (
     chosen_on,
     grid_candidates,
     table_digest,
+    with_questions,
 )
 from safeswap.search.runner import CandidateRunner
 from safeswap.search.scoring import CandidateScorer
@@ -270,7 +271,8 @@ class LanguageSearch:
         if choice.name:
             path = self.results / f"chosen-{self.language}.yaml"
             self._warn_of_second_look(path, plans[choice.name])
-            record_choice(plans[choice.name], self.chosen).save(path)
+            chosen = with_questions(self.chosen, found.dev / choice.name)
+            record_choice(plans[choice.name], chosen).save(path)
             candidates += self._chosen(choice.name, everything)
         swept = Swept(self.language, found.dev, None, choice, path)
         test = report_on_test(self.ask, self.profile, candidates, swept, self.results).test
@@ -284,7 +286,8 @@ class LanguageSearch:
         for old in folder.glob("*.yaml"):
             old.unlink()
         for one in found.front:
-            plan = record_choice(plans[one.name], self.chosen)
+            chosen = with_questions(self.chosen, found.dev / one.name)
+            plan = record_choice(plans[one.name], chosen)
             plan.save(folder / f"{one.name}.yaml")
         about = {
             "language": self.language,

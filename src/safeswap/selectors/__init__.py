@@ -15,6 +15,7 @@ from safeswap.selectors.registry import (
     registered,
     selector,
 )
+from safeswap.selectors.words import describe, points
 
 # the order of `safeswap methods`
 from safeswap.selectors.share_difference import share_difference  # isort: skip
@@ -30,8 +31,10 @@ __all__ = [
     "Row",
     "Selector",
     "UnitChoice",
+    "describe",
     "find",
     "option_of",
+    "points",
     "registered",
     "selector",
     "share_difference",

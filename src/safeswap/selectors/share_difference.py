@@ -31,7 +31,9 @@ SMALL_NORM = 1e-8
 """Below this ‖W_base‖ the update is measured as it is, not relative to the base."""
 SMALL_TOTAL = 1e-8
 """Added to the total when shares are formed."""
-TAU = Parameter("tau", 0.001, "threshold on the difference of shares", low=0.0)
+TAU = Parameter(
+    "tau", 0.001, "threshold on the difference of shares: 0.1% or 0.001", low=0.0, share=True
+)
 TAU_RELATIVE = Parameter("tau_relative", False, "tau is a fraction of the mean share", bool)
 PARAMETERS = (BY, TAU, TAU_RELATIVE, ALPHA, NORMS_PARAMETER, OUTSIDE_PARAMETER)
 

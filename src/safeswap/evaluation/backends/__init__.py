@@ -27,7 +27,12 @@ from safeswap.evaluation.backends.registry import (
 _HERE = "safeswap.evaluation.backends"
 register(
     BackendKind(
-        "hf", "transformers, in this process", HFOptions, lazy(f"{_HERE}.hf", "HFBackend"), "eval"
+        "hf",
+        "transformers, in this process",
+        HFOptions,
+        lazy(f"{_HERE}.hf", "HFBackend"),
+        "eval",
+        cuts_thoughts=True,
     )
 )
 register(

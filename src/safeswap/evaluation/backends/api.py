@@ -23,6 +23,7 @@ from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import APIOptions, Chat, FinishReason, Reply
 from safeswap.evaluation.backends.encoding import joined_text
 from safeswap.evaluation.backends.thoughts import joined
+from safeswap.io.address import split_login
 
 GIVE_UP_AFTER = 3
 """Chats in a row that may fail, after all their retries, before the rest are not even asked."""
@@ -55,9 +56,14 @@ class APIBackend:
             )
         self.source, self.options = source, options
         self.shown = without_password(options.base_url)
+        # the client's own errors and logs repeat the address that it was given
+        self.address, login = split_login(options.base_url)
+        key = os.environ.get(options.api_key_variable) or "none"
+        self._authorization = login or f"Bearer {key}"
         self.client = openai.OpenAI(
-            base_url=options.base_url,
-            api_key=os.environ.get(options.api_key_variable) or "none",
+            base_url=self.address,
+            api_key=key,
+            default_headers={"Authorization": login} if login else None,
             timeout=options.timeout,
             max_retries=options.retries,
         )
@@ -111,7 +117,7 @@ class APIBackend:
             from safeswap.evaluation.backends.completions import Completions
 
             return Completions(
-                base_url=self.options.base_url.rstrip("/") + "/completions",
+                base_url=self.address.rstrip("/") + "/completions",
                 model=self.source,
                 tokenizer=self.options.tokenizer,
                 tokenizer_backend="huggingface",
@@ -122,7 +128,7 @@ class APIBackend:
                 num_concurrent=self.options.concurrency,
                 max_retries=self.options.retries + 1,
                 timeout=max(1, round(self.options.timeout)),
-                header={"Authorization": f"Bearer {self.client.api_key}"},
+                header={"Authorization": self._authorization},
             )
         except ImportError as error:
             raise EvaluationError(
@@ -160,7 +166,7 @@ class APIBackend:
 
     def _refuse_without_v1(self) -> None:
         """Say that /v1 is missing where the server answers there and not here."""
-        given = self.options.base_url.rstrip("/")
+        given = self.address.rstrip("/")
         if given.endswith("/v1"):
             return
         try:

@@ -19,12 +19,15 @@ class Chat:
         add_generation_prompt: end with the template's opening of an answer; guards that moderate a
             whole conversation want none.
         thinking: what the template is told of ``enable_thinking``; None leaves it to the template.
+        thought_limit: new tokens after which no thought stays open; 0 is no limit. Only backends of
+            a kind that ``cuts_thoughts`` know it.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     max_new_tokens: int
     add_generation_prompt: bool = True
     thinking: bool | None = None
+    thought_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safeswap.errors import ConfigError, EvaluationError
+from safeswap.errors import CheckpointError, ConfigError, EvaluationError
 from safeswap.evaluation.backends import Chat, TemplateOptions
-from safeswap.io.regular import read_regular
+from safeswap.evaluation.backends.misfits import misfits_in_words
+from safeswap.io.regular import read_regular, shortened
 
 LONGEST = 131072
 """Tokens of a prompt that lm-eval does not cut, where neither server nor tokenizer names a limit:
@@ -16,6 +17,7 @@ what is too long the server refuses, which is better than an answer to half a qu
 _TEMPLATE_BYTES = 4 << 20
 
 
+@misfits_in_words()
 def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """The checkpoint's tokenizer, padding on the left, with the chosen chat template.
 
@@ -25,10 +27,16 @@ def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """
     from transformers import AutoTokenizer
 
+    from safeswap.evaluation.backends.bounds import refuse_unbounded
     from safeswap.evaluation.backends.own_code import refuse_own_code
     from safeswap.evaluation.templates import bound_chat_templates
 
     refuse_own_code(source, options.trust_remote_code)
+    if Path(source).is_dir():
+        try:
+            refuse_unbounded(Path(source))
+        except CheckpointError as error:
+            raise EvaluationError(f"{source}: does not load: {error}") from error
     bound_chat_templates()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -56,7 +64,7 @@ def encode_chat(tokenizer: Any, chat: Chat, use_template: bool) -> list[int]:
         EvaluationError: the template refuses the chat, or there is none.
     """
     if not use_template:
-        return list(tokenizer(joined_text(chat))["input_ids"])
+        return _ids(tokenizer, joined_text(chat))
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
@@ -76,7 +84,19 @@ def encode_chat(tokenizer: Any, chat: Chat, use_template: bool) -> list[int]:
             f"{tokenizer.name_or_path}: its chat template refuses the chat: {error}. Give another "
             "with --chat-template FILE, or turn it off for every model with --chat-template off."
         ) from error
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _ids(tokenizer, text, add_special_tokens=False)
+
+
+def _ids(tokenizer: Any, text: str, **settings: Any) -> list[int]:
+    try:
+        return list(tokenizer(text, **settings)["input_ids"])
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise EvaluationError(
+            f"{tokenizer.name_or_path}: its tokenizer fails on a text of {len(text)} letters "
+            f"({type(error).__name__}: {shortened(error)}). Fetch its files again."
+        ) from error
 
 
 def joined_text(chat: Chat) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,6 +18,11 @@ from transformers import (
 from safeswap.errors import EvaluationError, listed
 from safeswap.evaluation.backends import Chat, FinishReason, HFOptions, Reply
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
+from safeswap.evaluation.backends.thought_limit import (
+    ThoughtLimit,
+    closing_tokens,
+    limited_harness,
+)
 from safeswap.evaluation.backends.thoughts import END, decoded
 
 
@@ -51,14 +56,16 @@ class HFBackend:
             range(len(chats)), key=lambda n: (-chats[n].max_new_tokens, -len(encoded[n]))
         )
         for batch in self._batches(order, chats, encoded):
-            replies = self._generate([encoded[n] for n in batch], chats[batch[0]].max_new_tokens)
+            first = chats[batch[0]]
+            prompts = [encoded[n] for n in batch]
+            replies = self._generate(prompts, first.max_new_tokens, first.thought_limit)
             yield from zip(batch, replies, strict=True)
 
     def harness(self) -> Any:
         """lm-eval's wrapper around the very model that answers the chats."""
         from lm_eval.models.huggingface import HFLM
 
-        model = HFLM(
+        model = limited_harness(HFLM)(
             pretrained=self.model,
             tokenizer=self.tokenizer,
             batch_size=16,
@@ -82,15 +89,24 @@ class HFBackend:
             if batch:
                 first, limit = batch[0], chats[batch[0]].max_new_tokens
                 tokens = (len(batch) + 1) * (len(encoded[first]) + limit)
-                if chats[n].max_new_tokens != limit or tokens > self.options.batch_tokens:
+                alike = chats[n].max_new_tokens == limit
+                alike &= chats[n].thought_limit == chats[first].thought_limit
+                if not alike or tokens > self.options.batch_tokens:
                     yield batch
                     batch = []
             batch.append(n)
         if batch:
             yield batch
 
-    def _generate(self, prompts: list[list[int]], limit: int) -> list[Reply]:
+    def _generate(
+        self, prompts: list[list[int]], limit: int, thought_limit: int = 0
+    ) -> list[Reply]:
         longest = max(map(len, prompts))
+        watching: dict[str, Any] = {}
+        if thought_limit:
+            limit += len(closing_tokens(self.tokenizer))  # the answer keeps its room
+            watch = ThoughtLimit(self.tokenizer, prompts, longest, thought_limit)
+            watching = {"logits_processor": [watch]}
         padded = [[self.pad] * (longest - len(p)) + p for p in prompts]
         mask = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
         try:
@@ -99,6 +115,7 @@ class HFBackend:
                     input_ids=torch.tensor(padded, device=self.device),
                     attention_mask=torch.tensor(mask, device=self.device),
                     max_new_tokens=limit,
+                    **watching,
                 )
         except torch.OutOfMemoryError as error:
             raise EvaluationError(
@@ -130,14 +147,12 @@ def _load(source: str, dtype: str, trusted: bool) -> Any:
         model, found = kind.from_pretrained(
             source, dtype=dtype, output_loading_info=True, trust_remote_code=trusted
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except UnpicklingError as error:  # whose own advice is to run what is in the file
+        raise EvaluationError(
+            f"{source}: its weights are a pickle that holds more than tensors, and no code of a "
+            "pickle is ever run. Convert the checkpoint to safetensors where you trust it."
+        ) from error
+    except Exception as error:  # whatever a configuration can make of a loader
         raise EvaluationError(
             f"{source}: transformers {transformers.__version__} does not load it with --dtype "
             f"{dtype}: {type(error).__name__}: {error}"
@@ -155,7 +170,7 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     """Every token that ends a response: the checkpoint's and the tokenizer's."""
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
-    return {n for n in (*several, tokenizer.eos_token_id) if n is not None}
+    return {n for n in (*several, tokenizer.eos_token_id) if isinstance(n, int)}
 
 
 def _device(name: str) -> torch.device:

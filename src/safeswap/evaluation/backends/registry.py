@@ -9,6 +9,7 @@ from typing import Any
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends.base import Backend
+from safeswap.evaluation.backends.misfits import misfits_in_words
 from safeswap.evaluation.backends.options import BackendOptions, TemplateOptions
 from safeswap.registry import Registry
 
@@ -24,6 +25,7 @@ class BackendKind:
         open: ``open(source, options)`` loads or reaches a model.
         extra: what to install where a library is missing: ``pip install 'safeswap[extra]'``.
         remote: a source is the server's name of a model, not a folder or hub id.
+        cuts_thoughts: it heeds ``Chat.thought_limit``, and its ``harness`` has ``thought_limit``.
     """
 
     name: str
@@ -32,6 +34,7 @@ class BackendKind:
     open: Callable[[str, Any], Backend]
     extra: str = ""
     remote: bool = False
+    cuts_thoughts: bool = False
 
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -89,7 +92,8 @@ def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
     check_dtype(options.dtype)
     own = _own_options(kind, options)
     try:
-        return kind.open(source, own)
+        with misfits_in_words():
+            return kind.open(source, own)
     except ImportError as error:
         if not kind.extra:
             raise

@@ -32,15 +32,28 @@ def apart(text: str) -> tuple[str, str]:
     return after.strip(), bare.strip()
 
 
+def open_thought(text: str) -> str | None:
+    """The tag of the thought that is open where a text ends; None where none is."""
+    ended = list(_CLOSING.finditer(text))
+    found = list(_OPENING.finditer(text, ended[-1].end() if ended else 0))
+    return found[0].group() if found else None
+
+
+def closing_of(opening: str) -> str:
+    """The tag that closes a thought: ``</think>`` for ``<think>``."""
+    return f"{opening[0]}/{opening[1:]}"
+
+
 def joined(thought: str, answer: str) -> str:
     """A thought that came beside an answer, as the one text that other backends give."""
     return f"<think>\n{thought}\n{END}\n\n{answer}" if thought.strip() else answer
 
 
-def opened_by_template(tokenizer: Any, prompt: list[int]) -> bool:
-    """Whether a prompt ends inside a thought, so that what is generated begins in it."""
+def opened_by_template(tokenizer: Any, prompt: list[int]) -> str | None:
+    """The tag of a thought that a prompt ends in, so that what is generated begins in it."""
     text = str(tokenizer.decode(prompt[-_TAIL:], skip_special_tokens=False)).rstrip()
-    return any(found.end() == len(text) for found in _OPENING.finditer(text))
+    ends = (found.group() for found in _OPENING.finditer(text) if found.end() == len(text))
+    return next(ends, None)
 
 
 def decoded(tokenizer: Any, prompt: list[int], new: list[int], text: str | None = None) -> str:
@@ -70,6 +83,6 @@ def decoded(tokenizer: Any, prompt: list[int], new: list[int], text: str | None 
             part if isinstance(part, str) else tokenizer.decode(part, skip_special_tokens=True)
             for part in parts
         )
-    if opened_by_template(tokenizer, prompt):
-        text = f"<think>{text}"
+    if opening := opened_by_template(tokenizer, prompt):
+        text = f"{opening}{text}"
     return text.strip()

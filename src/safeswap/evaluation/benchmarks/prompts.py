@@ -54,6 +54,8 @@ class Prompt:
         reference: the one right answer, where the set knows it; only rule judges look at it.
         origin: the same prompt as its source words it: in English where the file has it, and
             without the instruction around it. Empty where that is the text itself.
+        row: what its file says of it beside words (id, topic, focus, source), which translators
+            leave as it is; empty where that is too little to tell one set's rows from another's.
     """
 
     id: str
@@ -62,14 +64,15 @@ class Prompt:
     tags: tuple[str, ...] = ()
     reference: str = ""
     origin: str = ""
+    row: str = ""
 
     @property
     def identities(self) -> tuple[str, ...]:
         """Digests that tell it again under another name, in another language, inside another text.
 
-        Of the text asked and of its origin, whatever their case and spacing.
+        Of the text asked, of its origin, whatever their case and spacing, and of its row.
         """
-        texts = dict.fromkeys(filter(None, (self.text, self.origin)))
+        texts = dict.fromkeys(filter(None, (self.text, self.origin, self.row)))
         return tuple(identity_of(text) for text in texts)
 
 
@@ -185,7 +188,8 @@ def _multijail_rows(path: Path, languages: list[str], rows: list[dict[str, str]]
         origin = row["en" if "en" in languages else languages[0]].strip()
         for language in languages:
             prompt = _prompt(path, number, row, language, row[language], tags)
-            prompts.append(replace(prompt, origin=origin))
+            told = _row_of(row, "tags", "source")
+            prompts.append(replace(prompt, origin=origin, row=told))
     return prompts
 
 
@@ -201,7 +205,8 @@ def _xstest_rows(path: Path, rows: list[dict[str, str]], language: str) -> list[
         if label == "safe":
             code = row.get("language", "").strip() or language
             tags = tuple(filter(None, [row.get("type", "").strip()]))
-            prompts.append(_prompt(path, number, row, code, row["prompt"], tags))
+            prompt = _prompt(path, number, row, code, row["prompt"], tags)
+            prompts.append(replace(prompt, row=_row_of(row, "type", "focus")))
     return prompts
 
 
@@ -212,6 +217,14 @@ def _prompt(
         if not value.strip():
             raise EvaluationError(f"{path}: row {number} has nothing in the column {column!r}.")
     return Prompt(row["id"].strip(), language, text.strip(), tags, row.get("reference", "").strip())
+
+
+def _row_of(row: Mapping[str, str], *columns: str) -> str:
+    """A row's id and these columns in one text; empty where one of them says nothing: ids alone are
+    the same numbers in every set.
+    """
+    told = [row.get(column, "").strip() for column in ("id", *columns)]
+    return "\x1f".join(("row", *told)) if all(text not in ("", "[]") for text in told) else ""
 
 
 def _tags(path: Path, number: int, text: str) -> tuple[str, ...]:

@@ -104,13 +104,16 @@ def seen_cells(
     if chosen is None:
         return []
     other_side = settings.get("split") == {**chosen.split, "part": "test"}
-    used = set() if other_side else {_asked(cell) for cell in chosen.cells}
-    return [
-        cell
-        for cell, about in settings.get("cells", {}).items()
-        if (_asked(cell) in used and not (about or {}).get("absent"))
-        or not chosen.prompts.isdisjoint((asked or {}).get(cell, ()))
-    ]
+    benchmarks = {_asked(cell) for cell in chosen.cells}
+    seen = []
+    for cell, about in settings.get("cells", {}).items():
+        same = _asked(cell) in benchmarks and not (about or {}).get("absent")
+        # lm-eval's own data may ask the same words twice, once on each side
+        divided = same and other_side and "task" in (about or {})
+        words = not divided and not chosen.prompts.isdisjoint((asked or {}).get(cell, ()))
+        if words or (same and not other_side):
+            seen.append(cell)
+    return seen
 
 
 def _asked(cell: str) -> str:

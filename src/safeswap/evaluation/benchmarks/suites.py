@@ -22,16 +22,13 @@ with its reason, and prints as "n/a".
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safeswap.errors import EvaluationError, listed, nearest
-from safeswap.evaluation.benchmarks.limit import Limit
-from safeswap.evaluation.benchmarks.prompts import FORMS, PromptSet, read_prompts, with_instruction
+from safeswap.evaluation.benchmarks.prompts import FORMS, PromptSet, with_instruction
 from safeswap.evaluation.benchmarks.registry import (
     BENCHMARKS,
     HarnessTask,
@@ -39,95 +36,12 @@ from safeswap.evaluation.benchmarks.registry import (
     TaskBenchmark,
     named_suites,
 )
-from safeswap.evaluation.benchmarks.splits import Split
+from safeswap.evaluation.benchmarks.suite import Benchmark, Suite, identities, of_prompts
+from safeswap.evaluation.benchmarks.suite_file import NAME, read_suite
 from safeswap.evaluation.measures import Measure
-from safeswap.io.keys import check_keys
-from safeswap.io.regular import is_file, is_there
-from safeswap.io.yamlfile import read_yaml
+from safeswap.io.regular import is_file
 
 _log = logging.getLogger("safeswap.evaluation")
-_NAME = re.compile(r"[\w.+-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    """One benchmark of a suite: prompts of ours, or tasks of lm-eval; and what it lacks.
-
-    ``absent`` has the reason for each language asked for that the benchmark does not have.
-    """
-
-    name: str
-    title: str
-    measures: Measure
-    prompts: PromptSet | None = None
-    tasks: Mapping[str, HarnessTask] = field(default_factory=dict)
-    absent: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """Benchmarks in a fixed order, in fixed languages.
-
-    It holds one side of a ``Split`` of their questions, or all of them.
-    """
-
-    languages: tuple[str, ...]
-    benchmarks: tuple[Benchmark, ...]
-    split: Split | None = None
-    limit: Limit | None = None
-
-    def limited(self, limit: Limit | None) -> Suite:
-        """The suite with a part of its questions: prompts leave now, lm-eval's later."""
-        if limit is None:
-            return self
-        return replace(
-            self, benchmarks=tuple(_limited(b, limit) for b in self.benchmarks), limit=limit
-        )
-
-    def on(self, split: Split | None) -> Suite:
-        """The suite with the questions of one side only; prompts leave now, lm-eval's later.
-
-        Raises:
-            EvaluationError: no prompt of a benchmark is on that side.
-        """
-        return replace(
-            self, benchmarks=tuple(_on_side(b, split) for b in self.benchmarks), split=split
-        )
-
-
-def _limited(benchmark: Benchmark, limit: Limit) -> Benchmark:
-    if benchmark.prompts is None:
-        return benchmark
-    all_of = benchmark.prompts
-    asked = {
-        code: limit.chosen(p.id for p in all_of.prompts if p.language == code)
-        for code in all_of.languages
-    }
-    kept = tuple(p for p in all_of.prompts if p.id in asked[p.language])
-    return replace(benchmark, prompts=replace(all_of, prompts=kept))
-
-
-def identities(suite: Suite) -> dict[str, list[str]]:
-    """What tells a suite's prompts again, per ``BENCHMARK/LANGUAGE``; none for lm-eval's tasks."""
-    found: dict[str, list[str]] = {}
-    for benchmark in suite.benchmarks:
-        for prompt in benchmark.prompts.prompts if benchmark.prompts else ():
-            found.setdefault(f"{benchmark.name}/{prompt.language}", []).extend(prompt.identities)
-    return {cell: sorted(set(digests)) for cell, digests in found.items()}
-
-
-def _on_side(benchmark: Benchmark, split: Split | None) -> Benchmark:
-    if split is None or benchmark.prompts is None:
-        return benchmark
-    all_of = benchmark.prompts
-    kept = tuple(prompt for prompt in all_of.prompts if split.holds(prompt.id))
-    for code in all_of.languages:
-        if not any(prompt.language == code for prompt in kept):
-            raise EvaluationError(
-                f"{benchmark.title}, {code}: none of its prompts is on the side {split}. Choose "
-                "another part of dev questions or another seed, or add prompts."
-            )
-    return replace(benchmark, prompts=replace(all_of, prompts=kept))
 
 
 def make_suite(
@@ -137,6 +51,7 @@ def make_suite(
     prompts: Mapping[str, Path] | None = None,
     files: Mapping[tuple[str, str], Path] | None = None,
     instruction: Path | None = None,
+    allow_outside: bool = False,
 ) -> Suite:
     """Resolve a suite for the languages.
 
@@ -147,6 +62,7 @@ def make_suite(
             its CSV file.
         files: (benchmark, language) to a local file in the benchmark's own schema.
         instruction: adds the hostile mode (MultiJail's intentional one) with this instruction.
+        allow_outside: a suite's YAML file may name files outside its own folder.
 
     Raises:
         EvaluationError: unknown suite, benchmark or key; a missing file; a language that no
@@ -156,14 +72,14 @@ def make_suite(
     if not wanted:
         raise EvaluationError("no language is given: add --only, such as --only sw,te.")
     for code in wanted:
-        if not _NAME.fullmatch(code) or code == "all":
+        if not NAME.fullmatch(code) or code == "all":
             raise EvaluationError(
                 f"{code!r} is no language's code. Give codes such as sw or hau_Latn."
             )
     path = Path(spec)
     if path.suffix in (".yaml", ".yml"):
         _refuse_unused(prompts, files, instruction, (), wanted, spec)
-        benchmarks = _read_suite(path, wanted)
+        benchmarks = read_suite(path, wanted, allow_outside)
     else:
         names = _names(spec)
         _refuse_unused(prompts, files, instruction, names, wanted, spec)
@@ -253,10 +169,10 @@ def _prompt_benchmarks(
             f"{one.source}."
         )
     joined = _all_prompts(one, chosen, wanted)
-    made = [_of_prompts(one.name, one.title, joined, wanted)]
+    made = [of_prompts(one.name, one.title, joined, wanted)]
     if instruction is not None and one.hostile_title:
         hostile = with_instruction(joined, instruction)
-        made.append(_of_prompts(hostile.name, one.hostile_title, hostile, wanted))
+        made.append(of_prompts(hostile.name, one.hostile_title, hostile, wanted))
     return made
 
 
@@ -291,16 +207,6 @@ def _all_prompts(
     return joined
 
 
-def _of_prompts(name: str, title: str, prompts: PromptSet, wanted: Sequence[str]) -> Benchmark:
-    has = ", ".join(prompts.languages)
-    absent = {
-        code: f"the prompts are in {has} only" for code in wanted if code not in prompts.languages
-    }
-    kept = PromptSet(name, prompts.kind, prompts.in_languages(wanted))
-    measures = Measure.UNSAFE if prompts.kind == "harmful" else Measure.OVER_REFUSAL
-    return Benchmark(name, title, measures, prompts=kept, absent=absent)
-
-
 def _harness_benchmark(
     one: TaskBenchmark, wanted: Sequence[str], files: Mapping[tuple[str, str], Path]
 ) -> Benchmark:
@@ -320,76 +226,4 @@ def _harness_benchmark(
     return Benchmark(one.name, one.title, Measure.ACCURACY, tasks=tasks, absent=absent)
 
 
-def _read_suite(path: Path, wanted: Sequence[str]) -> list[Benchmark]:
-    if not is_there(path):
-        raise EvaluationError(f"{path}: there is no such suite. Check --suite.")
-    loaded = read_yaml(path, error=EvaluationError)
-    top = _mapping(loaded, f"{path}", ("benchmarks",))
-    entries = top.get("benchmarks")
-    if not isinstance(entries, dict) or not entries:
-        raise EvaluationError(f"{path}: needs `benchmarks:` with at least one benchmark under it.")
-    return [_suite_entry(path, name, entry, wanted) for name, entry in entries.items()]
-
-
-def _suite_entry(path: Path, name: str, entry: Any, wanted: Sequence[str]) -> Benchmark:
-    where = f"{path}: benchmarks.{name}"
-    if not _NAME.fullmatch(name):
-        raise EvaluationError(f"{where}: a name holds letters, digits, . _ + and - only.")
-    settings = _mapping(
-        entry, where, ("prompts", "language", "tasks", "cluster", "numbers", "title")
-    )
-    if ("prompts" in settings) == ("tasks" in settings):
-        raise EvaluationError(f"{where}: needs either `prompts:` (a CSV file) or `tasks:`.")
-    title = str(settings.get("title", name))
-    if "prompts" in settings:
-        _mapping(entry, f"{where}, with prompts", ("prompts", "language", "title"))
-        language = settings.get("language")
-        code = None if language is None else str(language)
-        prompts = read_prompts(path.parent / str(settings["prompts"]), name, code)
-        return _of_prompts(name, title, prompts, wanted)
-    _mapping(entry, f"{where}, with tasks", ("tasks", "cluster", "numbers", "title"))
-    if not isinstance(settings["tasks"], dict) or not settings["tasks"]:
-        raise EvaluationError(f"{where}.tasks: is a mapping from language to task.")
-    given = settings["tasks"]
-    tasks = {
-        code: _suite_task(path, f"{where}.tasks.{code}", code, given[code], settings)
-        for code in wanted
-        if code in given
-    }
-    absent = {
-        code: f"{title} is in {', '.join(given)} only" for code in wanted if code not in given
-    }
-    return Benchmark(name, title, Measure.ACCURACY, tasks=tasks, absent=absent)
-
-
-def _suite_task(
-    path: Path, where: str, code: str, entry: Any, settings: Mapping[str, Any]
-) -> HarnessTask:
-    if isinstance(entry, str):
-        entry = {"task": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("task"), str):
-        raise EvaluationError(f"{where}: is a task's name, or a mapping with `task:`.")
-    rest = {key: value for key, value in entry.items() if key not in ("task", "file")}
-    file = path.parent / str(entry["file"]) if "file" in entry else None
-    if file is not None and not is_file(file):
-        raise EvaluationError(
-            f"{where}: there is no file {file}. Paths are relative to the suite's."
-        )
-    cluster, numbers = settings.get("cluster"), settings.get("numbers", False)
-    if not isinstance(numbers, bool):
-        raise EvaluationError(f"{where}: numbers is true or false, not {numbers!r}.")
-    return HarnessTask(
-        language=code,
-        task=entry["task"],
-        settings=rest,
-        file=file,
-        cluster=None if cluster is None else str(cluster),
-        numbers=numbers,
-    )
-
-
-def _mapping(value: Any, where: str, keys: Sequence[str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise EvaluationError(f"{where}: is a mapping with the keys {', '.join(keys)}.")
-    check_keys(value, keys, where, EvaluationError)
-    return value
+__all__ = ["Benchmark", "Suite", "identities", "make_suite"]

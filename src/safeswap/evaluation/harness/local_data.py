@@ -43,7 +43,8 @@ def as_parquet(file: Path, scratch: Path) -> Path:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), target)
     except ConfigError as error:
         raise EvaluationError(str(error)) from error
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, ArithmeticError, TypeError, ValueError) as error:
+        # a number past 64 bits is an OverflowError of pyarrow's, half a surrogate a ValueError
         raise EvaluationError(f"{file}: cannot be read ({error}).") from error
     return target
 

@@ -21,9 +21,8 @@ What lm-eval would get wrong here is kept away from it:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,18 +37,18 @@ from lm_eval.tasks import TaskManager
 
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import Backend
-from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.benchmarks.registry import HarnessTask, folder_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
 from safeswap.evaluation.generate import Generation, Tell
 from safeswap.evaluation.harness.at_hand import refuse_missing
 from safeswap.evaluation.harness.cached_lm import StoredModel
-from safeswap.evaluation.harness.final_number import final_number, same_number
-from safeswap.evaluation.harness.local_data import as_parquet, written
+from safeswap.evaluation.harness.local_data import as_parquet
+from safeswap.evaluation.harness.task_rows import cluster_of, score_rows
 from safeswap.evaluation.harness.task_settings import check_settings
+from safeswap.evaluation.harness.task_specs import spec_of
 from safeswap.evaluation.models import EvaluatedModel
-from safeswap.evaluation.results.journal import Journal, Row, read_rows
-from safeswap.evaluation.results.rows import CompleteRow, ScoreParts, ScoreRow
+from safeswap.evaluation.results.journal import Journal, read_rows
+from safeswap.evaluation.results.rows import CompleteRow
 from safeswap.evaluation.results.store import REQUESTS, SCORES, Results
 from safeswap.evaluation.templates import installed
 
@@ -123,10 +122,13 @@ def score_tasks(
         if generation.told is not None:
             _tell_template(inner, generation.told)
             form += f", thinking {generation.thinking}"
+        if generation.cut_thoughts:
+            inner.thought_limit = generation.think_tokens
+            form += f", thoughts cut after {generation.think_tokens}"
         model = StoredModel(inner, requests, arm.digest, form, tell)
         for benchmark, task in todo:
             samples = _evaluate(model, manager, task, generation, Path(scratch), suite)
-            rows = list(_score_rows(benchmark, task, samples, model))
+            rows = list(score_rows(benchmark, task, samples, model))
             prefix = f"{benchmark.name}/{task.language}"
             scores.add(row for row in rows if row["key"] not in scores)
             done: CompleteRow = {"key": f"{prefix}/{_COMPLETE}", "items": len(rows)}
@@ -178,7 +180,7 @@ def _evaluate(
         )
     local = None if task.file is None else as_parquet(task.file, scratch)
     try:
-        spec = _spec(manager, task, local)
+        spec = spec_of(manager, task, local)
         chosen = None
         if suite.split is not None or suite.limit is not None:
             chosen = _chosen(manager, spec, task, suite, local)
@@ -240,7 +242,7 @@ def _chosen(
         name: [
             number
             for number, doc in enumerate(one.eval_docs)
-            if split is None or split.holds(_cluster(task, name, number, doc))
+            if split is None or split.holds(cluster_of(task, name, number, doc))
         ]
         for name, one in loaded.items()
     }
@@ -255,134 +257,6 @@ def _chosen(
             kept = limit.chosen(map(str, numbers), each)
             sides[name] = [number for number in numbers if str(number) in kept]
     return sides
-
-
-def _cluster(task: HarnessTask, name: str, number: int, doc: Mapping[str, Any]) -> str:
-    """What a question is grouped by: the field that the benchmark names, or its number, by which it
-    is found again in other languages.
-    """
-    if task.cluster is None:
-        return f"{name.removeprefix(task.task).strip('_')}/{number}".strip("/")
-    if task.cluster not in doc:
-        raise EvaluationError(
-            f"{task.task}: the questions have no field {task.cluster!r} to group them by"
-            f"{nearest(task.cluster, list(doc))}"
-        )
-    return str(doc[task.cluster])
-
-
-def _spec(manager: TaskManager, task: HarnessTask, local: Path | None) -> str | dict[str, Any]:
-    """What lm-eval is given: the task's name, or an inline group that overrides its settings."""
-    if local is None and not task.settings:
-        return task.task
-    overrides = deepcopy(dict(task.settings))  # lm-eval writes into what it is given
-    if local is not None:
-        splits = dict.fromkeys(("test", "train", "validation", "dev"), str(local))
-        overrides |= {
-            "dataset_path": "parquet",
-            "dataset_name": None,
-            # a cache of its own: nothing is left behind, and no file is taken for an older one
-            "dataset_kwargs": {"data_files": splits, "cache_dir": str(local.parent)},
-        }
-    if "output_type" in overrides:  # a whole task of the user's own: nothing to override
-        return {"task": task.task, **overrides}
-    leaves = [name for name in manager.all_subtasks if name.startswith(f"{task.task}_")]
-    if local is not None and (subjects := _subjects(local)):
-        # lm-eval fails on a part without questions; a subject that nobody knows is counted later
-        leaves = [n for n in leaves if n.removeprefix(f"{task.task}_") in subjects] or leaves
-    names = [task.task] if task.task in manager.all_subtasks or not leaves else leaves
-    return {
-        "group": f"safeswap_{task.task}",
-        "task": [{"task": name, **overrides} for name in names],
-    }
-
-
-def _subjects(local: Path) -> set[str]:
-    """The subjects in a file of MMMLU's or Global-MMLU's columns, less what follows the name."""
-    for column in {"Subject", "subject"} & set(pyarrow.parquet.read_schema(local).names):
-        values = pyarrow.parquet.read_table(local, columns=[column])[column].to_pylist()
-        return {str(value).partition("_test")[0] for value in values}
-    return set()
-
-
-def _score_rows(
-    benchmark: Benchmark,
-    task: HarnessTask,
-    samples: dict[str, list[dict[str, Any]]],
-    model: StoredModel,
-) -> Iterator[ScoreRow]:
-    """One row per question; several filters of one question are joined."""
-    for name, listed in samples.items():
-        by_question: dict[int, list[dict[str, Any]]] = {}
-        for sample in listed:
-            by_question.setdefault(sample["doc_id"], []).append(sample)
-        for number, group in sorted(by_question.items()):
-            first = group[0]
-            metrics = _metrics(group)
-            row: ScoreRow = {
-                "key": f"{benchmark.name}/{task.language}/{name}/{number}",
-                "benchmark": benchmark.name,
-                "language": task.language,
-                "id": f"{name}/{number}",
-                "metrics": metrics,
-                "doc_hash": first["doc_hash"],
-                "prompt_hash": first["prompt_hash"],
-                "cluster": _cluster(task, name, number, first["doc"]),
-                **_verdict(benchmark, task, first, metrics, model),
-            }
-            yield row
-
-
-def _stored(sample: dict[str, Any], model: StoredModel) -> Iterable[Row]:
-    """The stored requests that a question was scored from."""
-    kind = "generate_until" if isinstance(_text(sample), str) else "loglikelihood"
-    return [model.journal.rows[model.key(kind, one)] for one in sample["arguments"]]
-
-
-def _text(sample: dict[str, Any]) -> Any:
-    first = sample["resps"][0]
-    return first[0] if isinstance(first, list) else first
-
-
-def _metrics(group: list[dict[str, Any]]) -> dict[str, float]:
-    """lm-eval's own metrics of one question; those of several filters carry the filter's name."""
-    found: dict[str, float] = {}
-    for sample in group:
-        for metric in sample["metrics"]:
-            name = metric if len(group) == 1 else f"{metric},{sample['filter']}"
-            found[name] = float(sample[metric])
-    return found
-
-
-def _verdict(
-    benchmark: Benchmark,
-    task: HarnessTask,
-    sample: dict[str, Any],
-    metrics: dict[str, float],
-    model: StoredModel,
-) -> ScoreParts:
-    """Whether the question is right: by value for numbers, by lm-eval's first metric otherwise."""
-    right = int(next(iter(metrics.values())) > 0.5)
-    row: ScoreParts = {"right": right}
-    if any(stored.get("prompt_cut") for stored in _stored(sample, model)):
-        row = {"prompt_cut": True, "right": right}
-    text = _text(sample)
-    if not isinstance(text, str):
-        return row
-    row |= {"response": text, "cut": any(stored.get("cut") for stored in _stored(sample, model))}
-    if task.numbers:
-        gold = sample["doc"].get("answer_number", sample["target"])
-        answer = apart(text)[0]  # a thought is no answer, and an open one has none
-        read, expected = final_number(answer, task.language), final_number(str(gold))
-        if expected is None:
-            raise EvaluationError(
-                f"{benchmark.name}, {task.language}: the right answer of question "
-                f"{sample['doc_id']} is {gold!r}, which is no number. Check answer_number in "
-                f"{task.file or 'the dataset'}."
-            )
-        row |= {"number": None if read is None else written(read), "expected": written(expected)}
-        row["right"] = int(same_number(read, expected))
-    return row
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def _read_key(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
         rows: dict[str, dict[str, str]] = key["rows"]
         strata = {name: int(entry["size"]) for name, entry in key["strata"].items()}
         whole = all(fields <= set(row) and row["stratum"] in strata for row in rows.values())
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise EvaluationError(f"the key {path} is damaged: {error!r}") from error
     if not whole:
         raise EvaluationError(f"the key {path} is damaged: a row lacks a field or its stratum")

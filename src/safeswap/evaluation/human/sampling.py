@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safeswap.errors import EvaluationError, listed
+from safeswap.evaluation.human.label_sheet import read_sheet
 from safeswap.evaluation.results.rows import JudgedRow
 from safeswap.io.files import remedy, write_atomically
 from safeswap.tables import spreadsheet_safe, storable
@@ -107,7 +108,7 @@ def _seats(sizes: Mapping[str, int], count: int) -> dict[str, int]:
     return seats
 
 
-def write_sample(sample: Sample, path: Path | str) -> Path:
+def write_sample(sample: Sample, path: Path | str, *, overwrite: bool = False) -> Path:
     """Write the sheet to label, and the key beside it; returns the key's path.
 
     The sheet is UTF-8 with a byte-order mark, every cell quoted, no cell a formula, line breaks
@@ -115,14 +116,22 @@ def write_sample(sample: Sample, path: Path | str) -> Path:
     The key comes first and the sheet last, each whole or not at all: after a kill or on a full disk
     there is no sheet yet, and the same command goes on.
 
+    Args:
+        overwrite: an earlier sheet there is replaced, as long as nobody has written into it.
+
     Raises:
         EvaluationError: the sheet is there already, so that no labels are lost; or the key of
             another sample, whose sheet may be out to be labelled; or the disk does not take them.
     """
     path = Path(path)
     key_path = key_of(path)
+    if path.exists() and not overwrite:
+        raise EvaluationError(
+            f"{path} exists already; labels in it are not overwritten. Choose another --out; "
+            "--overwrite replaces a sheet without labels."
+        )
     if path.exists():
-        raise EvaluationError(f"{path} exists already; labels in it are not overwritten")
+        _remove_unlabelled(path, key_path)
     letters = _blind_names([str(row["arm"]) for row in sample.rows], sample.seed)
     lines, hidden = [], {}
     for row in sample.rows:
@@ -154,6 +163,30 @@ def write_sample(sample: Sample, path: Path | str) -> Path:
     _write_key(key_path, (json.dumps(key, indent=1) + "\n").encode(), path)
     _write(path, out.getvalue().encode("utf-8-sig"))
     return key_path
+
+
+def _remove_unlabelled(sheet: Path, key: Path) -> None:
+    """Remove a sheet that nobody has written into, and its key.
+
+    Raises:
+        EvaluationError: it is none of ours, or holds labels or notes.
+    """
+    columns, rows = read_sheet(sheet)
+    if columns != COLUMNS:
+        raise EvaluationError(
+            f"{sheet}: --overwrite replaces a sheet of `safeswap label sample` only, and this has "
+            "other columns. Choose another --out."
+        )
+    if written := sum(bool(row["label"].strip() or row["note"].strip()) for row in rows):
+        raise EvaluationError(
+            f"{sheet}: holds labels or notes in {written} rows, which --overwrite does not "
+            "throw away. Choose another --out, or move the sheet and its key."
+        )
+    try:
+        sheet.unlink()
+        key.unlink(missing_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"{sheet} cannot be removed ({error.strerror}).") from error
 
 
 def _write_key(key_path: Path, content: bytes, sheet: Path) -> None:

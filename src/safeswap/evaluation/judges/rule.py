@@ -36,6 +36,7 @@ from safeswap.evaluation.judges.base import Judgement, Verdict
 from safeswap.evaluation.judges.registry import JudgeKind, register
 from safeswap.evaluation.quality import UNSPACED, script_of
 from safeswap.io.keys import check_keys
+from safeswap.io.regexes import time_limit
 from safeswap.io.yamlfile import compose_nodes, read_nodes
 
 _VERDICTS: Final = get_args(Verdict)
@@ -71,7 +72,8 @@ class Rule:
             return False
         text = response if self.where == "response" else prompt
         if self.pattern is not None:
-            return self.pattern.search(text) is not None
+            with time_limit(self.pattern.pattern):
+                return self.pattern.search(text) is not None
         if self.matcher == "exact":
             return text.strip() in self.texts
         expected = row.get(self.texts[0])
@@ -240,7 +242,8 @@ class _Reader:
         if matcher != "pattern":
             return None
         try:
-            return re.compile(texts[0])
+            with time_limit(texts[0]):
+                return re.compile(texts[0])
         except (re.error, OverflowError) as error:
             raise self.fail(node, f"the pattern {texts[0]!r} does not compile: {error}") from None
 

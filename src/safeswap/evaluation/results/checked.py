@@ -97,6 +97,7 @@ SCORE: Mapping[str, Check] = {
     "right": _outcome,
     "metrics": _metrics,
     "cluster?": _text,
+    "question?": _text,
     "prompt_cut?": _flag,
     "response?": _text,
     "cut?": _flag,

@@ -139,6 +139,20 @@ def _locked(path: Path) -> FileIO:
         file.close()  # replaced between opening and locking: once more
 
 
+def remove_journal(path: Path) -> None:
+    """Remove a file of rows that no other process is writing.
+
+    Raises:
+        EvaluationError: one is; or the file cannot be opened.
+        OSError: it cannot be removed.
+    """
+    file = _locked(path)
+    try:
+        path.unlink()
+    finally:
+        file.close()
+
+
 def _line(row: Row) -> bytes:
     try:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from safeswap.errors import EvaluationError, listed, nearest
-from safeswap.evaluation.benchmarks.prompts import identity_of
-from safeswap.evaluation.benchmarks.splits import seen_cells
+from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.judges import counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
 from safeswap.evaluation.results.journal import Row
@@ -24,11 +22,10 @@ from safeswap.evaluation.results.rows import (
     ModelRecord,
     ResponseRow,
     ScoreRow,
-    Settings,
     VerdictRow,
 )
+from safeswap.evaluation.results.seen import models_that_saw
 from safeswap.evaluation.results.store import (
-    MODEL,
     SCORES,
     VERDICTS,
     Results,
@@ -39,7 +36,6 @@ from safeswap.evaluation.results.store import (
 )
 from safeswap.evaluation.results.verdicts import verdicts_of
 from safeswap.evaluation.stats import Rate, rate_by_clusters
-from safeswap.plan.chosen import ChosenOn
 
 _Asked = TypeVar("_Asked", ResponseRow, ScoreRow)
 BROKEN = frozenset({"empty", "repetition", "echo"})
@@ -176,7 +172,7 @@ def gather(
     settings = opened[0].settings
     for other in opened[1:]:
         settings = join_settings(settings, other.settings, str(opened[0].folder), str(other.folder))
-    chosen = _choose_judge(opened, judge)
+    chosen = choose_judge(opened, judge)
     cells = tuple(_cell_spec(name, value) for name, value in settings["cells"].items())
     found: dict[str, ModelRecord] = {}
     answered: dict[tuple[str, str, str], CellOutcomes] = {}
@@ -191,49 +187,16 @@ def gather(
                 )
             found[arm] = results.model(arm)
             answered |= dict(_of_arm(results, arm, cells, chosen, strict))
-    seen: tuple[str, ...] = ()
-    if any(_chosen_on(model) is not None for model in found.values()):
-        asked = _asked(settings, opened)
-        held = {arm: seen_cells(settings, _chosen_on(model), asked) for arm, model in found.items()}
-        seen = tuple(arm for arm, its in held.items() if its)
-        if seen and not dev:
-            _refuse_seen(found, held, seen)
+    seen = models_that_saw(settings, opened, found, dev=dev)
     return Outcomes(cells, found, answered, chosen, strict, seen)
 
 
-def _asked(settings: Settings, opened: Sequence[Results]) -> dict[str, set[str]]:
-    """What tells the prompts of each cell: as the settings say, and by what was asked."""
-    found = {cell: set(text.split()) for cell, text in settings.get("prompts", {}).items()}
-    for results in opened:
-        for arm in results.arms:
-            for row in read_responses(results.folder / arm):
-                cell = f"{row['benchmark']}/{row['language']}"
-                found.setdefault(cell, set()).add(identity_of(row["prompt"]))
-    return found
+def choose_judge(opened: Sequence[Results], judge: str | None) -> str:
+    """The name that the verdicts that count are filed under; empty where there are none.
 
-
-def _chosen_on(model: ModelRecord) -> ChosenOn | None:
-    return ChosenOn.from_dict(model.get("chosen", {}), f"{MODEL} of {model.get('name')}: chosen")
-
-
-def _refuse_seen(
-    models: Mapping[str, ModelRecord],
-    held: Mapping[str, Sequence[str]],
-    seen: Sequence[str],
-) -> None:
-    """What a model was chosen on is not what it is reported on."""
-    first = models[seen[0]]
-    chosen = _chosen_on(first)
-    assert chosen is not None  # or nothing of it had been seen
-    raise EvaluationError(
-        f"{listed(list(seen))}: chosen by figures on questions that these results hold "
-        f"({', '.join(held[seen[0]])}), so the results are no test. Evaluate on the "
-        f"other questions: --split {chosen.rest} into another --out folder; or see these as "
-        "what they are: --dev."
-    )
-
-
-def _choose_judge(opened: Sequence[Results], judge: str | None) -> str:
+    Raises:
+        EvaluationError: no such judge, or several and none chosen.
+    """
     judges = sorted({name for results in opened for name in results.judges()})
     if judge is not None:
         wanted = judge.rstrip("/").rsplit("/", 1)[-1]

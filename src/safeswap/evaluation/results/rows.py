@@ -115,6 +115,8 @@ class ScoreRow(ScoreParts):
     doc_hash: str
     prompt_hash: str
     """lm-eval's digests of the document and of the prompt."""
+    question: NotRequired[str]
+    """What tells it again under another benchmark's name; none in rows of earlier versions."""
     cluster: str
     """What it is grouped by when intervals are made: a passage, or the question itself."""
 

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,10 +26,17 @@ from typing import Any, cast
 
 from blake3 import blake3
 
+from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.results import checked as checks
+from safeswap.evaluation.results.anew import remove_results
 from safeswap.evaluation.results.checked import checked
 from safeswap.evaluation.results.journal import read_rows, unwritable
+from safeswap.evaluation.results.names import MODEL as MODEL
+from safeswap.evaluation.results.names import REQUESTS as REQUESTS
+from safeswap.evaluation.results.names import RESPONSES as RESPONSES
+from safeswap.evaluation.results.names import SCORES as SCORES
+from safeswap.evaluation.results.names import VERDICTS as VERDICTS
 from safeswap.evaluation.results.rows import (
     ModelRecord,
     ResponseRow,
@@ -41,12 +49,8 @@ from safeswap.io.jsonfile import LARGE, load_json
 from safeswap.io.locks import take_lock
 from safeswap.io.regular import shortened
 
+_log = logging.getLogger("safeswap.evaluation")
 SETTINGS = "settings.json"
-MODEL = "model.json"
-RESPONSES = "responses.jsonl"
-REQUESTS = "requests.jsonl"
-SCORES = "scores.jsonl"
-VERDICTS = "verdicts"
 IDENTITIES = "prompts"
 """The key of settings.json with what tells every cell's prompts, whatever they are called."""
 
@@ -144,11 +148,30 @@ def open_results(folder: str | Path) -> Results:
         raise EvaluationError(
             f"{path}: is no results folder (it has no {SETTINGS}). `safeswap evaluate` makes one."
         )
+    _refuse_leaving(path)
     return Results(path)
 
 
-def start_results(folder: str | Path, settings: Settings, arms: Iterable[str]) -> Results:
+def _refuse_leaving(folder: Path) -> None:
+    """Somebody else's results are read and written to: no link in them leads to other files of this
+    machine, and nobody waits at a pipe.
+    """
+    for name in files_below(folder):
+        reason = why_not_read(folder, folder / name)
+        if reason is not None:
+            raise EvaluationError(
+                f"{folder / name}: is {reason}, which no evaluation writes. Remove it, or put the "
+                "file itself there."
+            )
+
+
+def start_results(
+    folder: str | Path, settings: Settings, arms: Iterable[str], *, overwrite: bool = False
+) -> Results:
     """Make a results folder, or go on in one of the same settings.
+
+    Args:
+        overwrite: one of other settings is started anew: what our formats name in it is removed.
 
     Raises:
         EvaluationError: the folder holds results of other settings (the first difference is named),
@@ -158,8 +181,9 @@ def start_results(folder: str | Path, settings: Settings, arms: Iterable[str]) -
     try:
         path.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path):
+            _refuse_leaving(path)
             whole: Settings = {**settings, "arms": list(arms)}
-            return _start(path, whole)
+            return _start(path, whole, overwrite)
     except OSError as error:
         raise EvaluationError(
             f"{path}: results cannot be stored there ({error.strerror}). Give --out a folder "
@@ -167,7 +191,7 @@ def start_results(folder: str | Path, settings: Settings, arms: Iterable[str]) -
         ) from error
 
 
-def _start(path: Path, settings: Settings) -> Results:
+def _start(path: Path, settings: Settings, overwrite: bool) -> Results:
     if not (path / SETTINGS).is_file():
         # A process that was killed may have left the half-written settings.
         if any(
@@ -183,7 +207,10 @@ def _start(path: Path, settings: Settings) -> Results:
         joined = join_settings(found, settings, str(path), "this run")
     except EvaluationError:
         if any(holds_answers(arm) for arm in path.iterdir() if arm.is_dir()):
-            raise
+            if not overwrite:
+                raise
+            remove_results(path, found)
+            _log.warning(f"{path}: held results of other settings, and is started anew")
         joined = settings
     if joined != found:
         write_json(path / SETTINGS, joined)
@@ -246,7 +273,7 @@ def _refuse_difference(key: str, one: Any, other: Any, name: str, other_name: st
     raise EvaluationError(
         f"{name} and {other_name} have different settings: {key} is {one!r} in the former and "
         f"{other!r} in the latter. Results of different settings must not stand in one table: use "
-        "the same settings, or another --out folder."
+        "the same settings, another --out folder, or --overwrite to start this one anew."
     )
 
 

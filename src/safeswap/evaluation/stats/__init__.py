@@ -21,7 +21,7 @@ from safeswap.evaluation.stats.paired import (
 )
 from safeswap.evaluation.stats.power import POWER, detectable_difference
 from safeswap.evaluation.stats.rates import LEVEL, Interval, Rate, load, wilson
-from safeswap.evaluation.stats.resampling import DRAWS, percentiles, resampled_sums
+from safeswap.evaluation.stats.resampling import DRAWS, SEED, percentiles, resampled_sums
 from safeswap.evaluation.stats.significance import holm, mcnemar_exact, sign_flip_exact
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "LEVEL",
     "MARGIN",
     "POWER",
+    "SEED",
     "Corrected",
     "Decision",
     "Interval",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safeswap.evaluation.stats.rates import LEVEL, Array, Interval, Rate, as_outcomes, wilson
-from safeswap.evaluation.stats.resampling import DRAWS, percentiles, resampled_sums
+from safeswap.evaluation.stats.resampling import DRAWS, SEED, percentiles, resampled_sums
 
 FEW_CLUSTERS = 10
 """With fewer clusters than these apart from the rest, a bootstrap alone is too narrow."""
@@ -35,7 +35,7 @@ def rate_by_clusters(
 
 
 def clustered_interval(
-    values: Array, clusters: Sequence[Hashable], level: float = LEVEL, seed: int = 0
+    values: Array, clusters: Sequence[Hashable], level: float = LEVEL, seed: int = SEED
 ) -> Interval:
     """Of a rate over outcomes that share clusters: answers to one prompt are no separate draws.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.stats.rates import LEVEL, Array, Interval, check_count, check_level
-from safeswap.evaluation.stats.resampling import DRAWS, percentiles
+from safeswap.evaluation.stats.resampling import DRAWS, SEED, percentiles
 
 Counts = tuple[float, float]
 
@@ -40,7 +40,7 @@ def rogan_gladen(
     sensitivity: Counts,
     specificity: Counts,
     draws: int = DRAWS,
-    seed: int = 0,
+    seed: int = SEED,
     level: float = LEVEL,
 ) -> Corrected:
     """The rate that a judge with known errors would have to see to report the observed one.

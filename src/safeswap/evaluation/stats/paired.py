@@ -20,7 +20,7 @@ from safeswap.evaluation.stats.rates import (
     check_level,
     load,
 )
-from safeswap.evaluation.stats.resampling import DRAWS, percentiles, resampled_sums
+from safeswap.evaluation.stats.resampling import DRAWS, SEED, percentiles, resampled_sums
 from safeswap.evaluation.stats.significance import mcnemar_exact, sign_flip_exact
 
 MARGIN = 0.02  # two points of ability
@@ -109,7 +109,7 @@ def paired_difference(
     reference: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
     draws: int = DRAWS,
-    seed: int = 0,
+    seed: int = SEED,
     level: float = LEVEL,
 ) -> PairedDifference:
     """The difference of two models' rates on the same prompts, its interval and its test.
@@ -189,7 +189,7 @@ def extremes(
     reference: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
     draws: int = DRAWS,
-    seed: int = 0,
+    seed: int = SEED,
     level: float = LEVEL,
 ) -> tuple[PairedDifference, PairedDifference]:
     """The difference if all that is missing fell for the reference, and if it all fell against it.
@@ -273,7 +273,7 @@ def non_inferiority(
     margin: float = MARGIN,
     clusters: Sequence[Hashable] | None = None,
     draws: int = DRAWS,
-    seed: int = 0,
+    seed: int = SEED,
     level: float = LEVEL,
 ) -> NonInferiority:
     """Is the candidate's ability no more than ``margin`` below the reference's?

@@ -139,7 +139,7 @@ def as_outcomes(values: ArrayLike, name: str) -> Array:
     """The outcomes as float64 [n], each 0, 1 or nan."""
     try:
         outcomes = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise EvaluationError(f"{name} are 0, 1 or nan, one number each: {error}") from error
     wrong = outcomes[~np.isnan(outcomes) & (outcomes != 0) & (outcomes != 1)]
     if wrong.size:

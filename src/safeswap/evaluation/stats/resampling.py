@@ -9,6 +9,7 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation.stats.rates import Interval
 
 DRAWS = 10_000
+SEED = 0
 _PIECE = 2_000_000  # counts drawn at once: 16 MB
 
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from safeswap import selectors
 from safeswap.errors import EvaluationError, PlanError, nearest
+from safeswap.selectors.words import shown
 
 if TYPE_CHECKING:
     from safeswap.evaluation.records import CandidateRecord
     from safeswap.evaluation.results.candidates import CandidateResult
     from safeswap.operators import Operation
-
-SYMBOLS = {"tau": "τ", "alpha": "α", "gamma": "γ", "scale": "λ"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +85,6 @@ def label(one: CandidateResult, number: int) -> str:
     """A candidate's number in tables and figures; with its name where that is not its cell's."""
     own = one.name == one.method or one.name.startswith(f"{one.method}+")
     return str(number) if own else f"{number}: {one.name}"
-
-
-def symbol(name: str) -> str:
-    """A setting as a table's head or a figure's axis has it."""
-    return SYMBOLS.get(name, name.replace("_", " "))
-
-
-def shown(value: Any) -> str:
-    """A setting's value for the reader."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
-
-
-def in_words(settings: Mapping[str, Any]) -> str:
-    """Settings on one line: ``τ = 0.001, α = 0.5``."""
-    return ", ".join(f"{symbol(k)} = {shown(v)}" for k, v in settings.items() if v is not None)
 
 
 def operator_words(operator: Operation) -> list[str]:

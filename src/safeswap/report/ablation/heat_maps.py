@@ -17,13 +17,12 @@ from safeswap.operators import Operation
 from safeswap.report.ablation.grid import (
     candidates,
     in_language,
-    in_words,
     operator_words,
     points_of,
-    shown,
 )
 from safeswap.report.ablation.table import QUESTIONS
 from safeswap.report.plan_figure import COLOURS, canvas
+from safeswap.selectors.words import in_points, in_words, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -216,9 +215,11 @@ def _draw(
     _draw_borders(axes, grid)
     axes.set_xlim(-0.5, len(taus) - 0.5)
     axes.set_ylim(-0.5, len(alphas) - 0.5)
-    axes.set_xticks(range(len(taus)), [shown(tau) for tau in taus])
+    written = shown if grid.relative else in_points
+    axes.set_xticks(range(len(taus)), [written(tau) for tau in taus])
     axes.set_yticks(range(len(alphas)), [shown(alpha) for alpha in alphas])
-    axes.set_xlabel(f"τ{' × mean share' if grid.relative else ''}{steps(taus)}", fontsize=_SMALL)
+    unit = "mean shares" if grid.relative else "points"
+    axes.set_xlabel(f"τ [{unit}]{steps(taus)}", fontsize=_SMALL)
     axes.tick_params(length=0, labelsize=_SMALL)
     axes.spines[:].set_visible(False)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}

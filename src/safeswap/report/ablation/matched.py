@@ -18,6 +18,7 @@ from safeswap.report.ablation.table import (
     made_from,
     numbers,
 )
+from safeswap.selectors.words import points
 from safeswap.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def matched_table(
             "on these very figures, which flatters methods that were tried in many settings. "
             "Over-refusal puts no condition on it: see its column.",
         ),
+        "matched",
     )
 
 
@@ -142,9 +144,3 @@ def _matched(
     shown_loss = Cell.missing(missing) if lost is None else Cell.figure(lost)
     figures = (figure_cell(one, kind) for kind in Measure)
     return Row.of(title, number, name, count, shown_loss, *figures, group=one.language)
-
-
-def points(share: float) -> str:
-    """A share as points: ``1 point``, ``2.5 points``."""
-    number = f"{100 * share:.3g}"
-    return f"{number} point{'' if number == '1' else 's'}"

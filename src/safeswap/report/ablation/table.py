@@ -13,14 +13,12 @@ from safeswap.evaluation.models import ROLE_TITLES
 from safeswap.evaluation.results.pareto import pareto_front
 from safeswap.report.ablation.grid import (
     candidates,
-    in_words,
     label,
     order_of,
     point_of,
-    shown,
-    symbol,
     unplaced_note,
 )
+from safeswap.selectors.words import in_words, shown_setting, symbol
 from safeswap.tables import Cell, Column, Row, Table
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
     ordered, (varied, fixed) = _ordered(merged), _parameters(merged)
     joined = merged[0].record.operator_title
     by_operator = len({one.record.operator_title for one in merged}) > 1
-    settings = [*map(symbol, varied), *(["operator"] if by_operator else [])]
+    settings = [*map(_head, varied), *(["operator"] if by_operator else [])]
     several = len(languages) > 1
     columns = [Column("candidate", align="left")]
     columns += [Column(name, "settings" if several else "") for name in settings]
@@ -71,14 +69,15 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
         for title, models in made_from(found)
     ]
     for number, one in enumerate(ordered, start=1):
-        values = [shown(point_of(one.record).settings.get(name)) for name in varied]
+        place = point_of(one.record).settings
+        values = [shown_setting(name, place, unit=False) for name in varied]
         values += [one.record.operator_title] if by_operator else []
         figures = _figures(_everywhere(one.name, merged), languages, one.name, ordered)
         name = Cell(label(one, number), key=one.name)
         rows.append(Row.of(name, *values, *figures, group=one.method))
     notes = [
         PART_NOTES[part],
-        "Per cent with 95 % intervals. τ: threshold, α: safety's part in a blend.",
+        "Per cent with 95 % intervals. τ: threshold in points, α: safety's part in a blend.",
         *([f"Not varied: {fixed}."] if fixed else []),
         *([] if by_operator else [f"Task vectors are joined by: {joined}."]),
     ]
@@ -88,7 +87,13 @@ def ablation_table(found: Sequence[CandidateResult], part: Part) -> Table:
         notes += [f"{lead}{note}" for note in _readings(own, numbers(found))]
     notes += unplaced_note(found)
     where = "" if several else f" ({languages[0]})"
-    return Table(f"Ablation{where}: {QUESTIONS[part]}", tuple(columns), tuple(rows), tuple(notes))
+    title = f"Ablation{where}: {QUESTIONS[part]}"
+    return Table(title, tuple(columns), tuple(rows), tuple(notes), "candidates")
+
+
+def _head(name: str) -> str:
+    """A setting's column; τ with its unit."""
+    return f"{symbol(name)}, points" if name == "tau" else symbol(name)
 
 
 def numbers(found: Sequence[CandidateResult]) -> dict[str, int]:
@@ -131,7 +136,7 @@ def _parameters(merged: Sequence[CandidateResult]) -> tuple[list[str], str]:
     settings = [(one.method, point_of(one.record).settings) for one in merged]
     varied, fixed = [], {}
     for name in sorted(given, key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST)):
-        values = {shown(s[name]) for _, s in settings if s.get(name) is not None}
+        values = {shown_setting(name, s) for _, s in settings if s.get(name) is not None}
         if name in _FIRST or len(values) > 1:
             varied.append(name)
         elif values:
@@ -243,5 +248,5 @@ def _only_difference(one: CandidateResult, alias: Alias) -> tuple[str, str] | No
     differing = {k: v for k, v in other.settings.items() if place.settings.get(k) != v}
     if len(differing) != 1:
         return None
-    ((name, value),) = differing.items()
-    return f"{symbol(name)} = ", shown(value)
+    (name,) = differing
+    return f"{symbol(name)} = ", shown_setting(name, other.settings)

@@ -16,8 +16,9 @@ from safeswap.report.ablation.heat_maps import draw_heat_maps
 from safeswap.report.ablation.matched import matched_table
 from safeswap.report.ablation.pareto import draw_pareto
 from safeswap.report.ablation.table import QUESTIONS, ablation_table
+from safeswap.report.evaluation import facts as facts_of
 from safeswap.search.sweep_config import Sweep
-from safeswap.tables import write_reports
+from safeswap.tables import Facts, write_reports
 
 if TYPE_CHECKING:
     from safeswap.evaluation.results.candidates import CandidateResult
@@ -29,9 +30,14 @@ _FIGURES: Mapping[str, tuple[str, Callable[..., None]]] = {
 
 
 def write_ablation(
-    found: Sequence[CandidateResult], part: Part, folder: Path, loss: float = 0.01
+    found: Sequence[CandidateResult],
+    part: Part,
+    folder: Path,
+    loss: float = 0.01,
+    facts: Facts = (),
 ) -> list[Path]:
-    """Write ``ablation.md``, ``.csv``, ``.tex``, ``.html`` and the figures of every language.
+    """Write ``ablation.md``, ``.tex``, ``.html``, a CSV of each table and the figures of every
+    language.
 
     The figures are ``ablation-pareto-LANGUAGE.png`` and ``ablation-heat-maps-LANGUAGE.png``. One
     that cannot be drawn (no grid over τ and α, no figures of both kinds, no matplotlib) is left
@@ -41,6 +47,7 @@ def write_ablation(
         found: what was measured, in all languages.
         part: which questions these are.
         loss: of ability, for the table at matched ability and the Pareto figure.
+        facts: for the reports' head: models, date, settings (``safeswap.report.evaluation.facts``).
 
     Returns:
         What was written: the tables first.
@@ -71,7 +78,9 @@ def write_ablation(
     notes = (*tables[0].notes, *dict.fromkeys(missing))
     tables[0] = replace(tables[0], notes=notes)
     title = f"safeswap: ablation, {QUESTIONS[part]}"
-    written = write_reports(tables, folder, name="ablation", title=title, figures=figures)
+    written = write_reports(
+        tables, folder, name="ablation", title=title, figures=figures, facts=facts
+    )
     return [*written, *(folder / file for file in figures)]
 
 
@@ -91,6 +100,7 @@ def write_sweep_reports(sweep: Sweep, results: Path) -> list[list[Path]]:
     written = []
     for part in PARTS:
         found = [m for code in sweep.languages for m in read_measured(results / part / code, code)]
-        folder = results / f"report-{part}"
-        written.append(write_ablation(found, part, folder, sweep.rule.max_accuracy_drop))
+        folder, loss = results / f"report-{part}", sweep.rule.max_accuracy_drop
+        facts = facts_of([results / part / code for code in sweep.languages])
+        written.append(write_ablation(found, part, folder, loss, facts))
     return written

@@ -1,58 +1,18 @@
-"""The verbs of the command line as functions, under the same names: the public API.
-
-They live in this module, and not in ``safeswap`` itself, because ``safeswap.merge``,
-``safeswap.profile``, … are folders of the package: as soon as Python imports one of them, its
-name in ``safeswap`` is the folder. (``safeswap.make_profile``, ``make_plan``, ``merge_plans``,
-``verify_merge`` and ``calibrate`` are there too: nothing hides those.)
-
-The examples run in a folder with the checkpoints ``base``, ``safety`` and ``swahili``; hub ids do
-as well. All at once:
-
->>> from safeswap import api
->>> (merged,) = api.merge("base", safety="safety", languages={"sw": "swahili"}, out="whole")
-
-In steps:
-
->>> profile = api.make_profile("base", safety="safety", languages={"sw": "swahili"})
->>> plan = api.make_plan(profile, by="layer")
->>> (merged,) = api.merge_plans([plan], "merged", profile=profile)
->>> api.verify_merge(merged.folder).from_inputs
-True
->>> "merge_method: " in api.to_mergekit(plan)
-True
-
-Evaluating, here with the small models that come with safeswap and a judge that goes by rules:
-
->>> from safeswap.demo import models_folder
->>> from safeswap.demo.suite import RULES, write_suite
->>> suite = api.make_suite(str(write_suite(Path("suite"))), ["qab"])
->>> short = api.Generation(max_new_tokens=4, harness_tokens=4)
->>> on_cpu = api.BackendOptions(dtype="float32", device="cpu")
->>> models = [f"base={models_folder() / 'base'}", f"safe={models_folder() / 'safety'}"]
->>> done = api.evaluate(models, suite, "results", options=on_cpu, generation=short)
->>> sorted(api.judge("results", f"rule:suite/{RULES}"))
-['base', 'safe']
->>> len(api.compare(["results"])) > 0
-True
-
-What is worth knowing on the way is logged (``logging.getLogger("safeswap")``), and a library is
-silent until logging is set up; ``safeswap.io.progress.enable()`` turns progress bars on.
-"""
+"""Profile, plan, merge, verify: the verbs that make a checkpoint, as functions."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import check_place
-from safeswap.errors import PlanError, SafeswapError
+from safeswap.errors import PlanError, listed
 from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest, refuse_foreign
@@ -61,20 +21,14 @@ from safeswap.merge.run import Draw, Merged, family_of, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
-from safeswap.profile import Profile, check_descent
+from safeswap.plan.sampled import Wish, sample_family, uncertain
+from safeswap.plan.table import SELECTOR
+from safeswap.profile import Profile, check_descent, refuse_strangers
 from safeswap.report.figure_process import FigureProcess, can_draw
 from safeswap.roles import BASE
 
-if TYPE_CHECKING:
-    from safeswap.calibration.run import calibrate
-    from safeswap.evaluation.backends import BackendOptions
-    from safeswap.evaluation.generate import Generation
-    from safeswap.evaluation.pipeline import evaluate, judge, make_suite
-    from safeswap.interchange import from_mergekit, to_mergekit
-    from safeswap.report.evaluation import compare
-    from safeswap.search.sweep import Swept
-
 _log = logging.getLogger("safeswap.api")
+_RULE = ("by", "tau", "tau_relative")
 
 
 def _refuse_twice(family: Family) -> None:
@@ -95,6 +49,7 @@ def make_profile(
     *,
     safety: str | Path,
     languages: Mapping[str, str | Path],
+    sample: Wish | None = None,
     workers: int | None = None,
     force: bool = False,
 ) -> Profile:
@@ -102,6 +57,7 @@ def make_profile(
 
     Args:
         base, safety, languages: local folders or hub ids; languages by name.
+        sample: read a part of the weights only, and give intervals for the differences of shares.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
         force: measure experts too whose configuration or weights say that they are no fine-tunes
             of the base; the profile's notes say what was wrong.
@@ -119,7 +75,14 @@ def make_profile(
     family = open_family(base, safety, languages, force=force)
     _refuse_twice(family)
     _note(family)
-    return measure(family, workers, force=force)
+    if sample is None:
+        return measure(family, workers, force=force)
+    if not force:
+        refuse_strangers(family)
+    with bytes_bar("sample", family.bytes_to_read()) as advance:
+        profile = sample_family(family, sample, workers=workers, advance=advance)
+    check_descent(profile, force=force)
+    return profile
 
 
 def make_plan(
@@ -152,13 +115,34 @@ def make_plan(
     plan = fill_plan(profile, language, method=method, **options)
     check_descent(profile, plan.experts, force=force)
     safety, spoken = (profile.inputs[role] for role in plan.experts)
-    if safety.digest == spoken.digest:
+    if safety.digest == spoken.digest != "":
         raise PlanError(
             f"the safety expert ({safety.source}) and the {plan.language} expert "
             f"({spoken.source}) have the same weights: there is nothing to choose. Check whether "
             "one of them was given twice."
         )
+    _note_uncertain(profile, plan)
     return plan
+
+
+def _note_uncertain(profile: Profile, plan: Plan) -> None:
+    """What a plan from a sample leaves open, in the log."""
+    if profile.sample is None:
+        return
+    settings = plan.selector
+    if settings["name"] != SELECTOR:
+        _log.warning(
+            f"{plan.language}: planned from a sample of the weights; a sample knows intervals for "
+            f"--method {SELECTOR} only, so how certain these decisions are is not known"
+        )
+        return
+    found = uncertain(profile, plan.language, **{k: settings[k] for k in _RULE})
+    if found:
+        _log.warning(
+            f"{plan.language}: {len(found)} decisions are not certain at "
+            f"{100 * profile.sample.confidence:g} %: {listed(found)}. Read more: safeswap profile "
+            "with --until-certain, or without --budget"
+        )
 
 
 def merge_plans(
@@ -353,97 +337,3 @@ def swap(*arguments: Any, **named: Any) -> list[Merged]:
         stacklevel=2,
     )
     return merge(*arguments, **named)
-
-
-def sweep(file: str | Path, out: str | Path, **options: Any) -> list[Swept]:
-    """Carry out the sweep of a YAML file and write its reports, as ``safeswap sweep`` does.
-
-    Args:
-        file: as docs/sweep.md describes.
-        out: the results folder: new, or that of the same sweep to go on in.
-        options: those of :func:`safeswap.search.sweep.run_sweep`: back ends, ``reload``, …
-
-    Returns:
-        What was chosen, a record per language.
-
-    Raises:
-        SafeswapError: what is wrong, before a model is loaded where it can be known before.
-
-    >>> api.sweep("sweep.yaml", "results")                                 # doctest: +SKIP
-    """
-    from safeswap.report.ablation import write_sweep_reports
-    from safeswap.search.sweep import run_sweep
-    from safeswap.search.sweep_config import read_sweep
-
-    asked = read_sweep(Path(file))
-    done = run_sweep(asked, Path(out), **options)
-    for written in write_sweep_reports(asked, Path(out)):
-        _log.info(f"{written[0]}: written, with {len(written) - 1} more files beside it")
-    return done
-
-
-def search(file: str | Path, out: str | Path, *, group: str = "layer", **options: Any) -> list[Any]:
-    """Carry out the search of a YAML file, as ``safeswap search`` does.
-
-    Args:
-        file: as docs/search.md describes.
-        out: the results folder: new, or that of the same search to go on in or to join.
-        group: what shares its weights: ``unit``, ``layer``, ``kind`` or ``band``.
-        options: those of :func:`safeswap.search.search.run_search`: ``trials``, ``seed``, …
-
-    Returns:
-        What was found, a record per language.
-
-    Raises:
-        SafeswapError: what is wrong, before a model is loaded where it can be known before.
-
-    >>> api.search("search.yaml", "results", trials=200)                   # doctest: +SKIP
-    """
-    from safeswap.search.search import read_search, run_search
-
-    return list(run_search(read_search(Path(file), group), Path(out), **options))
-
-
-_HOMES = {
-    "BackendOptions": "safeswap.evaluation.backends",
-    "Generation": "safeswap.evaluation.generate",
-    "calibrate": "safeswap.calibration.run",
-    "compare": "safeswap.report.evaluation",
-    "evaluate": "safeswap.evaluation.pipeline",
-    "from_mergekit": "safeswap.interchange",
-    "judge": "safeswap.evaluation.pipeline",
-    "make_suite": "safeswap.evaluation.pipeline",
-    "to_mergekit": "safeswap.interchange",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the other verbs when they are first used: merging needs nothing of theirs."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'safeswap.api' has no attribute {name!r}")
-
-
-__all__ = [
-    "BackendOptions",
-    "Generation",
-    "Merged",
-    "Plan",
-    "Profile",
-    "SafeswapError",
-    "calibrate",
-    "compare",
-    "evaluate",
-    "from_mergekit",
-    "judge",
-    "make_plan",
-    "make_profile",
-    "make_suite",
-    "merge",
-    "merge_plans",
-    "search",
-    "swap",
-    "sweep",
-    "to_mergekit",
-    "verify_merge",
-]

@@ -1,0 +1,55 @@
+"""What a calibration would do, without reading a weight: a record, and it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safeswap.calibration.texts import read_texts
+from safeswap.checkpoint.family import open_family
+from safeswap.io.progress import shown_bytes
+from safeswap.operators.gram_store import MANIFEST, open_grams
+
+Record = dict[str, Any]
+
+
+def calibration_outlook(
+    base: str | Path,
+    *,
+    safety: str | Path,
+    languages: Mapping[str, str | Path],
+    texts: Mapping[str, Path],
+    out: Path,
+    force: bool = False,
+) -> Record:
+    """The experts that would be run, each over how many texts.
+
+    Raises:
+        SafeswapError: a checkpoint or file of texts that is not there or not valid.
+    """
+    family = open_family(base, safety, languages, force=force)
+    before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
+    experts = [
+        {
+            "expert": role,
+            "source": family.members[role].source.text,
+            "weights_bytes": family.members[role].nbytes,
+            "texts": len(read_texts(texts[role], role).texts),
+            "file": str(texts[role]),
+            "there": role in before,
+        }
+        for role in family.experts
+    ]
+    return {"kind": "outlook", "verb": "calibrate", "out": str(out), "experts": experts}
+
+
+def lines_of(record: Record) -> list[str]:
+    """The record in words."""
+    lines = [
+        f"{one['expert']}: {one['source']}, weights {shown_bytes(one['weights_bytes'])} in memory; "
+        f"{one['texts']} texts of {one['file']}"
+        + (f"; {record['out']} holds matrices of it already" if one["there"] else "")
+        for one in record["experts"]
+    ]
+    return [*lines, "no model was loaded, and nothing written"]

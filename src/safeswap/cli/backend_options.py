@@ -1,0 +1,78 @@
+"""The options of models and servers, which all verbs share that run one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from safeswap.cli.options import THREADS, TRUST
+from safeswap.cli.registered import BACKENDS, either
+from safeswap.cli.verbs import options
+from safeswap.errors import ConfigError
+from safeswap.parameters import read_value
+
+if TYPE_CHECKING:
+    from safeswap.evaluation.backends import BackendOptions
+
+backend_options = options(
+    click.option("--backend", default="hf", show_default=True, help=f"{either(BACKENDS)}."),
+    click.option("--dtype", default="auto", show_default=True, help="For hf and vllm."),
+    click.option("--device", default="auto", show_default=True, help="For hf: cpu, cuda, …"),
+    click.option(
+        "--batch-tokens",
+        type=click.IntRange(min=1),
+        default=16384,
+        show_default=True,
+        help="For hf: padded tokens per batch; lower it when memory runs out.",
+    ),
+    click.option("--base-url", default="", help="For api: the server, ending in /v1."),
+    click.option(
+        "--api-key-variable",
+        default="OPENAI_API_KEY",
+        show_default=True,
+        help="For api: the environment variable that holds the key.",
+    ),
+    click.option("--concurrency", type=click.IntRange(min=1), default=8, show_default=True),
+    click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds."),
+    click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True),
+    click.option("--tokenizer", default="", help="For api with tasks that score choices."),
+    click.option(
+        "--engine",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="For vllm: an engine argument, such as tensor_parallel_size=2. Repeat it.",
+    ),
+    TRUST,
+    THREADS,
+    heading="Models and servers",
+)
+
+
+def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
+    """What the command line says of the backend."""
+    from safeswap.evaluation.backends import BackendOptions
+
+    fields = {key: value for key, value in backend.items() if key not in ("engine", "threads")}
+    template = None if chat_template in ("on", "off") else Path(chat_template)
+    engine = {key: read_value(value) for key, value in pairs_of("--engine", backend["engine"])}
+    return BackendOptions(
+        **fields, engine=engine, chat_template=template, use_template=chat_template != "off"
+    )
+
+
+def pairs_of(option: str, given: Sequence[str]) -> list[tuple[str, str]]:
+    """``NAME=VALUE`` given to an option, as pairs.
+
+    Raises:
+        ConfigError: one that is not of this form.
+    """
+    found = []
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not separator or not value or not key:
+            raise ConfigError(f"{option} {text!r}: is given as NAME=VALUE.")
+        found.append((key, value))
+    return found
