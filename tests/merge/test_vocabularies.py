@@ -33,6 +33,7 @@ from safeswap.cli import main
 from safeswap.errors import VerificationError
 from safeswap.merge.manifest import read_manifest
 from safeswap.plan import Plan
+from safeswap.plan.sampled import Wish
 from tiny import edit_json, refused
 
 Trio = dict[str, Path]
@@ -706,3 +707,21 @@ def test_gram_matrices_of_members_with_their_own_tokenizers(tmp_path: Path) -> N
     grams = {"name": "regmean", "grams": str(tmp_path / "grams")}
     merge(trio, tmp_path / "out", operator=grams, method="uniform")
     assert api.verify_merge(tmp_path / "out").from_inputs
+
+
+def test_a_sample_counts_shared_tokens_only(tmp_path: Path) -> None:
+    """All rows asked for: the sample is the profile."""
+    tokenizer = bpe()
+    base = member(tmp_path / "base", tokenizer, height=384)
+    experts: dict[str, Any] = {
+        "safety": member(tmp_path / "safety", moved(tokenizer), base, seed=1),
+        "languages": {"sw": member(tmp_path / "sw", grown(tokenizer, 30), base, seed=2)},
+    }
+    exact, sampled = (
+        {t.name: t for t in api.make_profile(base, **experts, **asked).tensors}
+        for asked in ({}, {"sample": Wish(budget=1.0)})
+    )
+    for name in (EMBED, HEAD):
+        for role in ("safety", "sw"):
+            wanted = exact[name].update_norm[role]
+            assert sampled[name].update_norm[role] == pytest.approx(wanted, rel=1e-6)
