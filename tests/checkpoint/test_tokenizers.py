@@ -46,6 +46,11 @@ def test_tokens_of_slow_tokenizers_are_compared(trio: Trio, where: str, closed: 
     add("sw", "<new>", 9)
     assert any("sw: its tokenizer adds '<new>'" in note for note in notes_of(trio))
     add("safety", "<safe>", 9)
+    if not closed:  # whose tokens are known: each comes from the one that has it
+        family = join_family({role: open_checkpoint(trio[role]) for role in ROLES})
+        assert family.alignment is not None
+        assert family.alignment.tokens["safety"]["<safe>"] == 9
+        return
     refused(lambda: notes_of(trio), "sw expert", "id 9", "'<new>'", "'<safe>'", "safety expert's")
     add("safety", "<new>", 8)
     refused(lambda: notes_of(trio), "sw expert", "'<new>'", "the id 9", "8")

@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 import safeswap
 from safeswap.checkpoint.staging import _REPLACED, Staging
+from safeswap.checkpoint.vocabularies.view import RowsRecord
 from safeswap.demo import models_folder
 from safeswap.evaluation.benchmarks.limit import Limit
 from safeswap.evaluation.benchmarks.prompts import identity_of
@@ -138,6 +139,7 @@ def names(kind: type) -> set[str]:
         ),
         ("Settings: limit", names(Limit)),
         ("Manifest", {*manifest._KEYS}),
+        ("Manifest: rows", {*RowsRecord.__slots__}),
         ("Gram folder", {*gram_store._KEYS}),
         ("Gram folder: expert", {*gram_store._EXPERT_KEYS}),
         ("Gram folder: tensor", {*gram_store._TENSOR_KEYS}),

@@ -19,6 +19,7 @@ from fuzz import mutate
 from gguf_bytes import llama_bytes
 from gram_folder import write_grams
 from narrow import gpt_oss, gpt_oss_config, make_fp8, make_mxfp4
+from pieces import model_of
 from safeswap.calibration.texts import read_texts
 from safeswap.checkpoint.family import join_family, open_family
 from safeswap.checkpoint.header import read_header
@@ -101,8 +102,31 @@ def slow_tokenizers(folder: Path) -> None:
         (folder / role / "tokenizer.json").unlink()
 
 
+def pieces_only(folder: Path) -> None:
+    """The same with sentencepiece models, the language expert's longer; and with lists of lines."""
+    checkpoints(folder)
+    for role in ("base", "safety", "sw"):
+        tokens = json.loads((folder / role / "tokenizer.json").read_text())["model"]["vocab"]
+        more = ["one"] if role == "sw" else []
+        (folder / role / "tokenizer.model").write_bytes(model_of([*tokens, *more]))
+        (folder / role / "tokenizer.json").unlink()
+
+
+def lines_only(folder: Path) -> None:
+    """The same with a token a line."""
+    checkpoints(folder)
+    for role in ("base", "safety", "sw"):
+        tokens = json.loads((folder / role / "tokenizer.json").read_text())["model"]["vocab"]
+        (folder / role / "vocab.txt").write_text("\n".join([*tokens, role]) + "\n")
+        (folder / role / "tokenizer.json").unlink()
+
+
 def _family(folder: Path) -> Any:
     family = open_family(folder / "base", folder / "safety", {"sw": folder / "sw"})
+    for donor in ("base", "safety", "sw"):
+        family.output("sw", donor).rows.said()
+    for name in family.names:
+        family.measured(name)
     return join_family(family.members)
 
 
@@ -438,6 +462,8 @@ READERS: tuple[Reader, ...] = (
     Reader("MXFP4", "sw/model.safetensors", _M.of_safetensors, _measured, fours, 4),
     Reader("GGUF header", "sw.gguf", _M.of_gguf, lambda f: read_gguf(f / "sw.gguf"), blocks),
     Reader("GGUF", "sw.gguf", _M.of_gguf, _blocks, blocks, 4),
+    Reader("tokenizer.model", "sw/tokenizer.model", _M.of_bytes, _family, pieces_only),
+    Reader("vocab.txt", "sw/vocab.txt", _M.of_text, _family, lines_only),
     Reader(
         "pytorch_model.bin",
         "pytorch_model.bin",

@@ -70,7 +70,6 @@ def test_an_expert_of_another_shape_depth_or_family_is_refused(tmp_path: Path) -
     for name, sizes, words in (
         ("depth", {"layers": 3}, ("num_hidden_layers = 3", "2")),
         ("width", {"width": 32}, ("hidden_size = 32", "16")),
-        ("vocabulary", {"words": 40}, ("vocab_size = 40", "32")),
     ):
         other = make_trio(tmp_path / name, **sizes)["sw"]
         action = lambda other=other: merge(trio | {"sw": other}, out)  # noqa: E731
@@ -79,6 +78,13 @@ def test_an_expert_of_another_shape_depth_or_family_is_refused(tmp_path: Path) -
         shutil.copy(trio["base"] / "config.json", other / "config.json")
         tensor = "model.layers.2." if name == "depth" else "model.embed_tokens.weight"
         refused(action, "sw", tensor, out=out)
+    other = make_trio(tmp_path / "vocabulary", words=40)["sw"]  # and not what config.json says
+    shutil.copy(trio["base"] / "config.json", other / "config.json")
+    refused(lambda: merge(trio | {"sw": other}, out), "sw", "[40, 16]", "vocab_size", out=out)
+    (other / "tokenizer.json").unlink()
+    edit_json(other / "config.json", vocab_size=40)
+    words = ("row per token", "sw [40, 16]", "sw: no tokenizer", "tokenizer.json")
+    refused(lambda: merge(trio | {"sw": other}, out), *words, out=out)
     other = make_trio(tmp_path / "family")["sw"]
     edit_json(other / "config.json", model_type="mistral")
     refused(lambda: merge(trio | {"sw": other}, out), "model_type = 'mistral'", "'llama'", out=out)
@@ -106,7 +112,7 @@ def test_what_a_message_says_of_shapes_and_depths(tmp_path: Path) -> None:
     assert "vocabulary" not in message
     trio = make_trio(tmp_path / "words")
     rewrite(trio["sw"], lambda w: [w.update({n: w[n][:30].copy()}) for n in w if "embed" in n])
-    refused(lambda: merge(trio, out), "[30, 16]", "A resized vocabulary must be cut", out=out)
+    refused(lambda: merge(trio, out), "[30, 16]", "A resized vocabulary is matched", out=out)
 
 
 def test_two_experts_with_the_same_weights_are_refused(

@@ -137,3 +137,25 @@ def test_another_donor_is_refused() -> None:
     inside, profile = world()
     with pytest.raises(EvaluationError, match="donor safety"):
         inside.apply(safeswap.make_plan(profile, donor="safety"))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_that_are_matched_by_token(tmp_path: Path, tied: bool) -> None:
+    """A grown vocabulary and another order: exchanged in memory as they would be written."""
+    from grown import bpe, grown, member, moved
+
+    tokenizer = bpe()
+    base = member(tmp_path / "base", tokenizer)
+    experts: dict[str, Any] = {
+        "safety": member(tmp_path / "safety", moved(tokenizer), base, seed=1),
+        "languages": {"sw": member(tmp_path / "sw", grown(tokenizer, 30), base, seed=2, tied=tied)},
+    }
+    inside = HotSwapModel(open_family(base, **experts), "sw", CPU)
+    profile = safeswap.make_profile(base, **experts)
+    written = ReloadedModel("hf", CPU)
+    for options in PLANS[:4]:
+        plan = safeswap.make_plan(profile, **options)
+        with inside.answering(plan) as mine:
+            found = weights_of(mine.model)
+        with written.answering(plan) as other:
+            assert differing(found, weights_of(other.model)) == [], options

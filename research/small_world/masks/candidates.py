@@ -119,13 +119,13 @@ def merged_state(family: Family, plan: Plan) -> dict[str, Tensor]:
     """The tensors that `safeswap merge` would write for a plan, widened to float32."""
     job = prepare(family, plan)
     made: dict[str, Tensor] = {}
-    run_passes(family, [job], workers=1)
+    run_passes([job], workers=1)
     with single_threaded([job]):
-        for name in family.names:
-            stored, target = family.base.tensors[name], job.dtypes[name]
+        for name in job.family.names:
+            stored, target = job.family.base.tensors[name], job.dtypes[name]
             values = np.empty(stored.elements, np.float32)
             for chunk in job.chunks(name, stored.elements):
-                for at, raw in chunk_bytes(family, job, chunk):
+                for at, raw in chunk_bytes(job, chunk):
                     decode(raw, target, values[at : at + len(raw) // target.size])
             made[name] = torch.from_numpy(values.reshape(stored.shape))
     return made

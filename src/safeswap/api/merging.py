@@ -238,7 +238,11 @@ def merge(
     donors = [options.get("donor") or language for language in languages]
     for donor in donors:
         check_donor(family, donor)
-    layouts = [output_layout(family, d, dtype=kind, shard_size=limit, same=same)[0] for d in donors]
+    seen = [family.output(language, d) for language, d in zip(languages, donors, strict=True)]
+    layouts = [
+        output_layout(one, donor, dtype=kind, shard_size=limit, same=same)[0]
+        for one, donor in zip(seen, donors, strict=True)
+    ]
     rest = sum(rest_bytes(family, donor) for donor in donors)
     room = rest + sum(layout.nbytes for layout in layouts)
     check_place(target, room, replace=overwrite)

@@ -17,7 +17,7 @@ from safeswap.checkpoint.compare import flat
 from safeswap.checkpoint.config_keys import SIZES
 from safeswap.checkpoint.model import Checkpoint
 from safeswap.checkpoint.precisions.gguf_header import read_tokens
-from safeswap.checkpoint.tokenizers import vocabulary_of
+from safeswap.checkpoint.vocabularies.read import read_vocabulary
 from safeswap.errors import FamilyError
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -71,7 +71,7 @@ def _tokens(role: str, member: Checkpoint, lender: Checkpoint, *, force: bool) -
     Raises:
         FamilyError: more than one of a hundred is another.
     """
-    theirs = vocabulary_of(lender.folder)
+    theirs = read_vocabulary(lender.folder).tokens
     ours = read_tokens(member.files[0].path)
     if theirs is None or not ours:
         return "that its tokens are the same cannot be checked"

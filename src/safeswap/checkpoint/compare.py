@@ -8,7 +8,7 @@ may differ and what is only worth a note, and anything else that differs is refu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from safeswap.checkpoint.config_keys import (
@@ -20,6 +20,8 @@ from safeswap.checkpoint.config_keys import (
     SYNONYMS,
     consequence,
     default_of,
+    is_token_id,
+    is_vocabulary_size,
 )
 from safeswap.checkpoint.model import Checkpoint
 from safeswap.errors import FamilyError
@@ -33,14 +35,27 @@ _SHOWN = 3
 
 
 def refuse_other_size(base: Checkpoint, expert: Checkpoint, role: str) -> None:
-    """Refuse another family, size, vocabulary or tying, before a tensor is looked at.
+    """Refuse another family or size, before a tensor is looked at.
 
     Raises:
         FamilyError: names the key and both values.
     """
+    _refuse(base, expert, role, lambda key: key.rpartition(".")[2] in SIZES)
+
+
+def refuse_other_vocabulary(base: Checkpoint, expert: Checkpoint, role: str) -> None:
+    """Refuse another size of the vocabulary, where rows are not matched by their tokens.
+
+    Raises:
+        FamilyError: names the key and both values.
+    """
+    _refuse(base, expert, role, is_vocabulary_size)
+
+
+def _refuse(base: Checkpoint, expert: Checkpoint, role: str, counts: Callable[[str], bool]) -> None:
     ours, theirs = flat(base.config), flat(expert.config)
     for key in (*ours, *(key for key in theirs if key not in ours)):
-        if key.rpartition(".")[2] not in SIZES:
+        if not counts(key):
             continue
         one, two = ours.get(key), theirs.get(key)
         if one != two and one is not None and two is not None:
@@ -52,12 +67,15 @@ def refuse_other_size(base: Checkpoint, expert: Checkpoint, role: str) -> None:
             )
 
 
-def compare_configs(members: Mapping[str, Checkpoint], *, force: bool = False) -> list[str]:
+def compare_configs(
+    members: Mapping[str, Checkpoint], *, force: bool = False, mapped: bool = False
+) -> list[str]:
     """Compare every expert's configuration with the base's, key by key.
 
     Args:
         members: role → checkpoint, the base among them.
         force: note what would be refused.
+        mapped: rows are matched by token, so that one token may have another id in each.
 
     Returns:
         What a user should know, in a line each: the key, both values, and what it means.
@@ -74,6 +92,10 @@ def compare_configs(members: Mapping[str, Checkpoint], *, force: bool = False) -
         refused = []
         for key in sorted({*ours, *theirs}):
             found = _difference(key, ours, theirs)
+            if mapped and is_vocabulary_size(key) and ours.get(key) != theirs.get(key):
+                found = True, "rows are matched by token; the output has its donor's"
+            if found and mapped and is_token_id(key):
+                found = True, "the output has its donor's ids"
             if found is None:
                 continue
             shown = _spelled(key, base.config, expert.config)
@@ -97,6 +119,8 @@ def _difference(key: str, ours: Flat, theirs: Flat) -> tuple[bool, str] | None:
     """Whether a difference is only noted, and what it means; None where there is none."""
     leaf = key.rpartition(".")[2]
     if leaf in FREE or leaf == "tie_word_embeddings" or any(p in FREE for p in key.split(".")):
+        return None
+    if is_vocabulary_size(key):  # compared with the tensors
         return None
     one, two = ours.get(key, _ABSENT), theirs.get(key, _ABSENT)
     known = True

@@ -19,12 +19,11 @@ SIZES: Final = (
     "num_hidden_layers",
     "hidden_size",
     "num_attention_heads",
-    "vocab_size",
     "num_key_value_heads",
     "intermediate_size",
-    "tie_word_embeddings",
 )
-"""Without these being equal nothing corresponds to anything: not to be forced."""
+"""Without these being equal nothing corresponds to anything: not to be forced. Vocabularies may
+differ where their tokens are known, and tying may (``vocabularies/``, ``tying.py``)."""
 
 FREE: Final = _table("""
     _name_or_path name_or_path transformers_version architectures torch_dtype dtype _commit_hash
@@ -95,6 +94,24 @@ _CONSEQUENCES: Final = (
     (("head",), "the same matrices are cut into other heads"),
     (("bias",), "biases are used in one of them only"),
 )
+
+
+_OTHER_SECTIONS = ("vision", "audio", "image", "speech")
+
+
+def is_vocabulary_size(key: str) -> bool:
+    """Whether a key says how many rows the text's tables have: ``vocab_size`` and its like.
+
+    Args:
+        key: dotted; what a section of a tower says of codes is not meant.
+    """
+    section, _, leaf = key.rpartition(".")
+    return "vocab_size" in leaf and not any(word in section for word in _OTHER_SECTIONS)
+
+
+def is_token_id(key: str) -> bool:
+    """Whether a key names tokens by their ids."""
+    return key.endswith(("token_id", "token_ids", "token_index"))
 
 
 def consequence(key: str) -> str:

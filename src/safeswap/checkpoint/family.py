@@ -9,16 +9,26 @@ from pathlib import Path
 
 from safeswap.anatomy import Anatomy, anatomy_of
 from safeswap.checkpoint.borrowed import with_configs
-from safeswap.checkpoint.compare import compare_configs, refuse_other_size
+from safeswap.checkpoint.compare import (
+    compare_configs,
+    flat,
+    refuse_other_size,
+    refuse_other_vocabulary,
+)
+from safeswap.checkpoint.lending import Lent, lend, remedy_of
 from safeswap.checkpoint.members import same_tensors
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.names import family_names, is_buffer_of
 from safeswap.checkpoint.precisions import PackedTensor, stored_bytes
 from safeswap.checkpoint.precisions.loss import precision_notes
-from safeswap.checkpoint.reader import Tensor, same_bytes
+from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.refusals import quantization_of
 from safeswap.checkpoint.tokenizers import compare_tokenizers
-from safeswap.errors import ConfigError, FamilyError
+from safeswap.checkpoint.tying import Tying, tying_of
+from safeswap.checkpoint.vocabularies.align import Alignment
+from safeswap.checkpoint.vocabularies.read import read_vocabularies
+from safeswap.checkpoint.vocabularies.view import OutputRows, map_rows
+from safeswap.errors import ConfigError
 from safeswap.roles import BASE, SAFETY, check_role
 
 
@@ -33,7 +43,14 @@ class Family:
         aliases: (role, tensor) → the tensor of that member whose bytes it repeats; not merged.
         left_out: role → its tensors that are no weights and that not all members have → why they
             are not merged.
+        lent: role → what stands in for tensors that it lacks, and what it has besides; of
+            experts that are merged all the same.
         notes: what a user should know although it is no obstacle.
+        tying: whose output projection is its embeddings. Where members differ in it, the
+            embeddings of a tied one stand under both names.
+        alignment: the members' tokens, where these or the rows for them are not the same in all.
+        rows: in a family as an output sees it (`output`), what became of the rows that were
+            matched by token; empty where none had to be.
     """
 
     members: Mapping[str, Checkpoint]
@@ -41,6 +58,10 @@ class Family:
     aliases: Mapping[tuple[str, str], str] = field(default_factory=dict)
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lent: Mapping[str, Lent] = field(default_factory=dict)
+    tying: Tying = field(default_factory=lambda: Tying({}))
+    alignment: Alignment | None = None
+    rows: OutputRows = field(default_factory=lambda: OutputRows())
 
     @property
     def base(self) -> Checkpoint:
@@ -60,6 +81,64 @@ class Family:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Role → the member's tensor of this name, base first."""
         return {role: self.members[role].tensors[name] for role in (BASE, *self.experts)}
+
+    def measured(self, name: str) -> Mapping[str, Tensor]:
+        """Role → the member's tensor as it is compared with the base's: by the base's rows."""
+        if self.alignment is None or name not in self.alignment.tables:
+            return self.tensors(name)
+        if name not in self._by_base:
+            self._by_base[name] = self.alignment.by_base(self.tensors(name))
+        return self._by_base[name]
+
+    def output(self, language: str, donor: str) -> Family:
+        """The family as an output sees it: all tensors with the donor's rows in the donor's order,
+        and tied or not as the donor is. Itself, where the members agree in both.
+
+        Args:
+            language: the output's; other languages take no part.
+            donor: the role whose tokenizer and configuration go along.
+        """
+        if (language, donor) not in self._outputs:
+            self._outputs[language, donor] = self._output(language, donor)
+        return self._outputs[language, donor]
+
+    def _output(self, language: str, donor: str) -> Family:
+        roles = (BASE, SAFETY, language)
+        tensors: dict[str, dict[str, Tensor]] = {r: dict(self.members[r].tensors) for r in roles}
+        headless = bool(self.tying.head) and self.tying.tied[donor]
+        left_out = self._without_head(tensors, donor) if headless else self.left_out
+        rows = OutputRows()
+        if self.alignment is not None:
+            tables = self.alignment.tables - ({self.tying.head} if headless else set())
+            alignment = replace(self.alignment, tables=tables)
+            rows = map_rows(alignment, tensors, donor, self.members[donor].folder)
+        if not rows.tables and not headless:
+            return self
+        members = {role: replace(self.members[role], tensors=tensors[role]) for role in roles}
+        return replace(self, members=members, left_out=left_out, alignment=None, rows=rows)
+
+    @cached_property
+    def _outputs(self) -> dict[tuple[str, str], Family]:
+        return {}
+
+    @cached_property
+    def _by_base(self) -> dict[str, Mapping[str, Tensor]]:
+        return {}
+
+    def _without_head(
+        self, tensors: dict[str, dict[str, Tensor]], donor: str
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Drop the output projection, whose donor is tied while others are not; what is left out
+        then.
+        """
+        head, left_out = self.tying.head, dict(self.left_out)
+        reason = f"the donor ({donor}) is tied: the embeddings are the output projection too"
+        for role, own in tensors.items():
+            if role in self.tying.serving:
+                del own[head]
+            else:
+                left_out[role] = {**left_out.get(role, {}), head: reason}
+        return left_out
 
     def is_weight(self, name: str) -> bool:
         """Whether task vectors of a tensor mean something: floats, and no buffer."""
@@ -111,12 +190,13 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     """Check that the experts descend from one base, as far as files can tell.
 
     Args:
-        force: note what their configurations and tokenizers would be refused for. Tensors of other
-            names or shapes, and a token with two meanings, are refused all the same.
+        force: note what their configurations and tokenizers would be refused for; what an expert
+            lacks inside the layers is the base's, what it has besides is left out. Other shapes
+            are refused all the same, but for rows that belong to tokens.
 
     Raises:
-        FamilyError: another architecture, depth, shape, tensor set, vocabulary, configuration or
-            tying of the output projection; names them.
+        FamilyError: another architecture, depth, shape, tensor set or configuration, or a
+            vocabulary whose tokens do not correspond; names them.
         safeswap.anatomy.AnatomyError: tensors that no unit takes.
     """
     members, borrowed = with_configs(members, force=force)
@@ -126,28 +206,64 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     for role, member in members.items():
         if role != BASE:
             refuse_other_size(base, member, role)
-    aliases = _tied_copies(members)
+    tying = tying_of(members)
+    members = {role: _with_head(member, role, tying) for role, member in members.items()}
     left_out = _spare_buffers(members)
     kept = {
         role: {
             name: tensor
             for name, tensor in member.tensors.items()
-            if (role, name) not in aliases and name not in left_out[role]
+            if (role, name) not in tying.aliases and name not in left_out[role]
         }
         for role, member in members.items()
     }
+    lent = _lend(members, kept, left_out) if force else {}
+    notes += [one.note(role, len(kept[BASE])) for role, one in lent.items()]
+    folders = {role: member.folder for role, member in members.items() if member.has_config}
+    known = read_vocabularies(folders)
+    first = next(iter(folders))  # whose tokenizer a GGUF file without one is read with
+    read = {role: known.get(role, known[first]) for role in members}
+    alignment = Alignment.of(read, {r: flat(m.config) for r, m in members.items()}, kept)
     for role, member in members.items():
         if role != BASE:
-            same_tensors(kept[BASE], kept[role], f"{role} expert {member.source.text}")
-    notes += [*borrowed, *compare_configs(members, force=force)]
-    folders = {role: member.folder for role, member in members.items() if member.has_config}
-    notes += compare_tokenizers(folders, next(iter(folders)), force=force)
+            if alignment is None:
+                refuse_other_vocabulary(base, member, role)
+            tables = alignment.tables if alignment else ()
+            who = f"{role} expert {member.source.text}"
+            same_tensors(kept[BASE], kept[role], who, tables, remedy_of(kept[BASE], kept[role]))
+    notes += tying.notes()
+    notes += borrowed
+    notes += compare_configs(members, force=force, mapped=alignment is not None)
+    notes += compare_tokenizers(folders, first, read=read, alignment=alignment, force=force)
     notes += [note for role in members if (note := _unquantized(members[role], role))]
     notes += precision_notes(kept, force=force)
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
     anatomy = anatomy_of(shapes, dtypes=dtypes)
-    return Family(members, anatomy, aliases, left_out, tuple(notes))
+    return Family(members, anatomy, tying.aliases, left_out, tuple(notes), lent, tying, alignment)
+
+
+def _lend(
+    members: dict[str, Checkpoint],
+    kept: dict[str, dict[str, Tensor]],
+    left_out: dict[str, dict[str, str]],
+) -> dict[str, Lent]:
+    """Give experts the base's tensors for those that they lack, in place."""
+    found = {r: one for r in members if r != BASE and (one := lend(kept[BASE], kept[r]))}
+    for role, one in found.items():
+        members[role] = replace(members[role], tensors={**members[role].tensors, **one.tensors})
+        left_out[role] = {**left_out[role], **one.extra}
+        kept[role] = {n: t for n, t in (kept[role] | dict(one.tensors)).items() if n in kept[BASE]}
+    return found
+
+
+def _with_head(member: Checkpoint, role: str, tying: Tying) -> Checkpoint:
+    """The member with its embeddings under the name of the projection that they serve as."""
+    if role not in tying.serving:
+        return member
+    return replace(
+        member, tensors={**member.tensors, tying.head: member.tensors[tying.serving[role]]}
+    )
 
 
 def _spare_buffers(members: Mapping[str, Checkpoint]) -> dict[str, dict[str, str]]:
@@ -179,40 +295,4 @@ def _unquantized(member: Checkpoint, role: str) -> str | None:
     return (
         f"{role}: its config.json speaks of a quantization ({method}), but its weights are plain "
         "floats and are taken as such; the output's config.json does not speak of it"
-    )
-
-
-def _tied_copies(members: Mapping[str, Checkpoint]) -> dict[tuple[str, str], str]:
-    """Output projections that some members store although they are their embeddings: some tools
-    save both names. They are dropped where a member that is tied does not have them.
-
-    transformers unties a model whose config.json says tied but whose two tensors differ; with a
-    member that has one tensor for both there is then nothing to merge the second with.
-    """
-    everywhere = set.intersection(*(set(member.tensors) for member in members.values()))
-    return {
-        (role, name): _same_as_embeddings(member, name, role)
-        for role, member in members.items()
-        if member.said_tied is not False
-        for name in member.heads
-        if name not in everywhere and all(m.tied for m in members.values() if name not in m.tensors)
-    }
-
-
-def _same_as_embeddings(member: Checkpoint, head: str, role: str) -> str:
-    """The embeddings that an output projection repeats byte for byte; reads both.
-
-    Raises:
-        FamilyError: no embeddings have its bytes.
-    """
-    shapes = {name: tensor.shape for name, tensor in member.tensors.items()}
-    dtypes = {name: tensor.dtype.name for name, tensor in member.tensors.items()}
-    for name in anatomy_of(shapes, dtypes=dtypes).tensors("embeddings"):
-        if same_bytes(member.tensors[name], member.tensors[head]):
-            return name
-    raise FamilyError(
-        f"{role} checkpoint {member.source.text}: {head!r} differs from the input embeddings, so "
-        "its output is not tied, while another checkpoint of this run stores no output projection "
-        "and is tied. Experts must be fine-tunes of the same base: use one that was trained with "
-        "its embeddings tied."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from safeswap.anatomy import vocabulary
 from safeswap.checkpoint.names import HEADS
@@ -17,8 +17,18 @@ _SEVERAL_TOKENS = ("mtp", "medusa_head", "mtp_layers", "nextn")
 _OTHER_HEADS = ("score", "v_head", "classifier", "reward_head", "value_head", "qa_outputs")
 
 
-def same_tensors(base: Mapping[str, Tensor], expert: Mapping[str, Tensor], who: str) -> None:
+def same_tensors(
+    base: Mapping[str, Tensor],
+    expert: Mapping[str, Tensor],
+    who: str,
+    tables: Collection[str] = (),
+    remedy: str = "",
+) -> None:
     """Refuse an expert whose tensors are not the base's, by names (the family's) and shapes.
+
+    Args:
+        tables: tensors whose rows are matched by token: they may be of any height.
+        remedy: what else can be done where names differ.
 
     Raises:
         FamilyError: says which, the likely cause, and what to do.
@@ -33,10 +43,11 @@ def same_tensors(base: Mapping[str, Tensor], expert: Mapping[str, Tensor], who: 
         cause = _cause(missing, extra, len(base), deep)
         if cause == _UNKNOWN:
             cause = _cause_by_shapes(base, expert, missing, extra)
-        raise FamilyError(f"{who}: {' and '.join(parts)}{deep}. {cause}")
+        raise FamilyError(f"{who}: {' and '.join(parts)}{deep}. {cause}{remedy}")
     for name, tensor in base.items():
         other = expert[name]
-        if tensor.shape != other.shape:
+        one, two = (_row(t.shape) if name in tables else t.shape for t in (tensor, other))
+        if one != two:
             raise FamilyError(
                 f"{who}: tensor {other.name!r} in {other.where} has shape {list(other.shape)}, the "
                 f"base has {list(tensor.shape)}. {_shape_hint(name, tensor, other)}"
@@ -137,8 +148,18 @@ def _found(names: Sequence[str], parts: Sequence[str]) -> bool:
 def _shape_hint(name: str, base: Tensor, expert: Tensor) -> str:
     outside = layer_of_name(name) is None
     if outside and len(base.shape) == 2 and base.shape[1:] == expert.shape[1:]:
-        return "A resized vocabulary must be cut back to the base's first."
+        return (
+            "A resized vocabulary is matched by token where each config.json's vocab_size is the "
+            "height of its matrices, the output projection's too. Use the folder that "
+            "save_pretrained writes, or correct vocab_size."
+        )
     return "Experts must be fine-tunes of the same base."
+
+
+def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without the size that counts tokens."""
+    at = next((n for n, size in enumerate(shape) if size != 1), 0)
+    return (*shape[:at], -1, *shape[at + 1 :])
 
 
 def _depth(tensors: Mapping[str, Tensor]) -> int:

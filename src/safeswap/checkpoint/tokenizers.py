@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.source import read_json
+from safeswap.checkpoint.vocabularies.align import Alignment, check_overlap
+from safeswap.checkpoint.vocabularies.read import (
+    CLOSED,
+    FILES,
+    Tokens,
+    Vocabulary,
+    json_of,
+    read_vocabularies,
+)
 from safeswap.errors import CheckpointError, FamilyError, listed
 
-_READ = ("tokenizer.json", "vocab.json")
-_CLOSED = ("tokenizer.model", "spiece.model", "vocab.txt", "tekken.json", "qwen.tiktoken")
-_ALIGN = "Aligning vocabularies is not supported yet; use an expert with the base's tokenizer."
+_ALIGN = (
+    "Rows are matched by token only where all members have a tokenizer.json (or the files of a "
+    "slow tokenizer) and matrices as high as their config.json says. Use such folders; "
+    "AutoTokenizer.from_pretrained(…).save_pretrained writes a tokenizer.json."
+)
 _FORCE = (
     "Use an expert that was trained with the base's tokenizer, or put the right one into its "
     "folder; --force (force=True) merges all the same."
@@ -44,46 +55,67 @@ _FREE = frozenset(
 """Keys of tokenizer_config.json that change no ids of a text, or that are compared elsewhere."""
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
-Vocabulary = Mapping[str, int]
-
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a checkpoint's folder holds a vocabulary."""
-    return any((folder / name).exists() for name in (*_READ, *_CLOSED))
+    return any((folder / name).exists() for name in FILES)
 
 
-def compare_tokenizers(folders: Mapping[str, Path], base: str, *, force: bool = False) -> list[str]:
+def compare_tokenizers(
+    folders: Mapping[str, Path],
+    base: str,
+    *,
+    read: Mapping[str, Vocabulary] | None = None,
+    alignment: Alignment | None = None,
+    force: bool = False,
+) -> list[str]:
     """What a user should know of the members' tokenizers and chat templates, in a line each.
 
     Args:
         folders: role → folder.
         base: the role that all others are compared with; what two experts add is compared too.
-        force: note where the same vocabulary cuts a text into other tokens, instead of refusing it.
+        read: role → its vocabulary, where that was read before.
+        alignment: how rows are matched by token, where they are; then a token may have another id
+            in each member.
+        force: note what is refused otherwise: vocabularies that do not correspond, and one
+            vocabulary that cuts a text into other tokens.
 
     Raises:
-        FamilyError: one id means two tokens, one token has two ids, the vocabularies are of a
-            format that is not read and differ, or a text becomes other tokens.
+        FamilyError: one id means two tokens or one token has two ids and rows cannot be matched,
+            the vocabularies are of a format that is not read and differ, they do not correspond,
+            or a text becomes other tokens.
     """
-    vocabularies = {role: _vocabulary(folder) for role, folder in folders.items()}
-    added = {role: _added(folder) for role, folder in folders.items()}
+    read = read or read_vocabularies(folders)
     experts = [role for role in folders if role != base]
     notes = []
     for number, role in enumerate(experts):
-        for other in (base, *experts[:number]):
-            read = vocabularies[role] is not None and vocabularies[other] is not None
-            table = vocabularies if read else added
-            _refuse_conflict(table[role] or {}, role, table[other] or {}, other)
-        theirs, ours = vocabularies[role], vocabularies[base]
-        if theirs is None and ours is None and (added[role] or added[base]):
-            notes += _changes(added[role], added[base], role)
+        for other in (base, *experts[:number]) if alignment is None else ():
+            _refuse_conflict(*_comparable(read[role], read[other]), role, other)
+        theirs, ours = read[role], read[base]
+        if theirs.tokens is None and ours.tokens is None and (theirs.added or ours.added):
+            notes += _changes(theirs.added, ours.added, role)
         notes += _vocabulary_notes(theirs, ours, folders[role], folders[base], role)
-        same = theirs is None or ours is None or theirs == ours
-        notes += _cut_notes(folders[role], folders[base], role, same=same, force=force)
+        known = theirs.tokens is not None and ours.tokens is not None
+        same = not known or {*(theirs.tokens or ())} == {*(ours.tokens or ())}
+        steps = _steps(folders[role], theirs), _steps(folders[base], ours)
+        fast = [one.fast is not None for one in (theirs, ours)]
+        who = f"{role} expert {folders[role]}"
+        if known or fast[0] == fast[1]:
+            notes += _cut_notes(steps, fast, who, same=same, force=force)
         notes += _setting_notes(folders[role], folders[base], role)
+    if alignment is not None:
+        called = {role: f"{role} expert {folder}" for role, folder in folders.items()}
+        notes += check_overlap(alignment.tokens, called, force=force)
     return notes + _template_notes(folders, experts)
 
 
-def _refuse_conflict(theirs: Vocabulary, role: str, ours: Vocabulary, other: str) -> None:
+def _comparable(one: Vocabulary, two: Vocabulary) -> tuple[Tokens, Tokens]:
+    if one.tokens is not None and two.tokens is not None:
+        return one.tokens, two.tokens
+    return one.added, two.added
+
+
+def _refuse_conflict(theirs: Tokens, ours: Tokens, role: str, other: str) -> None:
     whose = f"{other} expert's" if other != "base" else "base's"
     for token, number in theirs.items():
         if ours.get(token, number) != number:
@@ -101,24 +133,25 @@ def _refuse_conflict(theirs: Vocabulary, role: str, ours: Vocabulary, other: str
 
 
 def _vocabulary_notes(
-    theirs: Vocabulary | None, ours: Vocabulary | None, expert: Path, base: Path, role: str
+    theirs: Vocabulary, ours: Vocabulary, expert: Path, base: Path, role: str
 ) -> list[str]:
-    if theirs is not None and ours is not None:
-        return _changes(theirs, ours, role)
-    if theirs is None and ours is None:
-        both = [name for name in _CLOSED if (expert / name).exists() and (base / name).exists()]
+    if theirs.tokens is not None and ours.tokens is not None:
+        return _changes(theirs.tokens, ours.tokens, role)
+    if theirs.tokens is None and ours.tokens is None:
+        both = [name for name in CLOSED if (expert / name).exists() and (base / name).exists()]
         for name in both:
             if (expert / name).read_bytes() != (base / name).read_bytes():
+                why = f" ({theirs.unread or ours.unread})" if theirs.unread or ours.unread else ""
                 raise FamilyError(
                     f"{role} expert: {expert / name} differs from the base's, and no "
-                    f"tokenizer.json says how. {_ALIGN}"
+                    f"tokenizer.json says how{why}. {_ALIGN}"
                 )
         if both:
             return []
     return [f"{role}: tokenizer not compared (no tokenizer.json or vocab.json on both sides)"]
 
 
-def _changes(theirs: Vocabulary, ours: Vocabulary, role: str) -> list[str]:
+def _changes(theirs: Tokens, ours: Tokens, role: str) -> list[str]:
     added = [token for token in theirs if token not in ours]
     lacking = [token for token in ours if token not in theirs]
     notes = [f"{role}: its tokenizer adds {listed(map(repr, added))}"] if added else []
@@ -127,70 +160,31 @@ def _changes(theirs: Vocabulary, ours: Vocabulary, role: str) -> list[str]:
     )
 
 
-def _added(folder: Path) -> dict[str, int]:
-    """The tokens that were added to a vocabulary, as slow tokenizers note them."""
-    found: dict[str, int] = {}
-    try:
-        config: Any = _object(folder / "tokenizer_config.json")
-        for number, token in (config.get("added_tokens_decoder") or {}).items():
-            found[token["content"] if isinstance(token, Mapping) else str(token)] = int(number)
-        for text, number in _object(folder / "added_tokens.json").items():
-            found.setdefault(text, _id(number))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FamilyError(
-            f"{folder}: the added tokens in added_tokens.json or tokenizer_config.json cannot be "
-            f"read ({error!r}). Fetch the files again."
-        ) from error
-    return found
+def _cut_notes(
+    steps: Sequence[Mapping[str, Any]],
+    fast: Sequence[bool],
+    who: str,
+    *,
+    same: bool,
+    force: bool,
+) -> list[str]:
+    """How a text is cut into tokens, apart from which tokens there are.
 
-
-def _id(number: Any) -> int:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{number!r} is no id")
-    return number
-
-
-def _object(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.exists() else {}
-
-
-def vocabulary_of(folder: Path) -> Mapping[str, int] | None:
-    """Token → id, as a checkpoint's ``tokenizer.json`` or ``vocab.json`` has them; None where it
-    has neither.
-
-    Raises:
-        FamilyError: the file is damaged.
+    Args:
+        steps: the expert's and the base's.
+        fast: whether each of the two has a tokenizer.json.
     """
-    return _vocabulary(folder)
-
-
-def _vocabulary(folder: Path) -> Vocabulary | None:
-    vocabulary: dict[str, int] = {}
-    if (folder / "tokenizer.json").exists():
-        content: Any = read_json(folder / "tokenizer.json")
-        try:
-            table = content.get("model", {}).get("vocab", {})
-            if isinstance(table, list):  # Unigram: a list of [piece, score]
-                table = {piece[0]: number for number, piece in enumerate(table)}
-            vocabulary |= table
-            vocabulary |= {t["content"]: t["id"] for t in content.get("added_tokens", [])}
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise _unreadable(folder / "tokenizer.json") from error
-        _check_ids(vocabulary, folder / "tokenizer.json")
-    elif (folder / "vocab.json").exists():
-        plain: Any = read_json(folder / "vocab.json")
-        _check_ids(plain, folder / "vocab.json")
-        vocabulary |= plain
-    else:
-        return None
-    return _added(folder) | vocabulary
-
-
-def _cut_notes(expert: Path, base: Path, role: str, *, same: bool, force: bool) -> list[str]:
-    """How a text is cut into tokens, apart from which tokens there are."""
-    theirs, ours = _steps(expert), _steps(base)
+    theirs, ours = steps
+    role = who.partition(" ")[0]
     notes, refused = [], []
-    for key in sorted({*theirs, *ours} if theirs and ours else ()):
+    keys = {*theirs, *ours} if theirs and ours else set()
+    if fast[0] != fast[1]:
+        keys &= {*theirs} & {*ours}  # merges.txt says merges, and nothing of other steps
+        notes.append(
+            f"{role}: how its tokenizer cuts a text is compared by {listed(sorted(keys)) or 'none'}"
+            " of its steps: only one of it and the base has a tokenizer.json"
+        )
+    for key in sorted(keys):
         one, two = ours.get(key), theirs.get(key)
         if one == two or (key in _PIECES and (one is None or two is None)):
             continue
@@ -208,28 +202,25 @@ def _cut_notes(expert: Path, base: Path, role: str, *, same: bool, force: bool) 
                 f"other tokens; {_SAME_TEXT}"
             )
     if refused and not force:
-        raise FamilyError(f"{role} expert {expert}: {'; '.join(refused)}. {_FORCE}")
+        raise FamilyError(f"{who}: {'; '.join(refused)}. {_FORCE}")
     return [f"{role}: {text}" for text in refused] + notes
 
 
 _PIECES = ("model.merges", "model.scores")
 
 
-def _steps(folder: Path) -> dict[str, Any]:
+def _steps(folder: Path, read: Vocabulary) -> dict[str, Any]:
     """What cuts texts: the parts of tokenizer.json, or the merges beside a vocab.json."""
     steps: dict[str, Any] = {}
-    if (folder / "tokenizer.json").exists():
-        content: Any = read_json(folder / "tokenizer.json")
+    if read.fast is not None:
+        content: Any = read.fast
         model = content.get("model")
         for key, value in (model if isinstance(model, Mapping) else {}).items():
             if value not in (None, False, ""):
                 steps[f"model.{key}"] = value
         table = steps.pop("model.vocab", None)
         if isinstance(table, list):
-            try:
-                steps["model.scores"] = {piece[0]: _rounded(piece[1]) for piece in table}
-            except (IndexError, KeyError, TypeError) as error:
-                raise _unreadable(folder / "tokenizer.json") from error
+            steps["model.scores"] = {piece[0]: _rounded(piece[1]) for piece in table}
         for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             if content.get(key) is not None:
                 steps[key] = content[key]
@@ -277,7 +268,7 @@ def _setting_notes(expert: Path, base: Path, role: str) -> list[str]:
     files = [folder / "tokenizer_config.json" for folder in (expert, base)]
     if not all(file.exists() for file in files):
         return []
-    theirs, ours = (_object(file) for file in files)
+    theirs, ours = (json_of(file) for file in files)
     notes = []
     for key in sorted({*theirs, *ours} - _FREE):
         two, one = theirs.get(key), ours.get(key)
@@ -290,10 +281,6 @@ def _setting_notes(expert: Path, base: Path, role: str) -> list[str]:
             f"{_short(one)}; {_SAME_TEXT}"
         )
     return notes
-
-
-def _unreadable(path: Path) -> FamilyError:
-    return FamilyError(f"{path}: has no vocabulary that can be read. Fetch the file again.")
 
 
 def _template_notes(folders: Mapping[str, Path], experts: list[str]) -> list[str]:
@@ -322,9 +309,3 @@ def _template(folder: Path) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}). Fetch it again.") from error
     return None
-
-
-def _check_ids(vocabulary: Mapping[Any, Any], path: Path) -> None:
-    """Tokens with whole numbers, or an error: what else a file may say is no vocabulary."""
-    if not all(isinstance(t, str) and type(n) is int for t, n in vocabulary.items()):
-        raise _unreadable(path)

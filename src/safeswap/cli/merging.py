@@ -246,7 +246,7 @@ def _outlook(
     if plans:
         read = [Plan.load(path) for path in plans]
         family = family_of(read, allow_remote=given["allow_remote"], force=given["force"])
-        donors = [plan.donor for plan in read]
+        outputs = [(plan.language, plan.donor) for plan in read]
     else:
         if base is None:
             raise ConfigError("give BASE with --safety and --language, or a --plan.")
@@ -254,11 +254,11 @@ def _outlook(
         family = open_family(base, _required(safety), experts, force=given["force"])
         for language in experts:
             check_options(language, units=family.anatomy.units, **chosen)
-        donors = [chosen.get("donor") or language for language in experts]
+        outputs = [(language, chosen.get("donor") or language) for language in experts]
     size, dtype = given["shard_size"], given["dtype"]
     lines = writing(
         family,
-        donors,
+        outputs,
         out,
         dtype=output_dtype(dtype),
         shard_size=parse_size(size) if size else None,

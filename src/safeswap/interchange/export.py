@@ -65,6 +65,12 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
                 f"{member.source.text}: the {role} checkpoint is stored in fp8, MXFP4 or GGUF, "
                 "which mergekit does not read as numbers. Use safeswap merge for this plan."
             )
+    if family.output(plan.language, plan.donor) is not family:
+        raise PlanError(
+            "the plan's checkpoints have tokens in other rows, or tie their output projection in "
+            "part: safeswap matches rows by token, mergekit by number. Use safeswap merge, or "
+            "experts with the base's tokenizer and tying."
+        )
     weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)
     models = {role: _model(family.members[role].source, role) for role in roles}

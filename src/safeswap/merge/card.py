@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from safeswap import selectors
@@ -18,13 +19,21 @@ from safeswap.tables.markdown import as_code, in_markdown
 from safeswap.version import __version__
 
 
-def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options: str = "") -> None:
+def write_card(
+    profile: Profile,
+    plan: Plan,
+    folder: Path,
+    figure: bool,
+    options: str = "",
+    rows: Sequence[str] = (),
+) -> None:
     """Write the model card: the hub's YAML header, decisions, and how to make it again.
 
     Local inputs are named by the folder's own name, never by a machine's path. The manifest and
     the plan do hold their paths, and the card says so to who wants to upload the folder.
 
-    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
+    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``;
+    ``rows`` says what became of rows that were matched by token.
     """
     names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
     pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
@@ -44,6 +53,7 @@ def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options
         f"- language expert ({in_markdown(plan.language)}): {as_code(names[plan.language])}",
         f"- configuration, tokenizer and chat template: from {as_code(plan.donor)}",
         f"- selector: {in_markdown(settings)}",
+        *(f"- {in_markdown(line)}" for line in rows),
         *_edited_note(profile, plan),
         *_chosen_note(plan),
         *_precision_note(profile, plan),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,9 +12,9 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import Dtype
-from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, encode, inner_product
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
+from safeswap.checkpoint.vocabularies.rows import MappedTensor
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, CHUNK_ELEMENTS
@@ -48,9 +48,7 @@ class ChunkHash:
         return self._done + self._hash.digest()
 
 
-def chunk_bytes(
-    family: Family, job: MergeJob, chunk: Chunk
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The output bytes of a chunk, block by block: (first element, uint8 view of a buffer).
 
     The arithmetic is float32 with one rounding to the output format; float64 when a stored or
@@ -61,12 +59,13 @@ def chunk_bytes(
     """
     op, target = job.ops[chunk.name], job.dtypes[chunk.name]
     if op.step is not None:
-        yield from _merged_bytes(family, job, chunk)
+        yield from _merged_bytes(job, chunk)
         return
-    tensors = [family.members[role].tensors[chunk.name] for role, _ in op.terms]
+    tensors = [job.family.members[role].tensors[chunk.name] for role, _ in op.terms]
     coefficients = [coefficient for _, coefficient in op.terms]
-    copied = job.is_copy(family, chunk.name)
+    copied = job.is_copy(chunk.name)
     with ExitStack() as stack:
+        keep = _keeping_donor_rows(job, chunk.name, stack)
         readers = [stack.enter_context(tensor.reader()) for tensor in tensors]
         for reader in readers:
             reader.prefetch(chunk.begin, chunk.end)
@@ -75,17 +74,42 @@ def chunk_bytes(
             if copied:
                 yield at, _copied(tensors[0], readers[0], at, end)
             else:
-                yield at, _combined(tensors, readers, coefficients, target, at, end)
+                total = _combined(tensors, readers, coefficients, target, at, end)
+                keep(at, total)
+                yield at, _encoded(tensors[0].name, total, target)
 
 
-def _merged_bytes(
-    family: Family, job: MergeJob, chunk: Chunk
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _merged_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     target = job.dtypes[chunk.name]
-    for first, numbers in merged_numbers(family, job, chunk):
-        for at in range(0, len(numbers), BLOCK_ELEMENTS):
-            values = numbers[at : at + BLOCK_ELEMENTS]
-            yield first + at, _encoded(chunk.name, values, target)
+    with ExitStack() as stack:
+        keep = _keeping_donor_rows(job, chunk.name, stack)
+        for first, numbers in merged_numbers(job, chunk):
+            keep(first, numbers)
+            for at in range(0, len(numbers), BLOCK_ELEMENTS):
+                values = numbers[at : at + BLOCK_ELEMENTS]
+                yield first + at, _encoded(chunk.name, values, target)
+
+
+def _keeping_donor_rows(job: MergeJob, name: str, stack: ExitStack) -> Callable[[int, Any], None]:
+    """What puts the donor's own numbers into the rows of merged ones that not all members have:
+    there is no task vector in them, but operators on weights (slerp) would still rescale them.
+
+    Returns:
+        A function of the first element and the numbers from there on, which it changes.
+    """
+    tables = (member.tensors[name] for member in job.family.members.values())
+    mapped = next((table for table in tables if isinstance(table, MappedTensor)), None)
+    if mapped is None:
+        return lambda at, values: None
+    table, reader = mapped, stack.enter_context(mapped.other.reader())
+
+    def keep(at: int, values: Any) -> None:
+        for run in table.runs(at, at + len(values)):
+            if not run.own:
+                part = values[run.begin - at : run.end - at]
+                reader.read_numbers(run.start, run.start + len(part), part)
+
+    return keep
 
 
 def _copied(tensor: Tensor, reader: TensorReader, begin: int, end: int) -> NDArray[np.uint8]:
@@ -102,7 +126,7 @@ def _combined(
     target: Dtype,
     begin: int,
     end: int,
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     kind = arithmetic_dtype(target, *(tensor.dtype for tensor in tensors))
     total = combined(readers, coefficients, kind, begin, end)
     return _encoded(tensors[0].name, total, target)

@@ -36,14 +36,14 @@ class RestOfCheckpoint:
     left_out: Mapping[str, str]
 
 
-def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) -> RestOfCheckpoint:
+def copy_rest(job: MergeJob, folder: Path, dtype: Dtype | None) -> RestOfCheckpoint:
     """Copy what a loader or reader needs of the plan's donor: configuration, tokenizer, chat
     templates, licence, and code where the configuration names it. Nothing else goes along.
 
     Only ``config.json`` may change: its dtype, when another one than the donor's is written, and
     what it says of a quantization that the output does not have: a loader would quantize by it.
     """
-    donor = family.members[job.plan.donor].folder
+    donor = job.family.members[job.plan.donor].folder
     copied, left_out = {}, {}
     for name, reason in _others(donor).items():
         if reason:

@@ -22,6 +22,7 @@ from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import is_plain_name
 from safeswap.checkpoint.source import read_json
+from safeswap.checkpoint.vocabularies.view import RowsRecord
 from safeswap.errors import CheckpointError, OutputError, VerificationError, listed
 from safeswap.io.keys import check_keys
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, RestOfCheckpoint, small_files
@@ -36,7 +37,6 @@ AGAIN = "Merge again from the plan in its safeswap-plan.yaml."
 
 
 def write_manifest(
-    family: Family,
     profile: Profile,
     job: MergeJob,
     folder: Path,
@@ -64,15 +64,18 @@ def write_manifest(
         outputs.append({"name": shard.name, "size": shard.size, "digest": digest})
     content = {
         "format": FORMAT,
-        "versions": _versions(family),
+        "versions": _versions(job.family),
         "plan": job.plan.as_dict(),
         "profile": profile.only(job.plan.language).as_dict(),
         "outputs": outputs,
-        "tensors": tensor_log(family, job, tensors),
-        "not_used": not_used(family, job),
+        "tensors": tensor_log(job, tensors),
+        "not_used": not_used(job),
+        **rows_log(job),
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
-        "input_files": {role: small_files(family.members[role].folder) for role in job.plan.inputs},
+        "input_files": {
+            role: small_files(job.family.members[role].folder) for role in job.plan.inputs
+        },
         "about": {
             name: digests.of_small_file(folder / name)
             for name in (CARD, FIGURE)
@@ -134,26 +137,32 @@ def _versions(family: Family) -> dict[str, str]:
     return {"safeswap": __version__, "python": platform.python_version(), **libraries}
 
 
-def tensor_log(
-    family: Family, job: MergeJob, tensors: Mapping[str, str]
-) -> dict[str, dict[str, str]]:
+def tensor_log(job: MergeJob, tensors: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """What became of every tensor of the output; ``tensors``: name → digest."""
     return {
         output.name: {
-            "unit": family.anatomy.placements[name].unit,
+            "unit": job.family.anatomy.placements[name].unit,
             "fate": str(job.ops[name]),
             "dtype": output.dtype.name,
             "digest": tensors[output.name],
         }
-        for name in family.names
-        for output in job.outputs(family, name)
+        for name in job.family.names
+        for output in job.outputs(name)
     }
 
 
-def not_used(family: Family, job: MergeJob) -> dict[str, str]:
+def rows_log(job: MergeJob) -> dict[str, dict[str, dict[str, int | str]]]:
+    """What became of the rows of the tables whose rows were matched by token, under the key
+    ``rows``; nothing where none had to be.
+    """
+    rows = {name: record.as_dict() for name, record in job.family.rows.tables.items()}
+    return {"rows": rows} if rows else {}
+
+
+def not_used(job: MergeJob) -> dict[str, str]:
     """The tensors of a plan's inputs that are not merged, as their files name them, and why."""
-    plan = job.plan
-    used = {t for name in job.packings for t in job.extra(family, name).values()}
+    family, plan = job.family, job.plan
+    used = {t for name in job.packings for t in job.extra(name).values()}
     reasons = {
         (role, name): f"tied: the same bytes as {original}"
         for (role, name), original in family.aliases.items()
@@ -230,8 +239,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     check_keys(content, _KEYS, str(path), VerificationError)
     _refuse_outside(path, content)
     for key, sound in _KEYS.items():
-        if key == "digest" and key not in content:
-            continue  # manifests had none before
+        if key in _OPTIONAL and key not in content:
+            continue
         if key not in content or not sound(content[key]):
             raise VerificationError(f"{path}: is damaged (no {key}). {AGAIN}")
     return content
@@ -290,6 +299,18 @@ def _files(value: Any) -> bool:
     return _texts(value) and all(map(is_plain_name, value))
 
 
+def _row_counts(value: Any) -> bool:
+    """Table → counts and a digest."""
+    if not isinstance(value, dict) or not _rows(value.values(), *RowsRecord.__slots__):
+        return False
+    return all(
+        isinstance(row["digest"], str) and all(type(row[k]) is int for k in row if k != "digest")
+        for row in value.values()
+    )
+
+
+_OPTIONAL = ("digest", "rows")
+"""Manifests had no digest before; rows are named only where they were matched by token."""
 _KEYS: dict[str, Callable[[Any], bool]] = {
     "format": lambda value: isinstance(value, str),
     "versions": _texts,
@@ -298,6 +319,7 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
     "outputs": _outputs,
     "tensors": _tensors,
     "not_used": _texts,
+    "rows": _row_counts,
     "files": _files,
     "files_left_out": _texts,
     "input_files": lambda value: isinstance(value, dict) and all(map(_files, value.values())),

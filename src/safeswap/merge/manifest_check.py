@@ -8,16 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safeswap.checkpoint.family import Family
 from safeswap.errors import VerificationError
-from safeswap.merge.manifest import AGAIN, not_used, tensor_log
+from safeswap.merge.manifest import AGAIN, not_used, rows_log, tensor_log
 from safeswap.merge.prepare import MergeJob
 from safeswap.profile import Profile, TensorProfile
 from safeswap.roles import SAFETY
 
 
 def check_manifest(
-    path: Path, manifest: Mapping[str, Any], family: Family, job: MergeJob, measured: Profile
+    path: Path, manifest: Mapping[str, Any], job: MergeJob, measured: Profile
 ) -> None:
     """Refuse a manifest that does not say what its inputs, measured again, and its plan say.
 
@@ -48,13 +47,15 @@ def check_manifest(
     digest_of = {name: entry["digest"] for name, entry in manifest["tensors"].items()}
     wanted = {
         "profile": {"units": list(measured.units), "tensors": _plain(measured)},
-        "tensors": tensor_log(family, job, digest_of),
-        "not_used": not_used(family, job),
+        "tensors": tensor_log(job, digest_of),
+        "not_used": not_used(job),
+        "rows": rows_log(job).get("rows", {}),
     }
     found = {
         "profile": {"units": list(recorded.units), "tensors": _plain(recorded)},
         "tensors": manifest["tensors"],
         "not_used": manifest["not_used"],
+        "rows": manifest.get("rows", {}),
     }
     entry = _first_difference(wanted, found)
     if entry is not None:

@@ -33,7 +33,7 @@ def reading(family: Family) -> list[str]:
 
 def writing(
     family: Family,
-    donors: Sequence[str],
+    outputs: Sequence[tuple[str, str]],
     out: Path,
     *,
     dtype: Dtype | None = None,
@@ -42,22 +42,28 @@ def writing(
 ) -> list[str]:
     """What is written: bytes and files of all outputs, and whether there is room.
 
+    Args:
+        outputs: language and donor of each.
+
     Raises:
         FamilyError, OutputError: a donor without a tokenizer, an output in an input.
     """
     refuse_overlap(family, out)
-    total, shards = 0, 0
-    for donor in donors:
+    total, shards, lines = 0, 0, []
+    for language, donor in outputs:
         check_donor(family, donor)
-        layout, _, _ = output_layout(family, donor, dtype=dtype, shard_size=shard_size, same=same)
+        seen = family.output(language, donor)
+        layout, _, _ = output_layout(seen, donor, dtype=dtype, shard_size=shard_size, same=same)
         total += layout.nbytes + rest_bytes(family, donor)
         shards += len(layout.shards)
+        lines += [f"{language}: {line}" for line in seen.rows.said()]
     place = out.expanduser().absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     room = "" if free >= total else " (TOO LITTLE)"
     return [
+        *lines,
         f"write: {out}: {shown_bytes(total)} in {shards} shards; {shown_bytes(free)} free{room}",
         "nothing was read of the weights, and nothing written",
     ]

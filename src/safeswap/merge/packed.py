@@ -12,7 +12,6 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap.checkpoint import digests
-from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype
 from safeswap.checkpoint.precisions import parts_of
 from safeswap.checkpoint.reader import Numbers, StoredTensor
@@ -28,33 +27,31 @@ _HELD = 1 << 25
 made twice."""
 
 
-def write_packed(family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
+def write_packed(job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
     """Write all parts of a run; ``copy`` where they are an input's bytes, else their digest."""
     packing = job.packings[chunk.name]
-    if job.is_copy(family, chunk.name):
-        parts = parts_of(family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
+    if job.is_copy(chunk.name):
+        parts = parts_of(job.family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
         for span in packing.spans(chunk.begin, chunk.end):
             with parts[span.part].reader() as reader:
                 writer.copy(packing.parts[span.part].name, span.begin, span.end, reader)
         return "copy"
     hashing = [blake3() for _ in packing.parts]
-    for part, at, raw in packed_bytes(family, job, chunk):
+    for part, at, raw in packed_bytes(job, chunk):
         writer.write(packing.parts[part].name, at, raw)
         hashing[part].update(raw.data)
     return _joined(hashing)
 
 
-def packed_bytes(
-    family: Family, job: MergeJob, chunk: Chunk
-) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+def packed_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
     """The bytes of a run: (part, its first element, bytes), in order within each part.
 
     Raises:
         CheckpointError: an input cannot be read, or the numbers are none.
     """
     packing = job.packings[chunk.name]
-    if job.is_copy(family, chunk.name):
-        parts = parts_of(family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
+    if job.is_copy(chunk.name):
+        parts = parts_of(job.family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
         for span in packing.spans(chunk.begin, chunk.end):
             with parts[span.part].reader() as reader:
                 for at in range(span.begin, span.end, BLOCK_ELEMENTS):
@@ -64,17 +61,17 @@ def packed_bytes(
                     yield span.part, at, raw
         return
     with ExitStack() as stack:
-        numbers = _Merged(family, job, chunk, stack)
+        numbers = _Merged(job, chunk, stack)
         yield from packing.pack(numbers, chunk.begin, chunk.end)
 
 
 class _Merged:
     """The merged numbers of a run, any range of it; the inputs stay open meanwhile."""
 
-    def __init__(self, family: Family, job: MergeJob, chunk: Chunk, stack: ExitStack) -> None:
-        self._family, self._job, self._chunk = family, job, chunk
+    def __init__(self, job: MergeJob, chunk: Chunk, stack: ExitStack) -> None:
+        self._job, self._chunk = job, chunk
         op = job.ops[chunk.name]
-        tensors = [family.members[role].tensors[chunk.name] for role, _ in op.terms]
+        tensors = [job.family.members[role].tensors[chunk.name] for role, _ in op.terms]
         self._kind = arithmetic_dtype(*(tensor.dtype for tensor in tensors))
         self._coefficients = [coefficient for _, coefficient in op.terms]
         self._made: Numbers | None = None
@@ -99,17 +96,15 @@ class _Merged:
     def _joined(self, begin: int, end: int) -> Numbers:
         """What the operator makes of a range."""
         whole = self._job.ops[self._chunk.name].whole
-        elements = self._family.base.tensors[self._chunk.name].elements
+        elements = self._job.elements(self._chunk.name)
         asked = Chunk(0, self._chunk.name, *((0, elements) if whole else (begin, end)))
         found: NDArray[Any] = np.empty(asked.end - asked.begin, self._kind)
-        for at, values in merged_numbers(self._family, self._job, asked):
+        for at, values in merged_numbers(self._job, asked):
             found[at - asked.begin : at - asked.begin + len(values)] = values
         return found[begin - asked.begin : end - asked.begin]
 
 
-def still_packed(
-    family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str
-) -> bool:
+def still_packed(job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str) -> bool:
     """Whether a run that the journal claims really lies in its files."""
     packing = job.packings[chunk.name]
 
@@ -121,7 +116,7 @@ def still_packed(
     if earlier == "copy":
         return all(
             np.array_equal(raw, written(part, at, at + len(raw) // packing.parts[part].dtype.size))
-            for part, at, raw in packed_bytes(family, job, chunk)
+            for part, at, raw in packed_bytes(job, chunk)
         )
     hashing = [blake3() for _ in packing.parts]
     for span in packing.spans(chunk.begin, chunk.end):
@@ -131,19 +126,19 @@ def still_packed(
     return _joined(hashing) == earlier
 
 
-def write_extra(family: Family, job: MergeJob, writer: ShardWriter) -> None:
+def write_extra(job: MergeJob, writer: ShardWriter) -> None:
     """Copy the scales of activations, a number each."""
     for name in job.packings:
-        for output, tensor in job.extra(family, name).items():
+        for output, tensor in job.extra(name).items():
             with tensor.reader() as reader:
                 writer.copy(output, 0, tensor.elements, reader)
 
 
-def part_digests(family: Family, job: MergeJob, folder: Path, workers: int) -> dict[str, str]:
+def part_digests(job: MergeJob, folder: Path, workers: int) -> dict[str, str]:
     """Output name → digest of what is written in parts, read again: runs are no chunks of it."""
     written = []
     for name in job.packings:
-        for output in job.outputs(family, name):
+        for output in job.outputs(name):
             shard, start = job.layout.place[output.name]
             file = folder / shard.name
             written.append(StoredTensor(output.name, file, output.dtype, output.shape, start))

@@ -49,6 +49,7 @@ class MergeJob:
     """One plan, ready to be carried out.
 
     Attributes:
+        family: as the output sees it (``Family.output``): tensors as high as they are written.
         folder: name of the output below the run's root ("" when it is the root itself).
         ops: tensor → which inputs are read with which coefficients, and how they are joined.
         layout: where every output byte will lie.
@@ -57,6 +58,7 @@ class MergeJob:
         packings: tensor → how it is written in parts, for those that are quantized again.
     """
 
+    family: Family
     plan: Plan
     folder: str
     ops: Mapping[str, TensorOp]
@@ -76,36 +78,40 @@ class MergeJob:
             runs = self.packings[name].runs()
         return [Chunk(number, name, begin, end) for begin, end in runs]
 
-    def is_copy(self, family: Family, name: str) -> bool:
+    def is_copy(self, name: str) -> bool:
         """Whether a tensor's bytes are one input's bytes."""
         role = self.ops[name].copied
         if role is None:
             return False
-        tensor = family.members[role].tensors[name]
+        tensor = self.family.members[role].tensors[name]
         if name in self.packings:
             return self.packings[name].holds(tensor)
         return tensor.dtype == self.dtypes[name]
 
-    def extra(self, family: Family, name: str) -> dict[str, StoredTensor]:
+    def elements(self, name: str) -> int:
+        """Elements of an output tensor."""
+        return self.family.base.tensors[name].elements
+
+    def extra(self, name: str) -> dict[str, StoredTensor]:
         """Output name → the scales of activations that go with a tensor that is written in parts:
         those of the checkpoint that it is copied from, where they fit, else the donor's.
         """
         if name not in self.packings:
             return {}
-        role = self.ops[name].copied if self.is_copy(family, name) else None
-        own = _extra(family, role or self.plan.donor, name)
+        role = self.ops[name].copied if self.is_copy(name) else None
+        own = _extra(self.family, role or self.plan.donor, name)
         return {
             n: own[n] if n in own and (own[n].dtype, own[n].shape) == (t.dtype, t.shape) else t
-            for n, t in _extra(family, self.plan.donor, name).items()
+            for n, t in _extra(self.family, self.plan.donor, name).items()
         }
 
-    def outputs(self, family: Family, name: str) -> list[OutputTensor]:
+    def outputs(self, name: str) -> list[OutputTensor]:
         """What is written of one of the family's tensors."""
         if name not in self.packings:
-            shape = family.base.tensors[name].shape
+            shape = self.family.base.tensors[name].shape
             return [OutputTensor(name, self.dtypes[name], shape)]
         found = [OutputTensor(p.name, p.dtype, p.shape) for p in self.packings[name].parts]
-        extra = _extra(family, self.plan.donor, name)
+        extra = _extra(self.family, self.plan.donor, name)
         return found + [OutputTensor(n, t.dtype, t.shape) for n, t in extra.items()]
 
 
@@ -130,12 +136,13 @@ def prepare(
     """
     check_units(plan, family.anatomy.units)
     check_operators(plan)
+    family = family.output(plan.language, plan.donor)
     ops = {name: _tensor_op(family, plan, name) for name in family.names}
     _check_tied(family, plan)
     layout, dtypes, packings = output_layout(
         family, plan.donor, dtype=dtype, shard_size=shard_size, same=same
     )
-    return MergeJob(plan, folder, ops, layout, dtypes, packings=packings)
+    return MergeJob(family, plan, folder, ops, layout, dtypes, packings=packings)
 
 
 def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
@@ -161,6 +168,7 @@ def output_layout(
     quantized again; needs no plan, only its donor.
 
     Args:
+        family: as the output sees it.
         dtype, shard_size, same: as in :func:`prepare`.
     """
     given = family.members[donor].tensors
@@ -215,11 +223,10 @@ def _extra(family: Family, role: str, name: str) -> dict[str, StoredTensor]:
 def _sharding(family: Family) -> list[list[str]]:
     """The merged tensors as the base's files group them; those of no file come last, together."""
     left = dict.fromkeys(family.names)
-    family_name = {
-        stored.name: name
-        for name, tensor in family.base.tensors.items()
-        for stored in (parts_of(tensor)[:1] or (tensor,))
-    }
+    family_name: dict[str, str] = {}
+    for name, tensor in family.base.tensors.items():  # embeddings may serve as the head too
+        for stored in parts_of(tensor)[:1] or (tensor,):
+            family_name.setdefault(stored.name, name)
     files = []
     for file in family.base.files:
         names = [family_name.get(tensor.name, "") for tensor in file.tensors]
@@ -231,7 +238,8 @@ def _sharding(family: Family) -> list[list[str]]:
 
 def _check_tied(family: Family, plan: Plan) -> None:
     units = plan.units
-    if not family.base.tied or "lm_head" not in units or "embeddings" not in units:
+    outside = {family.anatomy.placements[name].unit for name in family.names}
+    if not family.tying.tied[plan.donor] or not {"lm_head", "embeddings"} <= outside:
         return
     head, embeddings = units["lm_head"], units["embeddings"]
     same = plan.operation("lm_head") == plan.operation("embeddings")
@@ -243,10 +251,11 @@ def _check_tied(family: Family, plan: Plan) -> None:
 
 
 def check_donor(family: Family, donor: str) -> None:
-    """The donor brings the tokenizer, where anyone has one.
+    """The donor brings the tokenizer, where anyone has one, and a configuration that goes with the
+    base's tensors.
 
     Raises:
-        FamilyError: it has none; names who has.
+        FamilyError: it has none; names who has. Or it lacks tensors, or has more.
     """
     whole = [role for role, member in family.members.items() if member.has_config]
     if donor not in whole:
@@ -255,6 +264,13 @@ def check_donor(family: Family, donor: str) -> None:
             f"checkpoint is the donor of the output's configuration and tokenizer. Use --donor "
             f"{whole[0]} (or donor: {whole[0]} in the plan), or put config.json and the "
             "tokenizer's files beside the file."
+        )
+    if donor in family.lent:
+        raise FamilyError(
+            f"{family.members[donor].folder}: its config.json is for other tensors than the output "
+            f"has ({family.lent[donor].note(donor, len(family.names))}), and the {donor} "
+            "checkpoint is the donor of the output's. Use --donor base (or donor: base in the "
+            "plan)."
         )
     having = [role for role in whole if has_tokenizer(family.members[role].folder)]
     if having and donor not in having:
@@ -278,6 +294,9 @@ def identity(jobs: Sequence[MergeJob], profile: Profile) -> str:
         "headers": [[shard.header.hex() for shard in job.layout.shards] for job in jobs],
         "donors": [job.plan.donor for job in jobs],
         "folders": [job.folder for job in jobs],
+        "rows": [
+            {n: record.digest for n, record in job.family.rows.tables.items()} for job in jobs
+        ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -147,6 +147,9 @@ def merge(
         prepare(family, plan, folder=folder, dtype=kind, shard_size=limit, same=same)
         for plan, folder in zip(plans, folders, strict=True)
     ]
+    for job in jobs:
+        for line in job.family.rows.said():
+            _log.info(f"{job.plan.language}: {line}")
     refuse_overlap(family, target)
     if overwrite:
         manifest.refuse_foreign(target)
@@ -168,12 +171,10 @@ def merge(
     try:
         measured = profile if any(plan.is_uniform for plan in plans) else None
         drawing = draw(_save_plans(plans, folders, staging), measured) if draw else None
-        with bytes_bar("statistics", passes_bytes(family, jobs)) as advance:
-            run_passes(family, jobs, workers=workers, advance=advance)
+        with bytes_bar("statistics", passes_bytes(jobs)) as advance:
+            run_passes(jobs, workers=workers, advance=advance)
         total = sum(
-            job.dtypes[name].size * family.base.tensors[name].elements
-            for job in jobs
-            for name in family.names
+            job.dtypes[name].size * job.elements(name) for job in jobs for name in job.family.names
         )
         with bytes_bar("merge", total) as advance:
             written = write_weights(
@@ -184,12 +185,13 @@ def merge(
             _log.warning("the figure could not be drawn; safeswap show OUT --png FILE says why")
         for job, tensors in zip(jobs, written.digests, strict=True):
             folder = staging.folder / job.folder
-            rest = companions.copy_rest(family, job, folder, kind)
+            rest = companions.copy_rest(job, folder, kind)
             job.plan.save(folder / companions.PLAN_FILE)
             if not drawn:
                 (folder / companions.FIGURE).unlink(missing_ok=True)
-            card.write_card(profile, job.plan, folder, drawn, repeated)
-            manifest.write_manifest(family, profile, job, folder, tensors, rest)
+            rows = job.family.rows.said()
+            card.write_card(profile, job.plan, folder, drawn, repeated, rows)
+            manifest.write_manifest(profile, job, folder, tensors, rest)
         refuse_changed(family, profile, small)
         staging.commit()
     except KeyboardInterrupt as error:
@@ -209,9 +211,12 @@ def merge(
 
 
 def is_current(profile: Profile, family: Family) -> bool:
-    """Whether a profile is of all weights of these very checkpoints, as far as their files tell."""
+    """Whether a profile is of all weights of these very checkpoints, as far as their files tell;
+    and, where rows are matched by token, by the same map, which the notes name.
+    """
     known = profile.sample is None and set(family.members) <= set(profile.inputs)
     known = known and {tensor.name for tensor in profile.tensors} == set(family.names)
+    known = known and (family.alignment is None or set(family.notes) <= set(profile.notes))
     return known and all(unchanged(profile.inputs[role], family, role) for role in family.members)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype
 from safeswap.checkpoint.reader import Tensor
 from safeswap.io.buffers import buffer
@@ -31,17 +30,16 @@ def single_threaded(jobs: Sequence[MergeJob]) -> AbstractContextManager[None]:
     return one_blas_thread() if whole else nullcontext()
 
 
-def passes_bytes(family: Family, jobs: Sequence[MergeJob]) -> int:
+def passes_bytes(jobs: Sequence[MergeJob]) -> int:
     """How many bytes :func:`run_passes` reads, for a progress display."""
     return sum(
-        step.operator.n_passes(step.context) * sum(t.nbytes for t in _tensors(family, job, name))
+        step.operator.n_passes(step.context) * sum(t.nbytes for t in _tensors(job, name))
         for job in jobs
         for name, step in _steps(job)
     )
 
 
 def run_passes(
-    family: Family,
     jobs: Sequence[MergeJob],
     *,
     workers: int | None = None,
@@ -59,7 +57,7 @@ def run_passes(
     """
     number = 0
     while tallies := _tallies(jobs, number):
-        _pass(family, jobs, tallies, workers or default_workers(), advance)
+        _pass(jobs, tallies, workers or default_workers(), advance)
         number += 1
 
 
@@ -74,7 +72,6 @@ def _tallies(jobs: Sequence[MergeJob], number: int) -> dict[tuple[int, str], _Ta
 
 
 def _pass(
-    family: Family,
     jobs: Sequence[MergeJob],
     tallies: Mapping[tuple[int, str], _Tally],
     workers: int,
@@ -83,18 +80,18 @@ def _pass(
     chunks = [
         Chunk(index, name, begin, end)
         for index, name in tallies
-        for begin, end in chunks_of(family.base.tensors[name].elements)
+        for begin, end in chunks_of(jobs[index].elements(name))
     ]
 
     def act(chunk: Chunk) -> None:
-        tallies[chunk.job, chunk.name].add(chunk, _observed(family, jobs[chunk.job], chunk))
+        tallies[chunk.job, chunk.name].add(chunk, _observed(jobs[chunk.job], chunk))
 
     run_chunks(
         chunks,
         act,
         workers=workers,
         advance=advance,
-        size=lambda chunk: _width(family, jobs[chunk.job], chunk.name) * (chunk.end - chunk.begin),
+        size=lambda chunk: _width(jobs[chunk.job], chunk.name) * (chunk.end - chunk.begin),
     )
 
 
@@ -104,12 +101,12 @@ def _steps(job: MergeJob) -> Iterator[tuple[str, OperatorStep]]:
             yield name, op.step
 
 
-def _tensors(family: Family, job: MergeJob, name: str) -> list[Tensor]:
-    return [family.members[role].tensors[name] for role, _ in job.ops[name].terms]
+def _tensors(job: MergeJob, name: str) -> list[Tensor]:
+    return [job.family.members[role].tensors[name] for role, _ in job.ops[name].terms]
 
 
-def _width(family: Family, job: MergeJob, name: str) -> int:
-    return sum(tensor.dtype.size for tensor in _tensors(family, job, name))
+def _width(job: MergeJob, name: str) -> int:
+    return sum(tensor.dtype.size for tensor in _tensors(job, name))
 
 
 @dataclass(slots=True)
@@ -145,13 +142,13 @@ class _Tally:
         )
 
 
-def _observed(family: Family, job: MergeJob, chunk: Chunk) -> Numbers:
+def _observed(job: MergeJob, chunk: Chunk) -> Numbers:
     step = job.ops[chunk.name].step
     assert step is not None
     state = job.states.get(chunk.name)
     total = step.operator.init_state(step.context, state)
     with ExitStack() as stack:
-        inputs = _Inputs(family, job, chunk, stack)
+        inputs = _Inputs(job, chunk, stack)
         for at, stop in blocks(chunk.begin, chunk.end, BLOCK_ELEMENTS):
             base, experts = inputs.read(at, min(stop, chunk.end))
             with np.errstate(over="ignore", invalid="ignore"):  # found in the counts
@@ -162,8 +159,8 @@ def _observed(family: Family, job: MergeJob, chunk: Chunk) -> Numbers:
 class _Inputs:
     """The base and the experts of one tensor, as numbers."""
 
-    def __init__(self, family: Family, job: MergeJob, chunk: Chunk, stack: ExitStack) -> None:
-        tensors = _tensors(family, job, chunk.name)
+    def __init__(self, job: MergeJob, chunk: Chunk, stack: ExitStack) -> None:
+        tensors = _tensors(job, chunk.name)
         self._readers = [stack.enter_context(tensor.reader()) for tensor in tensors]
         self._kind = arithmetic_dtype(job.dtypes[chunk.name], *(t.dtype for t in tensors))
         self._with_base = job.ops[chunk.name].terms[0][0] == BASE
@@ -182,14 +179,14 @@ class _Inputs:
         return (found[0], found[1:]) if self._with_base else (np.empty(0, self._kind), found)
 
 
-def merged_numbers(family: Family, job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, Numbers]]:
+def merged_numbers(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, Numbers]]:
     """The merged numbers of a chunk that an operator joins: (first element, numbers)."""
     step = job.ops[chunk.name].step
     assert step is not None
     operator, context, state = step.operator, step.context, job.states.get(chunk.name)
     size = max(1, context.elements) if operator.whole(context) else BLOCK_ELEMENTS // 4
     with ExitStack() as stack:
-        inputs = _Inputs(family, job, chunk, stack)
+        inputs = _Inputs(job, chunk, stack)
         for at, stop in blocks(chunk.begin, chunk.end, size, operator.grain(context)):
             base, experts = inputs.read(at, stop)
             merged: Any = operator.merge(context, state, base, experts, at)

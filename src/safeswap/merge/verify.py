@@ -112,7 +112,7 @@ def verify_folder(
     jobs = [recomputed.job] if recomputed else []
     if recomputed:
         check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
-        run_passes(recomputed.family, jobs, workers=workers)
+        run_passes(jobs, workers=workers)
     with single_threaded(jobs):
         results = run_chunks(
             chunks,
@@ -130,7 +130,7 @@ def verify_folder(
         _check_packed(recomputed, written, out, workers or default_workers())
     if recomputed:
         measured = measure_family(recomputed.family, workers=workers, advance=advance)
-        check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
+        check_manifest(out / MANIFEST, manifest, recomputed.job, measured)
         notes += _changed_small_files(manifest, recomputed.family)
     check_digest(out / MANIFEST, manifest)  # last: what the others find, they name
     return Verification(
@@ -297,7 +297,8 @@ def _recompute(
     family = join_family({role: member(role) for role in roles}, force=True)
     same = set(written) != set(family.names)  # what is quantized again is written in parts
     job = prepare(family, pin_operators(plan, MANIFEST), same=same)
-    found = {one.name: one.shape for name in family.names for one in job.outputs(family, name)}
+    seen = job.family
+    found = {one.name: one.shape for name in seen.names for one in job.outputs(name)}
     if found != {name: tensor.shape for name, tensor in written.items()}:
         raise VerificationError(
             "the inputs have other tensors than the merge: they are of another model. Give the "
@@ -307,7 +308,7 @@ def _recompute(
     groups = [[OutputTensor(n, dtypes[n], written[n].shape) for n in written]]
     dtypes = {**job.dtypes, **dtypes}
     job = replace(job, plan=plan, layout=lay_out(groups), dtypes=dtypes)
-    plain = frozenset(name for name in family.names if name not in job.packings)
+    plain = frozenset(name for name in seen.names if name not in job.packings)
     return _Recomputed(family, job, plain)
 
 
@@ -319,14 +320,12 @@ def _check_packed(
     Raises:
         VerificationError: names the first tensor that differs.
     """
-    family, job = recomputed.family, recomputed.job
-    runs = [
-        run for name in job.packings for run in job.chunks(name, family.base.tensors[name].elements)
-    ]
+    job = recomputed.job
+    runs = [run for name in job.packings for run in job.chunks(name, job.elements(name))]
 
     def check(run: Chunk) -> str | None:
         parts = [written[part.name] for part in job.packings[run.name].parts]
-        for part, at, wanted in packed_bytes(family, job, run):
+        for part, at, wanted in packed_bytes(job, run):
             found = buffer("written", len(wanted), np.uint8)
             with parts[part].reader() as reader:
                 reader.read_raw(at, at + len(wanted) // parts[part].dtype.size, found)
@@ -335,7 +334,7 @@ def _check_packed(
         return None
 
     wrong = run_chunks(runs, check, workers=workers, advance=lambda count: None, size=lambda run: 0)
-    extra = ((n, t) for name in job.packings for n, t in job.extra(family, name).items())
+    extra = ((n, t) for name in job.packings for n, t in job.extra(name).items())
     wrong += [name for name, tensor in extra if not same_bytes(written[name], tensor)]
     for name in filter(None, wrong):
         raise VerificationError(
@@ -371,7 +370,7 @@ def _wanted(
         for at in range(chunk.begin, chunk.end, BLOCK_ELEMENTS):
             yield at, min(BLOCK_ELEMENTS, chunk.end - at), None
         return
-    for at, wanted in chunk_bytes(recomputed.family, recomputed.job, chunk):
+    for at, wanted in chunk_bytes(recomputed.job, chunk):
         yield at, len(wanted) // tensor.dtype.size, wanted
 
 

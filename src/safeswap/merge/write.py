@@ -53,7 +53,7 @@ def write_weights(
     Raises:
         CheckpointError, OutputError: an input or the output cannot be read or written.
     """
-    chunks = _in_turns(family, jobs)
+    chunks = _in_turns(jobs)
     inputs = sum(member.nbytes for member in family.members.values())
     forget = crowds_memory(inputs + sum(job.layout.nbytes for job in jobs))
     resumed = [0]
@@ -74,10 +74,10 @@ def write_weights(
             packed = job.packings.get(chunk.name)
             there, write = (still_packed, write_packed) if packed else (_still_there, _write_chunk)
             earlier = staging.finished.get(chunk.key)
-            if earlier and there(family, job, chunk, writer, earlier):
+            if earlier and there(job, chunk, writer, earlier):
                 resumed[0] += _size(jobs, chunk)
                 return earlier
-            digest = write(family, job, chunk, writer)
+            digest = write(job, chunk, writer)
             staging.note(chunk.key, digest)
             writer.done(packed.parts[0].name if packed else chunk.name, _size(jobs, chunk))
             return digest
@@ -91,12 +91,11 @@ def write_weights(
                 size=lambda chunk: _size(jobs, chunk),
             )
         for job, writer in zip(jobs, writers, strict=True):
-            write_extra(family, job, writer)
+            write_extra(job, writer)
             writer.finish()
-    made = _tensor_digests(family, profile, jobs, chunks, results)
+    made = _tensor_digests(profile, jobs, chunks, results)
     parts = [
-        part_digests(family, job, staging.folder / job.folder, workers or default_workers())
-        for job in jobs
+        part_digests(job, staging.folder / job.folder, workers or default_workers()) for job in jobs
     ]
     return Written(tuple({**m, **p} for m, p in zip(made, parts, strict=True)), resumed[0])
 
@@ -105,16 +104,16 @@ def _size(jobs: Sequence[MergeJob], chunk: Chunk) -> int:
     return (chunk.end - chunk.begin) * jobs[chunk.job].dtypes[chunk.name].size
 
 
-def _in_turns(family: Family, jobs: Sequence[MergeJob]) -> list[Chunk]:
+def _in_turns(jobs: Sequence[MergeJob]) -> list[Chunk]:
     """All chunks, one shard after the other in turns: two threads in one file wait for each other
     (the kernel lets in one writer at a time). The outputs of a chunk of the inputs stay together.
     """
     rows: dict[str, list[list[Chunk]]] = {}
-    for name in family.names:
-        first = jobs[0].outputs(family, name)[0].name
-        row = rows.setdefault(jobs[0].layout.place[first][0].name, [])
-        elements = family.base.tensors[name].elements
-        runs = [c for n, job in enumerate(jobs) for c in job.chunks(name, elements, n)]
+    for name in dict.fromkeys(name for job in jobs for name in job.family.names):
+        having = [(n, job) for n, job in enumerate(jobs) if name in job.ops]
+        first = having[0][1]
+        row = rows.setdefault(first.layout.place[first.outputs(name)[0].name][0].name, [])
+        runs = [c for n, job in having for c in job.chunks(name, job.elements(name), n)]
         runs.sort(key=lambda chunk: (chunk.begin, chunk.end, chunk.job))
         for _, group in groupby(runs, key=lambda chunk: chunk.begin):
             row.append(list(group))
@@ -122,23 +121,21 @@ def _in_turns(family: Family, jobs: Sequence[MergeJob]) -> list[Chunk]:
     return [chunk for turn in turns for together in turn for chunk in together]
 
 
-def _write_chunk(family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
+def _write_chunk(job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
     """Write a chunk; its digests (hex), or ``copy`` for bytes that are an input's."""
-    if job.is_copy(family, chunk.name):
+    if job.is_copy(chunk.name):
         role = job.ops[chunk.name].terms[0][0]
-        with family.members[role].tensors[chunk.name].reader() as reader:
+        with job.family.members[role].tensors[chunk.name].reader() as reader:
             if writer.copy(chunk.name, chunk.begin, chunk.end, reader):
                 return "copy"
     hashing = ChunkHash(job.dtypes[chunk.name].size)
-    for at, raw in chunk_bytes(family, job, chunk):
+    for at, raw in chunk_bytes(job, chunk):
         writer.write(chunk.name, at, raw)
         hashing.update(raw)
     return hashing.digest().hex()
 
 
-def _still_there(
-    family: Family, job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str
-) -> bool:
+def _still_there(job: MergeJob, chunk: Chunk, writer: ShardWriter, earlier: str) -> bool:
     """Whether a chunk that the journal claims really lies in the file: copies are compared with
     their source, computed ones with their digest.
     """
@@ -151,8 +148,7 @@ def _still_there(
 
     if earlier == "copy":
         return all(
-            np.array_equal(raw, written(at, len(raw)))
-            for at, raw in chunk_bytes(family, job, chunk)
+            np.array_equal(raw, written(at, len(raw))) for at, raw in chunk_bytes(job, chunk)
         )
     hashing = ChunkHash(size)
     for at in range(chunk.begin, chunk.end, BLOCK_ELEMENTS):
@@ -161,7 +157,6 @@ def _still_there(
 
 
 def _tensor_digests(
-    family: Family,
     profile: Profile,
     jobs: Sequence[MergeJob],
     chunks: Sequence[Chunk],
@@ -180,6 +175,6 @@ def _tensor_digests(
         return measured[name].digests[job.ops[name].terms[0][0]]
 
     return tuple(
-        {name: digest(job, computed, name) for name in family.names if name not in job.packings}
+        {name: digest(job, computed, name) for name in job.family.names if name not in job.packings}
         for job, computed in zip(jobs, parts, strict=True)
     )

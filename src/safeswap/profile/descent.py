@@ -5,6 +5,9 @@ from different starts have nothing in common: their cosine is 0, so that the cha
 with s the size of the one in the other's, which is 1 at least and √2 for models of one size. For a
 fine-tune it is small: training moves weights by much less than their own size. `LIMIT` lies
 between; docs/inputs.md has what was measured on both sides.
+
+The same of the embeddings, token by token, tells whether a tokenizer is the one that the weights
+were trained with: rows of other tokens have nothing in common either.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import numpy as np
 
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import inner_product
+from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.vocabularies.rows import Rows, shared_rows
 from safeswap.errors import FamilyError
 from safeswap.io.workers import BLOCK_ELEMENTS
 from safeswap.profile.table import Profile
@@ -25,6 +30,7 @@ from safeswap.roles import BASE
 LIMIT = 0.9
 """The relative change from which on an expert is no fine-tune of its base."""
 _SAMPLES = 16
+_ROWS = 128
 
 _log = logging.getLogger("safeswap.profile")
 
@@ -54,12 +60,18 @@ def check_descent(
 
 
 def refuse_strangers(family: Family) -> None:
-    """The same from a sample of the weights, so that nobody waits for a profile in vain.
+    """The same from a sample of the weights, so that nobody waits for a profile in vain; and
+    whether the tokens are in the order that the tokenizers say.
 
     Raises:
         FamilyError: names the expert, its relative change and the cosine.
         CheckpointError: a read fails.
     """
+    _refuse_other_weights(family)
+    _refuse_other_order(family)
+
+
+def _refuse_other_weights(family: Family) -> None:
     placements = family.anatomy.placements
     names = [n for n in family.names if placements[n].role == "projection" and family.is_weight(n)]
     chosen = names[:: max(1, len(names) // _SAMPLES)]
@@ -79,6 +91,53 @@ def refuse_strangers(family: Family) -> None:
             cosine = inner[role] / (math.sqrt(base * squares[role]) or 1.0)
             expert, source = (family.members[r].source.text for r in (role, BASE))
             raise FamilyError(f"{_sentence(role, expert, source, change, cosine)} {_REMEDY}")
+
+
+def _refuse_other_order(family: Family) -> None:
+    """Compare rows of the embeddings, matched as they would be merged."""
+    names = [n for n in family.anatomy.tensors("embeddings") if family.is_weight(n)]
+    tables = [n for n in names if len(family.base.tensors[n].shape) == 2]
+    if not tables:
+        return
+    name = max(tables, key=lambda n: family.base.tensors[n].shape[0])
+    measured = family.measured(name)
+    for role in family.experts:
+        rows = shared_rows(measured[role])
+        if not len(rows):
+            continue
+        rows = rows[:: max(1, len(rows) // _ROWS)]
+        change, cosine = _apart(measured[BASE], measured[role], rows)
+        if LIMIT <= change < math.inf:
+            stored = family.members[role].tensors[name]
+            by_number = rows[rows < stored.shape[0]]
+            seen = _apart(measured[BASE], stored, by_number)[1] if len(by_number) else 0.0
+            raise FamilyError(
+                f"{role} expert {family.members[role].source.text}: the rows of {stored.name!r} "
+                f"for the tokens that the base has too are {change:.2f} of the base's own size "
+                f"away from it (cosine {cosine:.2f}, and {seen:.2f} row by row as they are stored; "
+                f"{len(rows)} rows, by a sample), where fine-tunes are below {LIMIT:g}. Its "
+                "tokenizer is not the one that its weights were trained with, or its embeddings "
+                "were made anew. Give its own tokenizer, or an expert that kept the base's "
+                "embeddings; --force (force=True) goes on all the same."
+            )
+
+
+def _apart(base: Tensor, expert: Tensor, rows: Rows) -> tuple[float, float]:
+    """The relative change over some rows, and the cosine."""
+    width = base.shape[1]
+    found = []
+    for tensor in (base, expert):
+        values = np.empty(len(rows) * width, np.float64)
+        with tensor.reader() as reader:
+            for at, row in enumerate(rows.tolist()):
+                part = values[at * width : (at + 1) * width]
+                reader.read_numbers(row * width, (row + 1) * width, part)
+        found.append(values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ours, theirs = (inner_product(values, values) for values in found)
+        apart = found[1] - found[0]
+        change = math.sqrt(inner_product(apart, apart) / ours) if ours else 0.0
+        return change, inner_product(*found) / (math.sqrt(ours * theirs) or 1.0)
 
 
 def _first(family: Family, role: str, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -49,7 +49,7 @@ def measure_family(
         for name in family.names
         for begin, end in chunks_of(family.base.tensors[name].elements)
     ]
-    width = {n: sum(t.dtype.size for t in family.tensors(n).values()) for n in family.names}
+    width = {n: sum(t.dtype.size for t in family.measured(n).values()) for n in family.names}
     sums = run_chunks(
         chunks,
         lambda chunk: _measure_chunk(family, *chunk),
@@ -78,7 +78,7 @@ class _Sums:
 
 
 def _measure_chunk(family: Family, name: str, begin: int, end: int) -> _Sums:
-    tensors = family.tensors(name)
+    tensors = family.measured(name)
     with ExitStack() as stack:
         readers = {role: stack.enter_context(t.reader()) for role, t in tensors.items()}
         for reader in readers.values():
@@ -255,10 +255,15 @@ def profile_of(
 def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
     pairs = pairs_of(family) if family.is_weight(name) else []
     totals = {pair: math.fsum(part.products[pair] for part in parts) for pair in pairs}
-    digest = {
-        role: digests.of_chunks(part.digest[role] for part in parts) for role in family.members
-    }
-    return profile_of(family, name, totals, digest)
+    measured = family.measured(name)
+
+    def digest(role: str) -> str:
+        member = family.members[role].tensors[name]
+        if measured[role] is not member:  # its rows were read in another order
+            return digests.of_tensor(member)
+        return digests.of_chunks(part.digest[role] for part in parts)
+
+    return profile_of(family, name, totals, {role: digest(role) for role in family.members})
 
 
 def record_of(family: Family, role: str) -> InputRecord:
@@ -318,10 +323,11 @@ def _stored_digests(
     """
     member = family.members[role]
     measured = {tensor.name: tensor.digests[role] for tensor in tensors}
+    lent = family.lent[role].tensors if role in family.lent else {}
     by_name = {
         tensor.name: measured[name]
         for name, tensor in member.tensors.items()
-        if name in measured and not isinstance(tensor, PackedTensor)
+        if name in measured and name not in lent and not isinstance(tensor, PackedTensor)
     }
     for name in family.left_out.get(role, {}):  # of which nothing else is known
         by_name[member.tensors[name].name] = digests.of_tensor(member.tensors[name])

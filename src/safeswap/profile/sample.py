@@ -107,7 +107,7 @@ class FamilySample:
 
     def width(self, name: str) -> int:
         """Bytes that an element has in all members together."""
-        return sum(tensor.dtype.size for tensor in self.family.tensors(name).values())
+        return sum(tensor.dtype.size for tensor in self.family.measured(name).values())
 
     @property
     def nbytes(self) -> int:
@@ -208,7 +208,7 @@ class FamilySample:
 
     def _sums(self, name: str, runs: Sequence[tuple[int, int]]) -> Floats:
         """The products of every pair over each run of elements; float64 [runs, pairs]."""
-        tensors, pairs = self.family.tensors(name), self.tensors[name].pairs
+        tensors, pairs = self.family.measured(name), self.tensors[name].pairs
         sums = np.zeros((len(runs), len(pairs)))
         with ExitStack() as stack:
             readers = {role: stack.enter_context(t.reader()) for role, t in tensors.items()}

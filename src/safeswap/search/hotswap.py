@@ -71,7 +71,8 @@ class HotSwapModel:
         member = family.members[language]
         refuse_gguf(member.source, gguf=member.facts is not None)
         self.loaded = HFBackend(str(family.members[language].folder), options)
-        self._parameters = _parameters(self.loaded.model, family, language)
+        seen = family.output(language, language)
+        self._parameters = _parameters(self.loaded.model, seen, language)
         self._now: dict[str, TensorOp] = dict.fromkeys(self._parameters, linear({language: 1.0}))
 
     @contextmanager
@@ -105,15 +106,11 @@ class HotSwapModel:
         return name in self._parameters and self._now.get(name) != op
 
     def _exchange(self, job: MergeJob) -> None:
-        run_passes(self.family, [job], workers=self.workers)
-        chunks = [
-            chunk
-            for name in job.ops
-            for chunk in job.chunks(name, self.family.base.tensors[name].elements)
-        ]
+        run_passes([job], workers=self.workers)
+        chunks = [chunk for name in job.ops for chunk in job.chunks(name, job.elements(name))]
 
         def act(chunk: Chunk) -> None:
-            _fill(self._parameters[chunk.name].view(-1), self.family, job, chunk)
+            _fill(self._parameters[chunk.name].view(-1), job, chunk)
 
         with single_threaded([job]), torch.inference_mode():
             run_chunks(
@@ -150,10 +147,10 @@ class ReloadedModel:
         """Do nothing: a written candidate is loaded and let go for each plan."""
 
 
-def _fill(flat: torch.Tensor, family: Family, job: MergeJob, chunk: Chunk) -> None:
+def _fill(flat: torch.Tensor, job: MergeJob, chunk: Chunk) -> None:
     """The chunk's bytes, as the merge would write them, into the model."""
     kind = job.dtypes[chunk.name]
-    for first, raw in chunk_bytes(family, job, chunk):
+    for first, raw in chunk_bytes(job, chunk):
         values = torch.frombuffer(raw, dtype=_TORCH[kind.name])
         flat[first : first + len(values)].copy_(values)
 
