@@ -63,6 +63,7 @@ def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.u
         return
     tensors = [job.family.members[role].tensors[chunk.name] for role, _ in op.terms]
     coefficients = [coefficient for _, coefficient in op.terms]
+    kind = arithmetic_dtype(target, *(tensor.dtype for tensor in tensors))
     copied = job.is_copy(chunk.name)
     with ExitStack() as stack:
         keep = _keeping_donor_rows(job, chunk.name, stack)
@@ -74,7 +75,7 @@ def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.u
             if copied:
                 yield at, _copied(tensors[0], readers[0], at, end)
             else:
-                total = _combined(tensors, readers, coefficients, target, at, end)
+                total = combined(readers, coefficients, kind, at, end)
                 keep(at, total)
                 yield at, _encoded(tensors[0].name, total, target)
 
@@ -117,19 +118,6 @@ def _copied(tensor: Tensor, reader: TensorReader, begin: int, end: int) -> NDArr
     values = buffer("total", end - begin, arithmetic_dtype(tensor.dtype))
     read_bytes(tensor, reader, begin, end, raw, values)
     return raw
-
-
-def _combined(
-    tensors: Sequence[Tensor],
-    readers: Sequence[TensorReader],
-    coefficients: Sequence[float],
-    target: Dtype,
-    begin: int,
-    end: int,
-) -> NDArray[Any]:
-    kind = arithmetic_dtype(target, *(tensor.dtype for tensor in tensors))
-    total = combined(readers, coefficients, kind, begin, end)
-    return _encoded(tensors[0].name, total, target)
 
 
 def combined(
