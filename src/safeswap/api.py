@@ -46,6 +46,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from safeswap.checkpoint.dtypes import output_dtype
@@ -63,7 +64,7 @@ from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile, check_descent
 from safeswap.report.figure_process import FigureProcess, can_draw
-from safeswap.roles import BASE
+from safeswap.roles import BASE, RESERVED
 
 if TYPE_CHECKING:
     from safeswap.calibration.run import calibrate
@@ -75,33 +76,38 @@ if TYPE_CHECKING:
     from safeswap.search.sweep import Swept
 
 _log = logging.getLogger("safeswap.api")
+NONE: Mapping[str, str | Path] = MappingProxyType({})
+"""No checkpoints."""
 
 
 def _refuse_twice(family: Family) -> None:
     """Before weights are read; copies under another name are found by their digests later."""
-    seen: dict[Path, str] = {}
+    seen: dict[tuple[Path, ...], str] = {}
     for role, member in family.members.items():
-        other = seen.setdefault(member.folder, role)
+        other = seen.setdefault(member.folders, role)
         if other != role:
             raise PlanError(
-                f"the {role} expert ({member.source.text}) is identical to "
+                f"the {role} expert ({member.text}) is identical to "
                 f"{'the base' if other == BASE else f'the {other} expert'}: both are "
-                f"{member.folder}, so there is nothing to swap. Give the expert's own folder."
+                f"{member.folders[-1]}, so there is nothing to swap. Give the expert's own folder."
             )
 
 
 def make_profile(
     base: str | Path,
     *,
-    safety: str | Path,
-    languages: Mapping[str, str | Path],
+    safety: str | Path | None = None,
+    languages: Mapping[str, str | Path] = NONE,
+    adapters: Mapping[str, str | Path] = NONE,
     workers: int | None = None,
     force: bool = False,
 ) -> Profile:
     """Measure how far each expert moved each tensor, in one pass over all checkpoints.
 
     Args:
-        base, safety, languages: local folders or hub ids; languages by name.
+        base, safety, languages: local folders or hub ids; languages by name. Experts may be
+            adapters (peft's LoRA), whose configuration names their base.
+        adapters: role → adapter, on the expert of that role or, where none is given, on its base.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
         force: measure experts too whose configuration or weights say that they are no fine-tunes
             of the base; the profile's notes say what was wrong.
@@ -116,7 +122,7 @@ def make_profile(
     >>> Profile.load(Path("profile.json")) == profile
     True
     """
-    family = open_family(base, safety, languages, force=force)
+    family = open_family(base, safety, languages, adapters=adapters, force=force)
     _refuse_twice(family)
     _note(family)
     return measure(family, workers, force=force)
@@ -213,8 +219,9 @@ def merge_plans(
 def merge(
     base: str | Path,
     *,
-    safety: str | Path,
-    languages: Mapping[str, str | Path],
+    safety: str | Path | None = None,
+    languages: Mapping[str, str | Path] = NONE,
+    adapters: Mapping[str, str | Path] = NONE,
     out: str | Path,
     dtype: str | None = None,
     shard_size: str | None = None,
@@ -238,28 +245,29 @@ def merge(
     >>> merged.plan.counts()["embeddings"]
     {'blend': 1}
     """
-    for language in languages:
+    spoken = tuple(dict.fromkeys(r for r in (*languages, *adapters) if r not in RESERVED))
+    for language in spoken:
         check_options(language, **options)
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
-    family = open_family(base, safety, languages, force=force)
+    family = open_family(base, safety, languages, adapters=adapters, force=force)
     _refuse_twice(family)
-    for language in languages:
+    for language in spoken:
         check_options(language, units=family.anatomy.units, **options)
     target = Path(out).expanduser().absolute()
     refuse_overlap(family, target)
     if overwrite:
         refuse_foreign(target)
-    donors = [options.get("donor") or language for language in languages]
+    donors = [options.get("donor") or language for language in spoken]
     for donor in donors:
         check_donor(family, donor)
     layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
-    rest = sum(rest_bytes(family, donor) for donor in donors)
+    rest = sum(rest_bytes(family.members[donor]) for donor in donors)
     room = rest + sum(layout.nbytes for layout in layouts)
     check_place(target, room, replace=overwrite)
     draw = _noted(family, figure)
     profile = measure(family, workers, force=force)
-    plans = [make_plan(profile, language, force=force, **options) for language in languages]
+    plans = [make_plan(profile, language, force=force, **options) for language in spoken]
     return run_merge(
         family,
         plans,
@@ -293,6 +301,7 @@ def verify_merge(
     out: str | Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
     grams: str | Path | None = None,
     without_inputs: bool = False,
     allow_remote: bool = False,
@@ -302,6 +311,7 @@ def verify_merge(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        adapters: the same of adapters.
         grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare the recorded digests only.
         allow_remote: inputs that only the manifest names may be on another host than the hub's.
@@ -322,6 +332,7 @@ def verify_merge(
         return verify_folder(
             Path(out),
             inputs=inputs,
+            adapters=adapters,
             grams=grams,
             without_inputs=without_inputs,
             allow_remote=allow_remote,

@@ -45,7 +45,7 @@ def refuse_other_size(base: Checkpoint, expert: Checkpoint, role: str) -> None:
         one, two = ours.get(key), theirs.get(key)
         if one != two and one is not None and two is not None:
             raise FamilyError(
-                f"{role} expert {expert.source.text}: config.json says "
+                f"{role} expert {expert.text}: config.json says "
                 f"{_spelled(key, base.config, expert.config)} = {_shown(two)}, the "
                 f"base says {_shown(one)}. Experts must be fine-tunes of the base "
                 f"{base.source.text}."
@@ -85,7 +85,7 @@ def compare_configs(members: Mapping[str, Checkpoint], *, force: bool = False) -
         if refused:
             more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
             raise FamilyError(
-                f"{role} expert {expert.source.text}: {'; '.join(refused[:_SHOWN])}{more}. Use an "
+                f"{role} expert {expert.text}: {'; '.join(refused[:_SHOWN])}{more}. Use an "
                 f"expert that was trained with the configuration of {base.source.text}; or, if it "
                 "was and only its config.json is wrong, correct that; --force (force=True) merges "
                 "all the same."

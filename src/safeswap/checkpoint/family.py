@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from safeswap.anatomy import Anatomy, anatomy_of
+from safeswap.checkpoint.adapted import open_member
 from safeswap.checkpoint.compare import compare_configs, refuse_other_size
 from safeswap.checkpoint.members import same_tensors
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
@@ -80,27 +81,44 @@ class Family:
 
 def open_family(
     base: str | Path,
-    safety: str | Path,
+    safety: str | Path | None,
     languages: Mapping[str, str | Path],
     *,
+    adapters: Mapping[str, str | Path] | None = None,
     named_in: str | Path = "",
     force: bool = False,
 ) -> Family:
     """Open the checkpoints of a run and check that they belong together; no weights are read.
 
     Args:
+        safety, languages: experts: whole checkpoints, or adapters whose configuration names their
+            base; None, or left out, for those that are given in ``adapters`` alone.
+        adapters: role → an adapter that stands on the expert of that role, or, where none is given,
+            on the base that it names.
         named_in: the file that names them, where the user did not.
         force: as for :func:`join_family`.
 
     Raises:
         CheckpointError, FamilyError, ConfigError: what is wrong with which of them.
     """
-    if not languages:
-        raise ConfigError("no language expert is given: add --language NAME=CHECKPOINT.")
-    sources = {BASE: base, SAFETY: safety}
+    put = dict(adapters or {})
+    if BASE in put:
+        raise ConfigError("--adapter base=…: the base of a run is a whole checkpoint. Merge it in.")
+    sources: dict[str, str | Path | None] = {SAFETY: safety}
     sources |= {check_role(name): source for name, source in languages.items()}
-    members = {role: open_checkpoint(source, named_in=named_in) for role, source in sources.items()}
-    return join_family(members, force=force)
+    sources |= {check_role(r): None for r in put if r not in sources and r != SAFETY}
+    if safety is None and SAFETY not in put:
+        raise ConfigError("the safety expert is missing: add --safety CHECKPOINT.")
+    if len(sources) < 2:
+        raise ConfigError("no language expert is given: add --language NAME=CHECKPOINT.")
+    members, notes = {BASE: open_checkpoint(base, named_in=named_in)}, []
+    for role, source in sources.items():
+        members[role], said = open_member(
+            role, source, put.get(role), base=members[BASE], named_in=named_in
+        )
+        notes += said
+    family = join_family(members, force=force)
+    return replace(family, notes=(*notes, *family.notes))
 
 
 def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Family:
@@ -133,9 +151,9 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     }
     for role, member in members.items():
         if role != BASE:
-            same_tensors(kept[BASE], kept[role], f"{role} expert {member.source.text}")
+            same_tensors(kept[BASE], kept[role], f"{role} expert {member.text}")
     notes += compare_configs(members, force=force)
-    folders = {role: member.folder for role, member in members.items()}
+    folders = {role: member.tokenizer_folder for role, member in members.items()}
     notes += compare_tokenizers(folders, BASE, force=force)
     notes += [note for role in members if (note := _unquantized(members[role], role))]
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}

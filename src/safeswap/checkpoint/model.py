@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safeswap.checkpoint.header import read_header
-from safeswap.checkpoint.inside import open_plain, refuse_leaving
+from safeswap.checkpoint.adapters import Adapter
 from safeswap.checkpoint.names import HEADS
 from safeswap.checkpoint.reader import StoredTensor, Tensor
-from safeswap.checkpoint.refusals import refuse_packed, refuse_quantized
+from safeswap.checkpoint.refusals import refuse_adapter, refuse_packed, refuse_quantized
 from safeswap.checkpoint.source import WEIGHT_FILES, Source, read_json, resolve
-from safeswap.checkpoint.torch_bin import read_torch_file
+from safeswap.checkpoint.tokenizers import has_tokenizer
+from safeswap.checkpoint.weight_file import WeightFile, open_weight_file
 from safeswap.errors import CheckpointError, listed
 from safeswap.io.files import Signature, reading_remedy, signatures
 from safeswap.io.regular import is_there
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
-
-
-@dataclass(frozen=True, slots=True)
-class WeightFile:
-    """One shard: its path, what the operating system says of it, and its tensors in file order.
-
-    ``header`` is the raw safetensors header, empty for a ``.bin`` file.
-    """
-
-    path: Path
-    size: int
-    mtime_ns: int
-    header: bytes
-    tensors: tuple[StoredTensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +31,8 @@ class Checkpoint:
         files: its weight files.
         tensors: every stored name → the tensor, whose ``reader()`` gives its numbers.
         signatures: name → what told each file in the folder when it was opened.
+        adapter: what changes its weights; all else is of the checkpoint that it stands on.
+        stored: with an adapter, the tensors without it.
     """
 
     source: Source
@@ -54,6 +40,33 @@ class Checkpoint:
     files: tuple[WeightFile, ...]
     tensors: Mapping[str, Tensor]
     signatures: Mapping[str, Signature] = field(default_factory=dict)
+    adapter: Adapter | None = None
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What the user typed, for messages: the adapter, where there is one, and its base."""
+        if self.adapter is None:
+            return self.source.text
+        return f"{self.adapter.source.text} on {self.source.text}"
+
+    @property
+    def name(self) -> str:
+        """A short public name, as `Source.name`."""
+        if self.adapter is None:
+            return self.source.name
+        return f"{self.adapter.source.name} on {self.source.name}"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that it comes from: its own, and the adapter's."""
+        return (self.folder, self.adapter.folder) if self.adapter else (self.folder,)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where its tokenizer is: an adapter's own goes before its base's."""
+        own = self.adapter is not None and has_tokenizer(self.adapter.folder)
+        return self.folders[-1] if own else self.folder
 
     @property
     def folder(self) -> Path:
@@ -107,11 +120,11 @@ def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoin
     source = resolve(text, named_in=named_in)
     folder = source.folder
     _refuse_closed(folder)
-    _refuse_adapter(folder)
+    refuse_adapter(folder, _chosen(folder) is not None)
     _refuse_gguf(folder)
     seen = signatures(folder)  # before anything is read of them
     config = read_json(folder / "config.json")
-    files = tuple(_weight_file(path) for path in _weight_paths(folder))
+    files = tuple(open_weight_file(path) for path in _weight_paths(folder))
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for tensor in file.tensors:
@@ -125,22 +138,6 @@ def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoin
     refuse_packed(tensors)
     refuse_quantized(folder, config, tensors)
     return Checkpoint(source, config, files, tensors, seen)
-
-
-def _weight_file(path: Path) -> WeightFile:
-    refuse_leaving(path.parent, path)
-    try:
-        with open_plain(path) as stream:
-            status = os.fstat(stream.fileno())
-    except OSError as error:
-        todo = reading_remedy(error, "Fetch the shard again or fix its permissions.")
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
-    if path.suffix == ".bin":
-        header, tensors = b"", read_torch_file(path)
-    else:
-        checked = read_header(path)
-        header, tensors = checked.raw, checked.tensors
-    return WeightFile(path, status.st_size, status.st_mtime_ns, header, tensors)
 
 
 def _weight_paths(folder: Path) -> list[Path]:
@@ -227,21 +224,6 @@ def _refuse_closed(folder: Path) -> None:
     except OSError as error:
         todo = reading_remedy(error, "Fix its permissions, or use a copy that you may read.")
         raise CheckpointError(f"{folder}: cannot be listed ({error.strerror}). {todo}") from error
-
-
-def _refuse_adapter(folder: Path) -> None:
-    if not (folder / ADAPTER).exists():
-        return
-    if _chosen(folder) is None:
-        raise CheckpointError(
-            f"{folder}: is a LoRA adapter, not a model. Merge it into its base first "
-            "(peft: merge_and_unload, then save_pretrained)."
-        )
-    raise CheckpointError(
-        f"{folder / ADAPTER}: lies beside the weights of a whole model. transformers would load "
-        "the adapter of that file and not these weights alone. Remove the adapter's files "
-        "(adapter_*) if it is merged in already; else merge it in first."
-    )
 
 
 def _refuse_gguf(folder: Path) -> None:

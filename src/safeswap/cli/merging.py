@@ -38,6 +38,7 @@ def profile(
     base: str,
     safety: str | None,
     languages: tuple[str, ...],
+    adapters: tuple[str, ...],
     out: Path,
     dry_run: bool,
     force: bool,
@@ -52,24 +53,24 @@ def profile(
         from safeswap.checkpoint.family import open_family
         from safeswap.merge.outlook import reading
 
-        for line in reading(open_family(base, _required(safety), languages_of(languages))):
+        for line in reading(open_family(base, **_experts(safety, languages, adapters))):
             click.echo(line)
         return
     measured = make_profile(
-        base,
-        safety=_required(safety),
-        languages=languages_of(languages),
-        workers=workers,
-        force=force,
+        base, **_experts(safety, languages, adapters), workers=workers, force=force
     )
     measured.save(out)
     say(f"{out}: {len(measured.tensors)} tensors in {len(measured.units)} units")
 
 
-def _required(safety: str | None) -> str:
-    if not safety:
+def _experts(
+    safety: str | None, languages: tuple[str, ...], adapters: tuple[str, ...]
+) -> dict[str, Any]:
+    """The experts of a run, for the functions that open them."""
+    put = languages_of(adapters, "--adapter")
+    if not safety and "safety" not in put:
         raise ConfigError("the safety expert is missing: add --safety CHECKPOINT.")
-    return safety
+    return {"safety": safety or None, "languages": languages_of(languages), "adapters": put}
 
 
 @click.command(cls=Verb, renamed={"--output": "--out", "--language": "--only"})
@@ -149,6 +150,7 @@ def merge(
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
+    adapters: tuple[str, ...],
     plans: tuple[Path, ...],
     out: Path,
     **given: Any,
@@ -159,18 +161,18 @@ def merge(
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     if given["dry_run"]:
-        _say_outlook(plans, out, base, safety, languages, given)
+        _say_outlook(plans, out, base, (safety, languages, adapters), given)
         return
     if plans:
         running["allow_remote"] = given["allow_remote"]
-        merged = _merge_plans(plans, out, base, safety, languages, given, running)
+        named = base or safety or languages or adapters
+        merged = _merge_plans(plans, out, bool(named), given, running)
     elif base is None:
         raise ConfigError("give BASE with --safety and --language, or a --plan.")
     else:
         merged = api.merge(
             base,
-            safety=_required(safety),
-            languages=languages_of(languages),
+            **_experts(safety, languages, adapters),
             out=out,
             **selection(given),
             **running,
@@ -191,8 +193,7 @@ def _say_outlook(
     plans: tuple[Path, ...],
     out: Path,
     base: str | None,
-    safety: str | None,
-    languages: tuple[str, ...],
+    experts: tuple[str | None, tuple[str, ...], tuple[str, ...]],
     given: Mapping[str, Any],
 ) -> None:
     """What a merge would read and write."""
@@ -209,11 +210,11 @@ def _say_outlook(
     else:
         if base is None:
             raise ConfigError("give BASE with --safety and --language, or a --plan.")
-        experts, chosen = languages_of(languages), selection(given)
-        family = open_family(base, _required(safety), experts)
-        for language in experts:
+        chosen = selection(given)
+        family = open_family(base, **_experts(*experts))
+        for language in family.languages:
             check_options(language, units=family.anatomy.units, **chosen)
-        donors = [chosen.get("donor") or language for language in experts]
+        donors = [chosen.get("donor") or language for language in family.languages]
     size, dtype = given["shard_size"], given["dtype"]
     lines = writing(
         family,
@@ -234,9 +235,7 @@ def _kinds(merged: Any) -> list[str]:
 def _merge_plans(
     plans: tuple[Path, ...],
     out: Path,
-    base: str | None,
-    safety: str | None,
-    languages: tuple[str, ...],
+    named: bool,
     given: Mapping[str, Any],
     running: Mapping[str, Any],
 ) -> list[Any]:
@@ -248,9 +247,9 @@ def _merge_plans(
     changed = [key for key in planning if given[key] is not None]
     changed += ["set"] if given["settings"] else []
     changed += ["operator"] if given["operator"] or given["operator_settings"] else []
-    if base or safety or languages or changed:
-        named = f"--{changed[0].replace('_', '-')}" if changed else "BASE and the experts"
-        raise ConfigError(f"with --plan, {named} come from the plan; edit it, or plan again.")
+    if named or changed:
+        which = f"--{changed[0].replace('_', '-')}" if changed else "BASE and the experts"
+        raise ConfigError(f"with --plan, {which} come from the plan; edit it, or plan again.")
     read = [Plan.load(path) for path in plans]
     saved = plans[0].parent / read[0].profile if read[0].profile else None  # absolute ones stay so
     profile = Profile.load(saved) if saved and saved.exists() else None
@@ -320,6 +319,7 @@ def verify(
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
+    adapters: tuple[str, ...],
     grams: Path | None,
     without_inputs: bool,
     allow_remote: bool,
@@ -333,6 +333,7 @@ def verify(
         role: source for role, source in (("base", base), ("safety", safety)) if source
     }
     moved |= languages_of(languages)
+    put = languages_of(adapters, "--adapter")
     folders = merged_folders(out)
     roles = {folder: set(read_manifest(folder)["plan"].get("inputs", ())) for folder in folders}
     for folder in folders:
@@ -340,6 +341,7 @@ def verify(
         checked = verify_merge(
             folder,
             inputs={role: source for role, source in moved.items() if role not in others},
+            adapters={role: source for role, source in put.items() if role not in others},
             grams=grams,
             without_inputs=without_inputs,
             allow_remote=allow_remote,

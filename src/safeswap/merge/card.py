@@ -24,7 +24,7 @@ def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options
 
     ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
     """
-    names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
+    names = {role: profile.inputs[role].called for role in (BASE, SAFETY, plan.language)}
     pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
     if len(plan.language) in (2, 3):
         pipeline += ["language:", f"- {json.dumps(plan.language)}"]

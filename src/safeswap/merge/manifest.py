@@ -71,7 +71,13 @@ def write_manifest(
         "not_used": not_used(family, job.plan),
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
-        "input_files": {role: small_files(family.members[role].folder) for role in job.plan.inputs},
+        "input_files": {
+            role: {
+                name: digests.of_small_file(path)
+                for name, path in small_files(family.members[role]).items()
+            }
+            for role in job.plan.inputs
+        },
         "about": {
             name: digests.of_small_file(folder / name)
             for name in (CARD, FIGURE)

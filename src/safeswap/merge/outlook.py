@@ -8,9 +8,11 @@ from pathlib import Path
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.model import Checkpoint
 from safeswap.io.progress import shown_bytes
 from safeswap.merge.companions import rest_bytes
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
+from safeswap.profile import bytes_to_measure
 
 
 def reading(family: Family) -> list[str]:
@@ -18,17 +20,27 @@ def reading(family: Family) -> list[str]:
     what is worth knowing.
     """
     lines = [
-        f"{role}: {member.source.text}, {member.folder}: {len(member.tensors)} tensors in "
-        f"{len(member.files)} files, {shown_bytes(member.nbytes)}"
+        f"{role}: {member.text}, {member.folder}: {len(member.tensors)} tensors in "
+        f"{len(member.files)} files, {shown_bytes(member.nbytes)}{_adapter(member)}"
         for role, member in family.members.items()
     ]
     units = family.anatomy.units
     layers = sum(unit.endswith(".attention") for unit in units)
+    read = shown_bytes(bytes_to_measure(family))
     lines.append(
-        f"read: {shown_bytes(family.bytes_to_read())}; {len(family.names)} tensors in {len(units)} "
-        f"units, {layers} layers"
+        f"read: {read}; {len(family.names)} tensors in {len(units)} units, {layers} layers"
     )
     return [*lines, *(f"note: {note}" for note in family.notes)]
+
+
+def _adapter(member: Checkpoint) -> str:
+    if member.adapter is None:
+        return ""
+    adapter = member.adapter
+    changed = len(adapter.applied.changed)
+    return (
+        f"; adapter {adapter.folder}: changes {changed} tensors, {shown_bytes(adapter.file.size)}"
+    )
 
 
 def writing(
@@ -49,7 +61,7 @@ def writing(
     for donor in donors:
         check_donor(family, donor)
         layout, _ = output_layout(family, donor, dtype=dtype, shard_size=shard_size)
-        total += layout.nbytes + rest_bytes(family, donor)
+        total += layout.nbytes + rest_bytes(family.members[donor])
         shards += len(layout.shards)
     place = out.expanduser().absolute()
     while not place.exists():

@@ -162,11 +162,12 @@ def check_donor(family: Family, donor: str) -> None:
     Raises:
         FamilyError: it has none; names who has.
     """
-    having = [role for role, member in family.members.items() if has_tokenizer(member.folder)]
+    having = [r for r, member in family.members.items() if has_tokenizer(member.tokenizer_folder)]
     if having and donor not in having:
         raise FamilyError(
-            f"{family.members[donor].folder}: has no tokenizer, and the {donor} checkpoint is the "
-            f"donor of the output's. Use --donor {having[0]} (or donor: {having[0]} in the plan), "
+            f"{family.members[donor].tokenizer_folder}: has no tokenizer, and the {donor} "
+            f"checkpoint is the donor of the output's. Use --donor {having[0]} (or donor: "
+            f"{having[0]} in the plan), "
             "or put the tokenizer's files into the folder."
         )
 
@@ -195,10 +196,11 @@ def refuse_overlap(family: Family, out: Path) -> None:
         OutputError: names the input.
     """
     target = out.expanduser().resolve()
-    for role, member in family.members.items():
-        if target == member.folder or member.folder in target.parents:
+    folders = ((r, folder) for r, member in family.members.items() for folder in member.folders)
+    for role, folder in folders:
+        if target == folder or folder in target.parents:
             raise OutputError(f"{out}: is (in) the {role} checkpoint. Choose another --out.")
-        if target in member.folder.parents and out.exists():
+        if target in folder.parents and out.exists():
             raise OutputError(f"{out}: holds the {role} checkpoint. Choose another --out.")
 
 

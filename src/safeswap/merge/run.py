@@ -30,6 +30,7 @@ from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import (
     Profile,
+    bytes_to_measure,
     check_descent,
     measure_family,
     refuse_strangers,
@@ -82,8 +83,7 @@ def measure(family: Family, workers: int | None, *, force: bool = False) -> Prof
     """
     if not force:
         refuse_strangers(family)
-    total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
-    with bytes_bar("profile", total) as advance:
+    with bytes_bar("profile", bytes_to_measure(family)) as advance:
         profile = measure_family(family, workers=workers, advance=advance)
     check_descent(profile, force=force)
     return profile
@@ -104,16 +104,24 @@ def family_of(plans: Sequence[Plan], *, allow_remote: bool = False, force: bool 
         raise PlanError("no plan is given.")
     first = plans[0].inputs
     languages: dict[str, str | Path] = {}
+    adapters: dict[str, str | Path] = {}
     for plan in plans:
         for role in (BASE, SAFETY):
-            if plan.inputs[role].source != first[role].source:
+            one, two = plan.inputs[role], first[role]
+            if (one.source, one.adapter) != (two.source, two.adapter):
                 raise PlanError(f"the plans have different {role} checkpoints; merge them apart.")
         if plan.language in languages:
             raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
         languages[plan.language] = plan.inputs[plan.language].source
+        adapters |= {r: given.adapter for r, given in plan.inputs.items() if given.adapter}
     named_in = "" if allow_remote else "the plan"
     return open_family(
-        first[BASE].source, first[SAFETY].source, languages, named_in=named_in, force=force
+        first[BASE].source,
+        first[SAFETY].source,
+        languages,
+        adapters=adapters,
+        named_in=named_in,
+        force=force,
     )
 
 
@@ -153,7 +161,10 @@ def merge(
         check_donor(family, plan.donor)
     check_place(
         target,
-        sum(job.layout.nbytes + companions.rest_bytes(family, job.plan.donor) for job in jobs),
+        sum(
+            job.layout.nbytes + companions.rest_bytes(family.members[job.plan.donor])
+            for job in jobs
+        ),
         replace=overwrite,
     )
     small = small_names(family)

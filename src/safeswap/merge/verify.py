@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint import digests
+from safeswap.checkpoint.adapted import open_member
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, join_family
 from safeswap.checkpoint.header import read_header
@@ -23,7 +24,7 @@ from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
-from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE
+from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
@@ -60,6 +61,7 @@ def verify_folder(
     out: Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
     grams: str | Path | None = None,
     without_inputs: bool = False,
     allow_remote: bool = False,
@@ -70,6 +72,7 @@ def verify_folder(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        adapters: the same of adapters.
         grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare digests only.
         allow_remote: inputs that only the manifest names may be on another host than the hub's.
@@ -84,7 +87,7 @@ def verify_folder(
     out = Path(out)
     manifest = read_manifest(out)
     plan = Plan.from_dict(manifest["plan"], str(out / MANIFEST))
-    for role in inputs or {}:
+    for role in {**(inputs or {}), **(adapters or {})}:
         if role not in plan.inputs:
             raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
     profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
@@ -98,7 +101,7 @@ def verify_folder(
     named_in = "" if allow_remote else str(out / MANIFEST)
     recomputed = None
     if not without_inputs:
-        recomputed = _recompute(plan, written, manifest, inputs or {}, named_in)
+        recomputed = _recompute(plan, written, manifest, inputs or {}, adapters, named_in)
     chunks = [
         chunk
         for name, tensor in written.items()
@@ -213,12 +216,13 @@ def _unexpected_files(out: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _changed_small_files(manifest: Mapping[str, Any], family: Family) -> list[str]:
+    places = {role: small_files(member) for role, member in family.members.items()}
     return [
-        f"{family.members[role].folder / name} is not as it was when the merge was made"
+        f"{places[role].get(name, name)} is not as it was when the merge was made"
         for role, files in manifest["input_files"].items()
         if role in family.members
         for name, digest in files.items()
-        if not _is_file(family.members[role].folder / name, digest)
+        if name not in places[role] or not _is_file(places[role][name], digest)
     ]
 
 
@@ -274,16 +278,26 @@ def _recompute(
     written: Mapping[str, Tensor],
     manifest: Mapping[str, Any],
     inputs: Mapping[str, str | Path],
+    adapters: Mapping[str, str | Path] | None,
     named_in: str,
 ) -> _Recomputed:
     def member(role: str) -> Checkpoint:
-        if role in inputs:
-            return open_checkpoint(inputs[role])
-        return open_checkpoint(plan.inputs[role].source, named_in=named_in)
+        given = plan.inputs[role]
+        source: str | Path = inputs.get(role, given.source)
+        if role not in inputs and given.source == plan.inputs[BASE].source:
+            source = inputs.get(BASE, source)  # an adapter's base moved with the run's
+        if role == BASE:
+            return open_checkpoint(source, named_in="" if role in inputs else named_in)
+        adapter = (adapters or {}).get(role) or given.adapter or None
+        own = role in inputs and (adapter is None or role in (adapters or {}))
+        named = "" if own else named_in
+        return open_member(role, source, adapter, base=members[BASE], named_in=named)[0]
 
-    roles = (BASE, SAFETY, plan.language)
+    members: dict[str, Checkpoint] = {}
+    for role in (BASE, SAFETY, plan.language):
+        members[role] = member(role)
     # whatever was noted or forced when the merge was made, its bytes are what is asked for now
-    family = join_family({role: member(role) for role in roles}, force=True)
+    family = join_family(members, force=True)
     job = prepare(family, pin_operators(plan, MANIFEST))
     found = {name: family.base.tensors[name].shape for name in family.names}
     if found != {name: tensor.shape for name, tensor in written.items()}:

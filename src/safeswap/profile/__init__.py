@@ -9,14 +9,16 @@ F32 and F64), and are the same for any number of workers.
 """
 
 from safeswap.profile.descent import check_descent, refuse_strangers
-from safeswap.profile.measure import measure_family, unchanged
-from safeswap.profile.table import FileRecord, InputRecord, Profile, TensorProfile
+from safeswap.profile.measure import bytes_to_measure, measure_family, unchanged
+from safeswap.profile.table import AdapterRecord, FileRecord, InputRecord, Profile, TensorProfile
 
 __all__ = [
+    "AdapterRecord",
     "FileRecord",
     "InputRecord",
     "Profile",
     "TensorProfile",
+    "bytes_to_measure",
     "check_descent",
     "measure_family",
     "refuse_strangers",

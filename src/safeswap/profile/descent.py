@@ -47,7 +47,7 @@ def check_descent(
         moved = math.fsum(t.update_norm[role] ** 2 for t in projections)
         change = math.sqrt(moved / base) if base else 0.0
         if change >= LIMIT:
-            text = _sentence(role, profile.inputs[role].source, profile.inputs[BASE].source, change)
+            text = _sentence(role, profile.inputs[role].given, profile.inputs[BASE].source, change)
             if not force:
                 raise FamilyError(f"{text} {_REMEDY}")
             _log.warning(text)
@@ -77,7 +77,7 @@ def refuse_strangers(family: Family) -> None:
         change = math.sqrt(max(0.0, squares[role] + base - 2 * inner[role]) / base) if base else 0.0
         if LIMIT <= change < math.inf:  # the profile refuses weights that are no numbers, by name
             cosine = inner[role] / (math.sqrt(base * squares[role]) or 1.0)
-            expert, source = (family.members[r].source.text for r in (role, BASE))
+            expert, source = (family.members[r].text for r in (role, BASE))
             raise FamilyError(f"{_sentence(role, expert, source, change, cosine)} {_REMEDY}")
 
 
