@@ -17,11 +17,16 @@ State = dict[str, torch.Tensor]
 
 
 def make_adapter(
-    base: Path, folder: Path, seed: int = 1, dtype: torch.dtype | None = None, **settings: Any
+    base: Path,
+    folder: Path,
+    seed: int = 1,
+    dtype: torch.dtype | None = None,
+    size: float = 0.15,
+    **settings: Any,
 ) -> Path:
     """A LoRA of `base` as peft's save_pretrained writes it; `settings` go to its LoraConfig.
 
-    All that it would train has random numbers, of a size that changes weights by some percent.
+    All that it would train has random numbers; `size` is that of both factors.
     """
     settings = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]} | settings
     model: Any = AutoModelForCausalLM.from_pretrained(base)
@@ -34,7 +39,7 @@ def make_adapter(
             if "magnitude" in name:
                 value.mul_(1 + 0.2 * torch.rand_like(value))
             elif "lora_" in name and value.dim() > 1:
-                value.normal_(std=0.15)
+                value.normal_(std=size)
             else:
                 value.add_(0.05 * torch.randn_like(value))
         if dtype is not None:

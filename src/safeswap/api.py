@@ -58,7 +58,7 @@ from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest, refuse_foreign
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
-from safeswap.merge.run import Draw, Merged, family_of, measure
+from safeswap.merge.run import Draw, Merged, check_form, family_of, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
@@ -179,6 +179,8 @@ def merge_plans(
     allow_remote: bool = False,
     overwrite: bool = False,
     force: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -192,6 +194,8 @@ def merge_plans(
         overwrite: an earlier merge at ``out`` is replaced, once the new one is whole.
         force: merge experts too whose configuration or weights say that they are no fine-tunes of
             the base.
+        as_adapter: write an adapter of the base (peft's LoRA); all experts must be adapters of it.
+        rank: of that adapter's modules at most; by default the sum of those that are joined.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -210,9 +214,11 @@ def merge_plans(
         dtype=dtype,
         shard_size=shard_size,
         workers=workers,
-        draw=_noted(family, figure),
+        draw=_noted(family, figure and not as_adapter),
         overwrite=overwrite,
         force=force,
+        as_adapter=as_adapter,
+        rank=rank,
     )
 
 
@@ -229,11 +235,13 @@ def merge(
     figure: bool = True,
     overwrite: bool = False,
     force: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
 
-    ``force`` is that of :func:`merge_plans`.
+    ``force``, ``as_adapter`` and ``rank`` are those of :func:`merge_plans`.
 
     One language goes into ``out``, several into ``out/LANGUAGE``; base and safety expert are
     measured once for all of them.
@@ -261,11 +269,12 @@ def merge(
     donors = [options.get("donor") or language for language in spoken]
     for donor in donors:
         check_donor(family, donor)
+    check_form(as_adapter, rank, dtype, shard_size)
     layouts = [output_layout(family, d, dtype=kind, shard_size=limit)[0] for d in donors]
     rest = sum(rest_bytes(family.members[donor]) for donor in donors)
     room = rest + sum(layout.nbytes for layout in layouts)
-    check_place(target, room, replace=overwrite)
-    draw = _noted(family, figure)
+    check_place(target, 0 if as_adapter else room, replace=overwrite)
+    draw = _noted(family, figure and not as_adapter)
     profile = measure(family, workers, force=force)
     plans = [make_plan(profile, language, force=force, **options) for language in spoken]
     return run_merge(
@@ -279,6 +288,8 @@ def merge(
         draw=draw,
         overwrite=overwrite,
         force=force,
+        as_adapter=as_adapter,
+        rank=rank,
     )
 
 

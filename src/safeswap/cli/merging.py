@@ -136,6 +136,18 @@ def _plan_record(plan: Any) -> dict[str, Any]:
         "dtype",
         help="bfloat16, float16 or float32.  [default: as stored]",
     ),
+    click.option(
+        "--as",
+        "form",
+        type=click.Choice(["checkpoint", "adapter"]),
+        help="adapter: a LoRA of BASE, where all experts are adapters of it.  "
+        "[default: checkpoint]",
+    ),
+    click.option(
+        "--rank",
+        type=int,
+        help="Greatest rank of the adapter's modules.  [default: the sum of those joined]",
+    ),
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
     click.option("--overwrite", is_flag=True, help="Replace an earlier merge in --out."),
@@ -160,6 +172,7 @@ def merge(
 
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
+    running |= {"as_adapter": given["form"] == "adapter", "rank": given["rank"]}
     if given["dry_run"]:
         _say_outlook(plans, out, base, (safety, languages, adapters), given)
         return
@@ -185,6 +198,8 @@ def merge(
             + ", ".join(f"{n} {what}" for what, n in decided.items())
             + f"; config and tokenizer from {one.plan.donor}"
         )
+        for line in one.said:
+            say(line)
         if one.resumed_bytes:
             say(f"{shown_bytes(one.resumed_bytes)} were written before and verified")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from safeswap import selectors
@@ -16,26 +17,45 @@ from safeswap.tables.markdown import as_code, in_markdown
 from safeswap.version import __version__
 
 
-def write_card(profile: Profile, plan: Plan, folder: Path, figure: bool, options: str = "") -> None:
+def write_card(
+    profile: Profile,
+    plan: Plan,
+    folder: Path,
+    figure: bool,
+    options: str = "",
+    adapter: Sequence[str] = (),
+) -> None:
     """Write the model card: the hub's YAML header, decisions, and how to make it again.
 
     Local inputs are named by the folder's own name, never by a machine's path. The manifest and
     the plan do hold their paths, and the card says so to who wants to upload the folder.
 
-    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``.
+    ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``;
+    ``adapter`` what is to be known of an adapter, where one was written.
     """
+    inputs = [profile.inputs[role] for role in (BASE, SAFETY, plan.language)]
     names = {role: profile.inputs[role].called for role in (BASE, SAFETY, plan.language)}
-    pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
+    library = "peft" if adapter else "transformers"
+    pipeline = [f"library_name: {library}", "tags:", "- merge", "- safeswap"]
+    pipeline += ["- lora"] if adapter else []
+    sources = dict.fromkeys(
+        name for one in inputs for name in (one.name, *((one.adapter.name,) if one.adapter else ()))
+    )
     if len(plan.language) in (2, 3):
         pipeline += ["language:", f"- {json.dumps(plan.language)}"]
-    header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in names.values())]
-    header += ["base_model_relation: merge", *pipeline, "---"]
+    header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in sources)]
+    relation = "adapter" if adapter else "merge"
+    if adapter:
+        header = ["---", f"base_model: {json.dumps(names[BASE])}"]
+    header += [f"base_model_relation: {relation}", *pipeline, "---"]
     settings = ", ".join(f"{k} = {v}" for k, v in plan.selector.items()) or "written by hand"
     body = [
         f"# {in_markdown(names[plan.language])} with safety from {in_markdown(names[SAFETY])}",
         "",
         f"A merge without training, made with safeswap {__version__}{_method(plan)}: per unit,",
         "`base + Σ weight · (expert − base)`.",
+        *(["This is the sum alone, as a LoRA adapter of the base."] if adapter else []),
+        *(f"- {in_markdown(line)}" for line in adapter),
         "",
         f"- base: {as_code(names[BASE])}",
         f"- safety expert: {as_code(names[SAFETY])}",

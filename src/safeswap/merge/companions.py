@@ -53,20 +53,28 @@ def copy_rest(family: Family, job: MergeJob, folder: Path, dtype: Dtype | None) 
     what it says of a quantization that its weights do not have: a loader would quantize by it.
     """
     donor = family.members[job.plan.donor]
+    rest = copy_files(others(donor), folder)
+    copied = dict(rest.copied)
+    if "config.json" in copied:
+        _adapt_config(folder / "config.json", dtype, donor)
+        copied["config.json"] = digests.of_small_file(folder / "config.json")
+    if job.layout.index is not None:
+        (folder / INDEX_NAME).write_text(job.layout.index, encoding="utf-8")
+        copied[INDEX_NAME] = digests.of_small_file(folder / INDEX_NAME)
+    return RestOfCheckpoint(copied, rest.left_out)
+
+
+def copy_files(files: Mapping[str, tuple[Path, str | None]], folder: Path) -> RestOfCheckpoint:
+    """Copy the files that no reason speaks against; ``files``: name → (path, reason)."""
     copied, left_out = {}, {}
-    for name, (path, reason) in _others(donor).items():
+    for name, (path, reason) in files.items():
         if reason:
             left_out[name] = reason
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(path, target)
-        if name == "config.json":
-            _adapt_config(target, dtype, donor)
         copied[name] = digests.of_small_file(target)
-    if job.layout.index is not None:
-        (folder / INDEX_NAME).write_text(job.layout.index, encoding="utf-8")
-        copied[INDEX_NAME] = digests.of_small_file(folder / INDEX_NAME)
     return RestOfCheckpoint(copied, left_out)
 
 
@@ -75,7 +83,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(stream, out)
 
 
-def _others(member: Checkpoint) -> dict[str, tuple[Path, str | None]]:
+def others(member: Checkpoint) -> dict[str, tuple[Path, str | None]]:
     """Every file of a checkpoint → where it is, and why it does not go along with its weights (None
     if it does).
 
@@ -104,7 +112,7 @@ def _of_folder(folder: Path) -> dict[str, tuple[Path, str | None]]:
 
 def rest_bytes(member: Checkpoint) -> int:
     """Bytes of the files of a donor that go along, for the question whether there is room."""
-    return sum(path.stat().st_size for path, reason in _others(member).values() if reason is None)
+    return sum(path.stat().st_size for path, reason in others(member).values() if reason is None)
 
 
 def small_files(member: Checkpoint) -> dict[str, Path]:
@@ -113,7 +121,7 @@ def small_files(member: Checkpoint) -> dict[str, Path]:
     """
     found = {
         name: path
-        for name, (path, reason) in _others(member).items()
+        for name, (path, reason) in others(member).items()
         if reason is None and "/" not in name
     }
     return found | ({CONFIG: member.adapter.config.path} if member.adapter else {})

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,35 @@ def write_manifest(
             )
         digest = digests.of_weight_file(header.raw, header.tensors, tensors)
         outputs.append({"name": shard.name, "size": shard.size, "digest": digest})
-    content = {
+    log = tensor_log(family, job, tensors)
+    return write_content(family, profile, job, folder, outputs=outputs, tensors=log, rest=rest)
+
+
+def write_content(
+    family: Family,
+    profile: Profile,
+    job: MergeJob,
+    folder: Path,
+    *,
+    outputs: Sequence[Mapping[str, Any]],
+    tensors: Mapping[str, Mapping[str, str]],
+    rest: RestOfCheckpoint,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write ``safeswap.json`` of whatever was written.
+
+    Args:
+        outputs: its files of weights.
+        tensors: what became of every tensor, as `tensor_log`.
+        more: further keys.
+    """
+    content: dict[str, Any] = {
         "format": FORMAT,
         "versions": _versions(),
         "plan": job.plan.as_dict(),
         "profile": profile.only(job.plan.language).as_dict(),
-        "outputs": outputs,
-        "tensors": tensor_log(family, job, tensors),
+        "outputs": list(outputs),
+        "tensors": dict(tensors),
         "not_used": not_used(family, job.plan),
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
@@ -83,6 +105,7 @@ def write_manifest(
             for name in (CARD, FIGURE)
             if (folder / name).exists()
         },
+        **(more or {}),
     }
     content["digest"] = digest_of_content(content)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -224,8 +247,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     check_keys(content, _KEYS, str(path), VerificationError)
     _refuse_outside(path, content)
     for key, sound in _KEYS.items():
-        if key == "digest" and key not in content:
-            continue  # manifests had none before
+        if key in _OPTIONAL and key not in content:
+            continue
         if key not in content or not sound(content[key]):
             raise VerificationError(f"{path}: is damaged (no {key}). {AGAIN}")
     return content
@@ -284,6 +307,15 @@ def _files(value: Any) -> bool:
     return _texts(value) and all(map(is_plain_name, value))
 
 
+def _adapter(value: Any) -> bool:
+    keys = {"rank", "base", "ranks", "whole", "discarded"}
+    if not isinstance(value, dict) or set(value) != keys:
+        return False
+    rank, lost = value["rank"], value["discarded"]
+    sound = rank is None or (type(rank) is int and 0 < rank < 1 << 31)
+    return sound and isinstance(lost, dict) and all(type(n) is float for n in lost.values())
+
+
 _KEYS: dict[str, Callable[[Any], bool]] = {
     "format": lambda value: isinstance(value, str),
     "versions": _texts,
@@ -296,6 +328,9 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
     "files_left_out": _texts,
     "input_files": lambda value: isinstance(value, dict) and all(map(_files, value.values())),
     "about": _files,
+    "adapter": _adapter,
     "digest": lambda value: isinstance(value, str),
 }
 """The manifest's keys, and whether a value may stand there."""
+_OPTIONAL = ("adapter", "digest")
+"""Whole checkpoints have no ``adapter``, and manifests had no ``digest`` before."""

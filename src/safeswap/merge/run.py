@@ -12,10 +12,11 @@ from safeswap.checkpoint.dtypes import output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
-from safeswap.errors import Interrupted, OutputError, PlanError
+from safeswap.errors import ConfigError, Interrupted, OutputError, PlanError
 from safeswap.io.files import remedy
 from safeswap.io.progress import bytes_bar
 from safeswap.merge import card, companions, manifest
+from safeswap.merge.adapter_out import prepare_adapters, write_adapters
 from safeswap.merge.prepare import (
     check_donor,
     check_inputs,
@@ -61,7 +62,8 @@ Draw = Callable[[Sequence[tuple[Path, Path]]], Drawing]
 class Merged:
     """One merged checkpoint: where it is, its plan and profile, and how it came about.
 
-    ``resumed_bytes`` were found written and verified from an earlier, interrupted run.
+    ``resumed_bytes`` were found written and verified from an earlier, interrupted run; ``said`` is
+    what is to be known of an adapter.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Merged:
     profile: Profile
     nbytes: int
     resumed_bytes: int
+    said: tuple[str, ...] = ()
 
 
 def measure(family: Family, workers: int | None, *, force: bool = False) -> Profile:
@@ -137,6 +140,8 @@ def merge(
     draw: Draw | None = None,
     overwrite: bool = False,
     force: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 
@@ -145,6 +150,22 @@ def merge(
     """
     plans = [pin_operators(plan) for plan in plans]
     target = Path(out).expanduser().absolute()
+    check_form(as_adapter, rank, dtype, shard_size)
+
+    def measured() -> Profile:
+        known = profile
+        if known is None or not is_current(known, family):
+            known = measure(family, workers, force=force)
+        check_descent(known, force=force)
+        return known
+
+    if as_adapter:
+        adapters = prepare_adapters(family, plans, rank)
+        found, sizes = write_adapters(family, adapters, target, measured, overwrite=overwrite)
+        return [
+            Merged(target / a.job.folder, a.job.plan, found, size, 0, tuple(a.said))
+            for a, size in zip(adapters, sizes, strict=True)
+        ]
     kind = output_dtype(dtype) if dtype else None
     limit = parse_size(shard_size) if shard_size else None
     repeated = f" --save-dtype {dtype}" if dtype else ""
@@ -168,9 +189,7 @@ def merge(
         replace=overwrite,
     )
     small = small_names(family)
-    if profile is None or not is_current(profile, family):
-        profile = measure(family, workers, force=force)
-    check_descent(profile, force=force)
+    profile = measured()
     check_inputs(family, plans, profile)
     check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
     staging = Staging(target, identity(jobs, profile), replace=overwrite)
@@ -215,6 +234,21 @@ def merge(
         Merged(target / job.folder, job.plan, profile, job.layout.nbytes, written.resumed_bytes)
         for job in jobs
     ]
+
+
+def check_form(
+    as_adapter: bool, rank: int | None, dtype: str | None, shard_size: str | None
+) -> None:
+    """Refuse options of the output that do not go together.
+
+    Raises:
+        ConfigError: names them.
+    """
+    if rank is not None and not as_adapter:
+        raise ConfigError("--rank is the rank of an adapter: add --as adapter, or leave it out.")
+    if as_adapter and (dtype or shard_size):
+        named = "--save-dtype" if dtype else "--shard-size"
+        raise ConfigError(f"{named} is of whole checkpoints: leave it, or --as adapter, out.")
 
 
 def is_current(profile: Profile, family: Family) -> bool:

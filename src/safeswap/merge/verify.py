@@ -23,6 +23,7 @@ from safeswap.checkpoint.shards import OutputTensor, lay_out
 from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
+from safeswap.merge.adapter_verify import check_adapter
 from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
 from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
@@ -99,9 +100,11 @@ def verify_folder(
     if grams is not None:
         plan = _with_grams(plan, Path(grams), out)
     named_in = "" if allow_remote else str(out / MANIFEST)
-    recomputed = None
+    recomputed = family = None
     if not without_inputs:
-        recomputed = _recompute(plan, written, manifest, inputs or {}, adapters, named_in)
+        family = _family_of(plan, inputs or {}, adapters or {}, named_in)
+        if "adapter" not in manifest:
+            recomputed = _recompute(family, plan, written, manifest)
     chunks = [
         chunk
         for name, tensor in written.items()
@@ -124,10 +127,15 @@ def verify_folder(
             size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
         )
     _report(chunks, results, manifest, out)
-    if recomputed:
-        measured = measure_family(recomputed.family, workers=workers, advance=advance)
-        check_manifest(out / MANIFEST, manifest, recomputed.family, recomputed.job, measured)
-        notes += _changed_small_files(manifest, recomputed.family)
+    if family:
+        log: dict[str, dict[str, str]] | None = None
+        if recomputed:
+            job = recomputed.job
+        else:
+            job, log = check_adapter(out, manifest, family, pin_operators(plan, MANIFEST), written)
+        measured = measure_family(family, workers=workers, advance=advance)
+        check_manifest(out / MANIFEST, manifest, family, job, measured, log)
+        notes += _changed_small_files(manifest, family)
     check_digest(out / MANIFEST, manifest)  # last: what the others find, they name
     return Verification(
         tensors=len(written),
@@ -273,23 +281,23 @@ class _Recomputed:
     job: MergeJob
 
 
-def _recompute(
+def _family_of(
     plan: Plan,
-    written: Mapping[str, Tensor],
-    manifest: Mapping[str, Any],
     inputs: Mapping[str, str | Path],
-    adapters: Mapping[str, str | Path] | None,
+    adapters: Mapping[str, str | Path],
     named_in: str,
-) -> _Recomputed:
+) -> Family:
+    """The inputs of a plan, where they lie now; an adapter's base moves with the run's."""
+
     def member(role: str) -> Checkpoint:
         given = plan.inputs[role]
         source: str | Path = inputs.get(role, given.source)
         if role not in inputs and given.source == plan.inputs[BASE].source:
-            source = inputs.get(BASE, source)  # an adapter's base moved with the run's
+            source = inputs.get(BASE, source)
         if role == BASE:
             return open_checkpoint(source, named_in="" if role in inputs else named_in)
-        adapter = (adapters or {}).get(role) or given.adapter or None
-        own = role in inputs and (adapter is None or role in (adapters or {}))
+        adapter = adapters.get(role) or given.adapter or None
+        own = role in inputs and (adapter is None or role in adapters)
         named = "" if own else named_in
         return open_member(role, source, adapter, base=members[BASE], named_in=named)[0]
 
@@ -297,7 +305,12 @@ def _recompute(
     for role in (BASE, SAFETY, plan.language):
         members[role] = member(role)
     # whatever was noted or forced when the merge was made, its bytes are what is asked for now
-    family = join_family(members, force=True)
+    return join_family(members, force=True)
+
+
+def _recompute(
+    family: Family, plan: Plan, written: Mapping[str, Tensor], manifest: Mapping[str, Any]
+) -> _Recomputed:
     job = prepare(family, pin_operators(plan, MANIFEST))
     found = {name: family.base.tensors[name].shape for name in family.names}
     if found != {name: tensor.shape for name, tensor in written.items()}:

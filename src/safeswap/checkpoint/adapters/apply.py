@@ -18,7 +18,7 @@ from safeswap.checkpoint.adapters.tensors import (
     RowsTensor,
 )
 from safeswap.checkpoint.names import HEADS
-from safeswap.checkpoint.reader import StoredTensor, Tensor
+from safeswap.checkpoint.reader import StoredTensor, Tensor, same_bytes
 from safeswap.errors import CheckpointError, nearest
 
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "embedding", "tok_embeddings")
@@ -42,7 +42,7 @@ class Applied:
 def apply(
     config: LoraConfig, keys: AdapterKeys, base: Mapping[str, Tensor], family: str, tied: bool
 ) -> Applied:
-    """Find every tensor that an adapter changes; reads no weights.
+    """Find every tensor that an adapter changes; reads what it replaces, to see whether it does.
 
     Args:
         base: the base's tensors by stored name.
@@ -97,7 +97,8 @@ class _Run:
                     f"{name!r} {list(under.shape)} ({under.where}). Give the base that the adapter "
                     "was trained on."
                 )
-            self.put(name, _renamed(tensor, name, under), stored_name)
+            if not same_bytes(tensor, under):  # peft saves targeted embeddings as they were, too
+                self.put(name, _renamed(tensor, name, under), stored_name)
 
     def _holds_tokens(self, name: str) -> bool:
         return name.endswith(HEADS) or name.split(".")[-2] in _EMBEDDINGS

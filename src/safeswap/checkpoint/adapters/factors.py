@@ -43,6 +43,7 @@ class Factors:
         experts: how many experts the stored factors are of.
         expert: the one that the tensor is of, where each is stored by itself; None for all.
         offset: the first output that the tensor is of, where one parameter is stored as several.
+        embedding: peft calls the two ``lora_embedding_A`` and ``lora_embedding_B``.
     """
 
     shape: tuple[int, ...]
@@ -54,6 +55,7 @@ class Factors:
     experts: int = 1
     expert: int | None = None
     offset: int = 0
+    embedding: bool = False
 
     @property
     def blocks(self) -> int:
@@ -124,6 +126,11 @@ def _read(tensor: Tensor, begin: int, end: int) -> Matrix:
     return values
 
 
+def all_numbers(tensor: Tensor) -> Matrix:
+    """A small tensor's numbers, flat, in float64."""
+    return _read(tensor, 0, tensor.elements)
+
+
 def inner(one: Factors, two: Factors) -> float:
     """⟨ΔW₁, ΔW₂⟩ of two updates of one tensor, without either: ``Σ (L₁ᵀL₂) ∘ (R₁R₂ᵀ)``.
 
@@ -146,7 +153,7 @@ def inner(one: Factors, two: Factors) -> float:
 def first_bad(factors: Factors) -> tuple[Tensor, int, float] | None:
     """The first number of the factors that is none: its tensor, its place, and what it is."""
     for tensor in (factors.a, factors.b):
-        values: NDArray[Any] = _read(tensor, 0, tensor.elements)
+        values: NDArray[Any] = all_numbers(tensor)
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             return tensor, int(bad[0]), float(values[bad[0]])

@@ -100,7 +100,8 @@ def factors_of(
         straight = not turned
     if not straight and not turned:
         raise _unfit(config, parts.module, a, b, tensor)
-    return Factors(tensor.shape, a, b, config.scale(parts.module), rank, transposed=not straight)
+    scale = config.scale(parts.module)
+    return Factors(tensor.shape, a, b, scale, rank, transposed=not straight, embedding=embedding)
 
 
 def experts_of(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.adapters import blas
-from safeswap.checkpoint.adapters.factors import Factors
+from safeswap.checkpoint.adapters.factors import Factors, all_numbers
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.reader import Bytes, Numbers, Tensor, TensorReader
 from safeswap.errors import CheckpointError
@@ -234,7 +234,7 @@ class DoraReader(ComputedReader):
         total = self._sum(first, panel)
         by_column = self._tensor.factors.transposed
         if self._scale is None:
-            self._scale = _all_numbers(self._tensor.magnitudes)
+            self._scale = all_numbers(self._tensor.magnitudes)
             if by_column:
                 self._scale = self._scale / self._tensor.norms.get(self._column_norms)
         if by_column:
@@ -258,13 +258,6 @@ def _checked(values: NDArray[np.float64], tensor: ComputedTensor) -> NDArray[np.
             f"{tensor.where}: DoRA's norms or magnitudes for {tensor.name!r} are 0 or no numbers. "
             "The adapter does not fit the base, or is damaged."
         )
-    return values
-
-
-def _all_numbers(tensor: Tensor) -> NDArray[np.float64]:
-    values = np.empty(tensor.elements, np.float64)
-    with tensor.reader() as reader:
-        reader.read_numbers(0, tensor.elements, values)
     return values
 
 
@@ -298,7 +291,7 @@ class RowsReader(ComputedReader):
         """See ``TensorReader.read_numbers``."""
         self._under.read_numbers(begin, end, out)
         if self._new is None:
-            self._new = _all_numbers(self._tensor.replacement).reshape(-1, self._width)
+            self._new = all_numbers(self._tensor.replacement).reshape(-1, self._width)
         rows = np.asarray(self._tensor.rows)
         here = (rows * self._width < end) & ((rows + 1) * self._width > begin)
         for number in np.flatnonzero(here):
