@@ -43,7 +43,7 @@ def make_adapter(
             else:
                 value.add_(0.05 * torch.randn_like(value))
         if dtype is not None:
-            for name, value in given.named_parameters():
+            for value in given.parameters():
                 if value.requires_grad:
                     value.data = value.data.to(dtype)
     given.save_pretrained(str(folder))

@@ -250,8 +250,8 @@ def _adapters(family: Family, plan: Plan) -> dict[str, Adapter]:
             what = "is a whole checkpoint" if member.adapter is None else "stands on another base"
             raise PlanError(
                 f"--as adapter: all experts must be adapters of {family.base.text}, and the {role} "
-                f"expert {member.text} {what}. Leave --as adapter out; a whole checkpoint is then "
-                "written."
+                f"expert {member.text} {what}. Use --as checkpoint (the default) to write a whole "
+                "checkpoint."
             )
         found[role] = member.adapter
     return found
@@ -276,8 +276,8 @@ def _refuse_operator(plan: Plan, unit: str) -> None:
     if applies(operation, plan.parts(unit)):
         raise PlanError(
             f"--as adapter: unit {unit} is joined by {operation.name}, which looks at weights one "
-            "by one, so that what comes of it has no low rank. Only linear (the default) is a sum "
-            "of the experts' factors; leave --as adapter out, or the operator."
+            "by one, so that what comes of it has no low rank. Use linear (the default), a sum of "
+            "the experts' factors; or leave --as adapter out."
         )
 
 
@@ -298,8 +298,8 @@ def _refuse_others(
         where = adapters[role].config.path
         raise PlanError(
             f"--as adapter: {name} of the {role} adapter ({where}): "
-            f"{reasons.get(kind, 'is computed')}. Leave --as adapter out; a whole checkpoint is "
-            "then written."
+            f"{reasons.get(kind, 'is computed')}. Use --as checkpoint (the default) to write a "
+            "whole checkpoint."
         )
 
 

@@ -18,7 +18,7 @@ from safeswap.checkpoint.header import build_header
 from safeswap.checkpoint.loaded_names import is_tokenizer
 from safeswap.checkpoint.source import ADAPTER_FILES
 from safeswap.checkpoint.staging import Staging, check_place
-from safeswap.errors import Interrupted, OutputError, PlanError
+from safeswap.errors import Interrupted, OutputError, PlanError, listed
 from safeswap.io.files import fsync_path, remedy
 from safeswap.io.workers import CHUNK_ELEMENTS
 from safeswap.merge import card, manifest
@@ -52,7 +52,7 @@ def prepare_adapters(family: Family, plans: Sequence[Plan], rank: int | None) ->
         PlanError: as :func:`adapter_parts`.
     """
     if rank is not None and rank < 1:
-        raise PlanError(f"--rank {rank}: a rank is a number from 1 on.")
+        raise PlanError(f"--rank {rank}: no rank. Use a number from 1 on.")
     plans = [pin_operators(plan) for plan in plans]
     folders = [plan.language if len(plans) > 1 else "" for plan in plans]
     jobs = [prepare(family, p, folder=f) for p, f in zip(plans, folders, strict=True)]
@@ -141,7 +141,8 @@ def _write_one(family: Family, one: AdapterJob, folder: Path, profile: Profile) 
     rest = _copy_rest(family, job, folder, config)
     job.plan.save(folder / PLAN_FILE)
     said = about(one, config)
-    card.write_card(profile, job.plan, folder, False, options(one), adapter=lines(said))
+    written_card = card.AdapterCard(lines(said), said["discarded"])
+    card.write_card(profile, job.plan, folder, False, options(one), adapter=written_card)
     manifest.write_content(
         family,
         profile,
@@ -218,10 +219,11 @@ def _lines(said: Mapping[str, Any]) -> Iterator[str]:
         shown = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
         yield f"ranks of its modules: {shown}"
     if lost:
-        worst = max(lost, key=lambda unit: lost[unit])
+        worst = sorted(lost, key=lambda unit: -lost[unit])
+        shown = listed([f"{unit} {100 * lost[unit]:.3g} %" for unit in worst], 6)
         yield (
-            f"cut to rank {said['rank']}: of the updates' squares up to {100 * lost[worst]:.3g} % "
-            f"is discarded (in {worst})"
+            f"cut to rank {said['rank']}; discarded of the sum of squares of each unit's update, "
+            f"most first: {shown}"
         )
     if said["whole"]:
         yield f"written whole (modules_to_save): {', '.join(said['whole'])}"

@@ -48,7 +48,7 @@ def check_adapter(
         if not _is_as_made(found, tensor):
             raise VerificationError(
                 f"{out}: tensor {tensor.name!r} is as it was written, but the inputs now give "
-                f"other bytes ({tensor.fate}). An input changed since; give the original."
+                f"other bytes ({tensor.fate}). An input changed since. Give the original."
             )
         digest = manifest["tensors"][tensor.name]["digest"]
         log[tensor.name] = {"unit": tensor.unit, "fate": tensor.fate, "dtype": tensor.dtype.name}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from safeswap import selectors
@@ -17,13 +18,21 @@ from safeswap.tables.markdown import as_code, in_markdown
 from safeswap.version import __version__
 
 
+@dataclass(frozen=True)
+class AdapterCard:
+    """What the card of an adapter says besides: ``lines``, and unit → the share discarded."""
+
+    lines: Sequence[str]
+    discarded: Mapping[str, float]
+
+
 def write_card(
     profile: Profile,
     plan: Plan,
     folder: Path,
     figure: bool,
     options: str = "",
-    adapter: Sequence[str] = (),
+    adapter: AdapterCard | None = None,
 ) -> None:
     """Write the model card: the hub's YAML header, decisions, and how to make it again.
 
@@ -55,13 +64,13 @@ def write_card(
         f"A merge without training, made with safeswap {__version__}{_method(plan)}: per unit,",
         "`base + Σ weight · (expert − base)`.",
         *(["This is the sum alone, as a LoRA adapter of the base."] if adapter else []),
-        *(f"- {in_markdown(line)}" for line in adapter),
         "",
         f"- base: {as_code(names[BASE])}",
         f"- safety expert: {as_code(names[SAFETY])}",
         f"- language expert ({in_markdown(plan.language)}): {as_code(names[plan.language])}",
         f"- configuration, tokenizer and chat template: from {as_code(plan.donor)}",
         f"- selector: {in_markdown(settings)}",
+        *(f"- {in_markdown(line)}" for line in (adapter.lines if adapter else ())),
         *_edited_note(profile, plan),
         *_chosen_note(plan),
         "",
@@ -78,8 +87,18 @@ def write_card(
         *([f"![shares and decisions per unit]({FIGURE})", ""] if figure else []),
         *_table(plan),
         "",
+        *(_discarded(adapter.discarded) if adapter else []),
     ]
     (folder / CARD).write_text("\n".join([*header, *body]), encoding="utf-8")
+
+
+def _discarded(lost: Mapping[str, float]) -> list[str]:
+    """The share of each unit's update that compressing cut off, of its sum of squares."""
+    if not lost:
+        return []
+    rows = [f"| {unit} | {100 * share:.4g} % |" for unit, share in lost.items()]
+    head = ["| unit | discarded of its update's sum of squares |", "| --- | --: |"]
+    return ["## What compressing discarded", *head, *rows, ""]
 
 
 def _method(plan: Plan) -> str:

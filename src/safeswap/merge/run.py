@@ -245,10 +245,10 @@ def check_form(
         ConfigError: names them.
     """
     if rank is not None and not as_adapter:
-        raise ConfigError("--rank is the rank of an adapter: add --as adapter, or leave it out.")
+        raise ConfigError("--rank is the rank of an adapter: use it with --as adapter.")
     if as_adapter and (dtype or shard_size):
         named = "--save-dtype" if dtype else "--shard-size"
-        raise ConfigError(f"{named} is of whole checkpoints: leave it, or --as adapter, out.")
+        raise ConfigError(f"{named} is of whole checkpoints. Use it without --as adapter.")
 
 
 def is_current(profile: Profile, family: Family) -> bool:

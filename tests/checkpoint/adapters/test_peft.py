@@ -13,8 +13,6 @@ torch = pytest.importorskip("torch")
 
 from adapted import make_adapter, merged_by_peft, state_of  # noqa: E402
 from families import save_tiny  # noqa: E402
-from oracle import steps_apart  # noqa: E402
-
 from safeswap.checkpoint.adapted import open_member  # noqa: E402
 from safeswap.checkpoint.model import open_checkpoint  # noqa: E402
 from safeswap.checkpoint.reader import Tensor  # noqa: E402
@@ -48,12 +46,24 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "bias-all": ("qwen2", {"bias": "all"}),
     "layers": ("llama", {"layers_to_transform": [1], "target_modules": ALL}),
     "parameters-2d": ("llama", {"target_modules": [], "target_parameters": ["q_proj.weight"]}),
-    "experts": ("gpt-oss", {"target_modules": ["q_proj"], "target_parameters": [
-        "experts.gate_up_proj", "experts.down_proj"]}),
-    "experts-apart": ("qwen3-moe", {"target_modules": ["q_proj"], "target_parameters": [
-        "mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}),
-    "experts-down": ("qwen3-moe", {"target_modules": [], "target_parameters": [
-        "mlp.experts.down_proj"]}),
+    "experts": (
+        "gpt-oss",
+        {
+            "target_modules": ["q_proj"],
+            "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+        },
+    ),
+    "experts-apart": (
+        "qwen3-moe",
+        {
+            "target_modules": ["q_proj"],
+            "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+        },
+    ),
+    "experts-down": (
+        "qwen3-moe",
+        {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"]},
+    ),
     "fused": ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj"]}),
 }
 
