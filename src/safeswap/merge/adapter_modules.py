@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.adapters import Adapter, Factors, update_of
-from safeswap.checkpoint.adapters.blas import one_thread
 from safeswap.checkpoint.adapters.factors import all_numbers
 from safeswap.checkpoint.adapters.tensors import ConvertedTensor
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
@@ -29,6 +28,7 @@ from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import encode
 from safeswap.checkpoint.reader import StoredTensor, Tensor
 from safeswap.errors import PlanError
+from safeswap.io.blas import one_thread
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import MergeJob
 from safeswap.operators import applies

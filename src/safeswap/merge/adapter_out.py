@@ -19,6 +19,7 @@ from safeswap.checkpoint.loaded_names import is_tokenizer
 from safeswap.checkpoint.source import ADAPTER_FILES
 from safeswap.checkpoint.staging import Staging, check_place
 from safeswap.errors import Interrupted, OutputError, PlanError, listed
+from safeswap.io.blas import one_thread
 from safeswap.io.files import fsync_path, remedy
 from safeswap.io.workers import CHUNK_ELEMENTS
 from safeswap.merge import card, manifest
@@ -127,7 +128,7 @@ def _write_one(family: Family, one: AdapterJob, folder: Path, profile: Profile) 
     header, _ = build_header([(w.name, w.dtype, w.shape) for w in written], {"format": "pt"})
     found: dict[str, str] = {}
     path = folder / FILE
-    with path.open("wb") as stream:
+    with one_thread(), path.open("wb") as stream:
         stream.write(header)
         for tensor in written:
             found[tensor.name] = digest_of(tensor, lambda raw: stream.write(raw.data))

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.adapters.blas import one_thread
 from safeswap.checkpoint.reader import Tensor
+from safeswap.io.blas import one_thread
 
 Matrix = NDArray[np.float64]
 

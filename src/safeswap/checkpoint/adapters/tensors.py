@@ -21,11 +21,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from safeswap.checkpoint.adapters import blas
 from safeswap.checkpoint.adapters.factors import Factors, all_numbers
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.reader import Bytes, Numbers, Tensor, TensorReader
 from safeswap.errors import CheckpointError
+from safeswap.io import blas
 
 
 @dataclass(frozen=True)
