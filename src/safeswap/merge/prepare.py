@@ -106,6 +106,9 @@ def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
     if not family.is_weight(name):
         return TensorOp(((plan.donor, 1.0),))
     operation, weights = plan.operation(placement.unit), plan.parts(placement.unit)
+    given = [family.members[role].tensors[name] for role, weight in weights.items() if weight]
+    if all(tensor == family.base.tensors[name] for tensor in given):
+        return TensorOp(((BASE, 1.0),))  # adapters that leave it as it is: nothing to compute
     if not applies(operation, weights):
         return linear(plan.units[placement.unit].weights)
     shape, inside = family.base.tensors[name].shape, placement.role == "projection"

@@ -15,6 +15,7 @@ from safeswap.checkpoint.adapters.tensors import (
     ConvertedTensor,
     DoraTensor,
     LowRankTensor,
+    Recent,
     RowsTensor,
 )
 from safeswap.checkpoint.names import HEADS
@@ -71,6 +72,7 @@ class _Run:
     family: str
     tied: bool
     applied: Applied
+    recent: Recent = field(default_factory=Recent)
 
     def now(self, name: str) -> Tensor | None:
         """A tensor as it is so far."""
@@ -164,7 +166,11 @@ class _Run:
         sources: tuple[Tensor, ...] = (factors.a, factors.b)
         magnitudes = parts.parts.get("lora_magnitude_vector")
         if magnitudes is None:
-            return LowRankTensor(name, under, under.dtype, under.shape, sources, factors=factors)
+            return LowRankTensor(
+                *(name, under, under.dtype, under.shape, sources),
+                factors=factors,
+                recent=self.recent,
+            )
         outputs = factors.columns if factors.transposed else factors.rows
         if magnitudes.elements != outputs or len(under.shape) != 2:
             raise CheckpointError(
@@ -177,6 +183,7 @@ class _Run:
             *(name, under, under.dtype, under.shape, sources),
             factors=factors,
             magnitudes=magnitudes,
+            recent=self.recent,
         )
 
     def _check_parts(self, parts: ModuleParts, under: Tensor) -> None:
@@ -222,7 +229,9 @@ class _Run:
             under = self.now(name)
             assert under is not None
             made = LowRankTensor(
-                *(name, under, under.dtype, under.shape, (factors.a, factors.b)), factors=factors
+                *(name, under, under.dtype, under.shape, (factors.a, factors.b)),
+                factors=factors,
+                recent=self.recent,
             )
             self.put(name, made, parts.name)
 

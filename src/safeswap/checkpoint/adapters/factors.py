@@ -24,7 +24,7 @@ from safeswap.io.blas import one_thread
 
 Matrix = NDArray[np.float64]
 
-_PANEL = 1 << 18
+_PANEL = 1 << 19
 """Elements of a panel, the rows that are multiplied at once."""
 _SUM_ROWS = 1 << 13
 """Rows of L that are summed over at once."""

@@ -26,6 +26,7 @@ from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.reader import Bytes, Numbers, Tensor, TensorReader
 from safeswap.errors import CheckpointError
 from safeswap.io import blas
+from safeswap.io.buffers import buffer
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,37 @@ class ComputedReader:
         raise NotImplementedError
 
 
+class Recent:
+    """The right factors that were read last: the chunks of a tensor come one after another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[Factors, int], NDArray[np.float64]] = {}
+
+    def right(self, factors: Factors, block: int) -> NDArray[np.float64]:
+        """The right factor of a block, read unless it was kept."""
+        with self._lock:
+            found = self._kept.get((factors, block))
+        if found is None:
+            found = factors.right(block)
+            with self._lock:
+                self._kept[factors, block] = found
+                while len(self._kept) > _KEPT:
+                    del self._kept[next(iter(self._kept))]
+        return found
+
+
+_KEPT = 4
+
+
 class _Panels:
     """The panels of ``ΔW``, the last one kept."""
 
-    def __init__(self, factors: Factors) -> None:
-        self._factors = factors
+    def __init__(self, factors: Factors, recent: Recent) -> None:
+        self._factors, self._recent = factors, recent
         self._block, self._right = -1, np.empty((0, 0))
         self._at, self._panel = (-1, -1), np.empty((0, 0))
+        self._room: NDArray[np.float64] | None = None
 
     def touching(self, begin: int, end: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """The panels that a range of elements touches: (first element, rows × columns)."""
@@ -130,8 +155,11 @@ class _Panels:
     def _made(self, block: int, row: int, last: int) -> NDArray[np.float64]:
         if self._at != (block, row):
             if self._block != block:
-                self._right, self._block = self._factors.right(block), block
-            self._panel = self._factors.left(block, row, last) @ self._right
+                self._right, self._block = self._recent.right(self._factors, block), block
+            if self._room is None:
+                self._room = np.empty((self._factors.panel_rows, self._factors.columns))
+            left = self._factors.left(block, row, last)
+            self._panel = np.matmul(left, self._right, out=self._room[: last - row])
             self._at = block, row
         return self._panel
 
@@ -147,6 +175,7 @@ class LowRankTensor(ComputedTensor):
     """``W + s · L · R``."""
 
     factors: Factors = field(kw_only=True)
+    recent: Recent = field(kw_only=True, default_factory=Recent, compare=False)
 
     def reader(self) -> LowRankReader:
         """Make a reader of the sums."""
@@ -158,14 +187,15 @@ class LowRankReader(ComputedReader):
 
     def __init__(self, tensor: LowRankTensor) -> None:
         super().__init__(tensor.under)
-        self._panels = _Panels(tensor.factors)
+        self._panels = _Panels(tensor.factors, tensor.recent)
 
     def read_numbers(self, begin: int, end: int, out: Numbers) -> None:
         """See ``TensorReader.read_numbers``."""
         self._under.read_numbers(begin, end, out)
         for first, panel in self._panels.touching(begin, end):
             inside, place = _overlap(first, panel.size, begin, end)
-            change = panel.reshape(-1)[inside].astype(out.dtype)
+            change = buffer("change", inside.stop - inside.start, out.dtype)
+            np.copyto(change, panel.reshape(-1)[inside], casting="same_kind")
             np.add(out[place], change, out=out[place])
 
     def read_change(self, begin: int, end: int, out: Numbers) -> None:
@@ -185,6 +215,7 @@ class DoraTensor(ComputedTensor):
 
     factors: Factors = field(kw_only=True)
     magnitudes: Tensor = field(kw_only=True)
+    recent: Recent = field(kw_only=True, default_factory=Recent, compare=False)
     norms: _Norms = field(kw_only=True, default_factory=lambda: _Norms(), compare=False)
 
     def reader(self) -> DoraReader:
@@ -212,7 +243,7 @@ class DoraReader(ComputedReader):
 
     def __init__(self, tensor: DoraTensor) -> None:
         super().__init__(tensor.under)
-        self._tensor, self._panels = tensor, _Panels(tensor.factors)
+        self._tensor, self._panels = tensor, _Panels(tensor.factors, tensor.recent)
         self._scale: NDArray[np.float64] | None = None
         self._at, self._values = -1, np.empty(0)
 
@@ -246,7 +277,9 @@ class DoraReader(ComputedReader):
 
     def _column_norms(self) -> NDArray[np.float64]:
         squares = np.zeros(self._tensor.factors.columns)
-        for first, panel in _Panels(self._tensor.factors).touching(0, self._tensor.elements):
+        for first, panel in _Panels(self._tensor.factors, self._tensor.recent).touching(
+            0, self._tensor.elements
+        ):
             total = self._sum(first, panel)
             squares += (total * total).sum(axis=0)
         return _checked(np.sqrt(squares), self._tensor)
