@@ -21,7 +21,6 @@ from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.checkpoint.source import known_sha256
 from safeswap.checkpoint.weight_file import WeightFile
 from safeswap.errors import CheckpointError
-from safeswap.io.blas import one_thread
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.profile.table import (
@@ -66,10 +65,15 @@ def measure_family(
     by_tensor: dict[str, list[_Sums]] = {name: [] for name in family.names}
     for (name, _, _), chunk_sums in zip(chunks, sums, strict=True):
         by_tensor[name].append(chunk_sums)
-    with one_thread():
-        tensors = tuple(
-            _profile_of(family, name, readings[name], parts) for name, parts in by_tensor.items()
+    tensors = tuple(
+        run_chunks(
+            list(by_tensor),
+            lambda name: _profile_of(family, name, readings[name], by_tensor[name]),
+            workers=workers or default_workers(),
+            advance=lambda count: None,
+            size=lambda name: 0,
         )
+    )
     return Profile(
         inputs={role: _record(family, role, tensors) for role in family.members},
         units=family.anatomy.units,

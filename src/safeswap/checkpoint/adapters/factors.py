@@ -6,8 +6,8 @@ of its rows, R a column for each of its columns, with the rank r between. Which 
 (out, in), so that L = B and R = A; ``Conv1D`` and embeddings as (in, out), so that L = Aᵀ, R = Bᵀ.
 A stack of experts (``target_parameters``) has such a pair for each, rows one expert after another.
 
-Products are made in float64, on a grid of rows that depends on the tensor alone: how it is read
-changes no byte, and another processor hardly ever one.
+Sums are made in float64. Products are made on a grid of rows that depends on the tensor alone, so
+that how it is read changes no byte.
 """
 
 from __future__ import annotations

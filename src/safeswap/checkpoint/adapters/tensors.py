@@ -1,8 +1,9 @@
 """Tensors that an adapter changes, as the reading seam knows them: computed while they are read.
 
 The number of a weight is ``W + ΔW`` in the arithmetic that is asked for (float32, or float64 for
-32-bit weights): ΔW is a product in float64, rounded once to that type, and the sum is not rounded
-to the stored format first, as peft's ``merge_and_unload`` does. A copy is rounded when written.
+32-bit weights): ΔW is a product in that type, of factors that are scaled in float64, and the sum is
+not rounded to the stored format first, as peft's ``merge_and_unload`` does. A copy is rounded once,
+when it is written. DoRA is computed in float64.
 
 Everything is made in panels of whole rows, on a grid that hangs on the tensor alone, so that the
 numbers do not depend on how they are read.
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.reader import Bytes, Numbers, Tensor, TensorReader
 from safeswap.errors import CheckpointError
 from safeswap.io import blas
-from safeswap.io.buffers import buffer
 
 
 @dataclass(frozen=True)
@@ -112,34 +112,35 @@ class Recent:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[tuple[Factors, int], NDArray[np.float64]] = {}
+        self._kept: dict[tuple[Factors, int, np.dtype[Any]], NDArray[Any]] = {}
 
-    def right(self, factors: Factors, block: int) -> NDArray[np.float64]:
-        """The right factor of a block, read unless it was kept."""
+    def right(self, factors: Factors, block: int, kind: np.dtype[Any]) -> NDArray[Any]:
+        """The right factor of a block as ``kind``, read unless it was kept."""
         with self._lock:
-            found = self._kept.get((factors, block))
+            found = self._kept.get((factors, block, kind))
         if found is None:
-            found = factors.right(block)
+            found = factors.right(block).astype(kind, copy=False)
             with self._lock:
-                self._kept[factors, block] = found
+                self._kept[factors, block, kind] = found
                 while len(self._kept) > _KEPT:
                     del self._kept[next(iter(self._kept))]
         return found
 
 
 _KEPT = 4
+_DOUBLE = np.dtype(np.float64)
 
 
 class _Panels:
-    """The panels of ``ΔW``, the last one kept."""
+    """The panels of ``ΔW`` in one arithmetic, the last one kept."""
 
-    def __init__(self, factors: Factors, recent: Recent) -> None:
-        self._factors, self._recent = factors, recent
+    def __init__(self, factors: Factors, recent: Recent, kind: np.dtype[Any] = _DOUBLE) -> None:
+        self._factors, self._recent, self._kind = factors, recent, kind
         self._block, self._right = -1, np.empty((0, 0))
         self._at, self._panel = (-1, -1), np.empty((0, 0))
-        self._room: NDArray[np.float64] | None = None
+        self._room: NDArray[Any] | None = None
 
-    def touching(self, begin: int, end: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    def touching(self, begin: int, end: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """The panels that a range of elements touches: (first element, rows × columns)."""
         factors = self._factors
         size = factors.rows * factors.columns
@@ -152,13 +153,15 @@ class _Panels:
             yield block * size + row * factors.columns, self._made(block, row, last)
             at = block * size + last * factors.columns
 
-    def _made(self, block: int, row: int, last: int) -> NDArray[np.float64]:
+    def _made(self, block: int, row: int, last: int) -> NDArray[Any]:
         if self._at != (block, row):
             if self._block != block:
-                self._right, self._block = self._recent.right(self._factors, block), block
+                self._right = self._recent.right(self._factors, block, self._kind)
+                self._block = block
             if self._room is None:
-                self._room = np.empty((self._factors.panel_rows, self._factors.columns))
-            left = self._factors.left(block, row, last)
+                size = self._factors.panel_rows, self._factors.columns
+                self._room = np.empty(size, self._kind)
+            left = self._factors.left(block, row, last).astype(self._kind, copy=False)
             self._panel = np.matmul(left, self._right, out=self._room[: last - row])
             self._at = block, row
         return self._panel
@@ -187,22 +190,27 @@ class LowRankReader(ComputedReader):
 
     def __init__(self, tensor: LowRankTensor) -> None:
         super().__init__(tensor.under)
-        self._panels = _Panels(tensor.factors, tensor.recent)
+        self._tensor = tensor
+        self._panels: dict[np.dtype[Any], _Panels] = {}
 
     def read_numbers(self, begin: int, end: int, out: Numbers) -> None:
         """See ``TensorReader.read_numbers``."""
         self._under.read_numbers(begin, end, out)
-        for first, panel in self._panels.touching(begin, end):
+        for first, panel in self._of(out.dtype).touching(begin, end):
             inside, place = _overlap(first, panel.size, begin, end)
-            change = buffer("change", inside.stop - inside.start, out.dtype)
-            np.copyto(change, panel.reshape(-1)[inside], casting="same_kind")
-            np.add(out[place], change, out=out[place])
+            np.add(out[place], panel.reshape(-1)[inside], out=out[place])
 
     def read_change(self, begin: int, end: int, out: Numbers) -> None:
         """Fill ``out`` with the numbers of the update alone; what lies below is not read."""
-        for first, panel in self._panels.touching(begin, end):
+        for first, panel in self._of(out.dtype).touching(begin, end):
             inside, place = _overlap(first, panel.size, begin, end)
-            np.copyto(out[place], panel.reshape(-1)[inside], casting="same_kind")
+            np.copyto(out[place], panel.reshape(-1)[inside])
+
+    def _of(self, kind: np.dtype[Any]) -> _Panels:
+        """The panels in the arithmetic that is asked for."""
+        if kind not in self._panels:
+            self._panels[kind] = _Panels(self._tensor.factors, self._tensor.recent, kind)
+        return self._panels[kind]
 
 
 @dataclass(frozen=True)
