@@ -27,6 +27,7 @@ from safeswap.checkpoint.digests import of_small_file
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.header import build_header
+from safeswap.checkpoint.model import Checkpoint
 from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
@@ -223,7 +224,7 @@ class _Run:
     def entry(self, weights: str) -> ExpertGrams:
         """Run the expert and write its file; what belongs into the manifest."""
         member = self.family.members[self.role]
-        loaded: Any = open_backend(str(member.folder), "hf", self.options)
+        loaded: Any = self._opened(member)
         try:
             encoded, cut = self._encoded(loaded.tokenizer, loaded.model)
             layers, left_out = self._layers(loaded.model)
@@ -232,7 +233,7 @@ class _Run:
         finally:
             loaded.close()
         return ExpertGrams(
-            source=member.source.text,
+            source=member.text,
             weights=weights,
             texts={
                 "file": self.texts.name,
@@ -246,6 +247,13 @@ class _Run:
             tensors=tensors,
             left_out=left_out,
         )
+
+    def _opened(self, member: Checkpoint) -> Any:
+        if member.adapter is None:
+            return open_backend(str(member.folder), "hf", self.options)
+        from safeswap.evaluation.backends.hf import HFBackend
+
+        return HFBackend(str(member.folder), self.options, member)
 
     def _encoded(self, tokenizer: Any, model: Any) -> tuple[list[list[int]], int]:
         limit = int(self.settings["max_tokens"])

@@ -67,7 +67,8 @@ class HotSwapModel:
     ) -> None:
         self.family, self.language = family, language
         self.workers = workers or default_workers()
-        self.loaded = HFBackend(str(family.members[language].folder), options)
+        member = family.members[language]
+        self.loaded = HFBackend(str(member.folder), options, member)
         self._parameters = _parameters(self.loaded.model, family, language)
         self._now: dict[str, TensorOp] = dict.fromkeys(self._parameters, linear({language: 1.0}))
 

@@ -25,9 +25,11 @@ def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """
     from transformers import AutoTokenizer
 
+    from safeswap.evaluation.backends.adapted import tokenizer_source
     from safeswap.evaluation.backends.own_code import refuse_own_code
     from safeswap.evaluation.templates import bound_chat_templates
 
+    source = tokenizer_source(source)
     refuse_own_code(source, options.trust_remote_code)
     bound_chat_templates()
     try:
