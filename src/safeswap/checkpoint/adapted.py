@@ -14,6 +14,7 @@ from safeswap.checkpoint.names import HEADS
 from safeswap.checkpoint.reader import same_bytes
 from safeswap.checkpoint.source import resolve
 from safeswap.errors import CheckpointError
+from safeswap.io.regular import is_folder, shortened
 
 
 def open_member(
@@ -107,14 +108,14 @@ def _named_base(role: str, given: Adapter, base: Checkpoint | None) -> tuple[Che
     reason = "names no base (base_model_name_or_path is empty)"
     if named:
         beside = given.folder / named
-        text = str(beside) if not Path(named).is_dir() and beside.is_dir() else named
-        if given.config.revision and not Path(text).is_dir():
+        text = str(beside) if not is_folder(Path(named)) and is_folder(beside) else named
+        if given.config.revision and not is_folder(Path(text)):
             text = f"{named}@{given.config.revision}"
         try:
             return open_checkpoint(text, named_in=path), []
-        except CheckpointError as error:
+        except (CheckpointError, OSError, ValueError, RuntimeError) as error:  # no file's name
             first = str(error).split(". ")[0]
-            reason = f"names the base {named}, which cannot be used ({first})"
+            reason = f"names the base {shortened(named)}, which cannot be used ({first})"
     explicit = f"--adapter {role}={given.source.text} and the base as --{_option(role)}"
     if base is None:
         raise CheckpointError(f"{path}: {reason}. Give both: {explicit}.")

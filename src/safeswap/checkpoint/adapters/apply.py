@@ -212,7 +212,7 @@ class _Run:
                 f"{added.where}: {added.name!r} is added to {name!r}, which "
                 + ("the base does not have" if under is None else "does not fit it")
                 + (". " if self.config.lora_bias else ", and lora_bias is false. ")
-                + "No checkpoint of this shape holds it; train again without lora_bias."
+                + "Use an adapter that was trained without lora_bias."
             )
         made = AddedTensor(
             name, under, under.dtype, under.shape, (added,), added=added, scale=scale

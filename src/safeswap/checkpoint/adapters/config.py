@@ -161,7 +161,7 @@ def _refuse_other_kinds(folder: Path, path: Path, content: Mapping[str, Any]) ->
         if content.get(key):
             raise CheckpointError(
                 f"{path}: has {key}: {why}. It is no difference of weights that could be added. "
-                f"If peft can merge it, give the merged folder: {merging_command(folder)}"
+                f"Use the merged folder, if peft can merge it: {merging_command(folder)}"
             )
     init = content.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(_MUTATING):
