@@ -19,9 +19,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from merge import in_turns, measured, report
 from synthetic import BF16, make, shapes
 
+from merge import in_turns, measured, report
 from safeswap.checkpoint.header import build_header
 
 LIMIT_TIME, LIMIT_MB, LIMIT_OUT_S = 1.15, 300, 5.0

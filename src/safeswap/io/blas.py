@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -30,23 +29,21 @@ _state = _State()
 _here = threading.local()
 
 
-@cache
-def _libraries() -> list[Any]:
-    found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
-    return found
-
-
 def enter() -> None:
-    """Keep BLAS to one thread until :func:`leave` was called as often."""
+    """Keep every BLAS that is loaded (OpenBLAS, MKL, BLIS; Accelerate apart) to one thread, in the
+    whole process, until :func:`leave` was called as often.
+    """
     with _state.lock:
         if not _state.users:
-            _state.before = [(one, one.get_num_threads()) for one in _libraries()]
+            loaded: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+            _state.before = [(one, one.get_num_threads()) for one in loaded]
             for one, _ in _state.before:
                 _set(one, 1)
         _state.users += 1
+        libraries = [one for one, _ in _state.before]
     if not getattr(_here, "limited", False):  # OpenMP counts threads of each thread by itself
         _here.limited = True
-        for one in _libraries():
+        for one in libraries:
             if getattr(one, "threading_layer", "") == "openmp":
                 one.set_num_threads(1)
 

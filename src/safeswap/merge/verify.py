@@ -29,7 +29,7 @@ from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
-from safeswap.merge.stream import run_passes, single_threaded
+from safeswap.merge.stream import run_passes
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
@@ -118,14 +118,13 @@ def verify_folder(
     if recomputed:
         check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
         run_passes(recomputed.family, jobs, workers=workers)
-    with single_threaded(jobs):
-        results = run_chunks(
-            chunks,
-            lambda chunk: _check_chunk(chunk, written[chunk.name], recomputed),
-            workers=workers or default_workers(),
-            advance=advance,
-            size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
-        )
+    results = run_chunks(
+        chunks,
+        lambda chunk: _check_chunk(chunk, written[chunk.name], recomputed),
+        workers=workers or default_workers(),
+        advance=advance,
+        size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
+    )
     _report(chunks, results, manifest, out)
     if family:
         log: dict[str, dict[str, str]] | None = None

@@ -20,7 +20,6 @@ from safeswap.io.files import crowds_memory
 from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
 from safeswap.merge.chunks import ChunkHash, chunk_bytes
 from safeswap.merge.prepare import Chunk, MergeJob
-from safeswap.merge.stream import single_threaded
 from safeswap.profile import Profile, TensorProfile
 
 
@@ -79,14 +78,13 @@ def write_weights(
             writer.done(chunk.name, _size(jobs, chunk))
             return digest
 
-        with single_threaded(jobs):
-            results = run_chunks(
-                chunks,
-                act,
-                workers=workers or default_workers(),
-                advance=advance,
-                size=lambda chunk: _size(jobs, chunk),
-            )
+        results = run_chunks(
+            chunks,
+            act,
+            workers=workers or default_workers(),
+            advance=advance,
+            size=lambda chunk: _size(jobs, chunk),
+        )
         for writer in writers:
             writer.finish()
     return Written(_tensor_digests(family, profile, jobs, chunks, results), resumed[0])

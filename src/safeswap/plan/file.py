@@ -158,7 +158,7 @@ def _input(role: str, given: Any, where: str) -> PlannedInput:
         if not isinstance(given.get(key, ""), str):
             raise PlanError(f"{where}: input {role}: {key} must be text.")
     if role == BASE and given.get("adapter"):
-        raise PlanError(f"{where}: input base: the base is a whole checkpoint, with no adapter.")
+        raise PlanError(f"{where}: input base: the base is a whole checkpoint. Remove its adapter.")
     return PlannedInput(given["source"], given.get("digest", ""), given.get("adapter", ""))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import inner_product
 from safeswap.errors import FamilyError
+from safeswap.io.blas import one_thread
 from safeswap.io.workers import BLOCK_ELEMENTS
 from safeswap.profile.table import Profile
 from safeswap.roles import BASE
@@ -66,7 +67,8 @@ def refuse_strangers(family: Family) -> None:
     squares = dict.fromkeys(family.members, 0.0)
     inner = dict.fromkeys(family.experts, 0.0)
     for name in chosen:
-        numbers = {role: _first(family, role, name) for role in family.members}
+        with one_thread():
+            numbers = {role: _first(family, role, name) for role in family.members}
         with np.errstate(over="ignore", invalid="ignore"):
             for role, values in numbers.items():
                 squares[role] += inner_product(values, values)

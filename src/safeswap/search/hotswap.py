@@ -25,7 +25,7 @@ from safeswap.io.workers import default_workers, run_chunks
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import Chunk, MergeJob, prepare
 from safeswap.merge.run import family_of, merge
-from safeswap.merge.stream import run_passes, single_threaded
+from safeswap.merge.stream import run_passes
 from safeswap.operators import TensorOp, linear
 from safeswap.plan import Plan
 
@@ -113,7 +113,7 @@ class HotSwapModel:
         def act(chunk: Chunk) -> None:
             _fill(self._parameters[chunk.name].view(-1), self.family, job, chunk)
 
-        with single_threaded([job]), torch.inference_mode():
+        with torch.inference_mode():
             run_chunks(
                 chunks,
                 act,
