@@ -118,13 +118,20 @@ def digest_of_content(content: Mapping[str, Any]) -> str:
     inputs, which may be edited before an upload.
     """
     plan, profile = content["plan"], content["profile"]
-    local = [role for role, one in profile["inputs"].items() if one.get("revision") is None]
+    local = {role for role, one in profile["inputs"].items() if one.get("revision") is None}
+    put = {role: one["adapter"] for role, one in profile["inputs"].items() if one.get("adapter")}
+    own = {role for role, one in put.items() if one.get("revision") is None}
 
     def without_places(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {
+        found = {
             role: {k: v for k, v in one.items() if not (role in local and k in _PLACES)}
             for role, one in inputs.items()
         }
+        for role in own & found.keys():
+            adapter = found[role].pop("adapter", None)
+            if isinstance(adapter, Mapping):  # in the plan it is the place alone
+                found[role]["adapter"] = {k: v for k, v in adapter.items() if k not in _PLACES}
+        return found
 
     said = {key: value for key, value in content.items() if key != "digest"} | {
         "plan": {k: v for k, v in plan.items() if k != "profile"}
