@@ -83,8 +83,9 @@ def check_profile(content: Mapping[str, Any]) -> None:
     holds_all("Profile: file", (f for one in content["inputs"].values() for f in one["files"]))
     holds_all("Profile: tensor", content["tensors"])
     adapters = [one["adapter"] for one in content["inputs"].values() if "adapter" in one]
-    holds_all("Profile: adapter", adapters)
-    holds_all("Profile: file", (file for one in adapters for file in one["files"]))
+    for one in adapters:
+        holds("Profile: adapter", one)
+        holds_all("Profile: file", one["files"])
 
 
 def check_plan(content: Mapping[str, Any]) -> None:

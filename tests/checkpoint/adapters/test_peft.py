@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("peft")
 torch = pytest.importorskip("torch")
 
+from transformers import AutoModelForCausalLM  # noqa: E402
+
 from adapted import make_adapter, merged_by_peft, state_of  # noqa: E402
 from families import save_tiny  # noqa: E402
 from safeswap.checkpoint.adapted import open_member  # noqa: E402
@@ -94,3 +96,26 @@ def test_weights_are_those_that_peft_merges(form: str, tmp_path: Path) -> None:
         assert same or name in adapted(base, adapter).adapter.applied.changed, name
         changed += not same
     assert changed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("form", "steps"), [("plain", 1), ("tokens", 0), ("dora", 2)])
+def test_copies_in_sixteen_bits_are_peft_s_but_for_its_roundings(
+    form: str, steps: int, dtype: Any, tmp_path: Path
+) -> None:
+    """peft rounds ΔW, and DoRA's norms, to 16 bits before the last rounding."""
+    family, settings = FORMS[form]
+    save_tiny(family, tmp_path / "wide")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "wide", dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "base")
+    base = tmp_path / "base"
+    adapter = make_adapter(base, tmp_path / "adapter", dtype=dtype, size=0.03, **settings)
+    wanted = merged_by_peft(base, adapter, tmp_path / "merged", torch.bfloat16)
+    before = state_of(base)
+    for name, tensor in adapted(base, adapter).tensors.items():
+        assert tensor.dtype.name == "BF16"
+        found = numbers(tensor, np.float32).bfloat16().double()
+        # in units of the larger of base and result: where ΔW cancels W, the base's counts
+        largest = torch.maximum(before[name].double().abs(), wanted[name].double().abs())
+        apart = (found - wanted[name].double()).abs()
+        assert (apart <= steps * largest * 2.0**-7 + 1e-12).all(), name
