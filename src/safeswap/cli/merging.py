@@ -215,8 +215,8 @@ def _say_outlook(
     from safeswap.checkpoint.dtypes import output_dtype
     from safeswap.checkpoint.family import open_family
     from safeswap.checkpoint.shards import parse_size
-    from safeswap.merge.outlook import reading, writing
-    from safeswap.merge.run import family_of
+    from safeswap.merge.outlook import reading, writing, writing_adapters
+    from safeswap.merge.run import check_form, family_of
     from safeswap.plan import Plan, check_options
 
     if plans:
@@ -231,6 +231,11 @@ def _say_outlook(
             check_options(language, units=family.anatomy.units, **chosen)
         donors = [chosen.get("donor") or language for language in family.languages]
     size, dtype = given["shard_size"], given["dtype"]
+    check_form(given["form"] == "adapter", given["rank"], dtype, size)
+    if given["form"] == "adapter":
+        for line in [*reading(family), *writing_adapters(family, out)]:
+            click.echo(line)
+        return
     lines = writing(
         family,
         donors,

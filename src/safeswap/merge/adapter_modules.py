@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -211,7 +211,7 @@ def adapter_parts(family: Family, job: MergeJob, rank: int | None) -> AdapterPar
         PlanError: experts that are no adapters of the base, operators that are not linear in the
             task vectors, forms of LoRA whose sums are no LoRA; names them.
     """
-    adapters = _adapters(family, job.plan)
+    adapters = adapters_of(family, job.plan.experts)
     modules: list[Module] = []
     whole: list[Written] = []
     for name in family.names:
@@ -242,9 +242,14 @@ def adapter_parts(family: Family, job: MergeJob, rank: int | None) -> AdapterPar
     return AdapterParts(modules, whole, scale, turned)
 
 
-def _adapters(family: Family, plan: Plan) -> dict[str, Adapter]:
+def adapters_of(family: Family, experts: Iterable[str]) -> dict[str, Adapter]:
+    """The adapters of experts, all of them on the run's base.
+
+    Raises:
+        PlanError: an expert is none.
+    """
     found: dict[str, Adapter] = {}
-    for role in plan.experts:
+    for role in experts:
         member = family.members[role]
         if member.adapter is None or member.folder != family.base.folder:
             what = "is a whole checkpoint" if member.adapter is None else "stands on another base"

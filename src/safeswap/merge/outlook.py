@@ -10,6 +10,7 @@ from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.model import Checkpoint
 from safeswap.io.progress import shown_bytes
+from safeswap.merge.adapter_modules import adapters_of
 from safeswap.merge.companions import rest_bytes
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
 from safeswap.profile import bytes_to_measure
@@ -31,6 +32,24 @@ def reading(family: Family) -> list[str]:
         f"read: {read}; {len(family.names)} tensors in {len(units)} units, {layers} layers"
     )
     return [*lines, *(f"note: {note}" for note in family.notes)]
+
+
+def writing_adapters(family: Family, out: Path) -> list[str]:
+    """What is written of adapters: of a module no more than its factors in all experts.
+
+    Raises:
+        PlanError, OutputError: an expert is no adapter of the base, an output in an input.
+    """
+    refuse_overlap(family, out)
+    members = [family.members[role] for role in family.experts]
+    adapters = adapters_of(family, family.experts)
+    most = sum(adapter.file.size for adapter in adapters.values())
+    what = "adapters" if len(members) > 2 else "an adapter"
+    return [
+        f"write: {out}: {what} of {family.base.text}, {shown_bytes(most)} at the most where "
+        "factors are picked, up to twice that where they are joined (float32)",
+        "nothing was read of the weights, and nothing written",
+    ]
 
 
 def _adapter(member: Checkpoint) -> str:

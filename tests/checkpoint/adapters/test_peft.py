@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 torch = pytest.importorskip("torch")
 
 from transformers import AutoModelForCausalLM  # noqa: E402
@@ -18,6 +18,7 @@ from families import save_tiny  # noqa: E402
 from safeswap.checkpoint.adapted import open_member  # noqa: E402
 from safeswap.checkpoint.model import open_checkpoint  # noqa: E402
 from safeswap.checkpoint.reader import Tensor  # noqa: E402
+from tiny import refused  # noqa: E402
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -119,3 +120,28 @@ def test_copies_in_sixteen_bits_are_peft_s_but_for_its_roundings(
         largest = torch.maximum(before[name].double().abs(), wanted[name].double().abs())
         apart = (found - wanted[name].double()).abs()
         assert (apart <= steps * largest * 2.0**-7 + 1e-12).all(), name
+
+
+def test_adapters_tied_to_each_other_are_as_they_answer(tmp_path: Path) -> None:
+    """peft's merge_and_unload adds such an update twice to the one tensor (peft 0.21.2)."""
+    base = save_tiny("gemma", tmp_path / "base")
+    targets = ["embed_tokens", "lm_head", "q_proj"]
+    tied = {"target_modules": targets, "ensure_weight_tying": True}
+    adapter = make_adapter(base, tmp_path / "adapter", size=0.05, **tied)
+    whole = adapted(base, adapter)
+    assert not whole.adapter.applied.notes
+    auto: Any = AutoModelForCausalLM
+    model, ids = auto.from_pretrained(base).eval(), torch.arange(1, 20)[None]
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in whole.tensors.items():
+            state[name].copy_(numbers(tensor))
+        unmerged = peft.PeftModel.from_pretrained(auto.from_pretrained(base), str(adapter)).eval()
+        assert torch.allclose(model(ids).logits, unmerged(ids).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [["lm_head", "q_proj"], ["lm_head"]])
+def test_an_update_of_a_tied_head_alone_is_refused(targets: list[str], tmp_path: Path) -> None:
+    base = save_tiny("gemma", tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=targets)
+    refused(lambda: adapted(base, adapter), "lm_head", "ties to its embeddings", "give a base")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from safeswap.checkpoint.adapters.config import LoraConfig
-from safeswap.checkpoint.adapters.factors import Factors
+from safeswap.checkpoint.adapters.factors import Factors, all_numbers
 from safeswap.checkpoint.adapters.keys import AdapterKeys, ModuleParts
 from safeswap.checkpoint.adapters.places import conv1d, experts_of, factors_of, translation
 from safeswap.checkpoint.adapters.tensors import (
@@ -22,6 +22,7 @@ from safeswap.checkpoint.names import HEADS
 from safeswap.checkpoint.reader import StoredTensor, Tensor, same_bytes
 from safeswap.errors import CheckpointError, nearest
 
+_HEAD_WORDS = tuple(head.removesuffix(".weight") for head in HEADS)
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "embedding", "tok_embeddings")
 
 
@@ -239,12 +240,14 @@ class _Run:
         """Whether a tied head's update is the embeddings' own (``ensure_weight_tying``)."""
         for parts in self.keys.modules.values():
             if "lora_embedding_A" in parts.parts:
-                one, two = _sorted_shapes(parts), _sorted_shapes(head)
-                return one == [shape[::-1] for shape in two]
+                pairs = (("lora_embedding_B", "lora_A"), ("lora_embedding_A", "lora_B"))
+                return all(_turned(parts.parts.get(a), head.parts.get(b)) for a, b in pairs)
         return False
 
     def _note_tied(self, name: str, module: str) -> None:
-        if self.tied and self._holds_tokens(name) and isinstance(self.now(name), LowRankTensor):
+        both = any(parts.module.endswith(_HEAD_WORDS) for parts in self.keys.modules.values())
+        changed = isinstance(self.now(name), LowRankTensor | DoraTensor)
+        if self.tied and not both and self._holds_tokens(name) and changed:
             self.applied.notes.append(
                 f"its update of {module} changes the output projection too, which the base ties to "
                 "the embeddings (as peft's merge_and_unload does; the adapter alone changes the "
@@ -255,7 +258,7 @@ class _Run:
         there = next(iter(parts.parts.values()))
         return CheckpointError(
             f"{there.where}: changes {parts.module} alone, which the base ties to its embeddings: "
-            "one stored tensor cannot be both. Train the adapter with ensure_weight_tying, or give "
+            "one stored tensor cannot be both. Use an adapter that was trained with ensure_weight_tying, or give "
             "a base that is saved with its output projection (tie_word_embeddings false)."
         )
 
@@ -267,8 +270,12 @@ class _Run:
         )
 
 
-def _sorted_shapes(parts: ModuleParts) -> list[tuple[int, ...]]:
-    return [tensor.shape for _, tensor in sorted(parts.parts.items())][:2]
+def _turned(one: Tensor | None, two: Tensor | None) -> bool:
+    """Whether two factors are each other's transpose."""
+    if one is None or two is None or one.shape != two.shape[::-1]:
+        return False
+    left, right = (all_numbers(tensor).reshape(tensor.shape) for tensor in (one, two))
+    return bool((left == right.T).all())
 
 
 def _renamed(tensor: StoredTensor, name: str, under: Tensor) -> Tensor:
