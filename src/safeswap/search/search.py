@@ -89,7 +89,9 @@ def run_search(
         sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
     )
     check_judge(judges)
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
+    family = open_family(
+        sweep.base, safety=sweep.safety, languages=sweep.languages, adapters=sweep.adapters
+    )
     ask = CandidateRunner(family, sweep, backend, options or BackendOptions(), reload, workers)
     results.mkdir(parents=True, exist_ok=True)
     with study.working(results / "workers") as worker:

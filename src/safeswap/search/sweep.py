@@ -82,7 +82,9 @@ def run_sweep(
     )
     if judges.spec:
         judges.make()  # a wrong name shows now, not in hours
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages)
+    family = open_family(
+        sweep.base, safety=sweep.safety, languages=sweep.languages, adapters=sweep.adapters
+    )
     profile = load_profile(family, results, workers)
     ask = CandidateRunner(family, sweep, backend, options, reload, workers)
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}

@@ -258,8 +258,9 @@ class _Run:
         there = next(iter(parts.parts.values()))
         return CheckpointError(
             f"{there.where}: changes {parts.module} alone, which the base ties to its embeddings: "
-            "one stored tensor cannot be both. Use an adapter that was trained with ensure_weight_tying, or give "
-            "a base that is saved with its output projection (tie_word_embeddings false)."
+            "one stored tensor cannot be both. Use an adapter that was trained with "
+            "ensure_weight_tying, or give a base that is saved with its output projection "
+            "(tie_word_embeddings false)."
         )
 
     def _not_there(self, tensor: Tensor, name: str) -> CheckpointError:
