@@ -63,6 +63,11 @@ class PlannedInput:
     digest: str = ""
     adapter: str = ""
 
+    @property
+    def given(self) -> str:
+        """What it is, for people."""
+        return f"{self.adapter} on {self.source}" if self.adapter else self.source
+
 
 @dataclass(frozen=True)
 class PlanTable:

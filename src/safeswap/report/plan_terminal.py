@@ -26,7 +26,7 @@ def plan_view(plan: Plan) -> RenderableType:
     """What the plan is for, a map of decisions, the effective table, counts, and how much of each
     expert went in.
     """
-    inputs = [f"{role}: {given.source}" for role, given in plan.inputs.items()]
+    inputs = [f"{role}: {given.given}" for role, given in plan.inputs.items()]
     rule = ", ".join(
         f"{k} {v}" + (f" = {points_of(plan)} points" if k == "tau" else "")
         for k, v in plan.selector.items()
@@ -145,7 +145,7 @@ def profile_view(profile: Profile) -> RenderableType:
     experts = [role for role in profile.inputs if role != BASE]
     norms = {expert: statistics(profile, expert, "module") for expert in experts}
     shares = {expert: _shares(norms[expert]) for expert in experts}
-    inputs = [f"{role}: {record.source}" for role, record in profile.inputs.items()]
+    inputs = [f"{role}: {record.given}" for role, record in profile.inputs.items()]
     head = Text(visible("\n".join([*inputs, *_notes(profile.notes)])) + "\n")
     tables: list[RenderableType] = []
     languages = profile.languages
