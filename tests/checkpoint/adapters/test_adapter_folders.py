@@ -266,7 +266,7 @@ def test_a_base_is_no_adapter_in_plans_and_options(trio: Trio, tmp_path: Path) -
         api.make_profile(trio["base"], languages={"sw": trio["sw"]})
     plan = api.make_plan(api.make_profile(trio["base"], **given)).as_dict()
     plan["inputs"]["base"]["adapter"] = "x"
-    refused(lambda: api.Plan.from_dict(plan, "it"), "input base", "no adapter")
+    refused(lambda: api.Plan.from_dict(plan, "it"), "input base", "Remove its adapter")
     plan["inputs"]["base"].pop("adapter")
     plan["inputs"]["sw"]["adaptor"] = "x"
     refused(lambda: api.Plan.from_dict(plan, "it"), "did you mean 'adapter'")
