@@ -269,4 +269,5 @@ def test_a_base_is_no_adapter_in_plans_and_options(trio: Trio, tmp_path: Path) -
     refused(lambda: api.Plan.from_dict(plan, "it"), "input base", "Remove its adapter")
     plan["inputs"]["base"].pop("adapter")
     plan["inputs"]["sw"]["adaptor"] = "x"
-    refused(lambda: api.Plan.from_dict(plan, "it"), "did you mean 'adapter'")
+    with pytest.raises(api.SafeswapError, match="did you mean 'adapter'"):
+        api.Plan.from_dict(plan, "it")
