@@ -116,9 +116,9 @@ def test_adapters_and_other_formats_are_refused(trio: Trio, tmp_path: Path) -> N
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
     save_file({"q.lora_A.weight": np.ones((2, 2))}, adapter / "adapter_model.safetensors")
-    refused(lambda: open_checkpoint(adapter), str(adapter), "LoRA", "merge_and_unload")
+    refused(lambda: open_checkpoint(adapter), str(adapter), "is an adapter", "merge_and_unload")
     shutil.copy(trio["base"] / "config.json", adapter)
-    refused(lambda: open_checkpoint(adapter), str(adapter), "LoRA", "merge_and_unload")
+    refused(lambda: open_checkpoint(adapter), str(adapter), "is an adapter", "merge_and_unload")
     gguf = tmp_path / "gguf"
     gguf.mkdir()
     (gguf / "model.Q4_K_M.gguf").write_bytes(b"GGUF")

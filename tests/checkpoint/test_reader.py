@@ -168,6 +168,9 @@ def test_made_up_numbers_go_all_the_way(
     monkeypatch.setattr(
         verify, "open_checkpoint", lambda source, named_in="": by_folder[Path(source)]
     )
+    monkeypatch.setattr(
+        verify, "open_member", lambda role, source, *_, **__: (by_folder[Path(source)], [])
+    )
     assert verify.verify_folder(tmp_path / "virtual").from_inputs
 
 

@@ -17,8 +17,11 @@ import pytest
 import yaml
 from blake3 import blake3
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 import safeswap
+from plain_adapter import write_adapter
+from safeswap import api
 from safeswap.checkpoint.staging import _REPLACED, Staging
 from safeswap.checkpoint.vocabularies.view import RowsRecord
 from safeswap.demo import models_folder
@@ -84,6 +87,10 @@ def check_profile(content: Mapping[str, Any]) -> None:
         holds("Profile: sample", content["sample"])
         tables = [by for one in content["sample"]["intervals"].values() for by in one.values()]
         holds_all("Profile: interval", (row for table in tables for row in table.values()))
+    adapters = [one["adapter"] for one in content["inputs"].values() if "adapter" in one]
+    for one in adapters:
+        holds("Profile: adapter", one)
+        holds_all("Profile: file", one["files"])
 
 
 def check_plan(content: Mapping[str, Any]) -> None:
@@ -125,6 +132,7 @@ def names(kind: type) -> set[str]:
     [
         ("Profile", {"format"} | names(profile_table.Profile)),
         ("Profile: input", names(profile_table.InputRecord)),
+        ("Profile: adapter", names(profile_table.AdapterRecord)),
         ("Profile: file", names(profile_table.FileRecord)),
         ("Profile: tensor", names(profile_table.TensorProfile)),
         ("Profile: sample", names(profile_table.Sample)),
@@ -241,6 +249,56 @@ def test_profile_plan_and_manifest(merged: Path) -> None:
             del found[inputs]["inputs"][role][key]
     text = json.dumps(found, sort_keys=True, separators=(",", ":"))
     assert digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_files_of_a_merged_adapter(trio: dict[str, Path], tmp_path: Path) -> None:
+    for seed, role in enumerate(("safety", "sw"), 1):
+        write_adapter(tmp_path / role, trio["base"], seed)
+    given: Any = {"safety": tmp_path / "safety", "languages": {"sw": tmp_path / "sw"}}
+    out = tmp_path / "out"
+    api.merge(trio["base"], **given, out=out, as_adapter=True, rank=2, method="uniform")
+    found = json_of(out / "safeswap.json")
+    holds("Manifest", found)
+    holds("Manifest: adapter", found["adapter"])
+    check_plan(found["plan"])
+    check_profile(found["profile"])
+    digest = found.pop("digest")
+    for record in found["profile"]["inputs"].values():
+        del record["source"], record["path"]
+        for key in ("source", "path") if "adapter" in record else ():
+            del record["adapter"][key]
+    for record in found["plan"]["inputs"].values():
+        del record["source"]
+        record.pop("adapter", None)
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_digest_of_an_update_is_computed_as_the_page_says(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "sw", trio["base"], rank=3)
+    profile = api.make_profile(
+        trio["base"], safety=trio["safety"], languages={"sw": tmp_path / "sw"}
+    )
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensor = next(one for one in profile.tensors if one.name == name)
+    factors = load_file(tmp_path / "sw" / "adapter_model.safetensors")
+    lines = [
+        "safeswap-update/1",
+        tensor.digests["base"],
+        repr(6 / 3),
+        "3",
+        "False",
+        "1",
+        "None",
+        "0",
+    ]
+    for kind in ("lora_A", "lora_B"):
+        values = factors[f"base_model.model.model.layers.0.mlp.up_proj.{kind}.weight"]
+        chunk = blake3(values.tobytes()).digest()
+        lines.append(f"F32 {list(values.shape)} {blake3(chunk).hexdigest()}")
+    assert tensor.digests["sw"] == blake3("\n".join(lines).encode()).hexdigest()
 
 
 def test_digests_are_computed_as_the_page_says(trio: dict[str, Path], merged: Path) -> None:

@@ -20,7 +20,9 @@ from gguf_bytes import llama_bytes
 from gram_folder import write_grams
 from narrow import gpt_oss, gpt_oss_config, make_fp8, make_mxfp4
 from pieces import model_of
+from plain_adapter import write_adapter
 from safeswap.calibration.texts import read_texts
+from safeswap.checkpoint.digests import of_tensor
 from safeswap.checkpoint.family import join_family, open_family
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.model import open_checkpoint
@@ -172,6 +174,26 @@ def _model(folder: Path) -> Any:
 def make_judge_of(folder: Path) -> Any:
     make_judge(str(folder), kind="llamaguard")
     return make_judge(str(folder), kind="threeway")
+
+
+def adapters(folder: Path) -> None:
+    """A trio whose language expert is an adapter with every kind of part that numpy can write."""
+    trio = make_trio(folder, layers=1, width=8, inner=8, words=16)
+    prefix = "base_model.model.model."
+    more: dict[str, Any] = {
+        f"{prefix}norm.weight": np.ones(8, np.float32),
+        f"{prefix}embed_tokens.token_adapter.trainable_tokens_delta": np.ones((2, 8), np.float32),
+    }
+    settings: dict[str, Any] = {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"up_proj": 4}}
+    settings |= {"modules_to_save": ["norm"], "trainable_token_indices": [1, 3], "revision": None}
+    write_adapter(folder / "adapter", trio["base"], rank=2, more=more, **settings)
+
+
+def _adapted(folder: Path) -> Any:
+    family = open_family(folder / "base", folder / "safety", {"sw": folder / "adapter"})
+    for tensor in family.members["sw"].tensors.values():
+        of_tensor(tensor)
+    return family
 
 
 def pickled(folder: Path) -> None:
@@ -470,6 +492,11 @@ READERS: tuple[Reader, ...] = (
         _M.of_torch,
         lambda f: read_torch_file(f / "pytorch_model.bin"),
         pickled,
+    ),
+    Reader("adapter's config", "adapter/adapter_config.json", _M.of_json, _adapted, adapters, 2),
+    Reader(
+        *("adapter", "adapter/adapter_model.safetensors", _M.of_safetensors, _adapted, adapters),
+        cost=2,
     ),
     Reader("profile", "profile.json", _M.of_json, _profile, merged, 2),
     Reader("plan", "plan.yaml", _M.of_yaml, _plan, merged),

@@ -14,6 +14,7 @@ from test_formulas import joined, make
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from safeswap.errors import CheckpointError, PlanError
+from safeswap.io.blas import one_thread
 from safeswap.operators import (
     OPERATORS,
     Operation,
@@ -26,7 +27,6 @@ from safeswap.operators import (
     read_operation,
     tensor_op,
 )
-from safeswap.operators.kernels.factorize import one_blas_thread
 from safeswap.operators.kernels.random_masks import draw, kept
 
 STREAMED = ("linear", "ties", "dare", "dare-ties", "della", "breadcrumbs")
@@ -293,6 +293,6 @@ def test_factorizations_use_one_thread() -> None:
     with threadpool_limits(limits=2, user_api="blas"):
         before = threads()
         assert before, "numpy's wheels carry OpenBLAS"
-        with one_blas_thread():
+        with one_thread():
             assert set(threads()) == {1}
         assert threads() == before

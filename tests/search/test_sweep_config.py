@@ -100,6 +100,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"split": {"fraction": 1}}, "between 0 and 1"),
     ({"split": {"seeds": 1}}, "split: unknown key 'seeds'; did you mean 'seed'"),
     ({"choose": {"lost": 1}}, "choose: unknown key 'lost'; did you mean 'loss'"),
+    ({"adapters": {"swa": "x"}}, "adapters: unknown key 'swa'"),
+    ({"adapters": ["x"]}, "adapters"),
     ({"choose": {"loss": -1}}, "choose.loss is -1"),
     ({"max_new_tokens": "many"}, "max_new_tokens is 'many'"),
     ({"data": {"mgsm": "x"}}, "data.mgsm: is given as BENCHMARK/LANGUAGE"),

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import decode
+from safeswap.io.blas import one_thread
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import prepare
-from safeswap.merge.stream import run_passes, single_threaded
+from safeswap.merge.stream import run_passes
 from safeswap.operators import OPERATORS
 from safeswap.plan import Plan, PlannedUnit, fill_plan
 from safeswap.profile import Profile
@@ -120,7 +121,7 @@ def merged_state(family: Family, plan: Plan) -> dict[str, Tensor]:
     job = prepare(family, plan)
     made: dict[str, Tensor] = {}
     run_passes([job], workers=1)
-    with single_threaded([job]):
+    with one_thread():
         for name in job.family.names:
             stored, target = job.family.base.tensors[name], job.dtypes[name]
             values = np.empty(stored.elements, np.float32)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safeswap.checkpoint.dtypes import is_same, output_dtype
@@ -17,7 +18,7 @@ from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest, refuse_foreign
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
-from safeswap.merge.run import Draw, Merged, family_of, measure
+from safeswap.merge.run import Draw, Merged, check_form, family_of, measure
 from safeswap.merge.run import merge as run_merge
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
@@ -25,30 +26,33 @@ from safeswap.plan.sampled import Wish, sample_family, uncertain
 from safeswap.plan.table import SELECTOR
 from safeswap.profile import Profile, check_descent, refuse_strangers
 from safeswap.report.figure_process import FigureProcess, can_draw
-from safeswap.roles import BASE
+from safeswap.roles import BASE, RESERVED
 
 _log = logging.getLogger("safeswap.api")
 _RULE = ("by", "tau", "tau_relative")
+NONE: Mapping[str, str | Path] = MappingProxyType({})
+"""No checkpoints."""
 
 
 def _refuse_twice(family: Family) -> None:
     """Before weights are read; copies under another name are found by their digests later."""
-    seen: dict[Path, str] = {}
+    seen: dict[tuple[Path, ...], str] = {}
     for role, member in family.members.items():
-        other = seen.setdefault(member.source.place, role)
+        other = seen.setdefault(member.folders, role)
         if other != role:
             raise PlanError(
-                f"the {role} expert ({member.source.text}) is identical to "
+                f"the {role} expert ({member.text}) is identical to "
                 f"{'the base' if other == BASE else f'the {other} expert'}: both are "
-                f"{member.source.place}, so there is nothing to swap. Give the expert's own folder."
+                f"{member.folders[-1]}, so there is nothing to swap. Give the expert's own folder."
             )
 
 
 def make_profile(
     base: str | Path,
     *,
-    safety: str | Path,
-    languages: Mapping[str, str | Path],
+    safety: str | Path | None = None,
+    languages: Mapping[str, str | Path] = NONE,
+    adapters: Mapping[str, str | Path] = NONE,
     sample: Wish | None = None,
     workers: int | None = None,
     force: bool = False,
@@ -56,7 +60,9 @@ def make_profile(
     """Measure how far each expert moved each tensor, in one pass over all checkpoints.
 
     Args:
-        base, safety, languages: local folders or hub ids; languages by name.
+        base, safety, languages: local folders or hub ids; languages by name. Experts may be
+            adapters (peft's LoRA), whose configuration names their base.
+        adapters: role → adapter, on the expert of that role or, where none is given, on its base.
         sample: read a part of the weights only, and give intervals for the differences of shares.
         workers: threads (default: the cores, at most 8); the result does not depend on it.
         force: measure experts too whose configuration or weights say that they are no fine-tunes
@@ -72,7 +78,7 @@ def make_profile(
     >>> Profile.load(Path("profile.json")) == profile
     True
     """
-    family = open_family(base, safety, languages, force=force)
+    family = open_family(base, safety, languages, adapters=adapters, force=force)
     _refuse_twice(family)
     _note(family)
     if sample is None:
@@ -157,6 +163,8 @@ def merge_plans(
     allow_remote: bool = False,
     overwrite: bool = False,
     force: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
 
@@ -171,6 +179,8 @@ def merge_plans(
         overwrite: an earlier merge at ``out`` is replaced, once the new one is whole.
         force: merge experts too whose configuration or weights say that they are no fine-tunes of
             the base.
+        as_adapter: write an adapter of the base (peft's LoRA); all experts must be adapters of it.
+        rank: of that adapter's modules at most; by default the sum of those that are joined.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -189,17 +199,20 @@ def merge_plans(
         dtype=dtype,
         shard_size=shard_size,
         workers=workers,
-        draw=_noted(family, figure),
+        draw=_noted(family, figure and not as_adapter),
         overwrite=overwrite,
         force=force,
+        as_adapter=as_adapter,
+        rank=rank,
     )
 
 
 def merge(
     base: str | Path,
     *,
-    safety: str | Path,
-    languages: Mapping[str, str | Path],
+    safety: str | Path | None = None,
+    languages: Mapping[str, str | Path] = NONE,
+    adapters: Mapping[str, str | Path] = NONE,
     out: str | Path,
     dtype: str | None = None,
     shard_size: str | None = None,
@@ -207,11 +220,13 @@ def merge(
     figure: bool = True,
     overwrite: bool = False,
     force: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
 
-    ``force`` is that of :func:`merge_plans`.
+    ``force``, ``as_adapter`` and ``rank`` are those of :func:`merge_plans`.
 
     One language goes into ``out``, several into ``out/LANGUAGE``; base and safety expert are
     measured once for all of them.
@@ -223,32 +238,34 @@ def merge(
     >>> merged.plan.counts()["embeddings"]
     {'blend': 1}
     """
-    for language in languages:
+    spoken = tuple(dict.fromkeys(r for r in (*languages, *adapters) if r not in RESERVED))
+    for language in spoken:
         check_options(language, **options)
     kind, same = output_dtype(dtype), is_same(dtype)
     limit = parse_size(shard_size) if shard_size else None
-    family = open_family(base, safety, languages, force=force)
+    family = open_family(base, safety, languages, adapters=adapters, force=force)
     _refuse_twice(family)
-    for language in languages:
+    for language in spoken:
         check_options(language, units=family.anatomy.units, **options)
     target = Path(out).expanduser().absolute()
     refuse_overlap(family, target)
     if overwrite:
         refuse_foreign(target)
-    donors = [options.get("donor") or language for language in languages]
+    donors = [options.get("donor") or language for language in spoken]
     for donor in donors:
         check_donor(family, donor)
-    seen = [family.output(language, d) for language, d in zip(languages, donors, strict=True)]
+    check_form(as_adapter, rank, dtype, shard_size)
+    seen = [family.output(language, d) for language, d in zip(spoken, donors, strict=True)]
     layouts = [
         output_layout(one, donor, dtype=kind, shard_size=limit, same=same)[0]
         for one, donor in zip(seen, donors, strict=True)
     ]
-    rest = sum(rest_bytes(family, donor) for donor in donors)
+    rest = sum(rest_bytes(family.members[donor]) for donor in donors)
     room = rest + sum(layout.nbytes for layout in layouts)
-    check_place(target, room, replace=overwrite)
-    draw = _noted(family, figure)
+    check_place(target, 0 if as_adapter else room, replace=overwrite)
+    draw = _noted(family, figure and not as_adapter)
     profile = measure(family, workers, force=force)
-    plans = [make_plan(profile, language, force=force, **options) for language in languages]
+    plans = [make_plan(profile, language, force=force, **options) for language in spoken]
     return run_merge(
         family,
         plans,
@@ -260,6 +277,8 @@ def merge(
         draw=draw,
         overwrite=overwrite,
         force=force,
+        as_adapter=as_adapter,
+        rank=rank,
     )
 
 
@@ -282,6 +301,7 @@ def verify_merge(
     out: str | Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
     grams: str | Path | None = None,
     without_inputs: bool = False,
     allow_remote: bool = False,
@@ -291,6 +311,7 @@ def verify_merge(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        adapters: the same of adapters.
         grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare the recorded digests only.
         allow_remote: inputs that only the manifest names may be on another host than the hub's.
@@ -311,6 +332,7 @@ def verify_merge(
         return verify_folder(
             Path(out),
             inputs=inputs,
+            adapters=adapters,
             grams=grams,
             without_inputs=without_inputs,
             allow_remote=allow_remote,

@@ -28,6 +28,7 @@ from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.header import build_header
 from safeswap.checkpoint.inside import files_below, why_not_read
+from safeswap.checkpoint.model import Checkpoint
 from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.encoding import encode_chat
@@ -234,7 +235,7 @@ class _Run:
         """Run the expert and write its file; what belongs into the manifest."""
         member = self.family.members[self.role]
         refuse_gguf(member.source, gguf=member.facts is not None)
-        loaded: Any = open_backend(str(member.folder), "hf", self.options)
+        loaded: Any = self._opened(member)
         try:
             encoded, cut = self._encoded(loaded.tokenizer, loaded.model)
             layers, left_out = self._layers(loaded.model)
@@ -243,7 +244,7 @@ class _Run:
         finally:
             loaded.close()
         return ExpertGrams(
-            source=member.source.text,
+            source=member.text,
             weights=weights,
             texts={
                 "file": self.texts.name,
@@ -257,6 +258,13 @@ class _Run:
             tensors=tensors,
             left_out=left_out,
         )
+
+    def _opened(self, member: Checkpoint) -> Any:
+        if member.adapter is None:
+            return open_backend(str(member.folder), "hf", self.options)
+        from safeswap.evaluation.backends.hf import HFBackend
+
+        return HFBackend(str(member.folder), self.options, member)
 
     def _encoded(self, tokenizer: Any, model: Any) -> tuple[list[list[int]], int]:
         limit = int(self.settings["max_tokens"])

@@ -60,7 +60,7 @@ def _refuse(base: Checkpoint, expert: Checkpoint, role: str, counts: Callable[[s
         one, two = ours.get(key), theirs.get(key)
         if one != two and one is not None and two is not None:
             raise FamilyError(
-                f"{role} expert {expert.source.text}: config.json says "
+                f"{role} expert {expert.text}: config.json says "
                 f"{_spelled(key, base.config, expert.config)} = {_shown(two)}, the "
                 f"base says {_shown(one)}. Experts must be fine-tunes of the base "
                 f"{base.source.text}."
@@ -107,7 +107,7 @@ def compare_configs(
         if refused:
             more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
             raise FamilyError(
-                f"{role} expert {expert.source.text}: {'; '.join(refused[:_SHOWN])}{more}. Use an "
+                f"{role} expert {expert.text}: {'; '.join(refused[:_SHOWN])}{more}. Use an "
                 f"expert that was trained with the configuration of {base.source.text}; or, if it "
                 "was and only its config.json is wrong, correct that; --force (force=True) merges "
                 "all the same."

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from safeswap.anatomy import Anatomy, anatomy_of
+from safeswap.checkpoint.adapted import open_member
 from safeswap.checkpoint.borrowed import with_configs
 from safeswap.checkpoint.compare import (
     compare_configs,
@@ -111,7 +112,7 @@ class Family:
         if self.alignment is not None:
             tables = self.alignment.tables - ({self.tying.head} if headless else set())
             alignment = replace(self.alignment, tables=tables)
-            rows = map_rows(alignment, tensors, donor, self.members[donor].folder)
+            rows = map_rows(alignment, tensors, donor, self.members[donor].tokenizer_folder)
         if not rows.tables and not headless:
             return self
         members = {role: replace(self.members[role], tensors=tensors[role]) for role in roles}
@@ -163,27 +164,44 @@ class Family:
 
 def open_family(
     base: str | Path,
-    safety: str | Path,
+    safety: str | Path | None,
     languages: Mapping[str, str | Path],
     *,
+    adapters: Mapping[str, str | Path] | None = None,
     named_in: str | Path = "",
     force: bool = False,
 ) -> Family:
     """Open the checkpoints of a run and check that they belong together; no weights are read.
 
     Args:
+        safety, languages: experts: whole checkpoints, or adapters whose configuration names their
+            base; None, or left out, for those that are given in ``adapters`` alone.
+        adapters: role → an adapter that stands on the expert of that role, or, where none is given,
+            on the base that it names.
         named_in: the file that names them, where the user did not.
         force: as for :func:`join_family`.
 
     Raises:
         CheckpointError, FamilyError, ConfigError: what is wrong with which of them.
     """
-    if not languages:
-        raise ConfigError("no language expert is given: add --language NAME=CHECKPOINT.")
-    sources = {BASE: base, SAFETY: safety}
+    put = dict(adapters or {})
+    if BASE in put:
+        raise ConfigError("--adapter base=…: the base of a run is a whole checkpoint. Merge it in.")
+    sources: dict[str, str | Path | None] = {SAFETY: safety}
     sources |= {check_role(name): source for name, source in languages.items()}
-    members = {role: open_checkpoint(source, named_in=named_in) for role, source in sources.items()}
-    return join_family(members, force=force)
+    sources |= {check_role(r): None for r in put if r not in sources and r != SAFETY}
+    if safety is None and SAFETY not in put:
+        raise ConfigError("the safety expert is missing: add --safety CHECKPOINT.")
+    if len(sources) < 2:
+        raise ConfigError("no language expert is given: add --language NAME=CHECKPOINT.")
+    members, notes = {BASE: open_checkpoint(base, named_in=named_in)}, []
+    for role, source in sources.items():
+        members[role], said = open_member(
+            role, source, put.get(role), base=members[BASE], named_in=named_in
+        )
+        notes += said
+    family = join_family(members, force=force)
+    return replace(family, notes=(*notes, *family.notes))
 
 
 def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Family:
@@ -219,7 +237,7 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     }
     lent = _lend(members, kept, left_out) if force else {}
     notes += [one.note(role, len(kept[BASE])) for role, one in lent.items()]
-    folders = {role: member.folder for role, member in members.items() if member.has_config}
+    folders = {r: member.tokenizer_folder for r, member in members.items() if member.has_config}
     known = read_vocabularies(folders)
     first = next(iter(folders))  # whose tokenizer a GGUF file without one is read with
     read = {role: known.get(role, known[first]) for role in members}
@@ -229,7 +247,7 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
             if alignment is None:
                 refuse_other_vocabulary(base, member, role)
             tables = alignment.tables if alignment else ()
-            who = f"{role} expert {member.source.text}"
+            who = f"{role} expert {member.text}"
             same_tensors(kept[BASE], kept[role], who, tables, remedy_of(kept[BASE], kept[role]))
     notes += tying.notes()
     notes += borrowed

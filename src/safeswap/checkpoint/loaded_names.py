@@ -17,6 +17,10 @@ LARGEST = 128 << 20
 TEMPLATES = ("chat_templates", "additional_chat_templates")
 """Folders in which transformers keeps further chat templates."""
 
+_TOKENIZER_WORDS = (
+    *("tokenizer", "tekken", "vocab", "merges", "encoder.json", "bpe.codes", "added_tokens"),
+    *("special_tokens", "normalizer", "chat_template"),
+)
 _COMPANIONS = (
     # what the model is and how it generates
     *("config.json", "generation_config.json"),
@@ -37,6 +41,9 @@ _COMPANIONS = (
     # pictures, sound and films
     *("preprocessor_config.json", "processor_config.json", "image_processor*.json"),
     *("video_processor*.json", "video_preprocessor_config.json", "feature_extractor*.json"),
+)
+_TOKENIZERS = tuple(
+    kind for kind in _COMPANIONS if kind.startswith(_TOKENIZER_WORDS) or kind.startswith("*.")
 )
 _LEGAL = ("licen[cs]e*", "notice*", "use_policy*", "copying*", "citation*", "acknowledg*")
 _LEGAL_KINDS = ("", ".md", ".txt", ".rst", ".pdf", ".cff", ".html")
@@ -81,6 +88,12 @@ def is_companion(name: str, *, code: bool = False) -> bool:
         Path(lower).suffix in _LEGAL_KINDS or not Path(lower).suffix[1:].isalpha()
     )
     return legal or any(fnmatchcase(last, kind) for kind in _COMPANIONS)
+
+
+def is_tokenizer(name: str) -> bool:
+    """Whether a companion says how text becomes ids and a chat becomes text."""
+    folder, _, last = name.rpartition("/")
+    return bool(folder) or any(fnmatchcase(last, kind) for kind in _TOKENIZERS)
 
 
 def is_weights(name: str) -> bool:

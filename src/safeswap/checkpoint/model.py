@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safeswap.checkpoint.adapters import Adapter
 from safeswap.checkpoint.header import read_header
-from safeswap.checkpoint.inside import open_plain, refuse_leaving
+from safeswap.checkpoint.inside import refuse_leaving
 from safeswap.checkpoint.names import HEADS
 from safeswap.checkpoint.precisions import PackedTensor, Unpacked, stored_bytes, unpacked
 from safeswap.checkpoint.precisions.gguf import GgufFacts, gguf_files, open_gguf
 from safeswap.checkpoint.precisions.gguf_header import read_gguf
 from safeswap.checkpoint.reader import StoredTensor, Tensor
-from safeswap.checkpoint.refusals import quantization_of, refuse_packed, refuse_quantized
+from safeswap.checkpoint.refusals import (
+    quantization_of,
+    refuse_adapter,
+    refuse_packed,
+    refuse_quantized,
+)
 from safeswap.checkpoint.source import GGUF, WEIGHT_FILES, Source, read_json, resolve
-from safeswap.checkpoint.torch_bin import read_torch_file
+from safeswap.checkpoint.tokenizers import has_tokenizer
+from safeswap.checkpoint.weight_file import WeightFile, open_weight_file
 from safeswap.errors import CheckpointError, listed
 from safeswap.io.files import Signature, reading_remedy, signatures
 from safeswap.io.regular import is_there
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
 CONFIG = "config.json"
-
-
-@dataclass(frozen=True, slots=True)
-class WeightFile:
-    """One shard: its path, what the operating system says of it, and its tensors in file order.
-
-    ``header`` is the raw safetensors header, empty for a ``.bin`` file; of GGUF, whose header may
-    hold a vocabulary, the BLAKE3 of it.
-    """
-
-    path: Path
-    size: int
-    mtime_ns: int
-    header: bytes
-    tensors: tuple[StoredTensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +47,8 @@ class Checkpoint:
         extra: weight → scales of activations, which only a quantized output needs.
         facts: what a GGUF file says of its model. It has a ``config`` only where a config.json lies
             beside it.
+        adapter: what changes its weights; all else is of the checkpoint that it stands on.
+        stored: with an adapter, the tensors without it.
     """
 
     source: Source
@@ -67,6 +59,34 @@ class Checkpoint:
     aside: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, tuple[StoredTensor, ...]] = field(default_factory=dict)
     facts: GgufFacts | None = None
+    adapter: Adapter | None = None
+    stored: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What the user typed, for messages: the adapter, where there is one, and its base."""
+        if self.adapter is None:
+            return self.source.text
+        return f"{self.adapter.source.text} on {self.source.text}"
+
+    @property
+    def name(self) -> str:
+        """A short public name, as `Source.name`."""
+        if self.adapter is None:
+            return self.source.name
+        return f"{self.adapter.source.name} on {self.source.name}"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that it comes from: its own, and the adapter's."""
+        own = self.source.place
+        return (own, self.adapter.folder) if self.adapter else (own,)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where its tokenizer is: an adapter's own goes before its base's."""
+        own = self.adapter is not None and has_tokenizer(self.adapter.folder)
+        return self.folders[-1] if own else self.folder
 
     @property
     def folder(self) -> Path:
@@ -134,9 +154,9 @@ def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoin
     others = any(p for kind in ("*.safetensors", "*.bin") for p in folder.glob(kind))
     if blocks := gguf_files(folder, source.file, others):
         return _open_gguf(source, blocks, seen)
-    _refuse_adapter(folder)
+    refuse_adapter(folder, _chosen(folder) is not None)
     config = read_json(folder / "config.json")
-    files = tuple(_weight_file(path) for path in _weight_paths(folder))
+    files = tuple(open_weight_file(path) for path in _weight_paths(folder))
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for tensor in file.tensors:
@@ -158,22 +178,6 @@ def _as_the_model_has_them(
 ) -> Unpacked:
     dtype = config.get("dtype", config.get("torch_dtype"))
     return unpacked(tensors, quantization_of(config), dtype)
-
-
-def _weight_file(path: Path) -> WeightFile:
-    refuse_leaving(path.parent, path)
-    try:
-        with open_plain(path) as stream:
-            status = os.fstat(stream.fileno())
-    except OSError as error:
-        todo = reading_remedy(error, "Fetch the shard again or fix its permissions.")
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
-    if path.suffix == ".bin":
-        header, tensors = b"", read_torch_file(path)
-    else:
-        checked = read_header(path)
-        header, tensors = checked.raw, checked.tensors
-    return WeightFile(path, status.st_size, status.st_mtime_ns, header, tensors)
 
 
 def _weight_paths(folder: Path) -> list[Path]:
@@ -260,21 +264,6 @@ def _refuse_closed(folder: Path) -> None:
     except OSError as error:
         todo = reading_remedy(error, "Fix its permissions, or use a copy that you may read.")
         raise CheckpointError(f"{folder}: cannot be listed ({error.strerror}). {todo}") from error
-
-
-def _refuse_adapter(folder: Path) -> None:
-    if not (folder / ADAPTER).exists():
-        return
-    if _chosen(folder) is None:
-        raise CheckpointError(
-            f"{folder}: is a LoRA adapter, not a model. Merge it into its base first "
-            "(peft: merge_and_unload, then save_pretrained)."
-        )
-    raise CheckpointError(
-        f"{folder / ADAPTER}: lies beside the weights of a whole model. transformers would load "
-        "the adapter of that file and not these weights alone. Remove the adapter's files "
-        "(adapter_*) if it is merged in already; else merge it in first."
-    )
 
 
 def _open_gguf(source: Source, paths: list[Path], seen: Mapping[str, Signature]) -> Checkpoint:

@@ -67,10 +67,15 @@ def _note(role: str, named: Tensors) -> str | None:
     return f"{role}: its {named[other].name} and all others like it are read as {other}"
 
 
+def without_marks(name: str) -> str:
+    """A name without the marks that training wrappers put into it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
 def _without_wrappers(tensors: Tensors, role: str) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        plain = without_marks(name)
         if plain in named:
             raise FamilyError(
                 f"{role} checkpoint: {tensor.where} holds {name!r} besides {named[plain].name!r}, "

@@ -247,6 +247,17 @@ def read_bytes(
     return False
 
 
+def read_copied(tensor: Tensor, reader: TensorReader, begin: int, end: int, out: Numbers) -> None:
+    """Fill ``out`` with the numbers that a copy of the range would hold: rounded to its dtype.
+
+    Raises:
+        CheckpointError: as ``TensorReader.read_numbers``.
+    """
+    raw = buffer("copied", (end - begin) * tensor.dtype.size, np.uint8)
+    read_bytes(tensor, reader, begin, end, raw, out)
+    decode(raw, tensor.dtype, out)
+
+
 def same_bytes(one: Tensor, two: Tensor) -> bool:
     """Whether copies of two tensors are of one shape and format and have the same bytes.
 

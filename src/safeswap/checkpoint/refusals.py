@@ -15,6 +15,7 @@ from safeswap.checkpoint.precisions.remedies import remedy
 from safeswap.checkpoint.reader import Tensor
 from safeswap.errors import CheckpointError, listed
 
+ADAPTER = "adapter_config.json"
 QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
 """Where a config.json says how weights are, or once were, quantized."""
 _STORED_PACKED = frozenset(
@@ -27,6 +28,31 @@ _STORED_PACKED = frozenset(
 """Methods whose weights are stored in other dtypes or under other names, so that a checkpoint of
 plain floats is not quantized by them, whatever its config.json still says. With others (BitNet) the
 floats are quantized while the model runs."""
+
+
+def refuse_adapter(folder: Path, whole: bool) -> None:
+    """Refuse an adapter where a whole model is asked for.
+
+    Args:
+        whole: the weights of a whole model lie in the folder too.
+
+    Raises:
+        CheckpointError: there is an adapter's configuration.
+    """
+    path = folder / ADAPTER
+    if not path.exists():
+        return
+    if not whole:
+        raise CheckpointError(
+            f"{folder}: is an adapter, not a model. Experts may be adapters, and the base of a run "
+            "or of an adapter may not: merge it into its base first (peft: merge_and_unload, then "
+            "save_pretrained)."
+        )
+    raise CheckpointError(
+        f"{path}: lies beside the weights of a whole model. transformers would load "
+        "the adapter of that file and not these weights alone. Remove the adapter's files "
+        "(adapter_*) if it is merged in already; else merge it in first."
+    )
 
 
 def refuse_quantized(

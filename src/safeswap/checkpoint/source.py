@@ -35,6 +35,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 GGUF = ".gguf"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+"""The weights of an adapter, best first, as peft looks for them."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -225,6 +227,8 @@ def _weight_patterns(folder: Path) -> Iterator[list[str]]:
     """The weight files to fetch, best first, by exact name: a repository often holds a second copy
     in another format or layout. What is no weight file here is refused when it is opened.
     """
+    if (folder / "adapter_config.json").exists():
+        yield from ([name] for name in ADAPTER_FILES)
     for name in WEIGHT_FILES:
         if not name.endswith(".index.json"):
             yield [name]

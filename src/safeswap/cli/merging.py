@@ -43,6 +43,7 @@ def profile(
     base: str,
     safety: str | None,
     languages: tuple[str, ...],
+    adapters: tuple[str, ...],
     out: Path,
     dry_run: bool,
     as_json: bool,
@@ -60,13 +61,12 @@ def profile(
         from safeswap.checkpoint.family import open_family
         from safeswap.merge.outlook import reading
 
-        family = open_family(base, _required(safety), languages_of(languages), force=force)
-        _print_outlook("profile", reading(family), as_json)
+        found = open_family(base, **_experts(safety, languages, adapters), force=force)
+        _print_outlook("profile", reading(found), as_json)
         return
     measured = make_profile(
         base,
-        safety=_required(safety),
-        languages=languages_of(languages),
+        **_experts(safety, languages, adapters),
         sample=wish,
         workers=workers,
         force=force,
@@ -86,10 +86,14 @@ def _print_outlook(verb: str, lines: Sequence[str], as_json: bool) -> None:
     say_outlook(record, lambda record: record["lines"], as_json)
 
 
-def _required(safety: str | None) -> str:
-    if not safety:
+def _experts(
+    safety: str | None, languages: tuple[str, ...], adapters: tuple[str, ...]
+) -> dict[str, Any]:
+    """The experts of a run, for the functions that open them."""
+    put = languages_of(adapters, "--adapter")
+    if not safety and "safety" not in put:
         raise ConfigError("the safety expert is missing: add --safety CHECKPOINT.")
-    return safety
+    return {"safety": safety or None, "languages": languages_of(languages), "adapters": put}
 
 
 @click.command(cls=Verb, renamed={"--output": "--out", "--language": "--only"})
@@ -158,6 +162,18 @@ def _plan_record(plan: Any) -> dict[str, Any]:
         help="bfloat16, float16 or float32; same: quantized again as the donor's are.  "
         "[default: as stored, quantized weights in bfloat16]",
     ),
+    click.option(
+        "--as",
+        "form",
+        type=click.Choice(["checkpoint", "adapter"]),
+        help="adapter: a LoRA of BASE, where all experts are adapters of it.  "
+        "[default: checkpoint]",
+    ),
+    click.option(
+        "--rank",
+        type=int,
+        help="Greatest rank of the adapter's modules.  [default: the sum of those joined]",
+    ),
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
     click.option("--overwrite", is_flag=True, help="Replace an earlier merge in --out."),
@@ -173,6 +189,7 @@ def merge(
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
+    adapters: tuple[str, ...],
     plans: tuple[Path, ...],
     out: Path,
     **given: Any,
@@ -182,20 +199,21 @@ def merge(
 
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
+    running |= {"as_adapter": given["form"] == "adapter", "rank": given["rank"]}
     if given["dry_run"]:
-        lines = _outlook(plans, out, base, safety, languages, given)
+        lines = _outlook(plans, out, base, (safety, languages, adapters), given)
         _print_outlook("merge", lines, given["as_json"])
         return
     if plans:
         running["allow_remote"] = given["allow_remote"]
-        merged = _merge_plans(plans, out, base, safety, languages, given, running)
+        named = base or safety or languages or adapters
+        merged = _merge_plans(plans, out, bool(named), given, running)
     elif base is None:
         raise ConfigError("give BASE with --safety and --language, or a --plan.")
     else:
         merged = api.merge(
             base,
-            safety=_required(safety),
-            languages=languages_of(languages),
+            **_experts(safety, languages, adapters),
             out=out,
             **selection(given),
             **running,
@@ -211,6 +229,8 @@ def merge(
             + ", ".join(f"{n} {what}" for what, n in decided.items())
             + f"; config and tokenizer from {one.plan.donor}"
         )
+        for line in one.said:
+            say(line)
         if one.resumed_bytes:
             say(f"{shown_bytes(one.resumed_bytes)} were written before and verified")
 
@@ -231,16 +251,15 @@ def _outlook(
     plans: tuple[Path, ...],
     out: Path,
     base: str | None,
-    safety: str | None,
-    languages: tuple[str, ...],
+    experts: tuple[str | None, tuple[str, ...], tuple[str, ...]],
     given: Mapping[str, Any],
 ) -> list[str]:
     """What a merge would read and write."""
     from safeswap.checkpoint.dtypes import is_same, output_dtype
     from safeswap.checkpoint.family import open_family
     from safeswap.checkpoint.shards import parse_size
-    from safeswap.merge.outlook import reading, writing
-    from safeswap.merge.run import family_of
+    from safeswap.merge.outlook import reading, writing, writing_adapters
+    from safeswap.merge.run import check_form, family_of
     from safeswap.plan import Plan, check_options
 
     if plans:
@@ -250,12 +269,15 @@ def _outlook(
     else:
         if base is None:
             raise ConfigError("give BASE with --safety and --language, or a --plan.")
-        experts, chosen = languages_of(languages), selection(given)
-        family = open_family(base, _required(safety), experts, force=given["force"])
-        for language in experts:
+        chosen = selection(given)
+        family = open_family(base, **_experts(*experts), force=given["force"])
+        for language in family.languages:
             check_options(language, units=family.anatomy.units, **chosen)
-        outputs = [(language, chosen.get("donor") or language) for language in experts]
+        outputs = [(language, chosen.get("donor") or language) for language in family.languages]
     size, dtype = given["shard_size"], given["dtype"]
+    check_form(given["form"] == "adapter", given["rank"], dtype, size)
+    if given["form"] == "adapter":
+        return [*reading(family), *writing_adapters(family, out)]
     lines = writing(
         family,
         outputs,
@@ -275,9 +297,7 @@ def _kinds(merged: Any) -> list[str]:
 def _merge_plans(
     plans: tuple[Path, ...],
     out: Path,
-    base: str | None,
-    safety: str | None,
-    languages: tuple[str, ...],
+    named: bool,
     given: Mapping[str, Any],
     running: Mapping[str, Any],
 ) -> list[Any]:
@@ -289,9 +309,9 @@ def _merge_plans(
     changed = [key for key in planning if given[key] is not None]
     changed += ["set"] if given["settings"] else []
     changed += ["operator"] if given["operator"] or given["operator_settings"] else []
-    if base or safety or languages or changed:
-        named = f"--{changed[0].replace('_', '-')}" if changed else "BASE and the experts"
-        raise ConfigError(f"with --plan, {named} come from the plan; edit it, or plan again.")
+    if named or changed:
+        which = f"--{changed[0].replace('_', '-')}" if changed else "BASE and the experts"
+        raise ConfigError(f"with --plan, {which} come from the plan; edit it, or plan again.")
     read = [Plan.load(path) for path in plans]
     saved = plans[0].parent / read[0].profile if read[0].profile else None  # absolute ones stay so
     profile = Profile.load(saved) if saved and saved.exists() else None
@@ -386,6 +406,7 @@ def verify(
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
+    adapters: tuple[str, ...],
     grams: Path | None,
     without_inputs: bool,
     allow_remote: bool,
@@ -400,6 +421,7 @@ def verify(
         role: source for role, source in (("base", base), ("safety", safety)) if source
     }
     moved |= languages_of(languages)
+    put = languages_of(adapters, "--adapter")
     folders = merged_folders(out)
     roles = {folder: set(read_manifest(folder)["plan"].get("inputs", ())) for folder in folders}
     records = []
@@ -408,6 +430,7 @@ def verify(
         checked = verify_merge(
             folder,
             inputs={role: source for role, source in moved.items() if role not in others},
+            adapters={role: source for role, source in put.items() if role not in others},
             grams=grams,
             without_inputs=without_inputs,
             allow_remote=allow_remote,

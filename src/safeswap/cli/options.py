@@ -52,6 +52,14 @@ EXPERTS = options(
         metavar="NAME=CHECKPOINT",
         help="A language expert, e.g. sw=me/my-swahili. Repeat it for several languages.",
     ),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME=ADAPTER",
+        help="A LoRA adapter on the expert of that name (safety, sw, …), or on BASE without one. "
+        "An expert may be an adapter itself where its folder names its base.",
+    ),
     heading="Experts",
 )
 PLANNING = options(
@@ -203,8 +211,9 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def languages_of(pairs: tuple[str, ...]) -> dict[str, str | Path]:
-    """Language → checkpoint, from what was given as ``--language NAME=CHECKPOINT``.
+def languages_of(pairs: tuple[str, ...], option: str = "--language") -> dict[str, str | Path]:
+    """Language → checkpoint, from what was given as ``--language NAME=CHECKPOINT``; role → adapter,
+    from ``--adapter``.
 
     Raises:
         ConfigError: one that is not of this form, or a name given twice.
@@ -213,9 +222,9 @@ def languages_of(pairs: tuple[str, ...]) -> dict[str, str | Path]:
     for pair in pairs:
         name, separator, source = pair.partition("=")
         if not separator or not source:
-            raise ConfigError(f"--language {pair!r} must be NAME=CHECKPOINT, e.g. sw={pair}.")
+            raise ConfigError(f"{option} {pair!r} must be NAME=CHECKPOINT, e.g. sw={pair}.")
         if name in found:
-            raise ConfigError(f"--language {name} is given twice.")
+            raise ConfigError(f"{option} {name} is given twice.")
         found[name] = source
     return found
 

@@ -18,6 +18,7 @@ from safeswap.checkpoint.source import resolve
 from safeswap.display import without_password
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.backends import find_backend
+from safeswap.evaluation.backends.adapted import adapter_at
 from safeswap.evaluation.backends.runnable import refuse_gguf
 from safeswap.evaluation.records import Alias, CandidateRecord
 from safeswap.evaluation.results.rows import ModelRecord, Role
@@ -113,9 +114,18 @@ def name_models(
         else:
             found = resolve(source)
             refuse_gguf(found, gguf=found.file is not None)
-            digest = digest_of_folder(found.folder)
+            digest = digest_of_model(found.folder)
             arms.append(EvaluatedModel(name, found.text, str(found.folder), digest))
     return _with_roles(arms)
+
+
+def digest_of_model(folder: Path) -> str:
+    """The digest of a checkpoint's folder; of an adapter's, with that of its base's."""
+    whole = adapter_at(folder)
+    own = digest_of_folder(folder)
+    if whole is None:
+        return own
+    return blake3(f"{own}\n{digest_of_folder(whole.folder)}".encode()).hexdigest(length=16)
 
 
 def digest_of_folder(folder: Path) -> str:
@@ -210,6 +220,7 @@ def _manifest_of(
         return {}, None
     # What was measured may be more than what was merged: several languages share a profile.
     used = [role for role in manifest["plan"].get("inputs", {}) if role in measured]
-    inputs = {role: (measured[role].path, measured[role].revision) for role in used}
+    of = {role: measured[role].adapter or measured[role] for role in used}
+    inputs = {role: (one.path, one.revision) for role, one in of.items()}
     where = f"{folder / _MANIFEST}: plan: chosen"
     return inputs, ChosenOn.from_dict(manifest["plan"].get("chosen", {}), where)

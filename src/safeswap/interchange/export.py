@@ -23,11 +23,12 @@ from urllib.parse import urlsplit
 import yaml
 
 from safeswap.checkpoint.dtypes import output_dtype, torch_name
-from safeswap.checkpoint.family import Family, join_family
-from safeswap.checkpoint.model import open_checkpoint
+from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.model import Checkpoint
 from safeswap.checkpoint.source import Source
 from safeswap.errors import PlanError
 from safeswap.interchange.filters import unit_filters
+from safeswap.merge.run import family_of
 from safeswap.operators import applies, linear
 from safeswap.plan import Plan, check_units
 from safeswap.roles import BASE
@@ -55,9 +56,7 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
 
     _refuse_operators(plan)
     roles = (BASE, *plan.experts)
-    family = join_family(
-        {role: open_checkpoint(plan.inputs[role].source, named_in="the plan") for role in roles}
-    )
+    family = family_of([plan])
     check_units(plan, family.anatomy.units)
     for role, member in family.members.items():
         if member.packed:
@@ -73,7 +72,7 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
         )
     weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)
-    models = {role: _model(family.members[role].source, role) for role in roles}
+    models = {role: _whole(family.members[role], role) for role in roles}
     content = {
         "merge_method": "linear",
         "base_model": models[plan.donor],
@@ -100,6 +99,12 @@ def _refuse_operators(plan: Plan) -> None:
                 f"unit {unit} has operator {operation.name!r}: safeswap convert writes sums of "
                 "whole tensors only. Use safeswap merge, or set the operator to linear."
             )
+
+
+def _whole(member: Checkpoint, role: str) -> str:
+    """A member: mergekit joins a model and its adapter by a plus."""
+    parts = [member.source, *((member.adapter.source,) if member.adapter else ())]
+    return "+".join(_model(part, role) for part in parts)
 
 
 def _model(source: Source, role: str) -> str:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from safeswap.io.blas import one_thread
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -69,20 +71,21 @@ def run_chunks(
 
     threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(workers)]
     told = 0
-    try:
-        for thread in threads:
-            thread.start()
-        running = workers
-        while running:
-            if finished.acquire(timeout=0.1):
-                running -= 1
-            advance(sum(done) - told)
-            told = sum(done)
-    finally:
-        stop.set()
-        for thread in threads:
-            if thread.ident is not None:  # an interrupt may come before all have started
-                thread.join()
+    with one_thread():
+        try:
+            for thread in threads:
+                thread.start()
+            running = workers
+            while running:
+                if finished.acquire(timeout=0.1):
+                    running -= 1
+                advance(sum(done) - told)
+                told = sum(done)
+        finally:
+            stop.set()
+            for thread in threads:
+                if thread.ident is not None:  # an interrupt may come before all have started
+                    thread.join()
     if failures:
         raise failures[0]
     return results

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from safeswap import selectors
@@ -19,6 +20,14 @@ from safeswap.tables.markdown import as_code, in_markdown
 from safeswap.version import __version__
 
 
+@dataclass(frozen=True)
+class AdapterCard:
+    """What the card of an adapter says besides: ``lines``, and unit → the share discarded."""
+
+    lines: Sequence[str]
+    discarded: Mapping[str, float]
+
+
 def write_card(
     profile: Profile,
     plan: Plan,
@@ -26,6 +35,7 @@ def write_card(
     figure: bool,
     options: str = "",
     rows: Sequence[str] = (),
+    adapter: AdapterCard | None = None,
 ) -> None:
     """Write the model card: the hub's YAML header, decisions, and how to make it again.
 
@@ -33,20 +43,31 @@ def write_card(
     the plan do hold their paths, and the card says so to who wants to upload the folder.
 
     ``options`` is what the command to make it again needs besides the plan, e.g. `` --dtype F16``;
-    ``rows`` says what became of rows that were matched by token.
+    ``rows`` says what became of rows that were matched by token; ``adapter`` what is to be known of
+    an adapter, where one was written.
     """
-    names = {role: profile.inputs[role].name for role in (BASE, SAFETY, plan.language)}
-    pipeline = ["library_name: transformers", "tags:", "- merge", "- safeswap"]
+    inputs = [profile.inputs[role] for role in (BASE, SAFETY, plan.language)]
+    names = {role: profile.inputs[role].called for role in (BASE, SAFETY, plan.language)}
+    library = "peft" if adapter else "transformers"
+    pipeline = [f"library_name: {library}", "tags:", "- merge", "- safeswap"]
+    pipeline += ["- lora"] if adapter else []
+    sources = dict.fromkeys(
+        name for one in inputs for name in (one.name, *((one.adapter.name,) if one.adapter else ()))
+    )
     if len(plan.language) in (2, 3):
         pipeline += ["language:", f"- {json.dumps(plan.language)}"]
-    header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in names.values())]
-    header += ["base_model_relation: merge", *pipeline, "---"]
+    header = ["---", "base_model:", *(f"- {json.dumps(n)}" for n in sources)]
+    relation = "adapter" if adapter else "merge"
+    if adapter:
+        header = ["---", f"base_model: {json.dumps(names[BASE])}"]
+    header += [f"base_model_relation: {relation}", *pipeline, "---"]
     settings = selectors.describe(plan.selector, list(plan.units))
     body = [
         f"# {in_markdown(names[plan.language])} with safety from {in_markdown(names[SAFETY])}",
         "",
         f"A merge without training, made with safeswap {__version__}{_method(plan)}: per unit,",
         "`base + Σ weight · (expert − base)`.",
+        *(["This is the sum alone, as a LoRA adapter of the base."] if adapter else []),
         "",
         f"- base: {as_code(names[BASE])}",
         f"- safety expert: {as_code(names[SAFETY])}",
@@ -54,6 +75,7 @@ def write_card(
         f"- configuration, tokenizer and chat template: from {as_code(plan.donor)}",
         f"- selector: {in_markdown(settings)}",
         *(f"- {in_markdown(line)}" for line in rows),
+        *(f"- {in_markdown(line)}" for line in (adapter.lines if adapter else ())),
         *_edited_note(profile, plan),
         *_chosen_note(plan),
         *_precision_note(profile, plan),
@@ -71,8 +93,18 @@ def write_card(
         *([f"![shares and decisions per unit]({FIGURE})", ""] if figure else []),
         *_table(plan, profile),
         "",
+        *(_discarded(adapter.discarded) if adapter else []),
     ]
     (folder / CARD).write_text("\n".join([*header, *body]), encoding="utf-8")
+
+
+def _discarded(lost: Mapping[str, float]) -> list[str]:
+    """The share of each unit's update that compressing cut off, of its sum of squares."""
+    if not lost:
+        return []
+    rows = [f"| {unit} | {100 * share:.4g} % |" for unit, share in lost.items()]
+    head = ["| unit | discarded of its update's sum of squares |", "| --- | --: |"]
+    return ["## What compressing discarded", *head, *rows, ""]
 
 
 def _method(plan: Plan) -> str:

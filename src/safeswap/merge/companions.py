@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 from safeswap.checkpoint import digests
+from safeswap.checkpoint.adapters.config import CONFIG
 from safeswap.checkpoint.dtypes import DTYPES, Dtype, torch_name
-from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.inside import files_below, open_plain, why_not_read
-from safeswap.checkpoint.loaded_names import LARGEST, is_companion, is_weights, looks_like_weights
+from safeswap.checkpoint.loaded_names import (
+    LARGEST,
+    is_companion,
+    is_tokenizer,
+    is_weights,
+    looks_like_weights,
+)
+from safeswap.checkpoint.model import Checkpoint
 from safeswap.checkpoint.refusals import QUANTIZATION_KEYS, quantization_of
 from safeswap.checkpoint.remote_code import names_code
 from safeswap.checkpoint.shards import INDEX_NAME
@@ -43,21 +51,29 @@ def copy_rest(job: MergeJob, folder: Path, dtype: Dtype | None) -> RestOfCheckpo
     Only ``config.json`` may change: its dtype, when another one than the donor's is written, and
     what it says of a quantization that the output does not have: a loader would quantize by it.
     """
-    donor = job.family.members[job.plan.donor].folder
+    donor = job.family.members[job.plan.donor]
+    rest = copy_files(others(donor), folder)
+    copied = dict(rest.copied)
+    if "config.json" in copied:
+        _adapt_config(folder / "config.json", dtype, donor, quantized=bool(job.packings))
+        copied["config.json"] = digests.of_small_file(folder / "config.json")
+    if job.layout.index is not None:
+        (folder / INDEX_NAME).write_text(job.layout.index, encoding="utf-8")
+        copied[INDEX_NAME] = digests.of_small_file(folder / INDEX_NAME)
+    return RestOfCheckpoint(copied, rest.left_out)
+
+
+def copy_files(files: Mapping[str, tuple[Path, str | None]], folder: Path) -> RestOfCheckpoint:
+    """Copy the files that no reason speaks against; ``files``: name → (path, reason)."""
     copied, left_out = {}, {}
-    for name, reason in _others(donor).items():
+    for name, (path, reason) in files.items():
         if reason:
             left_out[name] = reason
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(donor / name, target)
-        if name == "config.json":
-            _adapt_config(target, dtype, quantized=bool(job.packings))
+        _copy(path, target)
         copied[name] = digests.of_small_file(target)
-    if job.layout.index is not None:
-        (folder / INDEX_NAME).write_text(job.layout.index, encoding="utf-8")
-        copied[INDEX_NAME] = digests.of_small_file(folder / INDEX_NAME)
     return RestOfCheckpoint(copied, left_out)
 
 
@@ -66,31 +82,51 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(stream, out)
 
 
-def _others(folder: Path) -> dict[str, str | None]:
-    """Every file of a checkpoint → why it does not go along with its weights, None if it does."""
-    code = names_code(folder)
-    return {name: _why_not(folder, name, code) for name in files_below(folder)}
+def others(member: Checkpoint) -> dict[str, tuple[Path, str | None]]:
+    """Every file of a checkpoint → where it is, and why it does not go along with its weights (None
+    if it does).
 
-
-def rest_bytes(family: Family, donor: str) -> int:
-    """Bytes of the files of a donor that go along, for the question whether there is room."""
-    folder = family.members[donor].folder
-    along = (name for name, reason in _others(folder).items() if reason is None)
-    return sum((folder / name).stat().st_size for name in along)
-
-
-def small_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of what lies in a checkpoint's folder besides its weights: configuration, tokenizer,
-    templates, code. A folder without config.json (where GGUF lies) has none: what is in it is not
-    the checkpoint's.
+    An adapter has its base's configuration. Its own tokenizer takes the place of all of its base's,
+    and a file of it that goes along goes before its base's of that name.
     """
-    if not (folder / "config.json").exists():
+    found = _of_folder(member.folder)
+    if member.adapter is None:
+        return found
+    own = _of_folder(member.adapter.folder)
+    for name, (path, reason) in own.items():
+        if name == "config.json" and reason is None:
+            own[name] = (path, "belongs to the adapter: its base's configuration goes along")
+    if member.tokenizer_folder != member.folder:
+        for name, (path, reason) in found.items():
+            if reason is None and is_tokenizer(name):
+                found[name] = (path, "replaced by the adapter's own tokenizer")
+    goes = {name for name, (_, reason) in found.items() if reason is None}
+    return found | {n: one for n, one in own.items() if one[1] is None or n not in goes}
+
+
+def _of_folder(folder: Path) -> dict[str, tuple[Path, str | None]]:
+    code = names_code(folder)
+    return {name: (folder / name, _why_not(folder, name, code)) for name in files_below(folder)}
+
+
+def rest_bytes(member: Checkpoint) -> int:
+    """Bytes of the files of a donor that go along, for the question whether there is room."""
+    return sum(path.stat().st_size for path, reason in others(member).values() if reason is None)
+
+
+def small_files(member: Checkpoint) -> dict[str, Path]:
+    """What lies in a checkpoint's folders besides its weights: configuration, tokenizer, templates,
+    code, and an adapter's own configuration. A folder without config.json (where GGUF lies) has
+    none: what is in it is not the checkpoint's.
+    """
+    if not member.has_config:
         return {}
-    return {
-        name: digests.of_small_file(folder / name)
-        for name, reason in _others(folder).items()
+    found = {
+        name: path
+        for name, (path, reason) in others(member).items()
         if reason is None and "/" not in name
     }
+    return found | ({CONFIG: member.adapter.config.path} if member.adapter else {})
 
 
 def _why_not(folder: Path, name: str, code: bool) -> str | None:
@@ -123,11 +159,14 @@ def _why_not_by_name(name: str, code: bool) -> str | None:
     return None
 
 
-def _adapt_config(config: Path, dtype: Dtype | None, *, quantized: bool) -> None:
+def _adapt_config(config: Path, dtype: Dtype | None, donor: Checkpoint, *, quantized: bool) -> None:
     content = read_json(config)
     stale = None if quantized else quantization_of(content)
-    if dtype is None and not stale:
+    grown = donor.adapter is not None and content != donor.config
+    if dtype is None and not stale and not grown:
         return  # to the byte as it was
+    if grown:  # by the vocabulary that the adapter brought
+        content = deepcopy(dict(donor.config))
     if dtype is not None:
         key = "torch_dtype" if "torch_dtype" in content and "dtype" not in content else "dtype"
         content[key] = torch_name(dtype)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,25 +62,51 @@ def write_manifest(
             )
         digest = digests.of_weight_file(header.raw, header.tensors, tensors)
         outputs.append({"name": shard.name, "size": shard.size, "digest": digest})
-    content = {
+    log = tensor_log(job, tensors)
+    return write_content(profile, job, folder, outputs=outputs, tensors=log, rest=rest)
+
+
+def write_content(
+    profile: Profile,
+    job: MergeJob,
+    folder: Path,
+    *,
+    outputs: Sequence[Mapping[str, Any]],
+    tensors: Mapping[str, Mapping[str, str]],
+    rest: RestOfCheckpoint,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write ``safeswap.json`` of whatever was written.
+
+    Args:
+        outputs: its files of weights.
+        tensors: what became of every tensor, as `tensor_log`.
+        more: further keys.
+    """
+    content: dict[str, Any] = {
         "format": FORMAT,
         "versions": _versions(job.family),
         "plan": job.plan.as_dict(),
         "profile": profile.only(job.plan.language).as_dict(),
-        "outputs": outputs,
-        "tensors": tensor_log(job, tensors),
+        "outputs": list(outputs),
+        "tensors": dict(tensors),
         "not_used": not_used(job),
         **rows_log(job),
         "files": dict(rest.copied),
         "files_left_out": dict(rest.left_out),
         "input_files": {
-            role: small_files(job.family.members[role].folder) for role in job.plan.inputs
+            role: {
+                name: digests.of_small_file(path)
+                for name, path in small_files(job.family.members[role]).items()
+            }
+            for role in job.plan.inputs
         },
         "about": {
             name: digests.of_small_file(folder / name)
             for name in (CARD, FIGURE)
             if (folder / name).exists()
         },
+        **(more or {}),
     }
     content["digest"] = digest_of_content(content)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -93,13 +119,20 @@ def digest_of_content(content: Mapping[str, Any]) -> str:
     inputs, which may be edited before an upload.
     """
     plan, profile = content["plan"], content["profile"]
-    local = [role for role, one in profile["inputs"].items() if one.get("revision") is None]
+    local = {role for role, one in profile["inputs"].items() if one.get("revision") is None}
+    put = {role: one["adapter"] for role, one in profile["inputs"].items() if one.get("adapter")}
+    own = {role for role, one in put.items() if one.get("revision") is None}
 
     def without_places(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {
+        found = {
             role: {k: v for k, v in one.items() if not (role in local and k in _PLACES)}
             for role, one in inputs.items()
         }
+        for role in own & found.keys():
+            adapter = found[role].pop("adapter", None)
+            if isinstance(adapter, Mapping):  # in the plan it is the place alone
+                found[role]["adapter"] = {k: v for k, v in adapter.items() if k not in _PLACES}
+        return found
 
     said = {key: value for key, value in content.items() if key != "digest"} | {
         "plan": {k: v for k, v in plan.items() if k != "profile"}
@@ -309,8 +342,19 @@ def _row_counts(value: Any) -> bool:
     )
 
 
-_OPTIONAL = ("digest", "rows")
-"""Manifests had no digest before; rows are named only where they were matched by token."""
+def _adapter(value: Any) -> bool:
+    keys = {"rank", "base", "ranks", "whole", "discarded"}
+    if not isinstance(value, dict) or set(value) != keys:
+        return False
+    rank, lost = value["rank"], value["discarded"]
+    sound = rank is None or (type(rank) is int and 0 < rank < 1 << 31)
+    return sound and isinstance(lost, dict) and all(type(n) is float for n in lost.values())
+
+
+_OPTIONAL = ("digest", "rows", "adapter")
+"""Manifests had no digest before; rows are named only where they were matched by token, an adapter
+where one was written.
+"""
 _KEYS: dict[str, Callable[[Any], bool]] = {
     "format": lambda value: isinstance(value, str),
     "versions": _texts,
@@ -324,6 +368,7 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
     "files_left_out": _texts,
     "input_files": lambda value: isinstance(value, dict) and all(map(_files, value.values())),
     "about": _files,
+    "adapter": _adapter,
     "digest": lambda value: isinstance(value, str),
 }
 """The manifest's keys, and whether a value may stand there."""

@@ -16,12 +16,19 @@ from safeswap.roles import SAFETY
 
 
 def check_manifest(
-    path: Path, manifest: Mapping[str, Any], job: MergeJob, measured: Profile
+    path: Path,
+    manifest: Mapping[str, Any],
+    job: MergeJob,
+    measured: Profile,
+    log: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Refuse a manifest that does not say what its inputs, measured again, and its plan say.
 
     Where inputs lie, their times and how they are sharded may differ; numbers may by a millionth,
     for a processor may sum in another order.
+
+    Args:
+        log: what became of every tensor, where that is not what ``job`` says.
 
     Raises:
         VerificationError: names the first entry that differs.
@@ -47,7 +54,7 @@ def check_manifest(
     digest_of = {name: entry["digest"] for name, entry in manifest["tensors"].items()}
     wanted = {
         "profile": {"units": list(measured.units), "tensors": _plain(measured)},
-        "tensors": tensor_log(job, digest_of),
+        "tensors": log or tensor_log(job, digest_of),
         "not_used": not_used(job),
         "rows": rows_log(job).get("rows", {}),
     }

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.model import Checkpoint
 from safeswap.io.progress import shown_bytes
+from safeswap.merge.adapter_modules import adapters_of
 from safeswap.merge.companions import rest_bytes
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
+from safeswap.profile import bytes_to_measure
 
 
 def reading(family: Family) -> list[str]:
@@ -18,17 +21,45 @@ def reading(family: Family) -> list[str]:
     what is worth knowing.
     """
     lines = [
-        f"{role}: {member.source.text}, {member.source.place}: {len(member.tensors)} tensors in "
-        f"{len(member.files)} files, {shown_bytes(member.nbytes)}"
+        f"{role}: {member.text}, {member.source.place}: {len(member.tensors)} tensors in "
+        f"{len(member.files)} files, {shown_bytes(member.nbytes)}{_adapter(member)}"
         for role, member in family.members.items()
     ]
     units = family.anatomy.units
     layers = sum(unit.endswith(".attention") for unit in units)
+    read = shown_bytes(bytes_to_measure(family))
     lines.append(
-        f"read: {shown_bytes(family.bytes_to_read())}; {len(family.names)} tensors in {len(units)} "
-        f"units, {layers} layers"
+        f"read: {read}; {len(family.names)} tensors in {len(units)} units, {layers} layers"
     )
     return [*lines, *(f"note: {note}" for note in family.notes)]
+
+
+def writing_adapters(family: Family, out: Path) -> list[str]:
+    """What is written of adapters: of a module no more than its factors in all experts.
+
+    Raises:
+        PlanError, OutputError: an expert is no adapter of the base, an output in an input.
+    """
+    refuse_overlap(family, out)
+    members = [family.members[role] for role in family.experts]
+    adapters = adapters_of(family, family.experts)
+    most = sum(adapter.file.size for adapter in adapters.values())
+    what = "adapters" if len(members) > 2 else "an adapter"
+    return [
+        f"write: {out}: {what} of {family.base.text}, {shown_bytes(most)} at the most where "
+        "factors are picked, up to twice that where they are joined (float32)",
+        "nothing was read of the weights, and nothing written",
+    ]
+
+
+def _adapter(member: Checkpoint) -> str:
+    if member.adapter is None:
+        return ""
+    adapter = member.adapter
+    changed = len(adapter.applied.changed)
+    return (
+        f"; adapter {adapter.folder}: changes {changed} tensors, {shown_bytes(adapter.file.size)}"
+    )
 
 
 def writing(
@@ -54,7 +85,7 @@ def writing(
         check_donor(family, donor)
         seen = family.output(language, donor)
         layout, _, _ = output_layout(seen, donor, dtype=dtype, shard_size=shard_size, same=same)
-        total += layout.nbytes + rest_bytes(family, donor)
+        total += layout.nbytes + rest_bytes(family.members[donor])
         shards += len(layout.shards)
         lines += [f"{language}: {line}" for line in seen.rows.said()]
     place = out.expanduser().absolute()

@@ -150,6 +150,9 @@ def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
     if not family.is_weight(name):
         return TensorOp(((plan.donor, 1.0),))
     operation, weights = plan.operation(placement.unit), plan.parts(placement.unit)
+    given = [family.members[role].tensors[name] for role, weight in weights.items() if weight]
+    if all(tensor == family.base.tensors[name] for tensor in given):
+        return TensorOp(((BASE, 1.0),))  # adapters that leave it as it is: nothing to compute
     if not applies(operation, weights):
         return linear(plan.units[placement.unit].weights)
     shape, inside = family.base.tensors[name].shape, placement.role == "projection"
@@ -272,11 +275,12 @@ def check_donor(family: Family, donor: str) -> None:
             "checkpoint is the donor of the output's. Use --donor base (or donor: base in the "
             "plan)."
         )
-    having = [role for role in whole if has_tokenizer(family.members[role].folder)]
+    having = [role for role in whole if has_tokenizer(family.members[role].tokenizer_folder)]
     if having and donor not in having:
         raise FamilyError(
-            f"{family.members[donor].folder}: has no tokenizer, and the {donor} checkpoint is the "
-            f"donor of the output's. Use --donor {having[0]} (or donor: {having[0]} in the plan), "
+            f"{family.members[donor].tokenizer_folder}: has no tokenizer, and the {donor} "
+            f"checkpoint is the donor of the output's. Use --donor {having[0]} (or donor: "
+            f"{having[0]} in the plan), "
             "or put the tokenizer's files into the folder."
         )
 
@@ -308,11 +312,11 @@ def refuse_overlap(family: Family, out: Path) -> None:
         OutputError: names the input.
     """
     target = out.expanduser().resolve()
-    for role, member in family.members.items():
-        place = member.source.place
-        if target == place or place in target.parents:
+    folders = ((r, folder) for r, member in family.members.items() for folder in member.folders)
+    for role, folder in folders:
+        if target == folder or folder in target.parents:
             raise OutputError(f"{out}: is (in) the {role} checkpoint. Choose another --out.")
-        if target in place.parents and out.exists():
+        if target in folder.parents and out.exists():
             raise OutputError(f"{out}: holds the {role} checkpoint. Choose another --out.")
 
 

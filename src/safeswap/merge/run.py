@@ -12,10 +12,11 @@ from safeswap.checkpoint.dtypes import is_same, output_dtype
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
-from safeswap.errors import Interrupted, OutputError, PlanError
+from safeswap.errors import ConfigError, Interrupted, OutputError, PlanError
 from safeswap.io.files import remedy
 from safeswap.io.progress import bytes_bar
 from safeswap.merge import card, companions, manifest
+from safeswap.merge.adapter_out import prepare_adapters, write_adapters
 from safeswap.merge.prepare import (
     check_donor,
     check_inputs,
@@ -30,6 +31,7 @@ from safeswap.merge.write import write_weights
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import (
     Profile,
+    bytes_to_measure,
     check_descent,
     measure_family,
     refuse_strangers,
@@ -61,7 +63,8 @@ numbers say nothing of the experts."""
 class Merged:
     """One merged checkpoint: where it is, its plan and profile, and how it came about.
 
-    ``resumed_bytes`` were found written and verified from an earlier, interrupted run.
+    ``resumed_bytes`` were found written and verified from an earlier, interrupted run; ``said`` is
+    what is to be known of an adapter.
     """
 
     folder: Path
@@ -69,6 +72,7 @@ class Merged:
     profile: Profile
     nbytes: int
     resumed_bytes: int
+    said: tuple[str, ...] = ()
 
 
 def measure(family: Family, workers: int | None, *, force: bool = False) -> Profile:
@@ -83,8 +87,7 @@ def measure(family: Family, workers: int | None, *, force: bool = False) -> Prof
     """
     if not force:
         refuse_strangers(family)
-    total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
-    with bytes_bar("profile", total) as advance:
+    with bytes_bar("profile", bytes_to_measure(family)) as advance:
         profile = measure_family(family, workers=workers, advance=advance)
     check_descent(profile, force=force)
     return profile
@@ -105,16 +108,24 @@ def family_of(plans: Sequence[Plan], *, allow_remote: bool = False, force: bool 
         raise PlanError("no plan is given.")
     first = plans[0].inputs
     languages: dict[str, str | Path] = {}
+    adapters: dict[str, str | Path] = {}
     for plan in plans:
         for role in (BASE, SAFETY):
-            if plan.inputs[role].source != first[role].source:
+            one, two = plan.inputs[role], first[role]
+            if (one.source, one.adapter) != (two.source, two.adapter):
                 raise PlanError(f"the plans have different {role} checkpoints; merge them apart.")
         if plan.language in languages:
             raise PlanError(f"two plans are for {plan.language}; merge them into different --out.")
         languages[plan.language] = plan.inputs[plan.language].source
+        adapters |= {r: given.adapter for r, given in plan.inputs.items() if given.adapter}
     named_in = "" if allow_remote else "the plan"
     return open_family(
-        first[BASE].source, first[SAFETY].source, languages, named_in=named_in, force=force
+        first[BASE].source,
+        first[SAFETY].source,
+        languages,
+        adapters=adapters,
+        named_in=named_in,
+        force=force,
     )
 
 
@@ -130,6 +141,8 @@ def merge(
     draw: Draw | None = None,
     overwrite: bool = False,
     force: bool = False,
+    as_adapter: bool = False,
+    rank: int | None = None,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 
@@ -138,6 +151,22 @@ def merge(
     """
     plans = [pin_operators(plan) for plan in plans]
     target = Path(out).expanduser().absolute()
+    check_form(as_adapter, rank, dtype, shard_size)
+
+    def current() -> Profile:
+        known = profile
+        if known is None or not is_current(known, family):
+            known = measure(family, workers, force=force)
+        check_descent(known, force=force)
+        return known
+
+    if as_adapter:
+        adapters = prepare_adapters(family, plans, rank)
+        found, sizes = write_adapters(family, adapters, target, current, overwrite=overwrite)
+        return [
+            Merged(target / a.job.folder, a.job.plan, found, size, 0, tuple(a.said))
+            for a, size in zip(adapters, sizes, strict=True)
+        ]
     kind, same = output_dtype(dtype), is_same(dtype)
     limit = parse_size(shard_size) if shard_size else None
     repeated = f" --save-dtype {dtype}" if dtype else ""
@@ -157,13 +186,14 @@ def merge(
         check_donor(family, plan.donor)
     check_place(
         target,
-        sum(job.layout.nbytes + companions.rest_bytes(family, job.plan.donor) for job in jobs),
+        sum(
+            job.layout.nbytes + companions.rest_bytes(family.members[job.plan.donor])
+            for job in jobs
+        ),
         replace=overwrite,
     )
     small = small_names(family)
-    if profile is None or not is_current(profile, family):
-        profile = measure(family, workers, force=force)
-    check_descent(profile, force=force)
+    profile = current()
     check_inputs(family, plans, profile)
     check_operator_files(jobs, {role: record.digest for role, record in profile.inputs.items()})
     staging = Staging(target, identity(jobs, profile), replace=overwrite)
@@ -208,6 +238,21 @@ def merge(
         Merged(target / job.folder, job.plan, profile, job.layout.nbytes, written.resumed_bytes)
         for job in jobs
     ]
+
+
+def check_form(
+    as_adapter: bool, rank: int | None, dtype: str | None, shard_size: str | None
+) -> None:
+    """Refuse options of the output that do not go together.
+
+    Raises:
+        ConfigError: names them.
+    """
+    if rank is not None and not as_adapter:
+        raise ConfigError("--rank is the rank of an adapter: use it with --as adapter.")
+    if as_adapter and (dtype or shard_size):
+        named = "--save-dtype" if dtype else "--shard-size"
+        raise ConfigError(f"{named} is of whole checkpoints. Use it without --as adapter.")
 
 
 def is_current(profile: Profile, family: Family) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +20,8 @@ from safeswap.io.workers import (
     run_chunks,
 )
 from safeswap.merge.prepare import Chunk, MergeJob
-from safeswap.operators import Numbers, OperatorStep, blocks, one_blas_thread
+from safeswap.operators import Numbers, OperatorStep, blocks
 from safeswap.roles import BASE
-
-
-def single_threaded(jobs: Sequence[MergeJob]) -> AbstractContextManager[None]:
-    """Keep BLAS to one thread around work that may factorize matrices (``one_blas_thread``)."""
-    whole = any(op.whole for job in jobs for op in job.ops.values())
-    return one_blas_thread() if whole else nullcontext()
 
 
 def passes_bytes(jobs: Sequence[MergeJob]) -> int:

@@ -16,8 +16,9 @@ import numpy as np
 
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.family import Family
-from safeswap.checkpoint.model import Checkpoint, WeightFile, header_again
+from safeswap.checkpoint.model import Checkpoint, header_again
 from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.weight_file import WeightFile
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.files import signatures
@@ -27,12 +28,14 @@ from safeswap.merge.companions import small_files
 from safeswap.profile import Profile
 
 
-def small_names(family: Family) -> dict[str, frozenset[str]]:
+def small_names(family: Family) -> dict[str, frozenset[Path]]:
     """Role → the files besides weights that matter: configuration, tokenizer, templates, code."""
-    return {role: frozenset(small_files(member.folder)) for role, member in family.members.items()}
+    return {
+        role: frozenset(small_files(member).values()) for role, member in family.members.items()
+    }
 
 
-def refuse_changed(family: Family, profile: Profile, small: Mapping[str, frozenset[str]]) -> None:
+def refuse_changed(family: Family, profile: Profile, small: Mapping[str, frozenset[Path]]) -> None:
     """Refuse inputs that changed since they were opened: weights, configuration, tokenizer, code.
 
     Args:
@@ -43,17 +46,29 @@ def refuse_changed(family: Family, profile: Profile, small: Mapping[str, frozens
     """
     after = small_names(family)
     for role, member in family.members.items():
-        now = signatures(member.folder)
-        for file in member.files:
-            found = now.get(file.path.name)
+        adapter = member.adapter
+        before = {member.folder: member.signatures}
+        before |= {adapter.folder: adapter.signatures} if adapter else {}
+        now = {folder: signatures(folder) for folder in before}
+        for file in (*member.files, *((adapter.file,) if adapter else ())):
+            folder, name = file.path.parent, file.path.name
+            found = now[folder].get(name)
             if found is None or found[1:3] != (file.size, file.mtime_ns):
                 raise _changed(file.path, role)
-            then = member.signatures.get(file.path.name, found)
-            if found != then and not _reads_as_measured(file, member, role, profile):
+            if found == before[folder].get(name, found):
+                continue
+            if adapter and file is adapter.file:
+                record = profile.inputs[role].adapter
+                same = record is not None and adapter.digest() == record.files[0].digest
+            elif adapter and folder == family.base.folder:
+                continue  # the base's own turn says it
+            else:
+                same = _reads_as_measured(file, member, role, profile)
+            if not same:
                 raise _changed(file.path, role)
-        for name in sorted(small[role] | after[role]) if member.signatures else ():
-            if now.get(name) != member.signatures.get(name):
-                raise _changed(member.folder / name, role)
+        for path in sorted(small[role] | after[role]) if member.signatures else ():
+            if now[path.parent].get(path.name) != before[path.parent].get(path.name):
+                raise _changed(path, role)
 
 
 def _changed(path: Path, role: str) -> CheckpointError:

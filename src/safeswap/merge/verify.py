@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint import digests
+from safeswap.checkpoint.adapted import open_member
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, join_family
 from safeswap.checkpoint.header import read_header
@@ -22,13 +23,14 @@ from safeswap.checkpoint.shards import OutputTensor, lay_out
 from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
+from safeswap.merge.adapter_verify import check_adapter
 from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
-from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE
+from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.packed import packed_bytes
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
-from safeswap.merge.stream import run_passes, single_threaded
+from safeswap.merge.stream import run_passes
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
@@ -61,6 +63,7 @@ def verify_folder(
     out: Path,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
     grams: str | Path | None = None,
     without_inputs: bool = False,
     allow_remote: bool = False,
@@ -71,6 +74,7 @@ def verify_folder(
 
     Args:
         inputs: role → where an input lies now, for those that moved.
+        adapters: the same of adapters.
         grams: where the Gram matrices of ``regmean`` lie now, if they moved.
         without_inputs: compare digests only.
         allow_remote: inputs that only the manifest names may be on another host than the hub's.
@@ -85,7 +89,7 @@ def verify_folder(
     out = Path(out)
     manifest = read_manifest(out)
     plan = Plan.from_dict(manifest["plan"], str(out / MANIFEST))
-    for role in inputs or {}:
+    for role in {**(inputs or {}), **(adapters or {})}:
         if role not in plan.inputs:
             raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
     profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
@@ -97,9 +101,11 @@ def verify_folder(
     if grams is not None:
         plan = _with_grams(plan, Path(grams), out)
     named_in = "" if allow_remote else str(out / MANIFEST)
-    recomputed = None
+    recomputed = family = None
     if not without_inputs:
-        recomputed = _recompute(plan, written, manifest, inputs or {}, named_in)
+        family = _family_of(plan, inputs or {}, adapters or {}, named_in)
+        if "adapter" not in manifest:
+            recomputed = _recompute(family, plan, written, manifest)
     chunks = [
         chunk
         for name, tensor in written.items()
@@ -113,25 +119,29 @@ def verify_folder(
     if recomputed:
         check_operator_files(jobs, {role: one.digest for role, one in profile.inputs.items()})
         run_passes(jobs, workers=workers)
-    with single_threaded(jobs):
-        results = run_chunks(
-            chunks,
-            lambda chunk: _check_chunk(
-                chunk,
-                written[chunk.name],
-                recomputed if recomputed and chunk.name in recomputed.plain else None,
-            ),
-            workers=workers or default_workers(),
-            advance=advance,
-            size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
-        )
+    results = run_chunks(
+        chunks,
+        lambda chunk: _check_chunk(
+            chunk,
+            written[chunk.name],
+            recomputed if recomputed and chunk.name in recomputed.plain else None,
+        ),
+        workers=workers or default_workers(),
+        advance=advance,
+        size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
+    )
     _report(chunks, results, manifest, out)
     if recomputed:
         _check_packed(recomputed, written, out, workers or default_workers())
-    if recomputed:
-        measured = measure_family(recomputed.family, workers=workers, advance=advance)
-        check_manifest(out / MANIFEST, manifest, recomputed.job, measured)
-        notes += _changed_small_files(manifest, recomputed.family)
+    if family:
+        log: dict[str, dict[str, str]] | None = None
+        if recomputed:
+            job = recomputed.job
+        else:
+            job, log = check_adapter(out, manifest, family, pin_operators(plan, MANIFEST), written)
+        measured = measure_family(family, workers=workers, advance=advance)
+        check_manifest(out / MANIFEST, manifest, job, measured, log)
+        notes += _changed_small_files(manifest, family)
     check_digest(out / MANIFEST, manifest)  # last: what the others find, they name
     return Verification(
         tensors=len(written),
@@ -221,12 +231,13 @@ _TOOLS = (".git/", ".cache/")
 
 
 def _changed_small_files(manifest: Mapping[str, Any], family: Family) -> list[str]:
+    places = {role: small_files(member) for role, member in family.members.items()}
     return [
-        f"{family.members[role].folder / name} is not as it was when the merge was made"
+        f"{places[role].get(name, name)} is not as it was when the merge was made"
         for role, files in manifest["input_files"].items()
         if role in family.members
         for name, digest in files.items()
-        if not _is_file(family.members[role].folder / name, digest)
+        if name not in places[role] or not _is_file(places[role][name], digest)
     ]
 
 
@@ -280,21 +291,36 @@ class _Recomputed:
     plain: frozenset[str]
 
 
-def _recompute(
+def _family_of(
     plan: Plan,
-    written: Mapping[str, Tensor],
-    manifest: Mapping[str, Any],
     inputs: Mapping[str, str | Path],
+    adapters: Mapping[str, str | Path],
     named_in: str,
-) -> _Recomputed:
-    def member(role: str) -> Checkpoint:
-        if role in inputs:
-            return open_checkpoint(inputs[role])
-        return open_checkpoint(plan.inputs[role].source, named_in=named_in)
+) -> Family:
+    """The inputs of a plan, where they lie now; an adapter's base moves with the run's."""
 
-    roles = (BASE, SAFETY, plan.language)
+    def member(role: str) -> Checkpoint:
+        given = plan.inputs[role]
+        source: str | Path = inputs.get(role, given.source)
+        if role not in inputs and given.source == plan.inputs[BASE].source:
+            source = inputs.get(BASE, source)
+        if role == BASE:
+            return open_checkpoint(source, named_in="" if role in inputs else named_in)
+        adapter = adapters.get(role) or given.adapter or None
+        own = role in inputs and (adapter is None or role in adapters)
+        named = "" if own else named_in
+        return open_member(role, source, adapter, base=members[BASE], named_in=named)[0]
+
+    members: dict[str, Checkpoint] = {}
+    for role in (BASE, SAFETY, plan.language):
+        members[role] = member(role)
     # whatever was noted or forced when the merge was made, its bytes are what is asked for now
-    family = join_family({role: member(role) for role in roles}, force=True)
+    return join_family(members, force=True)
+
+
+def _recompute(
+    family: Family, plan: Plan, written: Mapping[str, Tensor], manifest: Mapping[str, Any]
+) -> _Recomputed:
     same = set(written) != set(family.names)  # what is quantized again is written in parts
     job = prepare(family, pin_operators(plan, MANIFEST), same=same)
     seen = job.family

@@ -21,7 +21,6 @@ from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
 from safeswap.merge.chunks import ChunkHash, chunk_bytes
 from safeswap.merge.packed import part_digests, still_packed, write_extra, write_packed
 from safeswap.merge.prepare import Chunk, MergeJob
-from safeswap.merge.stream import single_threaded
 from safeswap.profile import Profile, TensorProfile
 
 
@@ -82,14 +81,13 @@ def write_weights(
             writer.done(packed.parts[0].name if packed else chunk.name, _size(jobs, chunk))
             return digest
 
-        with single_threaded(jobs):
-            results = run_chunks(
-                chunks,
-                act,
-                workers=workers or default_workers(),
-                advance=advance,
-                size=lambda chunk: _size(jobs, chunk),
-            )
+        results = run_chunks(
+            chunks,
+            act,
+            workers=workers or default_workers(),
+            advance=advance,
+            size=lambda chunk: _size(jobs, chunk),
+        )
         for job, writer in zip(jobs, writers, strict=True):
             write_extra(job, writer)
             writer.finish()

@@ -50,7 +50,6 @@ from safeswap.operators import (  # isort: skip
     project,  # noqa: F401
     regmean,  # noqa: F401
 )
-from safeswap.operators.kernels.factorize import one_blas_thread  # isort: skip
 
 
 def read_operation(content: Any, where: str) -> Operation:
@@ -176,7 +175,6 @@ __all__ = [
     "find_operator",
     "linear",
     "merge_arrays",
-    "one_blas_thread",
     "operator",
     "paths_in",
     "pin_operation",

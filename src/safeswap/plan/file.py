@@ -40,7 +40,9 @@ class Plan(PlanTable):
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, in the order of its file."""
         inputs = {
-            role: {"source": given.source} | ({"digest": given.digest} if given.digest else {})
+            role: {"source": given.source}
+            | ({"adapter": given.adapter} if given.adapter else {})
+            | ({"digest": given.digest} if given.digest else {})
             for role, given in self.inputs.items()
         }
         units = {unit: _row(row) for unit, row in self.units.items()}
@@ -152,10 +154,13 @@ def _check_names(units: Mapping[str, Any], where: str) -> None:
 def _input(role: str, given: Any, where: str) -> PlannedInput:
     if not isinstance(given, dict) or not isinstance(given.get("source"), str):
         raise PlanError(f"{where}: input {role} needs a source (a folder or hub id).")
-    check_keys(given, ("source", "digest"), f"{where}: input {role}", PlanError)
-    if not isinstance(given.get("digest", ""), str):
-        raise PlanError(f"{where}: input {role}: digest must be text.")
-    return PlannedInput(given["source"], given.get("digest", ""))
+    check_keys(given, ("source", "adapter", "digest"), f"{where}: input {role}", PlanError)
+    for key in ("adapter", "digest"):
+        if not isinstance(given.get(key, ""), str):
+            raise PlanError(f"{where}: input {role}: {key} must be text.")
+    if role == BASE and given.get("adapter"):
+        raise PlanError(f"{where}: input base: the base is a whole checkpoint. Remove its adapter.")
+    return PlannedInput(given["source"], given.get("digest", ""), given.get("adapter", ""))
 
 
 def _unit(row: Any, experts: tuple[str, ...], where: str) -> PlannedUnit:

@@ -19,7 +19,7 @@ from safeswap.plan.table import (
     check_operators,
     pin_operators,
 )
-from safeswap.profile import Profile
+from safeswap.profile import AdapterRecord, InputRecord, Profile
 from safeswap.roles import BASE, SAFETY
 from safeswap.selectors import Row
 
@@ -84,10 +84,7 @@ def fill_plan(
     settings = check_options(language, method=method, operator=operator, donor=donor, **parameters)
     rows = selectors.find(method).fill(profile, language, **settings)
     plan = Plan(
-        inputs={
-            role: PlannedInput(_address(profile, role), profile.inputs[role].digest)
-            for role in (BASE, SAFETY, language)
-        },
+        inputs={role: _input(profile, role) for role in (BASE, SAFETY, language)},
         units={unit: _planned(method, unit, rows, language) for unit in profile.units},
         donor=donor or language,
         selector={"name": method, **{k: v for k, v in settings.items() if v is not None}},
@@ -112,9 +109,14 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
 
 
-def _address(profile: Profile, role: str) -> str:
-    """Where to find an input again: the absolute folder, or the hub's id or URL at its commit."""
+def _input(profile: Profile, role: str) -> PlannedInput:
     record = profile.inputs[role]
+    adapter = _address(record.adapter) if record.adapter else ""
+    return PlannedInput(_address(record), record.digest, adapter)
+
+
+def _address(record: InputRecord | AdapterRecord) -> str:
+    """Where to find an input again: the absolute folder, or the hub's id or URL at its commit."""
     return pinned(record.source, record.name, record.revision) if record.revision else record.path
 
 

@@ -53,10 +53,20 @@ class PlannedUnit:
 
 @dataclass(frozen=True, slots=True)
 class PlannedInput:
-    """A checkpoint that the plan was made for; ``digest`` is empty in a plan written by hand."""
+    """A checkpoint that the plan was made for; ``digest`` is empty in a plan written by hand.
+
+    ``adapter`` names one that stands on ``source``; empty for a whole checkpoint, and where
+    ``source`` is an adapter that names its base itself.
+    """
 
     source: str
     digest: str = ""
+    adapter: str = ""
+
+    @property
+    def given(self) -> str:
+        """What it is, for people."""
+        return f"{self.adapter} on {self.source}" if self.adapter else self.source
 
 
 @dataclass(frozen=True)

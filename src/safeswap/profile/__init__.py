@@ -10,16 +10,26 @@ part of the weights.
 """
 
 from safeswap.profile.descent import check_descent, refuse_strangers
-from safeswap.profile.measure import measure_family, unchanged
-from safeswap.profile.table import FileRecord, InputRecord, Interval, Profile, Sample, TensorProfile
+from safeswap.profile.measure import bytes_to_measure, measure_family, unchanged
+from safeswap.profile.table import (
+    AdapterRecord,
+    FileRecord,
+    InputRecord,
+    Interval,
+    Profile,
+    Sample,
+    TensorProfile,
+)
 
 __all__ = [
+    "AdapterRecord",
     "FileRecord",
     "InputRecord",
     "Interval",
     "Profile",
     "Sample",
     "TensorProfile",
+    "bytes_to_measure",
     "check_descent",
     "measure_family",
     "refuse_strangers",

@@ -23,6 +23,7 @@ from safeswap.checkpoint.numerics import inner_product
 from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.vocabularies.rows import Rows, shared_rows
 from safeswap.errors import FamilyError
+from safeswap.io.blas import one_thread
 from safeswap.io.workers import BLOCK_ELEMENTS
 from safeswap.profile.table import Profile
 from safeswap.roles import BASE
@@ -53,7 +54,7 @@ def check_descent(
         moved = math.fsum(t.update_norm[role] ** 2 for t in projections)
         change = math.sqrt(moved / base) if base else 0.0
         if change >= LIMIT:
-            text = _sentence(role, profile.inputs[role].source, profile.inputs[BASE].source, change)
+            text = _sentence(role, profile.inputs[role].given, profile.inputs[BASE].source, change)
             if not force:
                 raise FamilyError(f"{text} {_REMEDY}")
             _log.warning(text)
@@ -78,7 +79,8 @@ def _refuse_other_weights(family: Family) -> None:
     squares = dict.fromkeys(family.members, 0.0)
     inner = dict.fromkeys(family.experts, 0.0)
     for name in chosen:
-        numbers = {role: _first(family, role, name) for role in family.members}
+        with one_thread():
+            numbers = {role: _first(family, role, name) for role in family.members}
         with np.errstate(over="ignore", invalid="ignore"):
             for role, values in numbers.items():
                 squares[role] += inner_product(values, values)
@@ -89,7 +91,7 @@ def _refuse_other_weights(family: Family) -> None:
         change = math.sqrt(max(0.0, squares[role] + base - 2 * inner[role]) / base) if base else 0.0
         if LIMIT <= change < math.inf:  # the profile refuses weights that are no numbers, by name
             cosine = inner[role] / (math.sqrt(base * squares[role]) or 1.0)
-            expert, source = (family.members[r].source.text for r in (role, BASE))
+            expert, source = (family.members[r].text for r in (role, BASE))
             raise FamilyError(f"{_sentence(role, expert, source, change, cosine)} {_REMEDY}")
 
 

@@ -13,19 +13,26 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap.checkpoint import digests
+from safeswap.checkpoint.adapters import Adapter
+from safeswap.checkpoint.adapters.tensors import LowRankReader
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, inner_product
 from safeswap.checkpoint.precisions import PackedTensor
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
 from safeswap.checkpoint.source import known_sha256
+from safeswap.checkpoint.weight_file import WeightFile
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
-from safeswap.profile.table import FileRecord, InputRecord, Profile, TensorProfile
+from safeswap.profile.table import (
+    AdapterRecord,
+    FileRecord,
+    InputRecord,
+    Profile,
+    TensorProfile,
+)
+from safeswap.profile.updates import Pair, Reading, digest_of, products, reading_of
 from safeswap.roles import BASE, SAFETY
-
-Pair = tuple[str, str]
-"""Two roles; the same twice for a square."""
 
 
 def measure_family(
@@ -44,28 +51,44 @@ def measure_family(
         CheckpointError: a weight that is NaN or infinite, a read that fails.
     """
     threads = workers or default_workers()
+    readings = {name: reading_of(family, name, pairs_of(family)) for name in family.names}
     chunks = [
         (name, begin, end)
         for name in family.names
         for begin, end in chunks_of(family.base.tensors[name].elements)
     ]
-    width = {n: sum(t.dtype.size for t in family.measured(n).values()) for n in family.names}
     sums = run_chunks(
         chunks,
-        lambda chunk: _measure_chunk(family, *chunk),
+        lambda chunk: _measure_chunk(readings[chunk[0]], *chunk[1:]),
         workers=threads,
         advance=advance,
-        size=lambda chunk: (chunk[2] - chunk[1]) * width[chunk[0]],
+        size=lambda chunk: (chunk[2] - chunk[1]) * readings[chunk[0]].width,
     )
     by_tensor: dict[str, list[_Sums]] = {name: [] for name in family.names}
     for (name, _, _), chunk_sums in zip(chunks, sums, strict=True):
         by_tensor[name].append(chunk_sums)
-    tensors = tuple(_profile_of(family, name, parts) for name, parts in by_tensor.items())
+    tensors = tuple(
+        run_chunks(
+            list(by_tensor),
+            lambda name: _profile_of(family, name, readings[name], by_tensor[name]),
+            workers=threads,
+            advance=lambda count: None,
+            size=lambda name: 0,
+        )
+    )
     return Profile(
         inputs={role: _record(family, role, tensors, threads) for role in family.members},
         units=family.anatomy.units,
         tensors=tensors,
         notes=family.notes,
+    )
+
+
+def bytes_to_measure(family: Family) -> int:
+    """How many bytes `measure_family` reads: of an adapter's updates hardly any."""
+    return sum(
+        reading_of(family, name, pairs_of(family)).width * family.base.tensors[name].elements
+        for name in family.names
     )
 
 
@@ -77,13 +100,14 @@ class _Sums:
     digest: dict[str, bytes]
 
 
-def _measure_chunk(family: Family, name: str, begin: int, end: int) -> _Sums:
-    tensors = family.measured(name)
+def _measure_chunk(reading: Reading, begin: int, end: int) -> _Sums:
+    wanted = {*reading.read, *reading.by_blocks}
+    tensors = {role: tensor for role, tensor in reading.tensors.items() if role in wanted}
     with ExitStack() as stack:
         readers = {role: stack.enter_context(t.reader()) for role, t in tensors.items()}
-        for reader in readers.values():
-            reader.prefetch(begin, end)
-        measuring = _Measuring(tensors, readers, pairs_of(family))
+        for role in reading.read:
+            readers[role].prefetch(begin, end)
+        measuring = _Measuring(tensors, readers, reading)
         # a product that is not finite is computed again, so numpy need not warn of it
         with np.errstate(over="ignore", invalid="ignore"):
             for at in range(begin, end, BLOCK_ELEMENTS):
@@ -105,6 +129,7 @@ class _Member:
 
     Attributes:
         products: (left, right) → products of the blocks so far, of the pairs that end in this role.
+        is_update: its numbers are an adapter's update of the base's, made and not read.
     """
 
     role: str
@@ -114,6 +139,7 @@ class _Member:
     raw: NDArray[np.uint8]
     numbers: NDArray[Any]
     products: dict[Pair, list[float]]
+    is_update: bool
 
 
 class _Measuring:
@@ -128,7 +154,7 @@ class _Measuring:
         self,
         tensors: Mapping[str, Tensor],
         readers: Mapping[str, TensorReader],
-        pairs: Sequence[Pair],
+        reading: Reading,
     ) -> None:
         kind = arithmetic_dtype(*(tensor.dtype for tensor in tensors.values()))
         self._is_weight = tensors[BASE].dtype.mergeable
@@ -141,7 +167,8 @@ class _Measuring:
                 blake3(),
                 buffer("bytes of a member", BLOCK_ELEMENTS * tensor.dtype.size, np.uint8),
                 self._numbers[role],
-                {pair: [] for pair in pairs if pair[1] == role},
+                {pair: [] for pair in reading.blocks if pair[1] == role},
+                role in reading.updates,
             )
             for role, tensor in tensors.items()
         ]
@@ -154,11 +181,11 @@ class _Measuring:
         """
         for member in self._members:
             self._read(member, begin, count)
-            for pair, products in member.products.items() if self._is_weight else ():
+            for pair, so_far in member.products.items() if self._is_weight else ():
                 found = inner_product(self._numbers[pair[0]][:count], member.numbers[:count])
                 if not math.isfinite(found):
                     found = self._exact_product(pair, begin, count)
-                products.append(found)
+                so_far.append(found)
 
     def sums(self) -> _Sums:
         """What was found in all blocks."""
@@ -167,11 +194,16 @@ class _Measuring:
             for member in self._members
             for pair, found in member.products.items()
         }
-        return _Sums(products, {member.role: member.hashing.digest() for member in self._members})
+        read = (member for member in self._members if not member.is_update)
+        return _Sums(products, {member.role: member.hashing.digest() for member in read})
 
     def _read(self, member: _Member, begin: int, count: int) -> None:
         """The member's task vector (the base's own numbers) into its buffer."""
         dtype, values = member.tensor.dtype, member.numbers[:count]
+        if member.is_update:
+            assert isinstance(member.reader, LowRankReader)
+            member.reader.read_change(begin, begin + count, values)
+            return
         raw = member.raw[: count * dtype.size]
         stored = read_bytes(member.tensor, member.reader, begin, begin + count, raw, values)
         member.hashing.update(raw.data)
@@ -252,16 +284,21 @@ def profile_of(
     )
 
 
-def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
+def _profile_of(family: Family, name: str, reading: Reading, parts: list[_Sums]) -> TensorProfile:
     pairs = pairs_of(family) if family.is_weight(name) else []
-    totals = {pair: math.fsum(part.products[pair] for part in parts) for pair in pairs}
-    measured = family.measured(name)
+    known = products(reading, pairs) if pairs else {}
+    totals = {
+        pair: known[pair] if pair in known else math.fsum(part.products[pair] for part in parts)
+        for pair in pairs
+    }
 
     def digest(role: str) -> str:
         member = family.members[role].tensors[name]
-        if measured[role] is not member:  # its rows were read in another order
+        if reading.tensors[role] is not member:  # its rows were read in another order
             return digests.of_tensor(member)
-        return digests.of_chunks(part.digest[role] for part in parts)
+        if role in reading.read:
+            return digests.of_chunks(part.digest[role] for part in parts)
+        return digest_of(reading, role, digest(BASE))
 
     return profile_of(family, name, totals, {role: digest(role) for role in family.members})
 
@@ -312,6 +349,19 @@ def _input_record(
         revision=member.source.revision,
         digest=digest,
         files=files,
+        adapter=_adapter_record(member.adapter) if member.adapter else None,
+    )
+
+
+def _adapter_record(adapter: Adapter) -> AdapterRecord:
+    file = adapter.file
+    return AdapterRecord(
+        source=adapter.source.text if adapter.source.hub_id else str(adapter.folder),
+        path=str(adapter.folder),
+        name=adapter.source.name,
+        revision=adapter.source.revision,
+        config=digests.of_small_file(adapter.config.path),
+        files=(FileRecord(file.path.name, file.size, file.mtime_ns, adapter.digest()),),
     )
 
 
@@ -351,7 +401,19 @@ def unchanged(record: InputRecord, family: Family, role: str) -> bool:
     Sizes and times alone do not tell experts apart: all have one shape, and copies and archives
     may give all files one time.
     """
-    if record.path != str(family.members[role].source.place):
+    member = family.members[role]
+    adapted = (record.adapter is None) != (member.adapter is None)
+    if record.path != str(member.source.place) or adapted:
         return False
-    now = {(file.path.name, file.size, file.mtime_ns) for file in family.members[role].files}
-    return now == {(file.name, file.size, file.mtime_ns) for file in record.files}
+    if not _as_recorded(member.files, record.files):
+        return False
+    adapter, said = member.adapter, record.adapter
+    if adapter is None or said is None:
+        return True
+    same = said.path == str(adapter.folder) and _as_recorded((adapter.file,), said.files)
+    return same and said.config == digests.of_small_file(adapter.config.path)
+
+
+def _as_recorded(files: Sequence[WeightFile], records: Sequence[FileRecord]) -> bool:
+    now = {(file.path.name, file.size, file.mtime_ns) for file in files}
+    return now == {(file.name, file.size, file.mtime_ns) for file in records}

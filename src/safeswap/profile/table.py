@@ -33,8 +33,24 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterRecord:
+    """The adapter of an input: where it lies, its weight file, and its configuration's SHA-256."""
+
+    source: str
+    path: str
+    name: str
+    revision: str | None
+    config: str
+    files: tuple[FileRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InputRecord:
-    """One checkpoint as it was when measured; ``digest`` identifies its weights (BLAKE3, hex)."""
+    """One checkpoint as it was when measured; ``digest`` identifies its weights (BLAKE3, hex).
+
+    With an adapter, ``digest`` is of the weights as the adapter makes them, and all else is of the
+    checkpoint that it stands on.
+    """
 
     source: str
     path: str
@@ -42,6 +58,17 @@ class InputRecord:
     revision: str | None
     digest: str
     files: tuple[FileRecord, ...]
+    adapter: AdapterRecord | None = None
+
+    @property
+    def called(self) -> str:
+        """Its public name: with an adapter, what stands on what."""
+        return f"{self.adapter.name} on {self.name}" if self.adapter else self.name
+
+    @property
+    def given(self) -> str:
+        """What the user typed, as far as it is known."""
+        return f"{self.adapter.source} on {self.source}" if self.adapter else self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +202,9 @@ class Profile:
         content = {"format": FORMAT, **asdict(self)}
         if self.sample is None:
             del content["sample"]
+        for record in content["inputs"].values():
+            if record["adapter"] is None:  # of whole checkpoints nothing is said
+                del record["adapter"]
         return content
 
     @classmethod
@@ -221,8 +251,15 @@ class Profile:
 
 
 def _input(record: dict[str, Any]) -> InputRecord:
-    files = tuple(FileRecord(**file) for file in record["files"])
-    return InputRecord(**{**record, "files": files})
+    found = InputRecord(**{**record, "files": _files(record), "adapter": None})
+    adapter = record.get("adapter")
+    if adapter is None:
+        return found
+    return replace(found, adapter=AdapterRecord(**{**adapter, "files": _files(adapter)}))
+
+
+def _files(record: dict[str, Any]) -> tuple[FileRecord, ...]:
+    return tuple(FileRecord(**file) for file in record["files"])
 
 
 def _sample(record: dict[str, Any]) -> Sample:

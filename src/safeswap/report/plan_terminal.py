@@ -28,7 +28,7 @@ def plan_view(plan: Plan, profile: Profile | None = None) -> RenderableType:
     expert went in. A plan of the same weights everywhere has a map of shares instead, and with a
     profile the norms of the updates.
     """
-    inputs = [f"{role}: {given.source}" for role, given in plan.inputs.items()]
+    inputs = [f"{role}: {given.given}" for role, given in plan.inputs.items()]
     head = [*inputs, f"selector: {describe(plan.selector, list(plan.units))}"]
     head += [f"operator: {plan.operator}"] if str(plan.operator) != "linear" else []
     picture = _shares_of(plan) if plan.is_uniform else _heat(plan)
@@ -140,7 +140,7 @@ def profile_view(profile: Profile) -> RenderableType:
     experts = [role for role in profile.inputs if role != BASE]
     norms = {expert: statistics(profile, expert, "module") for expert in experts}
     shares = {expert: _shares(norms[expert]) for expert in experts}
-    inputs = [f"{role}: {record.source}" for role, record in profile.inputs.items()]
+    inputs = [f"{role}: {record.given}" for role, record in profile.inputs.items()]
     head = Text(visible("\n".join([*inputs, *_notes(profile.notes)])) + "\n")
     tables: list[RenderableType] = []
     languages = profile.languages

@@ -26,7 +26,7 @@ from safeswap.io.workers import default_workers, run_chunks
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import Chunk, MergeJob, prepare
 from safeswap.merge.run import family_of, merge
-from safeswap.merge.stream import run_passes, single_threaded
+from safeswap.merge.stream import run_passes
 from safeswap.operators import TensorOp, linear
 from safeswap.plan import Plan
 
@@ -70,7 +70,7 @@ class HotSwapModel:
         self.workers = workers or default_workers()
         member = family.members[language]
         refuse_gguf(member.source, gguf=member.facts is not None)
-        self.loaded = HFBackend(str(family.members[language].folder), options)
+        self.loaded = HFBackend(str(member.folder), options, member)
         seen = family.output(language, language)
         self._parameters = _parameters(self.loaded.model, seen, language)
         self._now: dict[str, TensorOp] = dict.fromkeys(self._parameters, linear({language: 1.0}))
@@ -112,7 +112,7 @@ class HotSwapModel:
         def act(chunk: Chunk) -> None:
             _fill(self._parameters[chunk.name].view(-1), job, chunk)
 
-        with single_threaded([job]), torch.inference_mode():
+        with torch.inference_mode():
             run_chunks(
                 chunks,
                 act,

@@ -93,7 +93,7 @@ class CandidateRunner:
             EvaluationError: the folder holds results of other settings or models.
         """
         suite = self.sweep.suites[language].on(self.sweep.dev.of(part))
-        donor = self.family.members[language].folder
+        donor = self.family.members[language].tokenizer_folder
         arms = [replace(one.model, location=str(donor)) for one in candidates]
         generate.templates_agree(arms[:1], self.backend, self.options)
         settings = generate.settings_of(suite, self.generation)

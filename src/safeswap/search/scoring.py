@@ -103,5 +103,5 @@ class CandidateScorer:
         return self._candidates
 
     def _located(self, one: Candidate) -> EvaluatedModel:
-        donor = self.ask.family.members[self.language].folder
+        donor = self.ask.family.members[self.language].tokenizer_folder
         return replace(one.model, location=str(donor))

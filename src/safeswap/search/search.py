@@ -91,7 +91,13 @@ def run_search(
         sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
     )
     check_judge(judges)
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages, force=force)
+    family = open_family(
+        sweep.base,
+        safety=sweep.safety,
+        languages=sweep.languages,
+        adapters=sweep.adapters,
+        force=force,
+    )
     asked = options or BackendOptions()
     ask = CandidateRunner(family, sweep, backend, asked, reload, workers, overwrite=overwrite)
     results.mkdir(parents=True, exist_ok=True)

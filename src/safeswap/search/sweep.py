@@ -88,7 +88,13 @@ def run_sweep(
     )
     if judges.spec:
         judges.make()  # a wrong name shows now, not in hours
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages, force=force)
+    family = open_family(
+        sweep.base,
+        safety=sweep.safety,
+        languages=sweep.languages,
+        adapters=sweep.adapters,
+        force=force,
+    )
     profile = load_profile(family, results, workers, force=force)
     ask = CandidateRunner(family, sweep, backend, options, reload, workers, overwrite=overwrite)
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}

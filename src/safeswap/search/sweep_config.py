@@ -39,13 +39,13 @@ from safeswap.io.regular import is_there
 from safeswap.io.yamlfile import read_yaml
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.profile import Profile
-from safeswap.roles import check_role
+from safeswap.roles import SAFETY, check_role
 
 _NEEDED = ("base", "safety", "languages", "suite", "grid")
 _SUITE_KEYS = ("prompts", "data", "instruction")
 _JUDGE_KEYS = ("judge", "judge_kind")
 _OTHER = (
-    *("split", "choose", "chat_template", "max_new_tokens", "harness_tokens"),
+    *("adapters", "split", "choose", "chat_template", "max_new_tokens", "harness_tokens"),
     *("thinking", "think_tokens", "cut_thoughts"),
 )
 KEYS = (*_NEEDED, *_SUITE_KEYS, *_JUDGE_KEYS, *_OTHER)
@@ -100,6 +100,7 @@ class Sweep:
 
     Attributes:
         suites: language → the suite in it, whole; ``Suite.on`` takes a side.
+        adapters: role → an adapter on the expert of that role.
         dev: the side to choose on; its other side is the test.
         judge, judge_kind: as for ``safeswap judge``; empty where the suite has no prompts.
         chat_template: on, off, or a Jinja file.
@@ -116,6 +117,7 @@ class Sweep:
     generation: Generation
     rule: Rule
     cells: tuple[GridCell, ...] = field(default=())
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_sweep(path: Path, *, allow_outside: bool = False) -> Sweep:
@@ -176,7 +178,19 @@ def sweep_of(content: Mapping[str, Any], path: Path, *, allow_outside: bool = Fa
         generation=_generation(path, content),
         rule=_rule(path, content.get("choose", {})),
         cells=tuple(read_cells(path, content["grid"], next(iter(languages)))),
+        adapters=_adapters(here, content, languages),
     )
+
+
+def _adapters(
+    here: Path, content: Mapping[str, Any], languages: Mapping[str, str]
+) -> dict[str, str]:
+    """Adapters that stand on experts of the file, by role."""
+    if "adapters" not in content:
+        return {}
+    table = _table(content, "adapters")
+    check_keys(table, (SAFETY, *languages), "adapters", EvaluationError)
+    return {role: _source(here, given) for role, given in table.items()}
 
 
 def _source(here: Path, given: Any) -> str:

@@ -145,7 +145,7 @@ def refuse_unmoved(profile: Profile, totals: Mapping[str, float]) -> None:
     for expert, total in totals.items():
         if total == 0.0:
             raise PlanError(
-                f"the {expert} expert ({profile.inputs[expert].source}) is identical to the base "
+                f"the {expert} expert ({profile.inputs[expert].given}) is identical to the base "
                 "in every projection: there is nothing to swap. Was the base given twice?"
             )
 

@@ -27,10 +27,12 @@ def load_tokenizer(source: str, options: TemplateOptions) -> Any:
     """
     from transformers import AutoTokenizer
 
+    from safeswap.evaluation.backends.adapted import tokenizer_source
     from safeswap.evaluation.backends.bounds import refuse_unbounded
     from safeswap.evaluation.backends.own_code import refuse_own_code
     from safeswap.evaluation.templates import bound_chat_templates
 
+    source = tokenizer_source(source)
     refuse_own_code(source, options.trust_remote_code)
     if Path(source).is_dir():
         try:

@@ -15,8 +15,10 @@ from transformers import (
     GenerationConfig,
 )
 
+from safeswap.checkpoint.model import Checkpoint
 from safeswap.errors import EvaluationError, listed
 from safeswap.evaluation.backends import Chat, FinishReason, HFOptions, Reply
+from safeswap.evaluation.backends.adapted import adapter_at, put_into
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
 from safeswap.evaluation.backends.thought_limit import (
     ThoughtLimit,
@@ -27,12 +29,23 @@ from safeswap.evaluation.backends.thoughts import END, decoded
 
 
 class HFBackend:
-    """A causal language model loaded by transformers; see ``Backend``."""
+    """A causal language model loaded by transformers; see ``Backend``.
 
-    def __init__(self, source: str, options: HFOptions) -> None:
-        self.tokenizer = load_tokenizer(source, options)
+    Args:
+        source: a checkpoint, or an adapter that names its base.
+        whole: an adapter on its base that was opened before, in place of ``source``.
+    """
+
+    def __init__(self, source: str, options: HFOptions, whole: Checkpoint | None = None) -> None:
+        whole = whole if whole is not None and whole.adapter else adapter_at(source)
+        weights = source if whole is None else str(whole.folder)
+        self.tokenizer = load_tokenizer(
+            source if whole is None else str(whole.tokenizer_folder), options
+        )
         self.device = _device(options.device)
-        model = _load(source, options.dtype, options.trust_remote_code).eval()
+        model = _load(weights, options.dtype, options.trust_remote_code).eval()
+        if whole is not None:
+            put_into(model, whole)
         self.pad = self.tokenizer.pad_token_id or 0  # masked: any id will do
         self.ends = _ends(model, self.tokenizer)
         # Greedy decoding and nothing else: a checkpoint's defaults hold penalties and sampling.

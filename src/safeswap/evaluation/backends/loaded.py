@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.reader import Tensor, read_copied
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS
 
@@ -75,7 +75,7 @@ def holds(parameter: torch.Tensor, tensor: Tensor) -> bool:
         for at in range(0, tensor.elements, BLOCK_ELEMENTS):
             end = min(at + BLOCK_ELEMENTS, tensor.elements)
             values = buffer("held", end - at, kind)
-            reader.read_numbers(at, end, values)
+            read_copied(tensor, reader, at, end, values)
             rounded = torch.from_numpy(values).to(parameter.dtype)
             if not torch.equal(rounded, flat[at:end].cpu()):
                 return False

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 # vLLM would write its log between what a verb prints. Read when it is imported.
@@ -21,6 +22,7 @@ import torch
 import transformers
 import vllm
 
+from safeswap.checkpoint.adapters import is_adapter
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Chat, Reply, VLLMOptions
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
@@ -38,6 +40,11 @@ class VLLMBackend:
 
     def __init__(self, source: str, options: VLLMOptions) -> None:
         self.source, self.options = source, options
+        if is_adapter(Path(source)):
+            raise EvaluationError(
+                f"{source}: is an adapter, and --backend vllm loads whole checkpoints here. Use "
+                "--backend hf, or merge it first (peft: merge_and_unload, then save_pretrained)."
+            )
         self.tokenizer = load_tokenizer(source, options)
         self._harness: Any = None
         self._engine: Any = self._start()

@@ -7,12 +7,10 @@ and biases are not factorized: they get the mean of the task vectors, as in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from safeswap.operators.base import (
     Numbers,
@@ -69,13 +67,3 @@ def nearest_orthogonal(matrix: Numbers) -> Numbers:
     least = values[0] * max(matrix.shape) * np.finfo(matrix.dtype).eps
     rank = int((values > least).sum())
     return np.asarray(np.matmul(left[:, :rank], right[:rank]))
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Let BLAS use one thread: the workers are ours, and sums must not depend on their number.
-
-    For every BLAS that is loaded (OpenBLAS, MKL, BLIS, Accelerate apart), for the whole process.
-    """
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
