@@ -16,6 +16,7 @@ from plain_adapter import BF16, numbers_of, write_adapter
 from safeswap import api
 from safeswap.checkpoint.adapted import open_member
 from safeswap.checkpoint.adapters import factors
+from safeswap.checkpoint.family import open_family
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.reader import StoredTensor, Tensor
 from tiny import Tensors, make_trio, refused, save_checkpoint, swap
@@ -107,7 +108,7 @@ def test_a_merge_is_the_same_for_any_number_of_workers_and_verifies(
     )
     base, family = (
         numbers_of(trio["base"]),
-        api.open_family(trio["base"], trio["safety"], {"sw": trio["sw"]}),
+        open_family(trio["base"], trio["safety"], {"sw": trio["sw"]}),
     )
     for name, values in merged(one).items():
         weights = plan.units[family.anatomy.placements[name].unit].weights

@@ -67,7 +67,7 @@ def test_candidates_in_memory_are_the_merges_that_would_be_written(
     adapter: Path, tmp_path: Path
 ) -> None:
     write_adapter(tmp_path / "safety", WORLD / "base", seed=5)
-    family = api.open_family(WORLD / "base", tmp_path / "safety", {"qab": adapter})
+    family = open_family(WORLD / "base", tmp_path / "safety", {"qab": adapter})
     profile = api.make_profile(
         WORLD / "base", safety=tmp_path / "safety", languages={"qab": adapter}
     )
