@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from plain_adapter import numbers_of, write_adapter  # noqa: E402
 from safeswap import api  # noqa: E402
-from safeswap.checkpoint.family import open_family
+from safeswap.checkpoint.family import open_family  # noqa: E402
 from safeswap.demo import models_folder  # noqa: E402
 from safeswap.evaluation.backends import BackendOptions  # noqa: E402
 from safeswap.evaluation.backends.hf import HFBackend  # noqa: E402
