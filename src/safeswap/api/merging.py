@@ -123,8 +123,8 @@ def make_plan(
     safety, spoken = (profile.inputs[role] for role in plan.experts)
     if safety.digest == spoken.digest != "":
         raise PlanError(
-            f"the safety expert ({safety.source}) and the {plan.language} expert "
-            f"({spoken.source}) have the same weights: there is nothing to choose. Check whether "
+            f"the safety expert ({safety.given}) and the {plan.language} expert "
+            f"({spoken.given}) have the same weights: there is nothing to choose. Check whether "
             "one of them was given twice."
         )
     _note_uncertain(profile, plan)

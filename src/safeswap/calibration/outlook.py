@@ -33,7 +33,7 @@ def calibration_outlook(
     experts = [
         {
             "expert": role,
-            "source": family.members[role].source.text,
+            "source": family.members[role].text,
             "weights_bytes": family.members[role].nbytes,
             "texts": len(read_texts(texts[role], role).texts),
             "file": str(texts[role]),

@@ -20,7 +20,7 @@ from safeswap.checkpoint.lending import Lent, lend, remedy_of
 from safeswap.checkpoint.members import same_tensors
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.names import family_names, is_buffer_of
-from safeswap.checkpoint.precisions import PackedTensor, stored_bytes
+from safeswap.checkpoint.precisions import stored_bytes
 from safeswap.checkpoint.precisions.loss import precision_notes
 from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.refusals import quantization_of
@@ -254,7 +254,8 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     notes += compare_configs(members, force=force, mapped=alignment is not None)
     notes += compare_tokenizers(folders, first, read=read, alignment=alignment, force=force)
     notes += [note for role in members if (note := _unquantized(members[role], role))]
-    notes += precision_notes(kept, force=force)
+    stored = {r: {n: members[r].beneath(t) for n, t in own.items()} for r, own in kept.items()}
+    notes += precision_notes(stored, force=force)
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
     anatomy = anatomy_of(shapes, dtypes=dtypes)
@@ -307,7 +308,7 @@ def _spare_buffers(members: Mapping[str, Checkpoint]) -> dict[str, dict[str, str
 
 def _unquantized(member: Checkpoint, role: str) -> str | None:
     said = quantization_of(member.config)
-    if not said or any(isinstance(t, PackedTensor) for t in member.tensors.values()):
+    if not said or member.packed:
         return None
     method = said.get("quant_method") if isinstance(said, Mapping) else said
     return (

@@ -98,6 +98,10 @@ class Checkpoint:
         """Bytes of all payloads, as they are stored."""
         return sum(stored_bytes(tensor) for tensor in self.tensors.values())
 
+    def beneath(self, tensor: Tensor) -> Tensor:
+        """What its own folder stores of one of its tensors, before an adapter changes it."""
+        return self.stored.get(tensor.name, tensor)
+
     @property
     def has_config(self) -> bool:
         """Whether a config.json lies with it; a GGUF file may have none."""
@@ -105,8 +109,9 @@ class Checkpoint:
 
     @property
     def packed(self) -> bool:
-        """Whether any weight is stored in parts (scaled fp8, MXFP4, GGUF)."""
-        return any(isinstance(tensor, PackedTensor) for tensor in self.tensors.values())
+        """Whether any weight is stored in parts (scaled fp8, MXFP4, GGUF), below an adapter too."""
+        tensors = (*self.tensors.values(), *self.stored.values())
+        return any(isinstance(tensor, PackedTensor) for tensor in tensors)
 
     @property
     def heads(self) -> tuple[str, ...]:

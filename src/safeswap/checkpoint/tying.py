@@ -105,7 +105,7 @@ def _embeddings(member: Checkpoint, role: str = "") -> list[str]:
     found = [n for n in names if len(shapes[n]) == 2 and member.tensors[n].dtype.mergeable]
     if role and not found:
         raise FamilyError(
-            f"{role} checkpoint {member.source.text}: stores no output projection, and no input "
+            f"{role} checkpoint {member.text}: stores no output projection, and no input "
             "embeddings that could serve as one. Use a checkpoint with its lm_head."
         )
     return sorted(found, key=lambda name: (_is_place(name), -shapes[name][0]))

@@ -61,7 +61,7 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
     for role, member in family.members.items():
         if member.packed:
             raise PlanError(
-                f"{member.source.text}: the {role} checkpoint is stored in fp8, MXFP4 or GGUF, "
+                f"{member.text}: the {role} checkpoint is stored in fp8, MXFP4 or GGUF, "
                 "which mergekit does not read as numbers. Use safeswap merge for this plan."
             )
     if family.output(plan.language, plan.donor) is not family:

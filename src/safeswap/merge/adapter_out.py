@@ -61,8 +61,8 @@ def prepare_adapters(family: Family, plans: Sequence[Plan], rank: int | None) ->
         if job.family is not family:
             raise PlanError(
                 "--as adapter: the experts have tokens in other rows than the base, or tie their "
-                "output projection otherwise, which no adapter of the base holds. Leave out --as "
-                "adapter: a whole checkpoint holds them."
+                "output projection otherwise, which no adapter of the base holds. Use --as "
+                "checkpoint (the default): a whole checkpoint holds them."
             )
     return [AdapterJob(job, adapter_parts(family, job, rank), rank) for job in jobs]
 

@@ -201,8 +201,9 @@ def _packings(family: Family, donor: str) -> dict[str, Packing]:
     """
     found = {}
     for name in family.names:
-        tensor = family.members[donor].tensors[name]
-        if not isinstance(tensor, PackedTensor):
+        given = family.members[donor].tensors[name]
+        tensor = family.members[donor].beneath(given)
+        if not isinstance(tensor, PackedTensor) or tensor.shape != given.shape:
             continue
         packing = tensor.packing(name)
         if packing is None:
@@ -263,7 +264,7 @@ def check_donor(family: Family, donor: str) -> None:
     whole = [role for role, member in family.members.items() if member.has_config]
     if donor not in whole:
         raise FamilyError(
-            f"{family.members[donor].source.text}: is GGUF without a config.json, and the {donor} "
+            f"{family.members[donor].text}: is GGUF without a config.json, and the {donor} "
             f"checkpoint is the donor of the output's configuration and tokenizer. Use --donor "
             f"{whole[0]} (or donor: {whole[0]} in the plan), or put config.json and the "
             "tokenizer's files beside the file."

@@ -114,7 +114,7 @@ def _refuse_other_order(family: Family) -> None:
             by_number = rows[rows < stored.shape[0]]
             seen = _apart(measured[BASE], stored, by_number)[1] if len(by_number) else 0.0
             raise FamilyError(
-                f"{role} expert {family.members[role].source.text}: the rows of {stored.name!r} "
+                f"{role} expert {family.members[role].text}: the rows of {stored.name!r} "
                 f"for the tokens that the base has too are {change:.2f} of the base's own size "
                 f"away from it (cosine {cosine:.2f}, and {seen:.2f} row by row as they are stored; "
                 f"{len(rows)} rows, by a sample), where fine-tunes are below {LIMIT:g}. Its "

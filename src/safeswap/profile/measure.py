@@ -320,6 +320,8 @@ def _record(
     stored = {tensor.name: tensor for tensor in member.tensors.values()}
     if member.packed:  # what is stored tells such checkpoints apart, rounded copies might not
         stored = {tensor.name: tensor for file in member.files for tensor in file.tensors}
+        changed = member.adapter.applied.changed if member.adapter else {}
+        stored |= {tensor.name: tensor for tensor in changed.values()}
     whole = {name: stored[name] for name in stored if name in by_name}
     for (alias_role, alias), original in family.aliases.items():
         if alias_role == role:  # the same bytes, as was checked when the family was joined

@@ -20,7 +20,13 @@ def sweep_outlook(sweep: Sweep, results: Path, *, force: bool = False) -> Record
     Raises:
         SafeswapError: a checkpoint that is not there, or of another family.
     """
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages, force=force)
+    family = open_family(
+        sweep.base,
+        safety=sweep.safety,
+        languages=sweep.languages,
+        adapters=sweep.adapters,
+        force=force,
+    )
     sides = {part: sweep.dev.of(part) for part in ("dev", "test")}
     return {
         "kind": "outlook",
@@ -29,7 +35,7 @@ def sweep_outlook(sweep: Sweep, results: Path, *, force: bool = False) -> Record
         "checkpoints": [
             {
                 "role": role,
-                "source": member.source.text,
+                "source": member.text,
                 "folder": str(member.folder),
                 "tensors": len(member.tensors),
                 "bytes": member.nbytes,
@@ -54,7 +60,13 @@ def search_outlook(search: Search, results: Path, trials: int, *, force: bool = 
         SafeswapError: as `sweep_outlook`.
     """
     sweep = search.sweep
-    family = open_family(sweep.base, safety=sweep.safety, languages=sweep.languages, force=force)
+    family = open_family(
+        sweep.base,
+        safety=sweep.safety,
+        languages=sweep.languages,
+        adapters=sweep.adapters,
+        force=force,
+    )
     weights = len(search.space.parameters(tuple(family.anatomy.units)))
     record = sweep_outlook(sweep, results, force=force)
     return {**record, "verb": "search", "trials": trials, "weights": weights}
