@@ -11,11 +11,19 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from gguf_bytes import llama_bytes
-from narrow import from_fp8, make_fp8, stored_in
+from narrow import (
+    from_fp8,
+    from_mxfp4,
+    gpt_oss,
+    gpt_oss_config,
+    make_fp8,
+    make_mxfp4,
+    stored_in,
+)
 from plain_adapter import BF16, numbers_of, write_adapter
 from safeswap import api
 from safeswap.checkpoint.family import open_family
-from tiny import Tensors, refused, swap
+from tiny import Tensors, make_weights, refused, save_checkpoint, swap
 
 Trio = dict[str, Path]
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -36,11 +44,13 @@ def adapted(trio: Trio, base: Path, folder: Path) -> tuple[Trio, dict[str, Tenso
     return found, updates
 
 
-def check(out: Path, base: Tensors, updates: dict[str, Tensors]) -> None:
+def check(
+    out: Path, base: Tensors, updates: dict[str, Tensors], stored: Tensors | None = None
+) -> None:
     """What was merged is the plan's sum, rounded once."""
     plan = api.verify_merge(out) and json.loads((out / "safeswap.json").read_text())["plan"]
     units = plan["units"]
-    for name, values in numbers_of(out).items():
+    for name, values in (stored or numbers_of(out)).items():
         parts = name.split(".")
         inside = parts[1] == "layers"
         unit = f"{parts[2]}.{'mlp' if 'mlp' in name else 'attention'}" if inside else ""
@@ -48,7 +58,7 @@ def check(out: Path, base: Tensors, updates: dict[str, Tensors]) -> None:
         for role, table in updates.items():
             if name in table:
                 wanted = wanted + units[unit]["weights"].get(role, 0) * table[name]
-        assert np.allclose(values, wanted, rtol=1 / 128, atol=1e-6), name
+        assert np.allclose(values.astype(np.float64), wanted, rtol=1 / 128, atol=1e-6), name
 
 
 @pytest.mark.parametrize("block", [(8, 8), (5, 7)])
@@ -94,6 +104,23 @@ def test_adapters_stand_on_gguf(trio: Trio, tmp_path: Path) -> None:
     check(out, base, updates)
     profile = api.make_profile(plain["base"], safety=plain["safety"], languages={"sw": plain["sw"]})
     assert len({one.digest for one in profile.inputs.values()}) == 3
+
+
+@pytest.mark.parametrize("dtype", [None, "same"])
+def test_adapters_stand_on_mxfp4(tmp_path: Path, dtype: str | None) -> None:
+    shapes = gpt_oss()
+    base = save_checkpoint(tmp_path / "base", make_weights(shapes), gpt_oss_config(shapes))
+    updates = {}
+    for seed, role in enumerate(("safety", "sw"), 1):
+        updates[role] = write_adapter(tmp_path / role, base, seed, modules=("q_proj", "o_proj"))
+    numbers = make_mxfp4(base)
+    trio = {"base": base, "safety": tmp_path / "safety", "sw": tmp_path / "sw"}
+    out = swap(trio, tmp_path / "out", dtype=dtype)
+    stored = stored_in(out)
+    for name in [n.removesuffix("_blocks") for n in stored if n.endswith("_blocks")]:
+        stored[name] = from_mxfp4(stored.pop(f"{name}_blocks"), stored.pop(f"{name}_scales"))
+    assert ("mxfp4" in (out / "config.json").read_text()) == (dtype == "same")
+    check(out, numbers, updates, stored)
 
 
 def with_more_words(folder: Path, base: Path, count: int, seed: int) -> Tensors:

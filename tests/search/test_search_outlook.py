@@ -31,9 +31,11 @@ def test_adapters_stand_where_the_sweep_s_file_puts_them(
     }
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(content))
+    search = tmp_path / "search.yaml"
+    search.write_text(yaml.safe_dump({k: v for k, v in content.items() if k != "grid"}))
     for record in (
         sweep_outlook(read_sweep(file), tmp_path / "out"),
-        search_outlook(read_search(file), tmp_path / "out", 3),
+        search_outlook(read_search(search), tmp_path / "out", 3),
     ):
         sources = {one["role"]: one["source"] for one in record["checkpoints"]}
         assert sources["sw"] == f"{tmp_path / 'lora'} on {trio['sw']}"
