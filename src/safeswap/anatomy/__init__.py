@@ -13,8 +13,8 @@
     >>> anatomy.placements["model.layers.0.mlp.up_proj.weight"]
     Placement(unit='0.mlp', role='projection')
 
-``units`` holds what an anatomy is, ``words`` the vocabulary as tables, ``rules`` how they are
-applied. No list of architectures: a family is understood if its names use the vocabulary, and
+``units`` holds what an anatomy is, ``vocabulary`` the words as tables, ``stacks`` finds the layers,
+``rules`` places tensors, ``experts`` divides mixtures, ``problems`` says what is wrong. No list of architectures: a family is understood if its names use the vocabulary, and
 refused with the tensors named if they do not.
 """
 
@@ -25,7 +25,10 @@ from safeswap.anatomy.units import (
     Placement,
     Role,
     kind_of,
+    label_of,
+    layer_labels,
     layer_of,
+    with_parts,
 )
 
 __all__ = [
@@ -35,5 +38,8 @@ __all__ = [
     "Role",
     "anatomy_of",
     "kind_of",
+    "label_of",
+    "layer_labels",
     "layer_of",
+    "with_parts",
 ]

@@ -63,6 +63,11 @@ class Family:
         buffer = self.anatomy.placements[name].role == "buffer"
         return self.base.tensors[name].dtype.mergeable and not buffer
 
+    def experts_in(self, name: str) -> int:
+        """How many experts of a mixture one tensor holds; 0 where it holds no more than one."""
+        placement = self.anatomy.placements[name]
+        return placement.experts if (placement.part or "").endswith(".experts") else 0
+
     def bytes_to_read(self) -> int:
         """Bytes of all merged tensors of all members."""
         return sum(m.tensors[name].nbytes for m in self.members.values() for name in self.names)
@@ -141,7 +146,22 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
     anatomy = anatomy_of(shapes, dtypes=dtypes)
+    notes += _beside_the_text(anatomy)
     return Family(members, anatomy, aliases, left_out, tuple(notes))
+
+
+def _beside_the_text(anatomy: Anatomy) -> list[str]:
+    """What comes from the donor whole, said."""
+    meant = {
+        "towers": "parts that read images or sound, and what joins them to the text",
+        "prediction": "layers that predict further tokens",
+    }
+    return [
+        f"{unit}: {len(anatomy.tensors(unit))} tensors ({meaning}) come from the donor; edit the "
+        f"plan's row {unit} for another"
+        for unit, meaning in meant.items()
+        if unit in anatomy.units
+    ]
 
 
 def _spare_buffers(members: Mapping[str, Checkpoint]) -> dict[str, dict[str, str]]:

@@ -23,7 +23,7 @@ def reading(family: Family) -> list[str]:
         for role, member in family.members.items()
     ]
     units = family.anatomy.units
-    layers = sum(unit.endswith(".attention") for unit in units)
+    layers = family.anatomy.layers
     lines.append(
         f"read: {shown_bytes(family.bytes_to_read())}; {len(family.names)} tensors in {len(units)} "
         f"units, {layers} layers"

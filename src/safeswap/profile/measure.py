@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,13 @@ from safeswap.checkpoint.source import known_sha256
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
-from safeswap.profile.table import FileRecord, InputRecord, Profile, TensorProfile
+from safeswap.profile.table import (
+    ExpertProfile,
+    FileRecord,
+    InputRecord,
+    Profile,
+    TensorProfile,
+)
 from safeswap.roles import BASE, SAFETY
 
 Pair = tuple[str, str]
@@ -69,9 +75,13 @@ def measure_family(
 
 @dataclass(slots=True)
 class _Sums:
-    """Partial sums of one chunk: squares and inner products, and each member's digest."""
+    """Partial sums of one chunk: squares and inner products, and each member's digest.
 
-    products: dict[Pair, float]
+    Attributes:
+        products: expert → pair → sum; one expert, 0, for tensors that are not all of a mixture's.
+    """
+
+    products: dict[int, dict[Pair, float]]
     digest: dict[str, bytes]
 
 
@@ -82,11 +92,25 @@ def _measure_chunk(family: Family, name: str, begin: int, end: int) -> _Sums:
         for reader in readers.values():
             reader.prefetch(begin, end)
         measuring = _Measuring(tensors, readers, _pairs(family))
+        products: dict[int, dict[Pair, float]] = {}
         # a product that is not finite is computed again, so numpy need not warn of it
         with np.errstate(over="ignore", invalid="ignore"):
-            for at in range(begin, end, BLOCK_ELEMENTS):
-                measuring.add_block(at, min(BLOCK_ELEMENTS, end - at))
-    return measuring.sums()
+            for expert, first, last in _spans(family, name, begin, end):
+                for at in range(first, last, BLOCK_ELEMENTS):
+                    measuring.add_block(at, min(BLOCK_ELEMENTS, last - at))
+                products[expert] = measuring.take_products()
+    return _Sums(products, measuring.digests())
+
+
+def _spans(family: Family, name: str, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """A run of elements, cut where another expert begins: (expert, first, last)."""
+    count = family.experts_in(name)
+    size = family.base.tensors[name].elements // max(1, count)
+    if count < 2 or not size:
+        yield 0, begin, end
+        return
+    for expert in range(begin // size, -(-end // size)):
+        yield expert, max(begin, expert * size), min(end, (expert + 1) * size)
 
 
 def _pairs(family: Family) -> list[Pair]:
@@ -157,14 +181,21 @@ class _Measuring:
                     found = self._exact_product(pair, begin, count)
                 products.append(found)
 
-    def sums(self) -> _Sums:
-        """What was found in all blocks."""
+    def take_products(self) -> dict[Pair, float]:
+        """What was found in all blocks since it was last asked."""
         products = {
             pair: math.fsum(found)
             for member in self._members
             for pair, found in member.products.items()
         }
-        return _Sums(products, {member.role: member.hashing.digest() for member in self._members})
+        for member in self._members:
+            for found in member.products.values():
+                found.clear()
+        return products
+
+    def digests(self) -> dict[str, bytes]:
+        """Each member's digest of all blocks."""
+        return {member.role: member.hashing.digest() for member in self._members}
 
     def _read(self, member: _Member, begin: int, count: int) -> None:
         """The member's task vector (the base's own numbers) into its buffer."""
@@ -226,24 +257,40 @@ def _profile_of(family: Family, name: str, parts: list[_Sums]) -> TensorProfile:
     stored = family.base.tensors[name]
     placement = family.anatomy.placements[name]
 
-    def total(pair: tuple[str, str]) -> float:
-        return math.fsum(part.products[pair] for part in parts)
+    def total(pair: Pair, expert: int | None = None) -> float:
+        return math.fsum(
+            found[pair]
+            for part in parts
+            for number, found in part.products.items()
+            if expert in (None, number)
+        )
+
+    def norms(expert: int | None = None) -> tuple[float, dict[str, float], dict[str, float]]:
+        return (
+            math.sqrt(total((BASE, BASE), expert)),
+            {role: math.sqrt(total((role, role), expert)) for role in experts},
+            {language: total((SAFETY, language), expert) for language in languages},
+        )
 
     is_weight = family.is_weight(name)
     experts = family.experts if is_weight else ()
     languages = family.languages if is_weight and SAFETY in family.members else ()
+    base_norm, update_norm, inner = norms()
+    count = family.experts_in(name) if is_weight else 0
     return TensorProfile(
         name=name,
         unit=placement.unit,
         role=placement.role,
         shape=stored.shape,
         dtype=stored.dtype.name,
-        base_norm=math.sqrt(total((BASE, BASE))) if is_weight else None,
-        update_norm={role: math.sqrt(total((role, role))) for role in experts},
-        inner={language: total((SAFETY, language)) for language in languages},
+        base_norm=base_norm if is_weight else None,
+        update_norm=update_norm,
+        inner=inner,
         digests={
             role: digests.of_chunks(part.digest[role] for part in parts) for role in family.members
         },
+        part=placement.part,
+        experts=tuple(ExpertProfile(*norms(expert)) for expert in range(count)),
     )
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safeswap.anatomy import kind_of
+from safeswap.anatomy import kind_of, label_of, layer_labels, with_parts
+from safeswap.anatomy.units import PART_KINDS, Placement, parts_in_order
 from safeswap.errors import ConfigError, ProfileError
 from safeswap.io.files import save_text
 from safeswap.io.jsonfile import LARGE, load_json
@@ -45,6 +46,19 @@ class InputRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertProfile:
+    """The numbers of one expert of a mixture, where one tensor holds all of them.
+
+    Attributes:
+        base_norm, update_norm, inner: as in `TensorProfile`, of its rows alone.
+    """
+
+    base_norm: float
+    update_norm: Mapping[str, float]
+    inner: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class TensorProfile:
     """One tensor's numbers.
 
@@ -55,6 +69,9 @@ class TensorProfile:
         inner: language → ⟨τ_safety, τ_language⟩.
         digests: role → digest of the stored bytes (BLAKE3, hex; see
             :mod:`safeswap.checkpoint.digests`).
+        part: what part of a mixture of experts it is (``3.router``, ``3.experts.7``; ``3.experts``
+            for all experts in one tensor); None elsewhere.
+        experts: of a tensor that holds all experts, each one's numbers, in their order.
     """
 
     name: str
@@ -66,6 +83,26 @@ class TensorProfile:
     update_norm: Mapping[str, float]
     inner: Mapping[str, float]
     digests: Mapping[str, str]
+    part: str | None = None
+    experts: tuple[ExpertProfile, ...] = ()
+
+    @property
+    def measured(self) -> tuple[TensorProfile, ...]:
+        """What a selector counts: the tensor, or each expert in it as a tensor of its own."""
+        if not self.experts:
+            return (self,)
+        return tuple(
+            replace(
+                self,
+                name=f"{self.name}[{number}]",
+                part=f"{self.part}.{number}",
+                base_norm=one.base_norm,
+                update_norm=one.update_norm,
+                inner=one.inner,
+                experts=(),
+            )
+            for number, one in enumerate(self.experts)
+        )
 
 
 @dataclass(frozen=True)
@@ -85,14 +122,31 @@ class Profile:
     @property
     def layers(self) -> int:
         """Number of layers."""
-        return sum(1 for unit in self.units if unit.endswith(".attention"))
+        return len(layer_labels(self.units))
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of mixtures of experts, which a plan may name besides units."""
+        return parts_in_order(
+            Placement(t.unit, "projection", t.part, len(t.experts)) for t in self.tensors if t.part
+        )
+
+    @cached_property
+    def fine_units(self) -> tuple[str, ...]:
+        """The units, and behind each mlp its parts: all that a plan may name."""
+        return with_parts(self.units, self.parts)
 
     @cached_property
     def by_unit(self) -> Mapping[str, tuple[TensorProfile, ...]]:
-        """Unit → its tensors, for every unit in the order of the model."""
-        table: dict[str, list[TensorProfile]] = {unit: [] for unit in self.units}
+        """Unit or part → its tensors, in the order of the model; experts count one by one, whether
+        they are stored apart or in one tensor.
+        """
+        table: dict[str, list[TensorProfile]] = {unit: [] for unit in self.fine_units}
         for tensor in self.tensors:
-            table[tensor.unit].append(tensor)
+            for one in tensor.measured:
+                table[one.unit].append(one)
+                if one.part is not None and one.role == "projection":
+                    table[one.part].append(one)
         return {unit: tuple(tensors) for unit, tensors in table.items()}
 
     def only(self, language: str) -> Profile:
@@ -107,6 +161,10 @@ class Profile:
                 tensor,
                 update_norm=keep(tensor.update_norm),
                 inner=keep(tensor.inner),
+                experts=tuple(
+                    replace(one, update_norm=keep(one.update_norm), inner=keep(one.inner))
+                    for one in tensor.experts
+                ),
                 digests=keep(tensor.digests),
             )
             for tensor in self.tensors
@@ -126,7 +184,12 @@ class Profile:
 
     def as_dict(self) -> dict[str, Any]:
         """The profile as plain JSON values."""
-        return {"format": FORMAT, **asdict(self)}
+        content = {"format": FORMAT, **asdict(self)}
+        for tensor in content["tensors"]:
+            for key in ("part", "experts"):
+                if not tensor[key]:
+                    del tensor[key]
+        return content
 
     @classmethod
     def load(cls, path: Path) -> Profile:
@@ -176,19 +239,41 @@ def _input(record: dict[str, Any]) -> InputRecord:
 
 
 def _tensor(record: dict[str, Any]) -> TensorProfile:
-    tensor = TensorProfile(**{**record, "shape": tuple(record["shape"])})
-    norms = [*tensor.update_norm.values()]
-    norms += [] if tensor.base_norm is None else [tensor.base_norm]
-    limits = [
-        *((norm, _LARGEST) for norm in norms),
-        *((n, _LARGEST**2) for n in tensor.inner.values()),
-    ]
+    experts = tuple(ExpertProfile(**one) for one in record.get("experts", ()))
+    given = {**record, "shape": tuple(record["shape"]), "experts": experts}
+    tensor = TensorProfile(**given)
+    _check_part(tensor)
+    norms, inner = [], []
+    for one in (tensor, *experts):
+        norms += [*one.update_norm.values()]
+        norms += [] if one.base_norm is None else [one.base_norm]
+        inner += [*one.inner.values()]
+    limits = [*((norm, _LARGEST) for norm in norms), *((n, _LARGEST**2) for n in inner)]
     for number, limit in limits:
         if type(number) not in (int, float) or not abs(number) <= limit:
             raise TypeError(f"tensor {tensor.name!r} has a number that is not finite, or too large")
     if any(norm < 0 for norm in norms):
         raise TypeError(f"tensor {tensor.name!r} has a negative norm")
     return tensor
+
+
+def _check_part(tensor: TensorProfile) -> None:
+    """The part of a mixture is one of its mlp's, and experts in one tensor are measured alike."""
+    if tensor.part is None:
+        if tensor.experts:
+            raise TypeError(f"tensor {tensor.name!r} has experts and no part")
+        return
+    one = f"{tensor.part}.0" if tensor.experts else tensor.part
+    try:
+        right = kind_of(one) in PART_KINDS and tensor.unit == f"{label_of(one)}.mlp"
+    except (TypeError, ValueError):
+        right = False
+    same = all(
+        {*one.update_norm} == {*tensor.update_norm} and {*one.inner} == {*tensor.inner}
+        for one in tensor.experts
+    )
+    if not right or not same or any(one.base_norm is None for one in tensor.experts):
+        raise TypeError(f"tensor {tensor.name!r} has a part {tensor.part!r} that is none")
 
 
 def _check_whole(profile: Profile) -> None:
