@@ -2,8 +2,8 @@
 
 Every family has two to three layers of width 32 and 64 words, so that a model is made in a few
 milliseconds. `FAMILIES` maps a short name to a function that makes the config, `WEIGHTLESS` does
-for families without norm weights and `SINGLE` for families whose layers are a mixer without an mlp; `tiny_model`
-builds the model and `save_tiny` stores it the way a user's checkpoint is stored.
+for families without norm weights and `SINGLE` for families whose layers are a mixer without an
+mlp; `tiny_model` builds the model and `save_tiny` stores it the way a user's checkpoint is stored.
 """
 
 from __future__ import annotations

@@ -66,9 +66,9 @@ def _open_blocks(model: Model) -> dict[tuple[str, str], vocabulary.Block]:
             continue
         label, rest = position
         block, at = vocabulary.named_block(rest)
-        if block in ("attention", "mixer") and at >= 0:
-            if vocabulary.has_word(rest[at], vocabulary.OPEN_WORDS):
-                inside.setdefault((label, rest[at]), set()).update(rest[at + 1 :])
+        mixing = block in ("attention", "mixer") and at >= 0
+        if mixing and vocabulary.has_word(rest[at], vocabulary.OPEN_WORDS):
+            inside.setdefault((label, rest[at]), set()).update(rest[at + 1 :])
     return {key: _block_by_content(key[1], names) for key, names in inside.items()}
 
 

@@ -130,9 +130,9 @@ def find_layers(shapes: Shapes, dtypes: Mapping[str, str]) -> Model:
         if (found := position_in(tuple(name.split(".")), path)) is not None
         and found[1][0] in vocabulary.PREDICTION_NAMES
     }
-    found = tuple(_whole(path, label, shapes, further) for path, label in text.items())
+    whole = tuple(_whole(path, label, shapes, further) for path, label in text.items())
     towers = tuple(sorted(set(roots.values()) - predicting))
-    return Model(shapes, dtypes, found, towers, tuple(sorted(predicting | further)))
+    return Model(shapes, dtypes, whole, towers, tuple(sorted(predicting | further)))
 
 
 def _layer_number_at(path: Path) -> int | None:

@@ -127,7 +127,7 @@ def kind_of(unit: str) -> Kind:
     if match is not None:
         return cast(Kind, match[3] or match[4])
     if unit in BEFORE_LAYERS + AFTER_LAYERS:
-        return cast(Kind, unit)
+        return unit
     raise ValueError(
         f"{unit!r} is not a unit; units are N.attention, N.mixer, N.mlp and N.norms (N a layer "
         "number; encoder.N and decoder.N where a model has both), N.experts.E, N.router, "

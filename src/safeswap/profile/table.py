@@ -243,8 +243,10 @@ def _tensor(record: dict[str, Any]) -> TensorProfile:
     given = {**record, "shape": tuple(record["shape"]), "experts": experts}
     tensor = TensorProfile(**given)
     _check_part(tensor)
-    norms, inner = [], []
-    for one in (tensor, *experts):
+    norms: list[float] = []
+    inner: list[float] = []
+    counted: list[TensorProfile | ExpertProfile] = [tensor, *experts]
+    for one in counted:
         norms += [*one.update_norm.values()]
         norms += [] if one.base_norm is None else [one.base_norm]
         inner += [*one.inner.values()]

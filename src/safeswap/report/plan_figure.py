@@ -58,7 +58,7 @@ def panels_of(plan: Plan) -> dict[str, list[str]]:
         return {}
     if plan.selector.get("by") == "layer" or _alike([*shares.values()]):
         layers = layer_labels(plan.units)  # decided by layer: one number for all of it
-        first = {label_of(u): u for u in reversed(plan.units) if kind_of(u) in MODULE_KINDS}
+        first = {label_of(u): u for u in reversed([*plan.units]) if kind_of(u) in MODULE_KINDS}
         return {"layer": [first[layer] for layer in layers]}
     return {kind: units for kind, units in kinds.items() if any(shares[kind])}
 

@@ -89,11 +89,11 @@ def _heat(plan: Plan) -> Text:
             for unit in (f"{layers[at]}.{kind}" for at in block):
                 decision = plan.units[unit].decision if unit in plan.units else ""
                 met.add(decision)
-                letter = "L" if decision == plan.language else _LETTERS.get(decision, " ")
+                letter = "L" if decision == plan.language else _LETTERS.get(decision, "?")
                 text.append(letter, style=f"white on {decision_colour(plan, unit)}")
             text.append("\n")
     names = {SAFETY: "S safety", plan.language: f"L {plan.language}", "blend": "· blend"}
-    names |= {"mix": "* mix", BASE: "B base"}
+    names |= {"mix": "* mix", BASE: "B base", "": "? missing"}
     shown = [text for name, text in names.items() if name in met]
     text.append(visible(f"{'':>17} {'   '.join(shown)}\n"))
     return text
