@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from safeswap.anatomy import vocabulary
-from safeswap.anatomy.stacks import Model, Path
+from safeswap.anatomy.model import Model, Path
 from safeswap.anatomy.units import Placement
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from safeswap.anatomy import vocabulary
+from safeswap.anatomy.model import Model, Path, Shapes
 from safeswap.anatomy.units import LAYER_KINDS, Placement, label_of
 from safeswap.errors import AnatomyError, listed
-
-if TYPE_CHECKING:
-    from safeswap.anatomy.stacks import Model, Path, Shapes
 
 
 def refuse_leftovers(shapes: Shapes, dtypes: Mapping[str, str]) -> None:

@@ -18,7 +18,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from safeswap.anatomy import experts, problems, vocabulary
-from safeswap.anatomy.stacks import Model, Path, find_layers
+from safeswap.anatomy.model import Model, Path
+from safeswap.anatomy.stacks import find_layers
 from safeswap.anatomy.units import Anatomy, Placement, units_in_order
 
 
