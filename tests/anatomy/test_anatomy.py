@@ -257,6 +257,7 @@ def placed(extra: Shapes, dtypes: dict[str, str] | None = None) -> Anatomy:
         ("self_attn.bias", (32,), "attention", "projection"),
         ("self_attn.c_attn.bias", (96,), "attention", "projection"),
         ("self_attn.masked_bias", (), "attention", "buffer"),
+        ("self_attn.alibi_slopes", (4,), "attention", "buffer"),
         ("self_attn.rotary_emb.inv_freq", (4,), "attention", "buffer"),
         ("rotary_emb.inv_freq", (4,), "attention", "buffer"),
         ("self_attn.sinks", (4,), "attention", "projection"),
@@ -654,3 +655,13 @@ def attempt(shapes: Shapes) -> tuple[list[str], AnatomyError | None]:
         return list(anatomy_of(shapes).placements), None
     except AnatomyError as error:
         return [], error
+
+
+def test_tables_of_sines_are_buffers_and_trained_positions_are_not() -> None:
+    """XGLM and M2M100 keep sines in ``weights``; a table that is trained is ``weight``."""
+    from safeswap.anatomy.rules import is_buffer
+
+    assert is_buffer(["model", "embed_positions", "weights"], (32, 8), "F32")
+    assert is_buffer(["model", "embed_positions", "_float_tensor"], (1,), "F32")
+    assert not is_buffer(["model", "embed_positions", "weight"], (32, 8), "F32")
+    assert not is_buffer(["model", "mixer", "weights"], (32, 8), "F32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,3 +223,20 @@ def test_killed_and_gone_on_with(commands: Commands, folder: Path, swept: Path) 
         assert answers(other) == answers(path)
     one, other = (json.loads((f / "profile.json").read_text()) for f in (swept, folder / "k"))
     assert one == other
+
+
+def test_overwrite_removes_plans_that_the_grid_no_longer_has(
+    folder: Path, swept: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(swept, tmp_path / "r")
+    plans = tmp_path / "r" / "plans" / "qab"
+    (plans / "mine.yaml").write_text("a: note\n")
+    old = next(path for path in plans.iterdir() if path.name.startswith("share-difference"))
+    (plans / "link.yaml").symlink_to(swept / "plans" / "qab" / old.name)
+    content = yaml.safe_load((folder / "sweep.yaml").read_text()) | {"grid": GRID[1:]}
+    (folder / "less.yaml").write_text(yaml.safe_dump(content))
+    run_sweep(read_sweep(folder / "less.yaml"), tmp_path / "r", options=FLOAT32, overwrite=True)
+    left = {path.name for path in plans.iterdir()}
+    assert not old.exists() and {"mine.yaml", "link.yaml"} < left
+    assert len(left) == 3  # and the one cell's
+    assert Plan.load(swept / "plans" / "qab" / old.name)

@@ -207,6 +207,9 @@ STRANGERS = [
     *("x.pkl", "x.msgpack", "x.safetensors.zip", "LICENSE.safetensors", "license.bin", "x.ckpt"),
     *("notes.txt", "eval.csv", "events.out.tfevents.1", "train.log", "wandb/run.json", "x.sh"),
     *("modeling_x.py", "chat_templates/x.bin", "original/params.json", "params.json", "core"),
+    *("tokenizer_secret.json", "tokenizer.secret.json", "tokenizer_secret.model", "vocab-own.json"),
+    *("secret.model", "merges_old.txt", "chat_template_mine.jinja", "image_processor_x.json"),
+    *("tokenizer.model.vault", "feature_extractor_own.json", "vocab.secret.txt", "secret.spm"),
     *("tokenizer.json.bak", "config.json~", "model.mlmodel", "Model.SafeTensors", "data.parquet"),
 ]
 
@@ -288,10 +291,10 @@ def test_weights_beside_the_merge_are_an_error_even_where_the_manifest_has_them(
 
 
 def test_a_companion_that_is_too_large_is_left_out(trio: dict[str, Path], tmp_path: Path) -> None:
-    with (trio["sw"] / "big.model").open("wb") as stream:
+    with (trio["sw"] / "spiece.model").open("wb") as stream:
         stream.truncate(LARGEST + 1)
     out = swap(trio, tmp_path / "out")
-    assert "larger than" in manifest_of(out)["files_left_out"]["big.model"]
+    assert "larger than" in manifest_of(out)["files_left_out"]["spiece.model"]
     assert not (out / "big.model").exists()
 
 

@@ -513,3 +513,31 @@ def test_latex_compiles_within_the_page(tmp_path: Path) -> None:
     assert "Output written" in log
     for trouble in ("\n!", "Overfull \\hbox", "too large for page"):
         assert trouble not in log, log[-3000:]
+
+
+def test_a_report_made_again_removes_the_parts_of_the_earlier_one(tmp_path: Path) -> None:
+    def table(name: str) -> Table:
+        return Table("T", (Column("a"),), (Row.of("1"),), (), name)
+
+    write_reports([table("kept"), table("gone"), table("linked")], tmp_path, figures={})
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (tmp_path / "report-linked.csv").unlink()
+    (tmp_path / "report-linked.csv").symlink_to(outside)
+    (tmp_path / "report-mine.csv").write_text("of another's making")
+    write_reports([table("kept")], tmp_path)
+    left = {path.name for path in tmp_path.glob("*.csv")}
+    assert left == {"report-kept.csv", "report-linked.csv", "report-mine.csv"}
+    assert outside.read_text() == "mine"
+
+
+@pytest.mark.parametrize("listed", ["../report-x.csv", "notes.csv", "report-x.md", "report-x.csv/"])
+def test_a_forged_list_removes_no_file_of_others(tmp_path: Path, listed: str) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    others = [tmp_path / "report-x.csv", folder / "notes.csv", folder / "report-x.md"]
+    for path in others:
+        path.write_text("mine")
+    (folder / "report.md").write_text(f"<!-- files of this report: {listed} -->\n")
+    write_reports([golden()], folder)
+    assert all(path.read_text() == "mine" for path in others)

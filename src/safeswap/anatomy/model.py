@@ -69,7 +69,7 @@ class Model:
     def outer_path(self, name: str) -> Path:
         """The path of a tensor outside the layers from where it leaves the way to the layers."""
         path = tuple(name.split("."))
-        common = max(_common(path, stack.path) for stack in self.stacks)
+        common = max(common_length(path, stack.path) for stack in self.stacks)
         return path[common:]
 
 
@@ -81,7 +81,8 @@ def position_in(path: Path, stack: Path) -> tuple[int, Path] | None:
     return int(path[depth]), path[depth + 1 :]
 
 
-def _common(path: Path, stack: Path) -> int:
+def common_length(path: Path, stack: Path) -> int:
+    """How many words two paths begin with alike; the tensor's own last word does not count."""
     common = 0
     while common < min(len(path) - 1, len(stack)) and path[common] == stack[common]:
         common += 1

@@ -167,6 +167,8 @@ def is_buffer(path: Sequence[str], shape: tuple[int, ...], dtype: str) -> bool:
     """
     if path[-1] in vocabulary.BUFFER_NAMES or problems.is_integer(dtype):
         return True
+    if tuple(path[-2:]) in vocabulary.BUFFER_ENDS:
+        return True
     mask_shaped = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
     return mask_shaped and path[-1] in vocabulary.MASK_NAMES
 

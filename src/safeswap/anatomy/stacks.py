@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count, islice, pairwise
 
 from safeswap.anatomy import problems, vocabulary
-from safeswap.anatomy.model import Model, Path, Shapes, Stack, position_in
+from safeswap.anatomy.model import Model, Path, Shapes, Stack, common_length, position_in
 from safeswap.anatomy.units import STACKS
 from safeswap.errors import AnatomyError, listed
 
@@ -95,7 +95,7 @@ def _text_stacks(stacks: Mapping[Path, set[int]], shapes: Shapes) -> dict[Path, 
 
 def _root(path: Path, text: Iterable[Path]) -> Path:
     """Where another stack hangs: the shortest beginning that no stack of text has."""
-    return path[: max(_common((*path, ""), stack) for stack in text) + 1]
+    return path[: max(common_length((*path, ""), stack) for stack in text) + 1]
 
 
 def _whole(path: Path, label: str, shapes: Shapes, further: set[Path]) -> Stack:

@@ -107,7 +107,10 @@ BUFFER_NAMES: Final = _table("""
     inv_freq original_inv_freq freqs_cis cos_cached sin_cached position_ids token_type_ids
     masked_bias causal_mask attention_mask slope_rate query_decay key_decay diagonal_decay
     final_logits_bias num_batches_tracked
+    alibi_slopes alibi_mask future_mask
 """)
+# ... and these by their last two: tables of sines. A table that is trained is `weight`.
+BUFFER_ENDS: Final = (("embed_positions", "weights"), ("embed_positions", "_float_tensor"))
 # ... and these where they have the shape of a mask: GPT-2's `attn.bias` of [1, 1, n, n].
 MASK_NAMES: Final = _table("bias mask")
 

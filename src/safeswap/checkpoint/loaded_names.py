@@ -24,23 +24,21 @@ _TOKENIZER_WORDS = (
 _COMPANIONS = (
     # what the model is and how it generates
     *("config.json", "generation_config.json"),
-    # how text becomes ids
-    *(
-        "tokenizer*.json",
-        "tokenizer*.model",
-        "tokenizer*.model.v*",
-        "tokenizer*.txt",
-        "tekken.json",
-    ),
-    *("vocab*.json", "vocab*.txt", "vocab*.bpe", "merges*.txt", "encoder.json", "bpe.codes"),
-    "tekken.json",
-    *("added_tokens.json", "special_tokens_map.json", "normalizer.json"),
-    *("*.model", "*.spm", "*.tiktoken"),
+    # how text becomes ids: the names that transformers' tokenizers and mistral-common open
+    *("tokenizer.json", "tokenizer.[0-9]*.json", "tokenizer_config.json", "tokenizer.txt"),
+    *("tokenizer.model", "tokenizer.model.v[0-9]*", "tokenizer.tiktoken", "tekken.json"),
+    *("vocab.json", "vocab.txt", "vocab.bpe", "vocab.model", "merges.txt", "encoder.json"),
+    *("vocab-src.json", "vocab-tgt.json", "target_vocab.json", "entity_vocab.json", "dict.txt"),
+    *("added_tokens.json", "special_tokens_map.json", "normalizer.json", "bpe.codes", "emoji.json"),
+    *("spiece.model", "sentencepiece.model", "sentencepiece.bpe.model", "spm.model"),
+    *("spm_char.model", "tiktoken.model", "source.spm", "target.spm", "*.tiktoken"),
+    *("byte_maps.json", "word_shape.json", "word_pronunciation.json", "prophetnet.tokenizer"),
     # how a chat becomes text
-    *("chat_template*.jinja", "chat_template*.json"),
+    *("chat_template.jinja", "chat_template.json"),
     # pictures, sound and films
-    *("preprocessor_config.json", "processor_config.json", "image_processor*.json"),
-    *("video_processor*.json", "video_preprocessor_config.json", "feature_extractor*.json"),
+    *("preprocessor_config.json", "processor_config.json", "image_processor_config.json"),
+    *("video_preprocessor_config.json", "video_processor_config.json"),
+    *("feature_extractor_config.json", "audio_tokenizer_config.json"),
 )
 _TOKENIZERS = tuple(
     kind for kind in _COMPANIONS if kind.startswith(_TOKENIZER_WORDS) or kind.startswith("*.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -44,16 +46,27 @@ def methods(name: str | None, as_json: bool) -> None:
         return
     if name is None:
         for title, entries, _ in catalogue:
-            say(f"{title}\n")
+            say(f"{_hung(title, 2)}\n")
             for entry in entries.values():
-                say(f"  {entry.name:<18}{entry.summary}\n{'':20}{entry.source}")
+                say(_hung(f"  {entry.name:<18}{entry.summary}", 20))
+                say(_hung(f"{'':20}{entry.source}", 20))
             say()
-        say("Parameters: safeswap methods NAME. Formulas: docs/methods.md, docs/operators.md.")
+        more = "Parameters: safeswap methods NAME. Formulas: docs/methods.md, docs/operators.md."
+        say(_hung(more, 0))
         return
     for _, entries, spelled in catalogue:
         if name in entries:
             _describe(entries[name], spelled)
             return
+
+
+def _hung(text: str, indent: int) -> str:
+    """Folded to the terminal, further lines as far in as the first one's text; whole in a pipe."""
+    width = max(40, get_terminal_size((10_000, 24)).columns)
+    folded = wrap(
+        text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+    )
+    return "\n".join(folded)
 
 
 def _records(catalogue: Catalogue, name: str | None) -> dict[str, Any]:
@@ -84,12 +97,14 @@ def _parameter(parameter: Any, option: str) -> dict[str, Any]:
 
 
 def _describe(entry: Any, spelled: Callable[[str], str]) -> None:
-    say(f"{entry.name}: {entry.summary}\nsource: {entry.source}")
+    say(_hung(f"{entry.name}: {entry.summary}", 2))
+    say(_hung(f"source: {entry.source}", 2))
     for parameter in entry.parameters:
         named = parameter.default not in (None, "")
         default = f"  [default: {_default(parameter)}]" if named else ""
         option = spelled(parameter.name)
-        say(f"  {option:<28}{parameter.doc}{default}\n{'':30}{parameter.limits}")
+        say(_hung(f"  {option:<28}{parameter.doc}{default}", 30))
+        say(_hung(f"{'':30}{parameter.limits}", 30))
     if not entry.parameters:
         say("  no parameters")
 

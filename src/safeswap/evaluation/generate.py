@@ -173,7 +173,26 @@ def write_model_record(
     """
     refuse_other_model(results, arm, overwrite=overwrite)
     refuse_other_backend(results, arm, responder.description, overwrite=overwrite)
-    write_json(results.folder / arm.name / MODEL, {**arm.as_dict(), **responder.description})
+    path = results.folder / arm.name / MODEL
+    record: dict[str, Any] = {**arm.as_dict(), **responder.description}
+    if path.exists() and holds_answers(path.parent):
+        record |= _earlier_versions(read_json(path), record)
+    write_json(path, record)
+
+
+_VERSIONS = ("vllm", "transformers", "torch")
+
+
+def _earlier_versions(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What a model's earlier answers were made with, where that is not what makes the next."""
+    was, new = (
+        ", ".join(f"{name} {one[name]}" for name in _VERSIONS if one.get(name))
+        for one in (known, now)
+    )
+    before = known.get("earlier_versions")
+    kept = [text for text in before if isinstance(text, str)] if isinstance(before, list) else []
+    kept += [was] if was and was != new else []
+    return {"earlier_versions": list(dict.fromkeys(kept))} if kept else {}
 
 
 def refuse_other_model(results: Results, arm: EvaluatedModel, *, overwrite: bool = False) -> None:

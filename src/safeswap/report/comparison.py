@@ -390,6 +390,13 @@ def engines_note(evidence: Outcomes) -> Iterator[str]:
         arm: {key: str(value) for key, value in model.items() if key in _ENGINE and value}
         for arm, model in evidence.models.items()
     }
+    for arm, model in evidence.models.items():
+        if earlier := model.get("earlier_versions"):
+            said = "; ".join(map(str, earlier)) if isinstance(earlier, list) else str(earlier)
+            yield (
+                f"Warning: some answers of {arm} were made with other versions ({said}) than the "
+                "last ones: what differs may be that. `evaluate --overwrite` makes all anew."
+            )
     differ = [key for key in _ENGINE if len({about.get(key) for about in ran.values()}) > 1]
     if not differ:
         return

@@ -20,12 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safeswap.checkpoint.family import open_family
+from safeswap.errors import SafeswapError
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.judging import JudgeConfig
 from safeswap.evaluation.records import CandidateRecord
 from safeswap.evaluation.results.candidates import read_measured
-from safeswap.plan import fill_plan
+from safeswap.plan import Plan, fill_plan
 from safeswap.profile import Profile
 from safeswap.search.candidates import (
     Candidate,
@@ -76,7 +77,8 @@ def run_sweep(
         reload: write and load every candidate instead of exchanging units in memory.
         force: take experts too whose configuration or weights say that they are no fine-tunes of
             the base.
-        overwrite: answers under other settings or of other candidates of the same name are removed.
+        overwrite: answers under other settings or of other candidates of the same name are removed,
+            and the plans of cells that the grid no longer has.
 
     Raises:
         SafeswapError: what is wrong, before a model is loaded where it can be known before.
@@ -99,7 +101,7 @@ def run_sweep(
     ask = CandidateRunner(family, sweep, backend, options, reload, workers, overwrite=overwrite)
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}
     for code, candidates in every.items():
-        _save_plans(candidates, results / "plans" / code)
+        _save_plans(candidates, results / "plans" / code, anew=overwrite)
         _log.info(f"{code}: {len(sweep.cells)} cells, {len(candidates) - 3} different tables")
         ask.answer(code, "dev", candidates, results / "dev" / code)
     for code in every:
@@ -114,16 +116,32 @@ def run_sweep(
     return done
 
 
-def _save_plans(candidates: Sequence[Candidate], folder: Path) -> None:
+def _save_plans(candidates: Sequence[Candidate], folder: Path, *, anew: bool = False) -> None:
+    """Every cell's plan; ``anew``: those of an earlier sweep that is started over go."""
     folder.mkdir(parents=True, exist_ok=True)
-    for one in candidates:
-        if one.model.role == "merged":
-            one.plan.save(folder / f"{one.model.name}.yaml")
+    plans = {f"{one.model.name}.yaml": one.plan for one in candidates if one.model.role == "merged"}
+    for path in sorted(folder.glob("*.yaml")) if anew else ():
+        if path.name not in plans and _is_plan(path):
+            path.unlink()
+    for name, plan in plans.items():
+        plan.save(folder / name)
+
+
+def _is_plan(path: Path) -> bool:
+    """Whether a file is a plan of ours; others, and what a link leads to, are left alone."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        Plan.load(path)
+    except SafeswapError:
+        return False
+    return True
 
 
 def _choose(sweep: Sweep, language: str, candidates: Sequence[Candidate], results: Path) -> Swept:
     dev = results / "dev" / language
-    choice = choose(read_measured(dev, language), sweep.rule)
+    grid = {one.model.name for one in candidates}  # an earlier grid's answers may lie beside them
+    choice = choose([one for one in read_measured(dev, language) if one.name in grid], sweep.rule)
     if not choice.name:
         return Swept(language, dev, None, choice, None)
     plan = next(one.plan for one in candidates if one.model.name == choice.name)

@@ -61,6 +61,7 @@ def test_every_verb_that_loads_a_model_says_it(broken: Path, tmp_path: Path) -> 
     asked |= {"suite": str(suite), "judge": f"rule:{tmp_path / 'rules.yaml'}"}
     sweep = asked | {"grid": [{"method": "soup"}]}
     (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
+    (tmp_path / "search.yaml").write_text(json.dumps(asked))
     Stored(tmp_path / "judged", {"harm/sw": HARM}).arm("one").judged("one", "harm/sw", "us")
     verbs: list[list[str | Path]] = [
         ["evaluate", MODEL, "--suite", suite, "--only", "qab", "-o", "results"],
@@ -68,6 +69,7 @@ def test_every_verb_that_loads_a_model_says_it(broken: Path, tmp_path: Path) -> 
         ["calibrate", OTHER, "--safety", MODEL, "--language", f"qab={language}", "--texts",
          "texts.txt", "-o", "grams"],
         ["sweep", "sweep.yaml", "-o", "swept"],
+        ["search", "search.yaml", "--trials", "1", "-o", "searched"],
     ]  # fmt: skip
     for words in verbs:
         status, said = typed(broken, tmp_path, *words)

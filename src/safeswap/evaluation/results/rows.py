@@ -198,5 +198,7 @@ class ModelRecord(TypedDict):
     """On which questions it was chosen (`ChosenOn`); left out where it was not."""
     candidate: NotRequired[dict[str, Any]]
     """How one that lived in memory only was made (`CandidateRecord`), with its aliases."""
+    earlier_versions: NotRequired[list[str]]
+    """What other versions some of the answers were made with; left out where all are of one."""
     backend: NotRequired[str]
     dtype: NotRequired[str]
