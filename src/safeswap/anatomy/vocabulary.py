@@ -72,6 +72,7 @@ NORM_WORDS: Final = _table("norm norms layernorm rmsnorm ln")
 # projects between the width of its embeddings and that of its layers: `project_in`, `project_out`.
 LM_HEAD_NAMES: Final = _table(
     "lm_head embed_out output output_layer output_projection head lm_loss project_out proj_out"
+    " final_logits_bias"
 )
 EMBEDDING_WORDS: Final = _table("""
     embed embedding embeddings emb embd wte wpe project_in
@@ -106,7 +107,7 @@ STACKED_EXPERTS: Final = _table("w1 v1 w2")
 BUFFER_NAMES: Final = _table("""
     inv_freq original_inv_freq freqs_cis cos_cached sin_cached position_ids token_type_ids
     masked_bias causal_mask attention_mask slope_rate query_decay key_decay diagonal_decay
-    final_logits_bias num_batches_tracked
+    num_batches_tracked
     alibi_slopes alibi_mask future_mask
 """)
 # ... and these by their last two: tables of sines. A table that is trained is `weight`.
