@@ -15,8 +15,8 @@
 
 ``units`` holds what an anatomy is, ``vocabulary`` the words as tables, ``stacks`` finds the layers,
 ``model`` is what they look at, ``rules`` places tensors, ``experts`` divides mixtures, ``problems``
-says what is wrong. No list of architectures: a family is understood if its names use the vocabulary, and refused with the tensors
-named if they do not.
+says what is wrong. No list of architectures: a family is understood if its names use the
+vocabulary, and refused with the tensors named if they do not.
 """
 
 from safeswap.anatomy.rules import anatomy_of
