@@ -2,8 +2,8 @@
 
 Every family has two to three layers of width 32 and 64 words, so that a model is made in a few
 milliseconds. `FAMILIES` maps a short name to a function that makes the config, `WEIGHTLESS` does
-for families without norm weights and `REFUSED` for families that cannot be placed; `tiny_model`
-builds the model and `save_tiny` stores it the way a user's checkpoint is stored.
+for families without norm weights and `SINGLE` for families whose layers are a mixer without an
+mlp; `tiny_model` builds the model and `save_tiny` stores it the way a user's checkpoint is stored.
 """
 
 from __future__ import annotations
@@ -265,17 +265,29 @@ WEIGHTLESS: dict[str, Callable[[], PretrainedConfig]] = {
     "nanochat": _config("NanoChatConfig"),
 }
 
-# Language models that safeswap refuses: layers without an mlp.
-REFUSED: dict[str, Callable[[], PretrainedConfig]] = {
+# Language models whose layers are a mixer alone.
+SINGLE: dict[str, Callable[[], PretrainedConfig]] = {
     "mamba": _own_words(
         "MambaConfig", hidden_size=32, num_hidden_layers=2, state_size=4, use_mambapy=False
+    ),
+    "falcon-mamba": _own_words(
+        "FalconMambaConfig", hidden_size=32, num_hidden_layers=2, state_size=4
+    ),
+    "mamba2": _own_words(
+        "Mamba2Config",
+        hidden_size=32,
+        num_hidden_layers=2,
+        state_size=4,
+        num_heads=8,
+        head_dim=8,
+        n_groups=2,
     ),
 }
 
 
 def tiny_model(name: str, seed: int = 0, tie: bool | None = None) -> PreTrainedModel:
     """The model of family `name`, weights drawn from `seed`; `tie` overrides tied embeddings."""
-    config = (FAMILIES | WEIGHTLESS | REFUSED)[name]()
+    config = (FAMILIES | WEIGHTLESS | SINGLE)[name]()
     if tie is not None:
         config.tie_word_embeddings = tie
     torch.manual_seed(seed)

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from families import FAMILIES, REFUSED, WEIGHTLESS, save_tiny, tiny_model
+from families import FAMILIES, SINGLE, WEIGHTLESS, save_tiny, tiny_model
 from safeswap.anatomy import (
     Anatomy,
     Placement,
     anatomy_of,
     kind_of,
+    label_of,
     layer_of,
 )
 from safeswap.errors import AnatomyError, SafeswapError
@@ -77,7 +78,8 @@ def llama(layers: int = 2, stack: str = "model.layers.", outer: str = "model.") 
 # ── the oracle ───────────────────────────────────────────────────────────────────────────────────
 
 NORM_CLASS = re.compile("LayerNorm|RMSNorm")
-ATTENTION_CLASS = re.compile("Attention|DeltaNet|Mixer|ShortConv")
+ATTENTION_CLASS = re.compile("Attention")
+MIXER_CLASS = re.compile("DeltaNet|Mixer|ShortConv|Mamba(?!DecoderLayer)|RecurrentBlock")
 MLP_CLASS = re.compile("MLP|Moe|MoE|Experts|FFN")
 
 
@@ -142,6 +144,8 @@ def place_live_inside(layer: int, owners: list[nn.Module]) -> Placement:
     classes = [type(owner).__name__ for owner in owners]
     if not owners or any(NORM_CLASS.search(c) for c in classes):
         return Placement(f"{layer}.norms", "norm")  # no owner: a gain of the layer itself
+    if any(MIXER_CLASS.search(c) for c in classes):
+        return Placement(f"{layer}.mixer", "projection")
     if any(ATTENTION_CLASS.search(c) for c in classes):
         return Placement(f"{layer}.attention", "projection")
     if any(MLP_CLASS.search(c) for c in classes) or classes == ["Linear"]:
@@ -163,12 +167,11 @@ def test_family_is_placed_as_the_live_model_says(
 
     assert list(anatomy.placements) == list(shapes)
     same_name = expected.keys() & shapes.keys()
-    assert {n: anatomy.placements[n] for n in same_name} == {n: expected[n] for n in same_name}
+    coarse = {n: Placement(p.unit, p.role) for n, p in anatomy.placements.items()}
+    assert {n: coarse[n] for n in same_name} == {n: expected[n] for n in same_name}
     # Experts are stored one by one and live fused: their names differ, their numbers do not.
     sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
-    assert weigh(anatomy.placements, {n: math.prod(s) for n, s in shapes.items()}) == weigh(
-        expected, sizes
-    )
+    assert weigh(coarse, {n: math.prod(s) for n, s in shapes.items()}) == weigh(expected, sizes)
 
 
 def weigh(placements: Mapping[str, Placement], sizes: Mapping[str, int]) -> Counter[Placement]:
@@ -186,8 +189,8 @@ def test_family_has_whole_layers_and_each_tensor_once(
     anatomy = anatomy_of(shapes)  # without dtypes: names and shapes are enough
     assert anatomy.layers == FAMILIES[family]().num_hidden_layers
     for layer in range(anatomy.layers):
-        for kind in ("attention", "mlp", "norms"):
-            assert anatomy.tensors(f"{layer}.{kind}")
+        kinds = {unit.rpartition(".")[2] for unit in anatomy.units if layer_of(unit) == layer}
+        assert kinds & {"attention", "mixer"} and kinds >= {"mlp", "norms"}
     everything = [name for unit in anatomy.units for name in anatomy.tensors(unit)]
     assert sorted(everything) == sorted(shapes)
 
@@ -258,8 +261,8 @@ def placed(extra: Shapes, dtypes: dict[str, str] | None = None) -> Anatomy:
         ("self_attn.rotary_emb.inv_freq", (4,), "attention", "buffer"),
         ("rotary_emb.inv_freq", (4,), "attention", "buffer"),
         ("self_attn.sinks", (4,), "attention", "projection"),
-        ("linear_attn.A_log", (4,), "attention", "projection"),
-        ("linear_attn.conv1d.weight", (64, 1, 4), "attention", "projection"),
+        ("linear_attn.A_log", (4,), "mixer", "projection"),
+        ("linear_attn.conv1d.weight", (64, 1, 4), "mixer", "projection"),
         ("linear_attn.norm.weight", (8,), "norms", "norm"),
         ("SelfAttention.q.weight", (32, 32), "attention", "projection"),
         ("norm_attn_norm.attn.Wqkv.weight", (96, 32), "attention", "projection"),
@@ -290,7 +293,8 @@ def test_a_tensor_in_a_layer(inside: str, shape: tuple[int, ...], kind: str, rol
     extra: Shapes = {name: shape}
     if inside == "mystery.bias":  # a bias follows the weight beside it
         extra["model.layers.1.mystery.weight"] = (32,)
-    assert placed(extra).placements[name] == Placement(f"1.{kind}", role)  # type: ignore[arg-type]
+    found = placed(extra).placements[name]
+    assert (found.unit, found.role) == (f"1.{kind}", role)
 
 
 @pytest.mark.parametrize(
@@ -397,36 +401,77 @@ def test_no_layers() -> None:
     assert "blocks.0.thing.weight" in str(error)
 
 
-def test_a_vision_tower_is_named() -> None:
+def test_towers_and_projectors_are_a_unit_of_their_own() -> None:
     text = llama(3, "model.language_model.layers.", "model.language_model.")
     vision = llama(2, "model.vision_tower.encoder.layers.", "model.vision_tower.")
-    error = refusal(text | vision)
-    assert "'model.language_model.layers' (layers 0-2)" in str(error)
-    assert "'model.vision_tower.encoder.layers' (layers 0-1)" in str(error)
-    assert "images or sound" in str(error)
-    assert "language model alone" in str(error)
-    assert all(".vision_tower.encoder.layers." in name for name in error.tensors)
-    assert len(error.tensors) == 18
+    del vision["lm_head.weight"]
+    joined = {"model.multi_modal_projector.linear_1.weight": (32, 32), "image_newline": (32,)}
+    anatomy = anatomy_of(text | vision | joined)
+    assert anatomy.layers == 3
+    assert set(anatomy.tensors("towers")) == {*vision, *joined}
+    assert all(anatomy.placements[n].unit != "towers" for n in text)
+    assert {anatomy.placements[n].role for n in vision} == {"outside"}
 
 
-def test_an_encoder_decoder_is_named() -> None:
-    both = llama(2, "model.encoder.layers.") | llama(2, "model.decoder.layers.")
-    error = refusal(both)
-    assert "'model.decoder.layers' (layers 0-1), 'model.encoder.layers'" in str(error)
-    assert "encoder-decoder" in str(error)
+def test_encoder_and_decoder_are_layers_of_two_stacks() -> None:
+    both = llama(2, "model.encoder.layers.") | llama(3, "model.decoder.layers.")
+    cross = "model.decoder.layers.2.encoder_attn.q_proj.weight"
+    anatomy = anatomy_of(both | {cross: (32, 32)})
+    assert anatomy.layers == 5
+    assert anatomy.placements[cross].unit == "decoder.2.cross_attention"
+    inside = [u for u in anatomy.units if layer_of(u) is not None]
+    assert inside[:4] == [
+        "encoder.0.attention",
+        "encoder.0.mlp",
+        "encoder.0.norms",
+        "encoder.1.attention",
+    ]
+    assert [label_of(u) for u in inside[-4:]] == ["decoder.2"] * 4
 
 
-def test_extra_prediction_layers_are_named() -> None:
-    error = refusal(llama(3) | llama(1, "mtp.layers.", "mtp."))
-    assert "'mtp.layers' (layers 0)" in str(error)
-    assert "Extra prediction layers" in str(error)
-    assert all(name.startswith("mtp.layers.0.") for name in error.tensors)
+def test_layers_that_predict_further_tokens_are_a_unit_of_their_own() -> None:
+    mtp = llama(1, "mtp.layers.", "mtp.")
+    del mtp["lm_head.weight"]
+    anatomy = anatomy_of(llama(3) | mtp)
+    assert anatomy.layers == 3
+    assert set(anatomy.tensors("prediction")) == set(mtp)
+    numbered_on = {n.replace("layers.3.", "layers.3."): s for n, s in llama(4).items()}
+    numbered_on["model.layers.3.eh_proj.weight"] = (32, 64)
+    anatomy = anatomy_of(numbered_on)
+    assert anatomy.layers == 3
+    assert all(n.startswith("model.layers.3.") for n in anatomy.tensors("prediction"))
+    assert len(anatomy.tensors("prediction")) == 10
 
 
-def test_a_second_stack_beside_one_at_the_top_level_is_named() -> None:
-    error = refusal(llama(3, "vision.layers.") | llama(2, ""))
-    assert "the top level (layers 0-1)" in str(error)
-    assert {name.split(".")[0] for name in error.tensors} == {"0", "1"}
+def test_two_stacks_of_which_none_is_plainly_the_text_are_named() -> None:
+    error = refusal(llama(3, "model.high.layers.") | llama(2, "model.low.layers."))
+    assert "2 stacks of layers: 'model.high.layers' (layers 0-2)" in str(error)
+    assert "cannot be said which of them is the text" in str(error)
+    assert all(name.startswith("model.low.layers.") for name in error.tensors)
+
+
+@pytest.mark.parametrize(
+    ("inside", "shape", "part", "experts"),
+    [
+        ("mlp.experts.3.gate_proj.weight", (48, 32), "1.experts.3", 0),
+        ("mlp.experts.expert_3.wi.weight", (48, 32), "1.experts.3", 0),
+        ("mlp.experts.gate_up_proj", (4, 32, 96), "1.experts", 4),
+        ("mlp.experts.gate_up_proj_bias", (4, 96), "1.experts", 4),
+        ("mlp.input_linear.weight", (4, 96, 32), "1.experts", 4),
+        ("mlp.gate.weight", (4, 32), "1.router", 4),
+        ("mlp.gate.e_score_correction_bias", (4,), "1.router", 4),
+        ("mlp.shared_experts.up_proj.weight", (48, 32), "1.shared_experts", 0),
+        ("mlp.shared_expert_gate.weight", (1, 32), "1.shared_experts", 0),
+    ],
+)
+def test_a_part_of_a_mixture_of_experts(
+    inside: str, shape: tuple[int, ...], part: str, experts: int
+) -> None:
+    apart: Shapes = {f"model.layers.1.mlp.experts.{e}.w2.weight": (32, 48) for e in range(4)}
+    found = placed(apart | {f"model.layers.1.{inside}": shape})
+    assert found.placements[f"model.layers.1.{inside}"].part == part
+    assert found.placements[f"model.layers.1.{inside}"].experts == experts
+    assert {f"1.experts.{e}" for e in range(4)} <= set(found.parts)
 
 
 def test_what_cannot_be_placed_is_named_with_what_was_understood() -> None:
@@ -462,7 +507,6 @@ def test_many_kinds_of_strangers_are_counted() -> None:
         ("model.layers.0.mystery", (7,)),
         ("model.layers.01.self_attn.q_proj.weight", (32, 32)),
         ("model.layers.0", (32,)),
-        ("model.projector.norm.weight", (32,)),
         ("transformer.wpe.weight", (64, 32)),  # not on the way to these layers
         ("model.norm.weight", (32, 32)),
     ],
@@ -472,12 +516,6 @@ def test_what_is_doubtful_is_not_guessed(name: str, shape: tuple[int, ...]) -> N
     if name.endswith("dense.bias"):
         extra["model.layers.0.dense.weight"] = (32, 32)
     assert name in refusal(llama() | extra).tensors
-
-
-def test_a_projector_for_images_is_named() -> None:
-    error = refusal(llama() | {"model.vision_embed_tokens.weight": (32, 12)})
-    assert "reads images or sound" in str(error)
-    assert "language model alone" in str(error)
 
 
 def test_missing_layers_are_named() -> None:
@@ -508,17 +546,12 @@ def test_a_layer_of_norms_alone_lacks_the_rest() -> None:
     assert "no attention and no mlp in layer 8" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("family", "words"),
-    [
-        ("mamba", "no mlp in layer 0-1.*attention in mixer.*single block"),
-    ],
-)
-def test_families_that_are_refused(family: str, words: str) -> None:
-    assert set(REFUSED) == {"mamba"}
+@pytest.mark.parametrize("family", SINGLE)
+def test_layers_of_one_block_have_a_mixer_alone(family: str) -> None:
     state = tiny_model(family).state_dict()
-    error = refusal({name: tuple(tensor.shape) for name, tensor in state.items()})
-    assert re.search(words, str(error))
+    anatomy = anatomy_of({name: tuple(tensor.shape) for name, tensor in state.items()})
+    inside = [unit for unit in anatomy.units if layer_of(unit) is not None]
+    assert inside == [f"{n}.{kind}" for n in range(2) for kind in ("mixer", "norms")]
 
 
 @pytest.mark.parametrize("family", WEIGHTLESS)

@@ -13,9 +13,10 @@
     >>> anatomy.placements["model.layers.0.mlp.up_proj.weight"]
     Placement(unit='0.mlp', role='projection')
 
-``units`` holds what an anatomy is, ``words`` the vocabulary as tables, ``rules`` how they are
-applied. No list of architectures: a family is understood if its names use the vocabulary, and
-refused with the tensors named if they do not.
+``units`` holds what an anatomy is, ``vocabulary`` the words as tables, ``stacks`` finds the layers,
+``model`` is what they look at, ``rules`` places tensors, ``experts`` divides mixtures, ``problems``
+says what is wrong. No list of architectures: a family is understood if its names use the
+vocabulary, and refused with the tensors named if they do not.
 """
 
 from safeswap.anatomy.rules import anatomy_of
@@ -25,7 +26,10 @@ from safeswap.anatomy.units import (
     Placement,
     Role,
     kind_of,
+    label_of,
+    layer_labels,
     layer_of,
+    with_parts,
 )
 
 __all__ = [
@@ -35,5 +39,8 @@ __all__ = [
     "Role",
     "anatomy_of",
     "kind_of",
+    "label_of",
+    "layer_labels",
     "layer_of",
+    "with_parts",
 ]

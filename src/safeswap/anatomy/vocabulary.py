@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from typing import Final, Literal
 
-Block = Literal["attention", "mlp"]
+Block = Literal["attention", "cross_attention", "mixer", "mlp"]
 
 
 def _table(text: str) -> tuple[str, ...]:
@@ -22,12 +22,34 @@ def _table(text: str) -> tuple[str, ...]:
 
 
 # The block a tensor sits in. Read from the layer inwards, the first component that says so decides:
-# `self_attn.experts.0.w1` is attention, `mlp.experts.0.w1` is mlp. What mixes tokens counts as
-# attention, also where it is a state-space or convolution block beside an mlp.
+# `self_attn.experts.0.w1` is attention, `mlp.experts.0.w1` is mlp. Of two blocks in one component
+# the more special is meant: `linear_attn` is a mixer, `encoder_attn` cross attention.
 BLOCK_WORDS: Final[dict[Block, tuple[str, ...]]] = {
-    "attention": _table("attn attention att time_mix mamba ssm mixer conv"),
-    "mlp": _table("mlp mlps ffn ff feed_forward feedforward moe channel_mix expert experts router"),
+    "cross_attention": _table("""
+        cross_attn cross_attention crossattention encoder_attn encoder_attention enc_dec_attention
+        encoder_decoder_attention
+    """),
+    "mixer": _table("""
+        time_mix mamba mamba2 ssm mixer conv short_conv linear_attn linear_attention mlstm slstm
+        recurrent temporal_block kda
+    """),
+    "attention": _table("attn attention att"),
+    "mlp": _table("""
+        mlp mlps ffn ff feed_forward feedforward moe channel_mix expert experts router
+        dense_relu_dense altup laurel
+    """),
 }
+# Words that say only that tokens are mixed, not how: what lies inside decides (Nemotron-H calls
+# attention, Mamba and mlp alike `mixer`; Kimi Linear both kinds of attention `self_attn`).
+OPEN_WORDS: Final = _table("mixer temporal_block attn attention att")
+# Parameters of state-space models, linear attention and recurrences.
+MIXER_NAMES: Final = _table("""
+    A_log dt_bias time_decay time_first time_mix_key rg_lru slope_rate query_decay key_decay
+    diagonal_decay
+""")
+# Parameters of attention and of an mlp, where the block is only called a mixer.
+ATTENTION_NAMES: Final = _table("q_proj k_proj v_proj o_proj qkv_proj")
+MLP_NAMES: Final = _table("up_proj down_proj gate_proj experts shared_experts gate router")
 
 # Families that write their matrices straight into the layer (OPT: `layers.0.fc1`). Whole
 # components, read only where no block word is on the path. Names that either block uses, such as
@@ -49,18 +71,43 @@ NORM_WORDS: Final = _table("norm norms layernorm rmsnorm ln")
 # Outside the layers: the first component that is not on the way to the layers decides. OPT-350m
 # projects between the width of its embeddings and that of its layers: `project_in`, `project_out`.
 LM_HEAD_NAMES: Final = _table(
-    "lm_head embed_out output output_layer output_projection head lm_loss project_out"
+    "lm_head embed_out output output_layer output_projection head lm_loss project_out proj_out"
+    " final_logits_bias"
 )
 EMBEDDING_WORDS: Final = _table("""
     embed embedding embeddings emb embd wte wpe project_in
-    per_layer_model_projection per_layer_projection
+    per_layer_model_projection per_layer_projection altup_projections altup_unembed_projections
 """)
+# T5's one table for encoder and decoder; Whisper's two convolutions, which embed sound.
+EMBEDDING_NAMES: Final = _table("shared conv1 conv2")
 OTHER_MODALITIES: Final = _table("vision visual image img pixel audio speech video")
+# What joins a tower to the text, and is trained with it.
+PROJECTORS: Final = _table("""
+    projector connector aligner resampler perceiver qformer multi_modal multimodal
+    language_projection query_tokens
+""")
+# The text's stack in a model of several, and stacks of layers that predict further tokens.
+TEXT_WORDS: Final = _table("language text llm")
+PREDICTION_WORDS: Final = _table("mtp nextn")
+# What a layer that predicts further tokens has besides (DeepSeek-V3 and GLM-4.5 number it on).
+PREDICTION_NAMES: Final = _table("eh_proj enorm hnorm shared_head")
+
+# Parts of a mixture of experts, as components of the path inside an mlp.
+SHARED_EXPERT_WORDS: Final = _table("shared_expert shared_experts shared_mlp")
+EXPERTS_NAMES: Final = _table("experts expert")
+ROUTER_NAMES: Final = _table("""
+    gate router wg e_score_correction_bias moe_statics expert_bias expert_biases router_gate
+""")
+# Granite and JetMoE: all experts' matrices in one tensor, named as a layer's.
+FUSED_LINEARS: Final = _table("input_linear output_linear")
+# Snowflake and DBRX: experts without a dimension of their own, [experts * width, hidden].
+STACKED_EXPERTS: Final = _table("w1 v1 w2")
 
 # Stored by some checkpoints although nothing in them was trained. Last components.
 BUFFER_NAMES: Final = _table("""
     inv_freq original_inv_freq freqs_cis cos_cached sin_cached position_ids token_type_ids
     masked_bias causal_mask attention_mask slope_rate query_decay key_decay diagonal_decay
+    num_batches_tracked
     alibi_slopes alibi_mask future_mask
 """)
 # ... and these by their last two: tables of sines. A table that is trained is `weight`.
@@ -107,22 +154,36 @@ def has_word(component: str, words: tuple[str, ...]) -> bool:
 
 def block_of(path: tuple[str, ...]) -> Block | None:
     """The block that a path inside a layer names, None where it names neither or both at once."""
-    for component in path:
+    block, _ = named_block(path)
+    return block
+
+
+def named_block(path: tuple[str, ...]) -> tuple[Block | None, int]:
+    """The block that a path inside a layer names, and at which component (-1: by the matrix)."""
+    for at, component in enumerate(path):
         if has_word(component, PLACE_WORDS):
-            return None
-        named = [block for block, words in BLOCK_WORDS.items() if has_word(component, words)]
+            return None, at
+        named = blocks_in(component)
         if has_word(component, NORM_WORDS):
             if named:
                 continue  # a container such as DBRX's `norm_attn_norm`; the blocks are inside it
-            return None
+            return None, at
         if len(named) == 1:
-            return named[0]
+            return named[0], at
         if named:
-            return None
+            return None, at
     for block, names in BLOCK_MATRICES.items():
         if any(component in names for component in path):
-            return block
-    return None
+            return block, -1
+    return None, -1
+
+
+@lru_cache(maxsize=65536)
+def blocks_in(component: str) -> tuple[Block, ...]:
+    """The blocks that one component names; of two ways to mix tokens the more special."""
+    named: list[Block] = [b for b, words in BLOCK_WORDS.items() if has_word(component, words)]
+    special = [block for block in named if block != "mlp"][:1]
+    return tuple(special + [block for block in named if block == "mlp"])
 
 
 def owner(path: tuple[str, ...]) -> tuple[str, ...]:

@@ -259,6 +259,7 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
     dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
     anatomy = anatomy_of(shapes, dtypes=dtypes)
+    notes += _beside_the_text(anatomy)
     return Family(members, anatomy, tying.aliases, left_out, tuple(notes), lent, tying, alignment)
 
 
@@ -283,6 +284,20 @@ def _with_head(member: Checkpoint, role: str, tying: Tying) -> Checkpoint:
     return replace(
         member, tensors={**member.tensors, tying.head: member.tensors[tying.serving[role]]}
     )
+
+
+def _beside_the_text(anatomy: Anatomy) -> list[str]:
+    """What comes from the donor whole, said."""
+    meant = {
+        "towers": "parts that read images or sound, and what joins them to the text",
+        "prediction": "layers that predict further tokens",
+    }
+    return [
+        f"{unit}: {len(anatomy.tensors(unit))} tensors ({meaning}) come from the donor; edit the "
+        f"plan's row {unit} for another"
+        for unit, meaning in meant.items()
+        if unit in anatomy.units
+    ]
 
 
 def _spare_buffers(members: Mapping[str, Checkpoint]) -> dict[str, dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from safeswap.anatomy.units import MODULE_KINDS
 from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import (
     EXPERTS,
@@ -223,7 +224,7 @@ def merge(
         return
     for one in merged:
         counts = one.plan.counts()
-        decided = {k: sum(counts[u].get(k, 0) for u in ("attention", "mlp")) for k in _kinds(one)}
+        decided = {k: sum(counts.get(u, {}).get(k, 0) for u in MODULE_KINDS) for k in _kinds(one)}
         say(
             f"{one.folder}: {shown_bytes(one.nbytes)}; modules: "
             + ", ".join(f"{n} {what}" for what, n in decided.items())
@@ -291,7 +292,7 @@ def _outlook(
 
 def _kinds(merged: Any) -> list[str]:
     counts = merged.plan.counts()
-    return sorted({what for kind in ("attention", "mlp") for what in counts.get(kind, {})})
+    return sorted({what for kind in MODULE_KINDS for what in counts.get(kind, {})})
 
 
 def _merge_plans(

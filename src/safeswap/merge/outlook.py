@@ -26,7 +26,7 @@ def reading(family: Family) -> list[str]:
         for role, member in family.members.items()
     ]
     units = family.anatomy.units
-    layers = sum(unit.endswith(".attention") for unit in units)
+    layers = family.anatomy.layers
     read = shown_bytes(bytes_to_measure(family))
     lines.append(
         f"read: {read}; {len(family.names)} tensors in {len(units)} units, {layers} layers"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safeswap import selectors
+from safeswap.anatomy.units import DONATED
 from safeswap.checkpoint.source import pinned
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import pin_operation, read_operation
@@ -83,10 +84,13 @@ def fill_plan(
     language = _language(profile, language)
     settings = check_options(language, method=method, operator=operator, donor=donor, **parameters)
     rows = selectors.find(method).fill(profile, language, **settings)
+    units = {unit: _planned(method, unit, rows, language) for unit in profile.units}
+    given = donor or language
+    units |= {unit: _donated(given, language) for unit in units if unit in DONATED}
     plan = Plan(
         inputs={role: _input(profile, role) for role in (BASE, SAFETY, language)},
-        units={unit: _planned(method, unit, rows, language) for unit in profile.units},
-        donor=donor or language,
+        units=units,
+        donor=given,
         selector={"name": method, **{k: v for k, v in settings.items() if v is not None}},
         operator=read_operation(operator, "--operator"),
         profile=profile_path,
@@ -102,11 +106,16 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     if method == SEARCH:
         return ()  # no rule says what they are
     try:
-        fresh = fill_plan(profile, plan.language, method=str(method), **settings)
+        fresh = fill_plan(profile, plan.language, method=str(method), donor=plan.donor, **settings)
     except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
         return tuple(plan.units)
     said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}
     return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
+
+
+def _donated(donor: str, language: str) -> PlannedUnit:
+    """The row of what comes from the donor whole: towers, layers that predict further tokens."""
+    return PlannedUnit({expert: float(expert == donor) for expert in (SAFETY, language)})
 
 
 def _input(profile: Profile, role: str) -> PlannedInput:

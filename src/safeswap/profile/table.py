@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safeswap.anatomy import kind_of
+from safeswap.anatomy import kind_of, layer_labels
 from safeswap.errors import ConfigError, ProfileError
 from safeswap.io.files import save_text
 from safeswap.io.jsonfile import LARGE, load_json
@@ -154,8 +154,8 @@ class Profile:
 
     @property
     def layers(self) -> int:
-        """Number of layers."""
-        return sum(1 for unit in self.units if unit.endswith(".attention"))
+        """Number of layers, of all stacks."""
+        return len(layer_labels(self.units))
 
     @cached_property
     def by_unit(self) -> Mapping[str, tuple[TensorProfile, ...]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import gc
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap import profile as profiles
-from safeswap.anatomy import kind_of, layer_of
+from safeswap.anatomy import kind_of, label_of, layer_labels, layer_of
+from safeswap.anatomy.units import LAYER_KINDS, MODULE_KINDS
 from safeswap.errors import OutputError, SafeswapError
 from safeswap.plan import Plan, PlannedUnit
 from safeswap.roles import SAFETY
@@ -35,7 +36,6 @@ COLOURS = {
     "base": "#d9d9d9",
 }
 _LANGUAGES = ("#2f6690", "#4f9d69", "#8f6bb3", "#c99a2e", "#3aa6a6", "#8a5a44")
-_ROWS = ("attention", "mlp", "norms")
 _INCH_PER_LAYER = 0.26
 
 
@@ -52,18 +52,32 @@ def decision_colour(plan: Plan, unit: str) -> str:
 
 def panels_of(plan: Plan) -> dict[str, list[str]]:
     """What has shares of its own → its units by layer: ``layer``, or ``attention`` and ``mlp``."""
-    layers = range(_layers(plan.units))
-    kinds = {kind: [f"{layer}.{kind}" for layer in layers] for kind in ("attention", "mlp")}
+    kinds = {
+        kind: [f"{layer}.{kind}" for layer in layer_labels(plan.units)]
+        for kind in _kinds(plan.units, MODULE_KINDS)
+    }
     shares = {k: [_shares(plan, unit) for unit in units] for k, units in kinds.items()}
     if not any(any(row) for row in shares.values()):
         return {}
-    if shares["attention"] == shares["mlp"]:  # decided by layer: one number for both
-        return {"layer": kinds["attention"]}
-    return kinds
+    if plan.selector.get("by") == "layer" or _alike([*shares.values()]):
+        layers = layer_labels(plan.units)  # decided by layer: one number for all of it
+        first = {label_of(u): u for u in reversed([*plan.units]) if kind_of(u) in MODULE_KINDS}
+        return {"layer": [first[layer] for layer in layers]}
+    return {kind: units for kind, units in kinds.items() if any(shares[kind])}
+
+
+def _alike(rows: Sequence[Sequence[Any]]) -> bool:
+    return len(rows) > 1 and all(row == rows[0] for row in rows)
+
+
+def _kinds(units: Iterable[str], kinds: Sequence[str]) -> list[str]:
+    """Those of ``kinds`` that units are of."""
+    present = {kind_of(unit) for unit in units}
+    return [kind for kind in kinds if kind in present]
 
 
 def _layers(units: Mapping[str, Any] | Sequence[str]) -> int:
-    return 1 + max(layer_of(unit) or 0 for unit in units)
+    return len(layer_labels(units))
 
 
 def _shares(plan: Plan, unit: str) -> Mapping[str, float]:
@@ -82,7 +96,7 @@ def draw(plan: Plan, png: Path, profile: Profile | None = None) -> None:
         OutputError: the file cannot be written.
     """
     panels, uniform = panels_of(plan), plan.is_uniform
-    kinds = [kind for kind in _ROWS if any(unit.endswith(f".{kind}") for unit in plan.units)]
+    kinds = _kinds(plan.units, LAYER_KINDS)
     heights = [2.1, 1.5] * len(panels)
     normed = uniform and profile is not None
     heights += [2.1] if normed else []
@@ -150,10 +164,11 @@ def draw_profile(profile: Profile, png: Path) -> None:
     """
     from safeswap.selectors.common import unit_cosines
 
-    layers = _layers(profile.units)
-    heights = [2.2, 2.2, 2.2]
+    labels, kinds = layer_labels(profile.units), _kinds(profile.units, MODULE_KINDS)
+    layers = len(labels)
+    heights = [2.2] * (len(kinds) + 1)
     figure = _figure(layers, heights)
-    axes = figure.subplots(3, 1, sharex=True)
+    axes = figure.subplots(len(heights), 1, sharex=True)
     colours = {SAFETY: COLOURS["safety"]} | {
         language: _LANGUAGES[number % len(_LANGUAGES)]
         for number, language in enumerate(profile.languages)
@@ -161,20 +176,21 @@ def draw_profile(profile: Profile, png: Path) -> None:
     for expert, colour in colours.items():
         norms = statistics(profile, expert, "module")
         total = math.fsum(norms.values()) or 1.0
-        for panel, kind in zip(axes, ("attention", "mlp"), strict=False):
-            values = [100 * norms[f"{layer}.{kind}"] / total for layer in range(layers)]
+        for panel, kind in zip(axes, kinds, strict=False):
+            found = [norms.get(f"{layer}.{kind}", math.nan) for layer in labels]
+            values = [100 * norm / total for norm in found]
             _line(panel, values, colour, expert)
             _name(panel, f"{kind}\nshare of update [%]")
     for language in profile.languages:
         cosines = unit_cosines(profile, language, "module")
-        for kind, style in (("attention", "o-"), ("mlp", "s--")):
-            values = [cosines[f"{layer}.{kind}"] for layer in range(layers)]
-            _line(axes[2], values, colours[language], f"{language}, {kind}", style)
-    axes[2].axhline(0, lw=0.6, color="#888888")
-    _name(axes[2], "cosine of the\ntask vectors\nwith safety's")
-    for panel in (axes[0], axes[2]):
+        for kind, style in zip(kinds, ("o-", "s--", "^:", "d-."), strict=False):
+            values = [cosines.get(f"{layer}.{kind}", math.nan) for layer in labels]
+            _line(axes[-1], values, colours[language], f"{language}, {kind}", style)
+    axes[-1].axhline(0, lw=0.6, color="#888888")
+    _name(axes[-1], "cosine of the\ntask vectors\nwith safety's")
+    for panel in (axes[0], axes[-1]):
         panel.legend(frameon=False, ncols=8, loc="lower right", bbox_to_anchor=(1.0, 0.96))
-    _layer_axis(axes[2], layers)
+    _layer_axis(axes[-1], layers)
     names = ", ".join(profile.languages)
     figure.suptitle(f"how far safety and {names} moved from the base, by module", fontsize=11)
     _save(figure, png)
@@ -252,9 +268,10 @@ def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
 def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> None:
     from matplotlib.patches import Patch
 
+    labels = layer_labels(plan.units)
     cells = [(layer - 0.46, 0.92) for layer in range(layers)]
     for number, kind in enumerate(kinds):
-        colours = [decision_colour(plan, f"{layer}.{kind}") for layer in range(layers)]
+        colours = [decision_colour(plan, f"{layer}.{kind}") for layer in labels]
         axes.broken_barh(cells, (number - 0.42, 0.84), facecolors=colours)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_yticks(range(len(kinds)), kinds)

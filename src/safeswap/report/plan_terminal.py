@@ -8,7 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from safeswap.anatomy import layer_of
+from safeswap.anatomy import kind_of, layer_labels, layer_of
+from safeswap.anatomy.units import LAYER_KINDS, MODULE_KINDS
 from safeswap.display import one_line, visible
 from safeswap.plan import Plan
 from safeswap.profile import Profile
@@ -46,7 +47,7 @@ def _shares_of(plan: Plan) -> Text:
         expert: {unit: row.shares[expert] for unit, row in plan.units.items() if row.shares}
         for expert in plan.experts
     }
-    layers = 1 + max((layer_of(unit) or 0) for unit in plan.units)
+    layers = layer_labels(plan.units)
     decision = next(row.decision for unit, row in plan.units.items() if layer_of(unit) is not None)
     return Text.assemble(
         f"every unit of the layers: {decision}; the shares decide nothing here\n",
@@ -54,10 +55,10 @@ def _shares_of(plan: Plan) -> Text:
     )
 
 
-def _blocks(layers: int) -> list[range]:
+def _blocks(layers: Sequence[str]) -> list[range]:
     """The layers in rows that fit a terminal."""
     step = _LAYERS_IN_A_ROW
-    return [range(first, min(first + step, layers)) for first in range(0, layers, step)]
+    return [range(first, min(first + step, len(layers))) for first in range(0, len(layers), step)]
 
 
 def _ruler(layers: range) -> str:
@@ -67,16 +68,17 @@ def _ruler(layers: range) -> str:
 
 
 def _heat(plan: Plan) -> Text:
-    layers = 1 + max((layer_of(unit) or 0) for unit in plan.units)
+    layers = layer_labels(plan.units)
     text = Text()
     met = set()
+    present = {kind_of(unit) for unit in plan.units}
     for block in _blocks(layers):
         text.append(_ruler(block), style="dim")
-        for kind in ("attention", "mlp", "norms"):
-            if not any(unit.endswith(f".{kind}") for unit in plan.units):
-                continue  # norms without weights
+        for kind in LAYER_KINDS:
+            if kind not in present:
+                continue  # norms without weights, a model without mixers
             text.append(f"{kind:>17} ")
-            for unit in (f"{layer}.{kind}" for layer in block):
+            for unit in (f"{layers[at]}.{kind}" for at in block):
                 decision = plan.units[unit].decision if unit in plan.units else ""
                 met.add(decision)
                 letter = "L" if decision == plan.language else _LETTERS.get(decision, "?")
@@ -147,7 +149,7 @@ def profile_view(profile: Profile) -> RenderableType:
     for first in range(0, len(languages), _LANGUAGES_IN_A_ROW):
         some = languages[first : first + _LANGUAGES_IN_A_ROW]
         tables += [_modules(profile, some, norms, shares), Text("")]
-    return Group(head, _shades(shares, profile.layers), *tables[:-1])
+    return Group(head, _shades(shares, layer_labels(profile.units)), *tables[:-1])
 
 
 def _shares(norms: dict[str, float]) -> dict[str, float]:
@@ -155,16 +157,18 @@ def _shares(norms: dict[str, float]) -> dict[str, float]:
     return {unit: norm / total for unit, norm in norms.items()}
 
 
-def _shades(shares: dict[str, dict[str, float]], layers: int) -> Text:
+def _shades(shares: dict[str, dict[str, float]], layers: Sequence[str]) -> Text:
     """A bar per layer for every expert, attention and MLP; all on one scale."""
     largest = max((max(table.values(), default=0.0) for table in shares.values()), default=0.0)
     text = Text()
     for block in _blocks(layers):
         text.append(_ruler(block), style="dim")
-        for kind in ("attention", "mlp"):
+        for kind in MODULE_KINDS:
+            if not any(f"{layer}.{kind}" in table for table in shares.values() for layer in layers):
+                continue
             for expert, table in shares.items():
-                text.append(f"{kind:>9} {one_line(expert)[:7]:>7} ")
-                values = [table.get(f"{layer}.{kind}", 0.0) for layer in block]
+                text.append(f"{kind[:9]:>9} {one_line(expert)[:7]:>7} ")
+                values = [table.get(f"{layers[at]}.{kind}", 0.0) for at in block]
                 colour = COLOURS["safety" if expert == SAFETY else "language"]
                 text.append("".join(_shade(value, largest) for value in values), style=colour)
                 text.append("\n")

@@ -24,7 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from safeswap.anatomy import kind_of, layer_of
+from safeswap.anatomy import kind_of, label_of, layer_of
+from safeswap.anatomy.units import DONATED
 from safeswap.errors import EvaluationError, nearest
 from safeswap.plan import Plan, PlannedUnit, fill_plan
 from safeswap.plan.table import SEARCH
@@ -104,10 +105,12 @@ class Space:
 
     def _group_of(self, unit: str, layers: int) -> str:
         layer = layer_of(unit)
+        if unit in DONATED:
+            return ""
         if layer is None:
             return OUTSIDE
         if self.group == "layer":
-            return str(layer)
+            return label_of(unit) or ""
         if self.group == "band":
             return BANDS[3 * layer // layers]
         if kind_of(unit) == "norms":
@@ -127,6 +130,10 @@ class Space:
             counted: every parameter and its number of steps.
         """
         rows = dict.fromkeys(template.units, (0.0, 1.0))
+        for unit in DONATED:  # as the template's donor has them
+            if unit in template.units:
+                parts = template.parts(unit)
+                rows[unit] = (parts[SAFETY], parts[template.language])
         for name, members in self.groups(tuple(template.units)).items():
             safety = self._weight(counted[f"{name}:safety"])
             if self.weights == "convex":

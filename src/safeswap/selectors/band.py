@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from safeswap.anatomy import layer_of
+from safeswap.anatomy import label_of, layer_of
 from safeswap.errors import PlanError
 from safeswap.parameters import Parameter
 from safeswap.profile import Profile
@@ -107,9 +107,24 @@ def decisions(layers: int, windows: str | None = None, **given: int | None) -> l
     return below + ["safety"] * (layers - len(below) - len(above)) + above
 
 
+def _stack(unit: str) -> str:
+    return (label_of(unit) or "").rpartition(".")[0]
+
+
+def _depths(units: Sequence[str]) -> dict[str, int]:
+    """Stack → its number of layers: encoder and decoder are banded each for itself."""
+    found: dict[str, int] = {}
+    for unit in units:
+        layer = layer_of(unit)
+        if layer is not None:
+            found[_stack(unit)] = max(found.get(_stack(unit), 0), layer + 1)
+    return found
+
+
 def _fits(units: Sequence[str], settings: Mapping[str, Any]) -> None:
     where = {name: settings[name] for name in (*OF_32, "windows")}
-    decisions(1 + max(layer_of(unit) or 0 for unit in units), **where)
+    for count in _depths(units).values():
+        decisions(count, **where)
 
 
 @selector(
@@ -137,7 +152,10 @@ def band(
 
     Transition layers are ``(α, 1 − α)``, and so is ``outside`` by default.
     """
-    made = decisions(profile.layers, **where)
-    layers = {unit: layer_of(unit) for unit in profile.units}
-    choices = {unit: UnitChoice(made[n]) for unit, n in layers.items() if n is not None}
+    made = {stack: decisions(n, **where) for stack, n in _depths(profile.units).items()}
+    choices = {}
+    for unit in profile.units:
+        layer = layer_of(unit)
+        if layer is not None:
+            choices[unit] = UnitChoice(made[_stack(unit)][layer])
     return rows_of(profile, choices, outside, swaps(alpha))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from safeswap.anatomy import kind_of, layer_of
+from safeswap.anatomy import kind_of, label_of
 from safeswap.errors import PlanError
 from safeswap.parameters import Parameter
 from safeswap.profile import Profile
@@ -70,14 +70,14 @@ def norms_by_granularity(settings: dict[str, Any]) -> dict[str, Any]:
 def keys_of(units: Iterable[str], by: str) -> dict[str, tuple[str, ...]]:
     """What is decided → the units whose projections speak for it.
 
-    By layer the keys are layer numbers as text; by module they are units.
+    By layer the keys are layers (``3``, ``encoder.3``); by module they are units.
     """
     keys: dict[str, tuple[str, ...]] = {}
     for unit in units:
-        layer = layer_of(unit)
+        layer = label_of(unit)
         if layer is None or kind_of(unit) == "norms":
             continue
-        key = str(layer) if by == "layer" else unit
+        key = layer if by == "layer" else unit
         keys[key] = (*keys.get(key, ()), unit)
     return keys
 
@@ -88,11 +88,11 @@ def spread(
     """From decided keys to every unit of the layers; ``norms`` as in the parameter."""
     table: dict[str, UnitChoice] = {}
     for unit in profile.units:
-        layer = layer_of(unit)
+        layer = label_of(unit)
         if layer is None:
             continue
         if kind_of(unit) != "norms":
-            table[unit] = choices[str(layer) if by == "layer" else unit]
+            table[unit] = choices[layer if by == "layer" else unit]
         elif norms == "follow":
             table[unit] = UnitChoice(_followed(choices, layer, by))
         else:
@@ -100,10 +100,10 @@ def spread(
     return table
 
 
-def _followed(choices: Mapping[str, UnitChoice], layer: int, by: str) -> str:
+def _followed(choices: Mapping[str, UnitChoice], layer: str, by: str) -> str:
     if by == "layer":
-        return choices[str(layer)].decision
-    modules = {choices[f"{layer}.{kind}"].decision for kind in ("attention", "mlp")}
+        return choices[layer].decision
+    modules = {choice.decision for unit, choice in choices.items() if label_of(unit) == layer}
     return modules.pop() if len(modules) == 1 else "blend"
 
 

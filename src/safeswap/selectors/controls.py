@@ -38,6 +38,12 @@ def _table(
     return rows_of(profile, rows, outside, swaps(alpha))
 
 
+def _kind(key: str) -> str:
+    """What trades with what: layers with layers of their stack, units with units of their kind."""
+    stack, _, last = key.rpartition(".")
+    return f"layer {stack}" if last.isdigit() else kind_of(key)
+
+
 @selector(
     "random",
     summary="Control: as many of each decision as share-difference makes, in random places.",
@@ -91,7 +97,7 @@ def permuted(profile: Profile, language: str, *, seed: int, **settings: Any) -> 
     def change(choices: Choices) -> Choices:
         kinds: dict[str, list[str]] = {}
         for key in choices:
-            kinds.setdefault("layer" if key.isdigit() else kind_of(key), []).append(key)
+            kinds.setdefault(_kind(key), []).append(key)
         moved = {
             key: choices[taken]
             for keys in kinds.values()
