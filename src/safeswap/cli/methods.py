@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from shutil import get_terminal_size
 from textwrap import wrap
@@ -62,7 +63,9 @@ def methods(name: str | None, as_json: bool) -> None:
 
 def _hung(text: str, indent: int) -> str:
     """Folded to the terminal, further lines as far in as the first one's text; whole in a pipe."""
-    width = max(40, get_terminal_size((10_000, 24)).columns)
+    if not sys.stdout.isatty():
+        return text
+    width = max(40, get_terminal_size().columns)
     folded = wrap(
         text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
     )
