@@ -22,6 +22,7 @@ from safeswap.checkpoint.reader import Tensor, same_bytes
 from safeswap.checkpoint.shards import OutputTensor, lay_out
 from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.io.buffers import buffer
+from safeswap.io.regular import is_there
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.merge.adapter_verify import check_adapter
 from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
@@ -166,7 +167,7 @@ def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:
 def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
     for name, digest in manifest["files"].items():
         path = out / name
-        if not path.exists():
+        if not is_there(path):
             raise VerificationError(
                 f"{path}: is missing; it was there when the merge was made. {AGAIN}"
             )
