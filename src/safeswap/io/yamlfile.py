@@ -84,6 +84,10 @@ def _told(where: str, error: type[SafeswapError]) -> Iterator[None]:
         raise error(f"{where}: is not YAML ({shortened(failure)}). Fix it.") from failure
 
 
+_BITS = 4096
+"""Python writes out no more than 4,300 digits."""
+
+
 def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(None, None, problem, mark)
 
@@ -114,6 +118,13 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number that can be printed: 0x… and 1:1:… grow past what Python writes out."""
+        value = int(super().construct_yaml_int(node))
+        if value.bit_length() > _BITS:
+            raise _refused("a number of too many digits", node.start_mark)
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
@@ -127,6 +138,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:bool"]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
