@@ -136,8 +136,46 @@ class Tensor(Protocol):
         ...
 
 
+class _Formatted(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Dtype: ...
+
+
+class Sized:
+    """What a shape and a format say of a tensor's size."""
+
+    __slots__ = ()
+
+    @property
+    def elements(self: _Formatted) -> int:
+        """Number of elements (1 for a scalar)."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self: _Formatted) -> int:
+        """Bytes of a copy in its dtype."""
+        return prod(self.shape) * self.dtype.bits // 8
+
+
+class WithoutBytes:
+    """What readers of computed numbers have in common: there are no stored bytes to give."""
+
+    __slots__ = ()
+
+    def read_raw(self, begin: int, end: int, out: Bytes) -> bool:
+        """See ``TensorReader.read_raw``; always False."""
+        return False
+
+    def copy_raw(self, begin: int, end: int, target: int, start: int, into: Path) -> bool:
+        """See ``TensorReader.copy_raw``; always False."""
+        return False
+
+
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class StoredTensor(Sized):
     """A tensor whose bytes lie in a local file: file, format, shape and absolute byte offset."""
 
     name: str
@@ -145,16 +183,6 @@ class StoredTensor:
     dtype: Dtype
     shape: tuple[int, ...]
     start: int
-
-    @property
-    def elements(self) -> int:
-        """Number of elements (1 for a scalar)."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the payload."""
-        return self.elements * self.dtype.bits // 8
 
     @property
     def where(self) -> str:

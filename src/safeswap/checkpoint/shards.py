@@ -11,23 +11,19 @@ from math import prod
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.header import build_header
 from safeswap.checkpoint.model import SAFETENSORS_INDEX
+from safeswap.checkpoint.reader import Sized
 from safeswap.errors import ConfigError
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True, slots=True)
-class OutputTensor:
+class OutputTensor(Sized):
     """One tensor to write."""
 
     name: str
     dtype: Dtype
     shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its payload."""
-        return prod(self.shape) * self.dtype.size
 
 
 @dataclass(frozen=True, slots=True)

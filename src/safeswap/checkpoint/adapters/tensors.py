@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,13 +23,13 @@ from numpy.typing import NDArray
 
 from safeswap.checkpoint.adapters.factors import Factors, all_numbers
 from safeswap.checkpoint.dtypes import Dtype
-from safeswap.checkpoint.reader import Bytes, Numbers, Tensor, TensorReader
+from safeswap.checkpoint.reader import Numbers, Sized, Tensor, TensorReader, WithoutBytes
 from safeswap.errors import CheckpointError
 from safeswap.io import blas
 
 
 @dataclass(frozen=True)
-class ComputedTensor:
+class ComputedTensor(Sized):
     """A tensor of an adapter's base as the adapter changes it.
 
     Attributes:
@@ -49,23 +48,13 @@ class ComputedTensor:
         """The file of the adapter."""
         return self.sources[0].where
 
-    @property
-    def elements(self) -> int:
-        """Number of elements (1 for a scalar)."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a copy in its dtype."""
-        return self.elements * self.dtype.bits // 8
-
     def reader(self) -> TensorReader:
         """Make a reader; subclasses say of what."""
         raise NotImplementedError
 
 
-class ComputedReader:
-    """What readers of computed numbers have in common: no bytes, and a reader of what is below."""
+class ComputedReader(WithoutBytes):
+    """What readers of an adapter's tensors have in common: a reader of what is below."""
 
     def __init__(self, under: Tensor) -> None:
         self._under = under.reader()
@@ -89,14 +78,6 @@ class ComputedReader:
         """Close what lies below."""
         blas.leave()
         self._under.__exit__(kind, error, trace)
-
-    def read_raw(self, begin: int, end: int, out: Bytes) -> bool:
-        """See ``TensorReader.read_raw``; always False."""
-        return False
-
-    def copy_raw(self, begin: int, end: int, target: int, start: int, into: Path) -> bool:
-        """See ``TensorReader.copy_raw``; always False."""
-        return False
 
     def prefetch(self, begin: int, end: int) -> None:
         """See ``TensorReader.prefetch``."""

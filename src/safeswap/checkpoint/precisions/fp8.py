@@ -70,16 +70,6 @@ class ScaledTensor(PackedTensor):
         return self.weight.where
 
     @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return self.weight.elements
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a decoded copy."""
-        return self.elements * self.dtype.size
-
-    @property
     def parts(self) -> tuple[StoredTensor, ...]:
         """The weight and its scale."""
         return self.weight, self.scale

@@ -71,19 +71,6 @@ class GgufTensor(PackedTensor):
         return self.stored.where
 
     @property
-    def elements(self) -> int:
-        """Number of elements."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a decoded copy."""
-        return self.elements * self.dtype.size
-
-    @property
     def parts(self) -> tuple[StoredTensor, ...]:
         """The bytes in the file."""
         return (self.stored,)

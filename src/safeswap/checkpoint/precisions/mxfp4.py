@@ -55,16 +55,6 @@ class Mxfp4Tensor(PackedTensor):
         return self.blocks.where
 
     @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return self.blocks.elements * 2
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a decoded copy."""
-        return self.elements * self.dtype.size
-
-    @property
     def parts(self) -> tuple[StoredTensor, ...]:
         """Blocks and scales."""
         return self.blocks, self.scales

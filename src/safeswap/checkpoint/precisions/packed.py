@@ -10,30 +10,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from safeswap.checkpoint.dtypes import Dtype
-from safeswap.checkpoint.reader import Bytes, Numbers, StoredReader, StoredTensor, Tensor
+from safeswap.checkpoint.reader import (
+    Bytes,
+    Numbers,
+    Sized,
+    StoredReader,
+    StoredTensor,
+    Tensor,
+    WithoutBytes,
+)
 
 Source = Callable[[int, int], Numbers]
 """The merged numbers of a range of elements, float32 or float64; good until it is called again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Part(Sized):
     """One stored tensor of several: its name, format and shape."""
 
     name: str
     dtype: Dtype
     shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """Number of elements (1 for a scalar)."""
-        return prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Packing(Protocol):
         ...
 
 
-class PackedTensor(ABC):
+class PackedTensor(Sized, ABC):
     """What a tensor in parts has besides what every ``Tensor`` has.
 
     Attributes:
@@ -143,8 +144,8 @@ def stored_bytes(tensor: Tensor) -> int:
     return min(whole, -(-whole * tensor.elements // max(1, tensor.held)))
 
 
-class PackedReader:
-    """What readers of packed tensors share: open parts, and no bytes to copy."""
+class PackedReader(WithoutBytes):
+    """What readers of packed tensors share: open parts."""
 
     def __init__(self, parts: tuple[StoredTensor, ...]) -> None:
         """``parts``: of the tensor, as many as are read."""
@@ -175,14 +176,6 @@ class PackedReader:
         """Close the files."""
         for part in self._parts:
             part.__exit__(kind, error, trace)
-
-    def read_raw(self, begin: int, end: int, out: Bytes) -> bool:
-        """See ``TensorReader.read_raw``; always False."""
-        return False
-
-    def copy_raw(self, begin: int, end: int, target: int, start: int, into: Path) -> bool:
-        """See ``TensorReader.copy_raw``; always False."""
-        return False
 
     def prefetch(self, begin: int, end: int) -> None:
         """See ``TensorReader.prefetch``; nothing is known of which bytes an element needs."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import Dtype
-from safeswap.checkpoint.reader import Bytes, Numbers, Tensor, TensorReader
+from safeswap.checkpoint.reader import Bytes, Numbers, Sized, Tensor, TensorReader
 from safeswap.io.buffers import buffer
 
 Rows = NDArray[np.int64]
@@ -39,7 +39,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class MappedTensor:
+class MappedTensor(Sized):
     """A tensor made of the rows of two others.
 
     Attributes:
@@ -83,16 +83,6 @@ class MappedTensor:
     def where(self) -> str:
         """The member's file."""
         return self.own.where
-
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a copy in the member's format."""
-        return self.elements * self.dtype.size
 
     def reader(self) -> MappedReader:
         """Make a reader of both tensors."""
