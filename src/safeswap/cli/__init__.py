@@ -14,7 +14,16 @@ from typing import Any
 
 import click
 
-from safeswap.cli import calibration, evaluation, interchange, merging, methods, results, search
+from safeswap.cli import (
+    calibration,
+    checking,
+    evaluation,
+    interchange,
+    merging,
+    methods,
+    results,
+    search,
+)
 from safeswap.cli.verbs import Verb, Verbs, say, say_step, steps_to_stderr
 from safeswap.display import visible, without_password
 from safeswap.errors import Interrupted, SafeswapError
@@ -171,7 +180,7 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-_VERBS = (merging, methods, interchange, calibration, evaluation, results, search)
+_VERBS = (merging, checking, methods, interchange, calibration, evaluation, results, search)
 for _command in (command for module in _VERBS for command in module.COMMANDS):
     main.add_command(_command)
 

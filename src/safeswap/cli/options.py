@@ -196,6 +196,13 @@ def say_outlook(
         say(line)
 
 
+def plan_record(plan: Any) -> dict[str, Any]:
+    """A plan for scripts: as in its file, with the decision of every unit, and how many of each."""
+    content = plan.as_dict()
+    units = {u: {**r, "decision": plan.units[u].decision} for u, r in content["units"].items()}
+    return {"plan": content | {"units": units}, "counts": plan.counts()}
+
+
 def _unicode() -> bool:
     """Whether the terminal or file that is printed to takes every character."""
     return str(getattr(sys.stdout, "encoding", "utf-8")).lower().replace("-", "") == "utf8"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.numerics import arithmetic_dtype
 from safeswap.checkpoint.precisions import parts_of
-from safeswap.checkpoint.reader import Numbers, StoredTensor
+from safeswap.checkpoint.reader import Numbers, StoredTensor, Tensor, same_bytes
 from safeswap.checkpoint.shard_writer import ShardWriter
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, run_chunks
@@ -150,6 +150,32 @@ def part_digests(job: MergeJob, folder: Path, workers: int) -> dict[str, str]:
         size=lambda tensor: 0,
     )
     return {tensor.name: digest for tensor, digest in zip(written, found, strict=True)}
+
+
+def differing_parts(job: MergeJob, written: Mapping[str, Tensor], workers: int) -> list[str]:
+    """The parts and scales whose written bytes are not those that plan and inputs give.
+
+    Args:
+        written: output name → what was written.
+    """
+    runs = [run for name in job.packings for run in job.chunks(name, job.elements(name))]
+
+    def differing(run: Chunk) -> str | None:
+        parts = [written[part.name] for part in job.packings[run.name].parts]
+        for part, at, wanted in packed_bytes(job, run):
+            found = buffer("written", len(wanted), np.uint8)
+            with parts[part].reader() as reader:
+                reader.read_raw(at, at + len(wanted) // parts[part].dtype.size, found)
+            if not np.array_equal(found, wanted):
+                return parts[part].name
+        return None
+
+    wrong = run_chunks(
+        runs, differing, workers=workers, advance=lambda count: None, size=lambda run: 0
+    )
+    extra = ((n, t) for name in job.packings for n, t in job.extra(name).items())
+    wrong += [name for name, tensor in extra if not same_bytes(written[name], tensor)]
+    return [name for name in wrong if name]
 
 
 def _joined(hashing: list[Any]) -> str:

@@ -18,7 +18,7 @@ from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.checkpoint.loaded_names import LARGEST, is_loaded, is_weights, looks_like_weights
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
-from safeswap.checkpoint.reader import Tensor, same_bytes
+from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.shards import OutputTensor, lay_out
 from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.io.buffers import buffer
@@ -29,7 +29,7 @@ from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
 from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
-from safeswap.merge.packed import packed_bytes
+from safeswap.merge.packed import differing_parts
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
 from safeswap.merge.stream import run_passes
 from safeswap.operators import paths_in
@@ -347,23 +347,7 @@ def _check_packed(
     Raises:
         VerificationError: names the first tensor that differs.
     """
-    job = recomputed.job
-    runs = [run for name in job.packings for run in job.chunks(name, job.elements(name))]
-
-    def check(run: Chunk) -> str | None:
-        parts = [written[part.name] for part in job.packings[run.name].parts]
-        for part, at, wanted in packed_bytes(job, run):
-            found = buffer("written", len(wanted), np.uint8)
-            with parts[part].reader() as reader:
-                reader.read_raw(at, at + len(wanted) // parts[part].dtype.size, found)
-            if not np.array_equal(found, wanted):
-                return parts[part].name
-        return None
-
-    wrong = run_chunks(runs, check, workers=workers, advance=lambda count: None, size=lambda run: 0)
-    extra = ((n, t) for name in job.packings for n, t in job.extra(name).items())
-    wrong += [name for name, tensor in extra if not same_bytes(written[name], tensor)]
-    for name in filter(None, wrong):
+    for name in differing_parts(recomputed.job, written, workers):
         raise VerificationError(
             f"{out}: tensor {name!r} is as it was written, but the inputs now give other bytes. An "
             "input changed since; give the original."

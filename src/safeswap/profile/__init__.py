@@ -6,11 +6,12 @@ again: ‖W_base‖, ‖τ_expert‖ for every expert and ⟨τ_safety, τ_langu
 F32 and F64), and are the same for any number of workers.
 
 ``table`` holds what a profile is and its file, ``measure`` how it is made, ``sample`` how from a
-part of the weights.
+part of the weights, ``inputs`` what told each checkpoint then.
 """
 
 from safeswap.profile.descent import check_descent, refuse_strangers
-from safeswap.profile.measure import bytes_to_measure, measure_family, unchanged
+from safeswap.profile.inputs import unchanged
+from safeswap.profile.measure import bytes_to_measure, measure_family
 from safeswap.profile.table import (
     AdapterRecord,
     FileRecord,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,21 +13,15 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap.checkpoint import digests
-from safeswap.checkpoint.adapters import Adapter
 from safeswap.checkpoint.adapters.tensors import LowRankReader
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, inner_product
-from safeswap.checkpoint.precisions import PackedTensor
 from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
-from safeswap.checkpoint.source import known_sha256
-from safeswap.checkpoint.weight_file import WeightFile
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
+from safeswap.profile.inputs import measured_record
 from safeswap.profile.table import (
-    AdapterRecord,
-    FileRecord,
-    InputRecord,
     Profile,
     TensorProfile,
 )
@@ -77,7 +71,7 @@ def measure_family(
         )
     )
     return Profile(
-        inputs={role: _record(family, role, tensors, threads) for role in family.members},
+        inputs={role: measured_record(family, role, tensors, threads) for role in family.members},
         units=family.anatomy.units,
         tensors=tensors,
         notes=family.notes,
@@ -301,121 +295,3 @@ def _profile_of(family: Family, name: str, reading: Reading, parts: list[_Sums])
         return digest_of(reading, role, digest(BASE))
 
     return profile_of(family, name, totals, {role: digest(role) for role in family.members})
-
-
-def record_of(family: Family, role: str) -> InputRecord:
-    """A checkpoint of which not all was read: without digests."""
-    member = family.members[role]
-    files = tuple(
-        FileRecord(f.path.name, f.size, f.mtime_ns, "", known_sha256(f.path)) for f in member.files
-    )
-    return _input_record(family, role, "", files)
-
-
-def _record(
-    family: Family, role: str, tensors: tuple[TensorProfile, ...], workers: int
-) -> InputRecord:
-    member = family.members[role]
-    by_name = _stored_digests(family, role, tensors, workers)
-    stored = {tensor.name: tensor for tensor in member.tensors.values()}
-    if member.packed:  # what is stored tells such checkpoints apart, rounded copies might not
-        stored = {tensor.name: tensor for file in member.files for tensor in file.tensors}
-        changed = member.adapter.applied.changed if member.adapter else {}
-        stored |= {tensor.name: tensor for tensor in changed.values()}
-    whole = {name: stored[name] for name in stored if name in by_name}
-    for (alias_role, alias), original in family.aliases.items():
-        if alias_role == role:  # the same bytes, as was checked when the family was joined
-            name, same = (member.tensors[one].name for one in (alias, original))
-            by_name.setdefault(name, by_name[same])
-    files = tuple(
-        FileRecord(
-            name=file.path.name,
-            size=file.size,
-            mtime_ns=file.mtime_ns,
-            digest=digests.of_weight_file(file.header, file.tensors, by_name),
-            sha256=known_sha256(file.path),
-        )
-        for file in member.files
-    )
-    return _input_record(family, role, digests.of_checkpoint(whole, by_name), files)
-
-
-def _input_record(
-    family: Family, role: str, digest: str, files: tuple[FileRecord, ...]
-) -> InputRecord:
-    member = family.members[role]
-    return InputRecord(
-        source=member.source.text if member.source.hub_id else str(member.source.place),
-        path=str(member.source.place),
-        name=member.source.name,
-        revision=member.source.revision,
-        digest=digest,
-        files=files,
-        adapter=_adapter_record(member.adapter) if member.adapter else None,
-    )
-
-
-def _adapter_record(adapter: Adapter) -> AdapterRecord:
-    file = adapter.file
-    return AdapterRecord(
-        source=adapter.source.text if adapter.source.hub_id else str(adapter.folder),
-        path=str(adapter.folder),
-        name=adapter.source.name,
-        revision=adapter.source.revision,
-        config=digests.of_small_file(adapter.config.path),
-        files=(FileRecord(file.path.name, file.size, file.mtime_ns, adapter.digest()),),
-    )
-
-
-def _stored_digests(
-    family: Family, role: str, tensors: tuple[TensorProfile, ...], workers: int
-) -> dict[str, str]:
-    """Stored tensor → digest of its bytes: as measured, or read here where only numbers made of
-    them were.
-    """
-    member = family.members[role]
-    measured = {tensor.name: tensor.digests[role] for tensor in tensors}
-    lent = family.lent[role].tensors if role in family.lent else {}
-    by_name = {
-        tensor.name: measured[name]
-        for name, tensor in member.tensors.items()
-        if name in measured and name not in lent and not isinstance(tensor, PackedTensor)
-    }
-    for name in family.left_out.get(role, {}):  # of which nothing else is known
-        by_name[member.tensors[name].name] = digests.of_tensor(member.tensors[name])
-    if member.packed:
-        stored = (tensor for file in member.files for tensor in file.tensors)
-        rest = [tensor for tensor in stored if tensor.name not in by_name]
-        found = run_chunks(
-            rest,
-            digests.of_tensor,
-            workers=workers,
-            advance=lambda count: None,
-            size=lambda tensor: 0,
-        )
-        by_name |= {tensor.name: digest for tensor, digest in zip(rest, found, strict=True)}
-    return by_name
-
-
-def unchanged(record: InputRecord, family: Family, role: str) -> bool:
-    """Whether a checkpoint is where it was when measured, its files with their sizes and times.
-
-    Sizes and times alone do not tell experts apart: all have one shape, and copies and archives
-    may give all files one time.
-    """
-    member = family.members[role]
-    adapted = (record.adapter is None) != (member.adapter is None)
-    if record.path != str(member.source.place) or adapted:
-        return False
-    if not _as_recorded(member.files, record.files):
-        return False
-    adapter, said = member.adapter, record.adapter
-    if adapter is None or said is None:
-        return True
-    same = said.path == str(adapter.folder) and _as_recorded((adapter.file,), said.files)
-    return same and said.config == digests.of_small_file(adapter.config.path)
-
-
-def _as_recorded(files: Sequence[WeightFile], records: Sequence[FileRecord]) -> bool:
-    now = {(file.path.name, file.size, file.mtime_ns) for file in files}
-    return now == {(file.name, file.size, file.mtime_ns) for file in records}

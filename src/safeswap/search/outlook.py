@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safeswap.checkpoint.family import open_family
+from safeswap.checkpoint.family import Family
 from safeswap.evaluation.outlook import LAST, cell_lines, cells_of
 from safeswap.io.progress import shown_bytes
 from safeswap.search.search_config import Search
@@ -20,13 +20,10 @@ def sweep_outlook(sweep: Sweep, results: Path, *, force: bool = False) -> Record
     Raises:
         SafeswapError: a checkpoint that is not there, or of another family.
     """
-    family = open_family(
-        sweep.base,
-        safety=sweep.safety,
-        languages=sweep.languages,
-        adapters=sweep.adapters,
-        force=force,
-    )
+    return _outlook(sweep, sweep.family(force=force), results)
+
+
+def _outlook(sweep: Sweep, family: Family, results: Path) -> Record:
     sides = {part: sweep.dev.of(part) for part in ("dev", "test")}
     return {
         "kind": "outlook",
@@ -60,15 +57,9 @@ def search_outlook(search: Search, results: Path, trials: int, *, force: bool = 
         SafeswapError: as `sweep_outlook`.
     """
     sweep = search.sweep
-    family = open_family(
-        sweep.base,
-        safety=sweep.safety,
-        languages=sweep.languages,
-        adapters=sweep.adapters,
-        force=force,
-    )
+    family = sweep.family(force=force)
     weights = len(search.space.parameters(tuple(family.anatomy.units)))
-    record = sweep_outlook(sweep, results, force=force)
+    record = _outlook(sweep, family, results)
     return {**record, "verb": "search", "trials": trials, "weights": weights}
 
 

@@ -30,7 +30,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from safeswap.checkpoint.family import open_family
 from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.judging import JudgeConfig
@@ -91,13 +90,7 @@ def run_search(
         sweep.judge, sweep.judge_kind, judge_backend, judge_options or BackendOptions()
     )
     check_judge(judges)
-    family = open_family(
-        sweep.base,
-        safety=sweep.safety,
-        languages=sweep.languages,
-        adapters=sweep.adapters,
-        force=force,
-    )
+    family = sweep.family(force=force)
     asked = options or BackendOptions()
     ask = CandidateRunner(family, sweep, backend, asked, reload, workers, overwrite=overwrite)
     results.mkdir(parents=True, exist_ok=True)

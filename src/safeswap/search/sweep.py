@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safeswap.checkpoint.family import open_family
 from safeswap.errors import SafeswapError
 from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions
@@ -90,13 +89,7 @@ def run_sweep(
     )
     if judges.spec:
         judges.make()  # a wrong name shows now, not in hours
-    family = open_family(
-        sweep.base,
-        safety=sweep.safety,
-        languages=sweep.languages,
-        adapters=sweep.adapters,
-        force=force,
-    )
+    family = sweep.family(force=force)
     profile = load_profile(family, results, workers, force=force)
     ask = CandidateRunner(family, sweep, backend, options, reload, workers, overwrite=overwrite)
     every = {code: grid_candidates(sweep, profile, code) for code in sweep.languages}

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from safeswap import selectors
+from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.source import refuse_foreign
 from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.benchmarks.splits import Split
@@ -118,6 +119,16 @@ class Sweep:
     rule: Rule
     cells: tuple[GridCell, ...] = field(default=())
     adapters: Mapping[str, str] = field(default_factory=dict)
+
+    def family(self, *, force: bool = False) -> Family:
+        """Open its checkpoints; the arguments and errors are those of ``open_family``."""
+        return open_family(
+            self.base,
+            safety=self.safety,
+            languages=self.languages,
+            adapters=self.adapters,
+            force=force,
+        )
 
 
 def read_sweep(path: Path, *, allow_outside: bool = False) -> Sweep:
