@@ -29,7 +29,6 @@ from safeswap.anatomy.units import (
     label_of,
     layer_labels,
     layer_of,
-    with_parts,
 )
 
 __all__ = [
@@ -42,5 +41,4 @@ __all__ = [
     "label_of",
     "layer_labels",
     "layer_of",
-    "with_parts",
 ]

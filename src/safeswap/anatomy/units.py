@@ -182,14 +182,6 @@ def parts_in_order(placements: Iterable[Placement]) -> tuple[str, ...]:
     return tuple(sorted(names, key=place))
 
 
-def with_parts(units: Iterable[str], parts: Iterable[str]) -> tuple[str, ...]:
-    """Units, and behind each mlp its parts."""
-    inside: dict[str, list[str]] = {}
-    for part in parts:
-        inside.setdefault(f"{label_of(part)}.mlp", []).append(part)
-    return tuple(name for unit in units for name in (unit, *inside.get(unit, ())))
-
-
 def units_in_order(used: Iterable[str], labels: Iterable[str]) -> tuple[str, ...]:
     """The units of ``used``, in the order of a model whose layers are ``labels``."""
     present = set(used)
