@@ -485,7 +485,14 @@ def start(trio: Trio, out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "safeswap", "merge", str(trio["base"])]
     command += ["--safety", str(trio["safety"]), "--language", f"sw={trio['sw']}"]
     command += ["--out", str(out), "--no-figure", "--workers", "2"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what a shell runs behind "&" ignores it, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def journal_of(out: Path) -> Path:
