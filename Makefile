@@ -47,8 +47,8 @@ fuzz: .venv-test/ready
 	cd tests && PYTHONPATH=. ../.venv-test/bin/python -m fuzz.run --cases 100000
 
 lint: .venv-test/ready layers
-	.venv-test/bin/ruff check src tests benchmarks research
-	.venv-test/bin/ruff format --check src tests benchmarks research
+	.venv-test/bin/ruff check src tests benchmarks research recipes
+	.venv-test/bin/ruff format --check src tests benchmarks research recipes
 	.venv-test/bin/mypy
 
 # what may import what: the contracts in pyproject.toml

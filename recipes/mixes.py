@@ -7,9 +7,9 @@ A mix is YAML::
       - {name: aya, hub: CohereForAI/aya_dataset, revision: main, split: train,
          where: {language_code: swh}, prompt: inputs, response: targets, take: 4000}
 
-A file is JSON Lines; a path is relative to the mix. ``prompt`` and ``response`` are names of fields
-(these, where nothing is said), or texts with ``{field}`` in them. ``take`` draws that many rows by the
-seed; without it all are taken. Unknown keys are refused.
+A file is JSON Lines; a path is relative to the mix. ``prompt`` and ``response`` are names of
+fields (these, where nothing is said), or texts with ``{field}`` in them; ``{a.b}`` is a field in a field. ``take`` draws that many
+rows by the seed; without it all are taken. Unknown keys are refused.
 """
 
 from __future__ import annotations
@@ -128,12 +128,19 @@ def _rows(part: Mapping[str, Any], mix: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _field(row: Mapping[str, Any], template: str, part: Mapping[str, Any]) -> str:
-    """A field by its name, or a text with ``{field}`` filled in; stripped."""
-    names = re.findall(r"{(\w+)}", template) or [template]
-    missing = [name for name in names if name not in row]
-    if missing:
-        have = ", ".join(map(str, row))
-        raise SystemExit(f"{part.get('name')}: rows have no field {missing[0]!r}; they have {have}")
+    """A field by its name, or a text with ``{field}`` filled in; stripped.
+
+    A dot leads into a field that is a mapping itself: ``{translation.swh_Latn}``.
+    """
     if "{" not in template:
-        return str(row[template] or "").strip()
-    return re.sub(r"{(\w+)}", lambda match: str(row[match[1]] or ""), template).strip()
+        return _value(row, template, part).strip()
+    return re.sub(r"{([\w.]+)}", lambda match: _value(row, match[1], part), template).strip()
+
+
+def _value(row: Any, path: str, part: Mapping[str, Any]) -> str:
+    for name in path.split("."):
+        if not isinstance(row, Mapping) or name not in row:
+            have = ", ".join(map(str, row)) if isinstance(row, Mapping) else "no names"
+            raise SystemExit(f"{part.get('name')}: rows have no field {path!r}; they have {have}")
+        row = row[name]
+    return "" if row is None else str(row)

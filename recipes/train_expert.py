@@ -2,14 +2,15 @@
 
     python recipes/train_expert.py BASE --mix MIX.yaml --out OUT [--lora-rank 32] [--device cpu]
 
-The loss counts the answers' tokens only. The examples of a step are packed into one row, each seeing
-itself alone, and logits are made where an answer's token follows: with a vocabulary of 262,144 that
-is most of the time saved. Embeddings and output stay as the base has them (``--train-embeddings``
-trains them too), so that the expert differs from its base in the layers and keeps its vocabulary.
+The loss counts the answers' tokens only. The examples of a step are packed into one row, each
+seeing itself alone, and logits are made where an answer's token follows: with a vocabulary of
+262,144 that is most of the time saved. Embeddings and output stay as the base has them
+(``--train-embeddings`` trains them too), so that the expert differs from its base in the layers
+and keeps its vocabulary.
 
 Runs on transformers' Trainer: one processor, one GPU, or several with ``accelerate launch``. The
-same command goes on after an interruption from the last checkpoint (``--save-every``). The same seed,
-machine and torch give the same weights.
+same command goes on after an interruption from the last checkpoint (``--save-every``). The same
+seed, machine and torch give the same weights.
 """
 
 from __future__ import annotations

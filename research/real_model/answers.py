@@ -1,9 +1,9 @@
 """Answers to harmless requests: English ones by a small chat model, others by the base itself.
 
-No public set has short answers in Korean, Thai or Swahili under a licence that lets it be used here, so the base
-answers after a few example chats. Its answers are simple and often wrong in fact; what the language
-expert learns from them is to answer in its language. Kept is what is none of: empty, repeating, cut
-in the middle without a stop, or in another script.
+No public set has short answers in Korean, Thai or Swahili under a licence that lets it be used
+here, so the base answers after a few example chats. Its answers are simple and often wrong in
+fact; what the language expert learns from them is to answer in its language. Kept is what is none
+of: empty, repeating, cut in the middle without a stop, or in another script.
 """
 
 from __future__ import annotations

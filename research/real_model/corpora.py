@@ -1,8 +1,8 @@
 """The public files of the study, read from one folder; nothing is fetched here.
 
-==============  ======================================================================================
+==============  ==========================================================================
 folder          from where (each with its licence; the harmful text in them stays there)
-==============  ======================================================================================
+==============  ==========================================================================
 multijail       github.com/DAMO-NLP-SG/multilingual-safety-for-LLMs, data/MultiJail.csv
 polyrefuse      github.com/mainlp/Multilingual-Refusal, PolyRefuse and dataset
 sib200          github.com/dadelani/sib-200, data/annotated, as LANGUAGE_SPLIT.tsv
@@ -10,7 +10,7 @@ ntrex           github.com/MicrosoftTranslator/NTREX, NTREX-128
 xcopa           github.com/cambridgeltl/xcopa, data, as SPLIT.LANGUAGE.jsonl
 sea_safeguard   github.com/aisingapore/SEA-HELM, seahelm_tasks/safety, as LANGUAGE.jsonl
 seed_tasks      github.com/yizhongw/self-instruct, data and human_eval
-==============  ======================================================================================
+==============  ==========================================================================
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Corpora:
     # What is trained on and what is asked share no request.
 
     def harmful_english(self) -> list[str]:
-        """English harmful requests to train refusals on: none of PolyRefuse's test or validation."""
+        """English harmful requests to refuse in training: none of PolyRefuse's test or validation."""
         asked = {*self.instructions("harmful_test_en"), *self.instructions("harmful_val_en")}
         known = [*self.instructions("harmful_train_en"), *self.instructions("advbench_en")]
         return [text for text in dict.fromkeys(known) if text not in asked]
@@ -104,11 +104,7 @@ class Corpora:
         The tests in other languages are translations; their English originals are not trained on.
         """
         translated = set(self.instructions("harmless_test_ko"))
-        own = [
-            text
-            for text in self.instructions("harmless_test500_en")
-            if text not in translated
-        ]
+        own = [text for text in self.instructions("harmless_test500_en") if text not in translated]
         asked = some(own, 100, "asked in English")
         train = [*self.instructions("harmless_train_en"), *own]
         return [text for text in dict.fromkeys(train) if text not in set(asked)], asked

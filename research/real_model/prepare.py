@@ -1,8 +1,8 @@
 """From public files to what is trained on (JSON Lines and mixes) and what is asked (a suite).
 
-Nothing that is asked is trained on: MultiJail and PolyRefuse's tests are for asking only, SIB-200 and
-XCOPA keep their own splits, and of harmless English requests the originals of the translated test are
-left out of the training.
+Nothing that is asked is trained on: MultiJail and PolyRefuse's tests are for asking only, SIB-200
+and XCOPA keep their own splits, and of harmless English requests the originals of the translated
+test are left out of the training.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Size:
     translated: int
 
 
-SIZES = {"short": Size(80, 80, 50, 80, 40), "whole": Size(160, 120, 80, 120, 60)}
+SIZES = {"short": Size(80, 60, 50, 48, 40), "whole": Size(160, 120, 80, 120, 60)}
 
 Pairs = Iterable[tuple[str, str]]
 Answers = Callable[[Sequence[str]], dict[str, str]]
@@ -158,9 +158,7 @@ def suite(corpora: Corpora, code: str, size: Size, folder: Path) -> Path:
     """Prompts, tasks and ``suite.yaml`` of one language, with English beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = language(code)
-    benchmarks: dict[str, Any] = {
-        "multijail": {"prompts": _multijail(corpora, code, size, folder), "title": "MultiJail"}
-    }
+    benchmarks = _multijail(corpora, code, size, folder)
     if "polyrefuse" in texts:
         rows = some(corpora.polyrefuse(f"harmful_test_{texts['polyrefuse']}"), size.harmful, "harm")
         _write_csv(
@@ -171,19 +169,16 @@ def suite(corpora: Corpora, code: str, size: Size, folder: Path) -> Path:
         benchmarks["polyharm"] = {"prompts": "polyharm.csv", "title": "PolyRefuse harmful"}
     benchmarks["benign"] = {"prompts": _benign(corpora, code, size, folder), "title": "Harmless"}
     if "sea_safeguard" in texts:
-        benchmarks["wild"] = {"prompts": _sea(corpora, texts, size, folder, code),
-                              "title": "SEA-Safeguard safe"}  # fmt: skip
-    benchmarks["topic"] = {"title": "SIB-200", "tasks": {code: _topic(corpora, texts, size, folder)}}
+        wild = _sea(corpora, texts, size, folder, code)
+        benchmarks["wild"] = {"prompts": wild, "title": "SEA-Safeguard safe"}
+    tasks = {"SIB-200": ("topic", _topic(corpora, texts, size, folder))}
     if "xcopa" in texts:
-        benchmarks["xcopa"] = {"title": "XCOPA", "tasks": {code: _xcopa(corpora, texts, size, folder)}}
-    benchmarks["likely"] = {
-        "title": "Translation (likelihood)",
-        "tasks": {code: _translation(corpora, texts, size, folder, "likely")},
-    }
-    benchmarks["written"] = {
-        "title": "Translation (written)",
-        "tasks": {code: _translation(corpora, texts, size, folder, "written")},
-    }
+        tasks["XCOPA"] = ("xcopa", _xcopa(corpora, texts, size, folder))
+    for name, title in (("likely", "likelihood"), ("written", "written")):
+        made = _translation(corpora, texts, size, folder, name)
+        tasks[f"Translation ({title})"] = (name, made)
+    for title, (name, task) in tasks.items():
+        benchmarks[name] = {"title": title, "tasks": {code: task}}
     path = folder / "suite.yaml"
     path.write_text(
         yaml.safe_dump({"benchmarks": benchmarks}, sort_keys=False, allow_unicode=True), "utf-8"
@@ -198,19 +193,20 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         writer.writerows(rows)
 
 
-def _multijail(corpora: Corpora, code: str, size: Size, folder: Path) -> str:
-    """The same prompts in the language and in English; of English fewer."""
+def _multijail(corpora: Corpora, code: str, size: Size, folder: Path) -> dict[str, Any]:
+    """Two benchmarks: the prompts in the language, and some of them in English."""
     rows = some(corpora.multijail(), size.harmful, "multijail")
-    english = {row["id"] for row in some(rows, size.english, "multijail in English")}
-    _write_csv(
-        folder / "multijail.csv",
-        ["id", "source", "tags", "en", code],
-        [
-            [row["id"], row["source"], row["tags"], row["en"] if row["id"] in english else "", row[code]]
-            for row in rows
-        ],
-    )
-    return "multijail.csv"
+    english = some(rows, size.english, "multijail in English")
+    for name, column, asked in (("multijail", code, rows), ("multijail_en", "en", english)):
+        _write_csv(
+            folder / f"{name}.csv",
+            ["id", "source", "tags", column],
+            [[row["id"], row["source"], row["tags"], row[column]] for row in asked],
+        )
+    return {
+        "multijail": {"prompts": "multijail.csv", "title": "MultiJail"},
+        "multijail_en": {"prompts": "multijail_en.csv", "title": "MultiJail in English"},
+    }
 
 
 def _benign(corpora: Corpora, code: str, size: Size, folder: Path) -> str:
@@ -323,5 +319,3 @@ def _translation(
         "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 64},
         "metric_list": [{"metric": "exact_match"}],
     }
-
-

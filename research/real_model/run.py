@@ -47,6 +47,10 @@ class Study:
         """The folder of one language and seed."""
         return self.work / "cells" / f"{code}-{seed}"
 
+    def suite(self, code: str) -> Path:
+        """The folder of a language's questions."""
+        return self.work / "suites" / code
+
     def methods(self) -> list[Method]:
         return [method for method in METHODS if method.short or self.size == "whole"]
 
@@ -103,7 +107,7 @@ def ask(study: Study, code: str, seed: int, models: dict[str, Path]) -> Path:
     device = ("--device", "cpu") if study.device == "cpu" else ()
     safeswap(
         "evaluate", *(f"{name}={folder}" for name, folder in models.items()),
-        "--suite", study.work / "suites" / code / "suite.yaml", "--only", f"{code},en",
+        "--suite", study.suite(code) / "suite.yaml", "--only", f"{code},en",
         "-o", results, "--judge", f"rule:{RULES}", "--dtype", "bfloat16", *tokens, *device,
     )  # fmt: skip
     return results
@@ -130,5 +134,3 @@ def recipe(folder: Path) -> dict[str, object]:
     """What an expert was trained on."""
     found: dict[str, object] = json.loads((folder / "recipe.json").read_text("utf-8"))
     return found
-
-

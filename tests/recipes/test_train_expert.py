@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+from tokenizers import Tokenizer, models, pre_tokenizers
+
 import train_expert
 from mixes import Example
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "user", "model", *"abcdefghij"]
 
