@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity real lint layers fuzz bench engines clean
+.PHONY: demo test parity real lint layers fuzz atheris bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -46,6 +46,15 @@ engines: .venv-engines/ready
 fuzz: .venv-test/ready
 	cd tests && PYTHONPATH=. ../.venv-test/bin/python -m fuzz.run --cases 100000
 
+# an hour of coverage-guided fuzzing (SECONDS=600: ten minutes) of the readers of others' files; not in CI
+SECONDS ?= 3600
+atheris: .venv-test/ready .atheris/ready
+	cd tests && PYTHONPATH=.:../.atheris/package nice -n 19 ../.venv-test/bin/python -m fuzz.guided --seconds $(SECONDS)
+
+.atheris/ready: Makefile
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --target .atheris/package atheris==3.0.0
+	touch $@
+
 lint: .venv-test/ready layers
 	.venv-test/bin/ruff check src tests benchmarks research
 	.venv-test/bin/ruff format --check src tests benchmarks research
@@ -72,4 +81,4 @@ bench: .venv-demo/ready
 	touch $@
 
 clean:
-	rm -rf .real .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results
+	rm -rf .real .atheris .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results
