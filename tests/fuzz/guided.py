@@ -1,7 +1,7 @@
-"""The readers of files that others hand over, fuzzed by coverage: atheris steers towards new branches.
+"""The readers of files that others hand over, fuzzed by coverage: atheris seeks new branches.
 
-``python -m fuzz.guided --seconds 3600`` in ``tests`` (``make atheris``) gives each reader its share of
-the time in a process of its own, and says per reader how many cases there were and what came out
+``python -m fuzz.guided --seconds 3600`` in ``tests`` (``make atheris``) gives each reader its share
+of the time in a process of its own, and says per reader how many cases there were and what came out
 that should not have. What is found is kept, with its input, in the folder of ``--keep``; a later
 run begins with all inputs there that led to something new.
 
@@ -97,7 +97,7 @@ def _memory() -> str | None:
 
 
 def run(name: str, seconds: int, keep: Path) -> int:
-    """One reader in a process of its own; how many kinds of unexpected outcomes lie in its folder."""
+    """One reader in a process of its own; how many kinds of unexpected outcomes it found."""
     folder = keep / re.sub(r"\W+", "-", name)
     command = [sys.executable, "-m", "fuzz.guided", "--one", name]
     command += ["--seconds", str(seconds), "--keep", str(folder)]
@@ -106,7 +106,9 @@ def run(name: str, seconds: int, keep: Path) -> int:
     reached = re.findall(r"cov: (\d+) ft: (\d+)", done.stderr)
     found = sorted((folder / "found").glob("*.txt")) if folder.is_dir() else []
     branches = f"{reached[0][0]} → {reached[-1][0]} branches" if reached else "no branches"
-    print(f"{name:<22}{cases[1] if cases else 'no':>9} cases, {branches}, {len(found)} kinds", end="")
+    print(
+        f"{name:<22}{cases[1] if cases else 'no':>9} cases, {branches}, {len(found)} kinds", end=""
+    )
     print(f", ended with {done.returncode}" if done.returncode else "", flush=True)
     for one in found:
         print(f"    {one}: {one.read_text().splitlines()[0]}", flush=True)
