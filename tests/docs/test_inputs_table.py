@@ -291,6 +291,21 @@ def padded(tmp: Path) -> None:
     assert len(own) == count + 24 and torch.equal(own[count:], donor[count:])
 
 
+def without_fast(tmp: Path) -> None:
+    """A table of ranks beside a tokenizer.json: the same bytes as with one of its own."""
+    base = grown.member(tmp / "base", grown.bpe())
+    spoken = grown.member(tmp / "sw", grown.grown(grown.moved(grown.bpe()), 3), base, seed=2)
+    trio = {"base": base, "sw": spoken}
+    trio["safety"] = grown.member(tmp / "safety", grown.bpe(), base, seed=1)
+    wanted = swap(trio, tmp / "fast")
+    grown.as_ranks(spoken)
+    out = swap(trio, tmp / "out")
+    assert api.verify_merge(out).from_inputs
+    rows = json.loads((out / "safeswap.json").read_text())["rows"][grown.EMBED]
+    assert rows["donor"] == 3 and rows["merged"] == grown.bpe().get_vocab_size()
+    assert all((out / f.name).read_bytes() == f.read_bytes() for f in wanted.glob("*.safetensors"))
+
+
 # --- stored narrow -------------------------------------------------------------------------------
 
 
@@ -481,6 +496,7 @@ PAGE: dict[str, Case] = {
     "added tokens": Case(added, ("by its string", "donor")),
     "another order of tokens": Case(reordered, ("by its string",)),
     "padded matrices": Case(padded, ("never cropped",)),
+    "tokens without a `tokenizer.json`": Case(without_fast, ("`tekken.json`", "by its string")),
     "fp8 with scales": Case(fp8, ("BF16", "`--save-dtype same`")),
     "MXFP4": Case(mxfp4, ("BF16", "`--save-dtype same`")),
     "GGUF": Case(gguf, ("BF16", "`--donor`")),
@@ -516,6 +532,7 @@ README: dict[str, tuple[str, ...]] = {
         "added tokens",
         "another order of tokens",
         "padded matrices",
+        "tokens without a `tokenizer.json`",
     ),
     "an output projection tied in some members only": (
         "an output projection tied in some members only",

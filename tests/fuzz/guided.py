@@ -26,7 +26,8 @@ from pathlib import Path
 
 GUIDED = (
     *("safetensors header", "index", "adapter's config", "adapter", "GGUF header", "GGUF"),
-    *("plan", "profile", "manifest", "tokenizer.model", "tokenizer.json"),
+    *("plan", "profile", "manifest", "tokenizer.model", "tokenizer.json", "tekken.json"),
+    *("qwen.tiktoken", "sentencepiece.bpe.model"),
 )
 """Names of `fuzz.readers`: what is opened before anything is known of it."""
 LONGEST = 1 << 16
