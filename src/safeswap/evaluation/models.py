@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -53,6 +54,7 @@ class EvaluatedModel:
         chosen: for a merge that was picked by its figures, on which questions (``Plan.chosen``).
         candidate: for one that lives in memory only, how it was made.
         aliases: for such a one, other cells of its grid that came to the very same table.
+        made: for a merge, how its table was made, as its manifest says.
     """
 
     name: str
@@ -65,6 +67,7 @@ class EvaluatedModel:
     chosen: ChosenOn | None = None
     candidate: CandidateRecord | None = None
     aliases: tuple[Alias, ...] = ()
+    made: CandidateRecord | None = None
 
     def as_dict(self) -> ModelRecord:
         """Plain data for model.json."""
@@ -80,6 +83,8 @@ class EvaluatedModel:
             plain["language"] = self.language
         if self.chosen is not None:
             plain["chosen"] = self.chosen.as_dict()
+        if self.made is not None:
+            plain["made"] = self.made.as_dict()
         if self.candidate is not None:
             aliases = [alias.as_dict() for alias in self.aliases]
             plain["candidate"] = {**self.candidate.as_dict(), "aliases": aliases}
@@ -168,8 +173,9 @@ def _with_roles(arms: list[EvaluatedModel]) -> list[EvaluatedModel]:
     references: dict[str, str] = {}
     languages: dict[str, str] = {}
     chosen: dict[str, ChosenOn | None] = {}
+    made: dict[str, CandidateRecord | None] = {}
     for merge in arms:
-        inputs, chosen[merge.name] = _manifest_of(Path(merge.location))
+        inputs, chosen[merge.name], made[merge.name] = _manifest_of(Path(merge.location))
         if inputs:
             roles[merge.name] = "merged"
             spoken = [role for role in inputs if role not in ("base", "safety")]
@@ -192,6 +198,7 @@ def _with_roles(arms: list[EvaluatedModel]) -> list[EvaluatedModel]:
             reference=references.get(arm.name, ""),
             language=languages.get(arm.name, ""),
             chosen=chosen[arm.name],
+            made=made[arm.name],
         )
         for arm in arms
     ]
@@ -204,12 +211,12 @@ def _is_input(arm: EvaluatedModel, path: str, revision: str | None) -> bool:
 
 def _manifest_of(
     folder: Path,
-) -> tuple[dict[str, tuple[str, str | None]], ChosenOn | None]:
-    """Role to (folder, commit) of a merge's inputs, and on what it was chosen, by its manifest;
-    nothing for other folders.
+) -> tuple[dict[str, tuple[str, str | None]], ChosenOn | None, CandidateRecord | None]:
+    """Role to (folder, commit) of a merge's inputs, on what it was chosen, and how its table was
+    made, by its manifest; nothing for other folders.
     """
     if not (folder / _MANIFEST).is_file():
-        return {}, None
+        return {}, None, None
     from safeswap.merge.manifest import read_manifest
     from safeswap.profile import Profile
 
@@ -217,10 +224,28 @@ def _manifest_of(
         manifest = read_manifest(folder)
         measured = Profile.from_dict(manifest["profile"], str(folder / _MANIFEST)).inputs
     except SafeswapError:  # of another version, or edited: it can still be evaluated
-        return {}, None
+        return {}, None, None
     # What was measured may be more than what was merged: several languages share a profile.
     used = [role for role in manifest["plan"].get("inputs", {}) if role in measured]
     of = {role: measured[role].adapter or measured[role] for role in used}
     inputs = {role: (one.path, one.revision) for role, one in of.items()}
     where = f"{folder / _MANIFEST}: plan: chosen"
-    return inputs, ChosenOn.from_dict(manifest["plan"].get("chosen", {}), where)
+    chosen = ChosenOn.from_dict(manifest["plan"].get("chosen", {}), where)
+    return inputs, chosen, _made(manifest["plan"], f"{folder / _MANIFEST}: plan")
+
+
+def _made(plan: Mapping[str, Any], where: str) -> CandidateRecord | None:
+    """How a plan's table was filled; None where it does not say, or was written by hand."""
+    selector = plan.get("selector")
+    if not isinstance(selector, Mapping) or not isinstance(selector.get("name"), str):
+        return None
+    settings = {key: value for key, value in selector.items() if key != "name"}
+    operator = plan.get("operator", "linear")
+    if isinstance(operator, Mapping):
+        own = {key: value for key, value in operator.items() if key != "name"}
+        operator = {"name": operator.get("name"), "settings": own}
+    about = {"method": selector["name"], "settings": settings, "operator": operator}
+    try:
+        return CandidateRecord.from_dict(about, where)
+    except EvaluationError:  # edited: it can still be evaluated
+        return None

@@ -9,7 +9,6 @@ exploratory and say so.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -47,7 +46,7 @@ def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
     where: list[tuple[CellSpec, str]] = []
     for benchmark in evidence.benchmarks:
         cells = evidence.of(benchmark)
-        group = _group(cells[0])
+        group = group_title(cells[0])
         for cell in cells:
             columns.append(Column(cell.language, group))
             where.append((cell, cell.language))
@@ -57,61 +56,12 @@ def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
     rows = []
     for arm in sorted_models(evidence):
         rates = [rate_cell(evidence, arm, cell, language) for cell, language in where]
-        rows.append(Row.of(_arm_title(evidence, arm), *rates))
+        rows.append(Row.of(model_title(evidence, arm), *rates))
     return Table("Rates", tuple(columns), tuple(rows), (*_notes(evidence), *notes), "rates")
 
 
-def methods_table(evidence: Outcomes) -> Table | None:
-    """The paper's arrangement: a row per method, and in each language that language's own models.
-
-    Language experts share a row, and so do merges whose names differ in the language only
-    (``by-layer-sw``, ``by-layer-te``). None where no row would hold several models.
-    """
-    rows = _methods(evidence)
-    if all(len(models) == 1 for models in rows.values()):
-        return None
-    columns = [Column("method", align="left")]
-    cells = [cell for benchmark in evidence.benchmarks for cell in evidence.of(benchmark)]
-    columns += [Column(cell.language, _group(cell)) for cell in cells]
-    made = []
-    for method, models in rows.items():
-        shown = []
-        for cell in cells:
-            arm = models.get(cell.language) or models.get("")
-            if arm is None:
-                reason = f"{cell.title}, {cell.language}: no such model of this language"
-                shown.append(Cell.missing(reason))
-            else:
-                shown.append(rate_cell(evidence, arm, cell, cell.language))
-        made.append(Row.of(method, *shown))
-    return Table(
-        "Rates by method, each language's own models", tuple(columns), tuple(made), name="methods"
-    )
-
-
-def _methods(evidence: Outcomes) -> dict[str, dict[str, str]]:
-    """Method → language → model; the language is empty for models of no language."""
-    rows: dict[str, dict[str, str]] = {}
-    for arm in sorted_models(evidence):
-        model = evidence.models[arm]
-        code, role = str(model.get("language", "")), _role(model)
-        title = _arm_title(evidence, arm)
-        if code and role == "language":
-            title = ROLE_TITLES[role]
-        elif code:
-            title = _without(arm, code) or "merged"
-        if code in rows.get(title, {}):  # two of one kind: each by its own name
-            title = arm
-        rows.setdefault(title, {})[code] = arm
-    return rows
-
-
-def _without(name: str, code: str) -> str:
-    """A model's name less its language: ``by-layer-sw`` is by-layer."""
-    return "-".join(part for part in re.split(r"[-_.+]", name) if part and part != code)
-
-
-def _group(cell: CellSpec) -> str:
+def group_title(cell: CellSpec) -> str:
+    """What stands above the columns of a benchmark."""
     return f"{cell.title}, {cell.measures.value} % {cell.measures.arrow}"
 
 
@@ -353,16 +303,18 @@ def count_cell(number: int) -> Cell:
 def sorted_models(evidence: Outcomes) -> list[str]:
     """Base, experts, merges, others; each kind in the order evaluated."""
     names = list(evidence.models)
-    return sorted(names, key=lambda n: (_ROLES.index(_role(evidence.models[n])), names.index(n)))
+    return sorted(names, key=lambda n: (_ROLES.index(role_of(evidence.models[n])), names.index(n)))
 
 
-def _role(model: ModelRecord) -> str:
+def role_of(model: ModelRecord) -> str:
+    """Where a model came from: base, safety, language, merged or other."""
     role = str(model.get("role", "other"))
     return role if role in _ROLES else "other"
 
 
-def _arm_title(evidence: Outcomes, arm: str) -> str:
-    title = ROLE_TITLES.get(_role(evidence.models[arm]))
+def model_title(evidence: Outcomes, arm: str) -> str:
+    """A model's name, and its role where the name does not say it."""
+    title = ROLE_TITLES.get(role_of(evidence.models[arm]))
     return arm if title is None or title == arm else f"{arm} ({title})"
 
 
