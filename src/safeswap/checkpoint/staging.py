@@ -27,6 +27,7 @@ class Staging:
     """``.NAME.safeswap-partial`` beside the output, with a journal of finished chunks.
 
     Attributes:
+        job: what this run makes.
         folder: where the output's files grow (``folder / "out"``).
         finished: chunk → digest (hex) or ``"copy"``, as an earlier run left it.
     """
@@ -41,7 +42,7 @@ class Staging:
         Raises:
             OutputError: OUT exists, the place cannot be written, or another run holds it.
         """
-        self.out = out
+        self.out, self.job = out, job
         self._root = _root(out)
         self.folder = self._root / "out"
         self._held, self._replace = True, replace
@@ -124,6 +125,11 @@ class Staging:
             os.close(self._journal)
             os.close(self._lock)
 
+    def discard(self) -> None:
+        """Take the folder away: what grew in it is whole elsewhere."""
+        self.release()
+        shutil.rmtree(self._root, ignore_errors=True)
+
     def commit(self) -> None:
         """Give the whole output its final name, in one step, once all of it is on the disk.
 
@@ -145,8 +151,7 @@ class Staging:
                 f"{self.out}: cannot be created ({error.strerror}). Choose another --out; the same "
                 "command goes on where this one stopped once the place is free."
             ) from error
-        self.release()
-        shutil.rmtree(self._root, ignore_errors=True)
+        self.discard()
         fsync_path(self.out.parent)
 
 

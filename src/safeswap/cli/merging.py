@@ -17,6 +17,7 @@ from safeswap.cli.options import (
     PLANNING,
     REMOTE,
     RUNNING,
+    OutPlace,
     languages_of,
     plan_record,
     print_json,
@@ -147,8 +148,8 @@ def plan(
         "-o",
         "--out",
         required=True,
-        type=click.Path(path_type=Path),
-        help="The new folder.",
+        type=OutPlace(path_type=Path),
+        help="The new folder, or one in a bucket: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER.",
     ),
     click.option(
         "--save-dtype",
@@ -171,6 +172,11 @@ def plan(
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
     click.option("--overwrite", is_flag=True, help="Replace an earlier merge in --out."),
+    click.option(
+        "--scratch",
+        type=click.Path(path_type=Path),
+        help="Where shards grow that go into a bucket.  [default: the user's cache]",
+    ),
     click.option("--dry-run", is_flag=True, help="Only say what would be read and written."),
     heading="Output",
 )
@@ -185,7 +191,7 @@ def merge(
     languages: tuple[str, ...],
     adapters: tuple[str, ...],
     plans: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     **given: Any,
 ) -> None:
     """Build the merged checkpoint: from BASE and its experts, or from a plan."""
@@ -194,6 +200,7 @@ def merge(
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     running |= {"as_adapter": given["form"] == "adapter", "rank": given["rank"]}
+    running |= {"scratch": given["scratch"]}
     if given["dry_run"]:
         lines = _outlook(plans, out, base, (safety, languages, adapters), given)
         _print_outlook("merge", lines, given["as_json"])
@@ -219,7 +226,7 @@ def merge(
         counts = one.plan.counts()
         decided = {k: sum(counts.get(u, {}).get(k, 0) for u in MODULE_KINDS) for k in _kinds(one)}
         say(
-            f"{one.folder}: {shown_bytes(one.nbytes)}; modules: "
+            f"{one.sent_to or one.folder}: {shown_bytes(one.nbytes)}; modules: "
             + ", ".join(f"{n} {what}" for what, n in decided.items())
             + f"; config and tokenizer from {one.plan.donor}"
         )
@@ -232,7 +239,7 @@ def merge(
 def _merged_record(one: Any) -> dict[str, Any]:
     """A merge, for scripts."""
     return {
-        "folder": one.folder,
+        "folder": one.sent_to or one.folder,
         "language": one.plan.language,
         "donor": one.plan.donor,
         "bytes": one.nbytes,
@@ -243,7 +250,7 @@ def _merged_record(one: Any) -> dict[str, Any]:
 
 def _outlook(
     plans: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     base: str | None,
     experts: tuple[str | None, tuple[str, ...], tuple[str, ...]],
     given: Mapping[str, Any],
@@ -290,7 +297,7 @@ def _kinds(merged: Any) -> list[str]:
 
 def _merge_plans(
     plans: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     named: bool,
     given: Mapping[str, Any],
     running: Mapping[str, Any],
