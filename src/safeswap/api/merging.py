@@ -18,8 +18,9 @@ from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST, rest_bytes
 from safeswap.merge.manifest import read_manifest, refuse_foreign
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
-from safeswap.merge.run import Draw, Merged, bytes_here, check_form, family_of, measure
+from safeswap.merge.run import Draw, Merged, check_form, family_of, measure
 from safeswap.merge.run import merge as run_merge
+from safeswap.merge.shipping import bytes_here
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.plan.sampled import Wish, sample_family, uncertain

@@ -24,6 +24,7 @@ from safeswap.cli.options import (
     say_outlook,
     selection,
 )
+from safeswap.cli.publishing import AT_ONCE, check_push, push_merged
 from safeswap.cli.sampling import SAMPLING, sample_wish, sampled_lines, sampled_record
 from safeswap.cli.verbs import Verb, options, say
 from safeswap.errors import ConfigError
@@ -180,6 +181,7 @@ def plan(
     click.option("--dry-run", is_flag=True, help="Only say what would be read and written."),
     heading="Output",
 )
+@AT_ONCE
 @REMOTE
 @FORCE
 @JSON
@@ -201,8 +203,11 @@ def merge(
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     running |= {"as_adapter": given["form"] == "adapter", "rank": given["rank"]}
     running |= {"scratch": given["scratch"]}
+    to, public = given["push_to_hub"], given["public"]
+    then = check_push(to, out, public, given["yes"], given["dry_run"])
     if given["dry_run"]:
         lines = _outlook(plans, out, base, (safety, languages, adapters), given)
+        lines += [then] if then else []
         _print_outlook("merge", lines, given["as_json"])
         return
     if plans:
@@ -221,7 +226,14 @@ def merge(
         )
     if given["as_json"]:
         print_json({"kind": "merges", "merges": list(map(_merged_record, merged))})
-        return
+    else:
+        _say_merged(merged)
+    if to:
+        assert isinstance(out, Path)
+        push_merged(out, to, public, given["as_json"])
+
+
+def _say_merged(merged: Sequence[Any]) -> None:
     for one in merged:
         counts = one.plan.counts()
         decided = {k: sum(counts.get(u, {}).get(k, 0) for u in MODULE_KINDS) for k in _kinds(one)}
@@ -276,9 +288,16 @@ def _outlook(
             check_options(language, units=family.anatomy.units, **chosen)
         outputs = [(language, chosen.get("donor") or language) for language in family.languages]
     size, dtype = given["shard_size"], given["dtype"]
+    to = ""
+    if isinstance(out, str):
+        from safeswap.publish.address import bucket_folder
+        from safeswap.publish.shipment import growing
+
+        place = bucket_folder(out)
+        to, out = str(place), growing(place, given["scratch"])
     check_form(given["form"] == "adapter", given["rank"], dtype, size)
     if given["form"] == "adapter":
-        return [*reading(family), *writing_adapters(family, out)]
+        return [*reading(family), *writing_adapters(family, out, to)]
     lines = writing(
         family,
         outputs,
@@ -286,6 +305,7 @@ def _outlook(
         dtype=output_dtype(dtype),
         shard_size=parse_size(size) if size else None,
         same=is_same(dtype),
+        to=to,
     )
     return [*reading(family), *lines]
 

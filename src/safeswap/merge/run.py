@@ -10,7 +10,7 @@ from typing import Protocol
 
 from safeswap.checkpoint.dtypes import is_same, output_dtype
 from safeswap.checkpoint.family import Family, open_family
-from safeswap.checkpoint.shards import Layout, parse_size
+from safeswap.checkpoint.shards import parse_size
 from safeswap.checkpoint.staging import Staging, check_place
 from safeswap.errors import ConfigError, Interrupted, OutputError, PlanError
 from safeswap.io.files import remedy
@@ -25,7 +25,7 @@ from safeswap.merge.prepare import (
     prepare,
     refuse_overlap,
 )
-from safeswap.merge.shipping import WAITING, Shipping, finish
+from safeswap.merge.shipping import Shipping, bytes_here, finish
 from safeswap.merge.stream import passes_bytes, run_passes
 from safeswap.merge.unchanged import refuse_changed, small_names
 from safeswap.merge.write import write_weights
@@ -274,17 +274,6 @@ def _address(shipping: Shipping | None, folder: str) -> str:
     if shipping is None:
         return ""
     return f"{shipping.address}/{folder}" if folder else shipping.address
-
-
-def bytes_here(layouts: Sequence[Layout], *, leaving: bool) -> int:
-    """Bytes of weights that lie on this disk at once: all; or, where whole shards leave, those that
-    wait, and those in work (two of each output where it goes from one to the next).
-    """
-    if not leaving:
-        return sum(layout.nbytes for layout in layouts)
-    most = WAITING + 2
-    sizes = [sorted(shard.size for shard in layout.shards)[-most:] for layout in layouts]
-    return sum(map(sum, sizes))
 
 
 def check_form(

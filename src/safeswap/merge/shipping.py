@@ -13,6 +13,7 @@ from pathlib import Path
 from time import sleep
 from typing import Protocol
 
+from safeswap.checkpoint.shards import Layout
 from safeswap.checkpoint.staging import Staging
 from safeswap.merge.prepare import Chunk, MergeJob
 
@@ -68,6 +69,17 @@ class Shipping(Protocol):
     def close(self) -> None:
         """Let go of the connection."""
         ...
+
+
+def bytes_here(layouts: Sequence[Layout], *, leaving: bool) -> int:
+    """Bytes of weights that lie on this disk at once: all; or, where whole shards leave, those that
+    wait, and those in work (two of each output where it goes from one to the next).
+    """
+    if not leaving:
+        return sum(layout.nbytes for layout in layouts)
+    most = WAITING + 2
+    sizes = [sorted(shard.size for shard in layout.shards)[-most:] for layout in layouts]
+    return sum(map(sum, sizes))
 
 
 def finish(staging: Staging, shipping: Shipping | None) -> None:

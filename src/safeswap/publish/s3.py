@@ -16,7 +16,7 @@ from typing import Any
 
 from safeswap.errors import OutputError
 from safeswap.publish.address import BucketFolder
-from safeswap.publish.stores import Note, Receipt, StoppedError, _found, in_words
+from safeswap.publish.stores import Note, Receipt, StoppedError, found_below, in_words
 
 PART_BYTES = 1 << 24
 """Bytes of a part; more where a file would have over 10,000 of them, which S3 does not take."""
@@ -39,7 +39,7 @@ class S3Store:
     def visible(self) -> dict[str, int]:
         """As the protocol says."""
         with in_words(str(self._place)):
-            return _found(self._fs, self._place.path)
+            return found_below(self._fs, self._place.path)
 
     def holds(self, name: str, receipt: Receipt) -> bool:
         """As the protocol says; by the size and ETag of every part, or of the object."""

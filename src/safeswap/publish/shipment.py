@@ -13,7 +13,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from safeswap.io.progress import bytes_bar
 from safeswap.merge.companions import MANIFEST
 from safeswap.publish.address import BucketFolder, bucket_folder, is_address
 from safeswap.publish.journal import Journal
-from safeswap.publish.stores import Receipt, Store, open_store
+from safeswap.publish.opening import open_store
+from safeswap.publish.stores import Receipt, Store
 
 _log = logging.getLogger("safeswap.publish")
 _JOURNAL = "uploads"
@@ -40,23 +41,34 @@ def scratch_folder() -> Path:
     return Path(home) / "safeswap" / "outgoing"
 
 
+def growing(place: BucketFolder, scratch: Path | None = None) -> Path:
+    """Where an output grows on this disk that goes to a place; nothing is made or asked.
+
+    Args:
+        scratch: by default a folder in the user's cache.
+    """
+    slug = re.sub(r"[^\w.-]+", "-", place.path)[-60:].strip(".-")
+    digest = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+    return (scratch or scratch_folder()).expanduser().absolute() / f"{slug}-{digest}"
+
+
 class Shipment:
     """An output that goes into a bucket: what `safeswap.merge.shipping.Shipping` asks for.
 
     Args:
         place: the folder in the bucket.
-        scratch: the folder on this disk in which shards grow.
+        scratch: the folder on this disk in which shards grow; by default one in the user's cache.
         overwrite: an earlier merge there is replaced, once the new one is whole.
 
     Raises:
         OutputError: the bucket cannot be reached, or something is there already.
     """
 
-    def __init__(self, place: BucketFolder, scratch: Path, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, place: BucketFolder, scratch: Path | None, *, overwrite: bool = False
+    ) -> None:
         self.address = str(place)
-        slug = re.sub(r"[^\w.-]+", "-", place.path)[-60:].strip(".-")
-        digest = hashlib.sha256(self.address.encode()).hexdigest()[:12]
-        self.local = scratch.expanduser().absolute() / f"{slug}-{digest}"
+        self.local = growing(place, scratch)
         self._overwrite = overwrite
         self._store: Store = open_store(place)
         self._earlier = Journal(_journal_of(self.local))
@@ -157,9 +169,13 @@ class Shipment:
             self._thread = None
         self._journal.close()
 
-    def commit(self, folder: Path) -> None:
-        """As the protocol says."""
-        names = sorted(files_below(folder))
+    def commit(self, folder: Path, only: Sequence[str] | None = None) -> None:
+        """As the protocol says.
+
+        Args:
+            only: the files that are sent; by default all in the folder.
+        """
+        names = sorted(files_below(folder) if only is None else only)
         left = [name for name in names if name not in self._gone]
         with bytes_bar("upload", sum((folder / n).stat().st_size for n in left)) as advance:
             for name in left:
@@ -250,9 +266,8 @@ def shipped(
             raise ConfigError("--scratch is for outputs in a bucket. Leave it out: OUT is local.")
         yield Path(out), None
         return
-    shipment = Shipment(
-        bucket_folder(str(out)), Path(scratch or scratch_folder()), overwrite=overwrite
-    )
+    where = Path(scratch) if scratch else None
+    shipment = Shipment(bucket_folder(str(out)), where, overwrite=overwrite)
     try:
         yield shipment.local, shipment
     finally:

@@ -1,0 +1,316 @@
+"""A repository of a hub: files are sent one after the other, and one commit shows all of them.
+
+The hub keeps what was sent without a commit for a while, and says of each file whether it has it
+already, by its digest. So a run that was killed, or failed, goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from safeswap.errors import OutputError, SafeswapError, listed
+from safeswap.io.address import split_login
+from safeswap.io.progress import shown_bytes
+from safeswap.merge.companions import MANIFEST
+from safeswap.publish.address import HubRepo
+from safeswap.publish.hub_errors import hub_in_words, is_passing, scrubbed, status_of
+from safeswap.publish.private import Published
+
+_log = logging.getLogger("safeswap.publish")
+Answer = TypeVar("Answer")
+_PAUSES = (1.0, 4.0, 16.0)
+"""Seconds before a request is tried again that the client itself does not try again."""
+_GITS_OWN = (".gitattributes", ".gitignore", "README.md")
+"""What a new repository may hold, made by the hub's page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a user asked of a repository.
+
+    Attributes:
+        repo: ``ORG/NAME``.
+        public: everybody may read it; else a new one is private.
+        revision: a branch, made when missing; None for the main one.
+        message: of the commit.
+        overwrite: files of an earlier merge that the new one lacks are removed.
+    """
+
+    repo: HubRepo
+    public: bool = False
+    revision: str | None = None
+    message: str | None = None
+    overwrite: bool = False
+
+
+def refuse_offline(repo: HubRepo) -> None:
+    """Publishing needs the network, and a token.
+
+    Raises:
+        OutputError: HF_HUB_OFFLINE is set, or there is no token.
+    """
+    from huggingface_hub import constants, get_token
+
+    if constants.is_offline_mode():
+        raise OutputError(
+            f"{repo}: HF_HUB_OFFLINE is set, so nothing is sent to a hub. Unset it, and run the "
+            "same command again."
+        )
+    if not get_token() and not split_login(constants.ENDPOINT)[1]:
+        raise OutputError(
+            f"{repo}: there is no token for the hub. Log in (hf auth login), or set HF_TOKEN to a "
+            "token with the right to write."
+        )
+
+
+class HubPush:
+    """A repository that an output is sent to.
+
+    Args:
+        wanted: what was asked for.
+
+    Raises:
+        OutputError: offline, no token.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        from huggingface_hub import HfApi, constants, get_token
+
+        refuse_offline(wanted.repo)
+        self._wanted = wanted
+        self.endpoint, login = split_login(constants.ENDPOINT)
+        self._secrets = tuple(one for one in (get_token(), login) if one)
+        # False: no token, where None would take the user's own in place of the login
+        headers = {"authorization": login} if login else None
+        self._api = HfApi(endpoint=self.endpoint, token=False if login else None, headers=headers)
+
+    @property
+    def _name(self) -> str:
+        return self._wanted.repo.name
+
+    def open(self) -> list[str]:
+        """Make the repository and its branch where they are missing; says what is to be known.
+
+        Raises:
+            OutputError: no right to, or one that everybody reads while a private one was asked for.
+        """
+        wanted, said = self._wanted, []
+        with hub_in_words(self._name, self._secrets), _quiet():
+            info = self._info(None)
+            if info is None:
+                self._tried(
+                    lambda: self._api.create_repo(
+                        self._name, private=not wanted.public, exist_ok=True
+                    )
+                )
+                info = self._info(None)
+                said.append(f"made {'public' if wanted.public else 'private'} repository")
+            private = bool(getattr(info, "private", False))
+            if not private and not wanted.public:
+                raise OutputError(
+                    f"{self._name}: is public, and so would be what is pushed; private is what is "
+                    "asked for unless --public is. Nothing was sent. Add --public, make the "
+                    "repository private in its settings, or name another."
+                )
+            if private and wanted.public:
+                said.append(
+                    "the repository was made private before and stays so: --public is for "
+                    "new ones; its settings on the hub change it"
+                )
+            if wanted.revision and wanted.revision != "main":
+                name = wanted.revision
+                self._tried(lambda: self._api.create_branch(self._name, branch=name, exist_ok=True))
+        return said
+
+    def send(self, found: Published, tell: Callable[[str], None]) -> str:
+        """Send what is missing, and show all in one commit; the commit's id.
+
+        Args:
+            tell: told of each file that was sent.
+
+        Raises:
+            OutputError: it cannot be sent, or other files are there.
+        """
+        from huggingface_hub import CommitOperationAdd
+
+        with hub_in_words(self._name, self._secrets), _quiet():
+            head = self._info(self._wanted.revision)
+            there = _files(head)
+            removed = self._stale(found, there)
+            operations: list[Any] = []
+            for number, (name, size) in enumerate(found.sizes.items(), 1):
+                given = found.made.get(name) or str(found.paths[name])
+                operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=given)
+                self._tried(partial(self._preupload, operation))
+                operations.append(operation)
+                tell(f"{name}: {shown_bytes(size)} ({number} of {len(found.sizes)})")
+            return self._commit(operations, removed, head)
+
+    def _preupload(self, operation: Any) -> None:
+        self._api.preupload_lfs_files(
+            self._name,
+            [operation],
+            revision=self._wanted.revision,
+            free_memory=False,
+            gitignore_content="",
+        )
+
+    def _stale(self, found: Published, there: Mapping[str, Any]) -> list[str]:
+        """The files of an earlier merge that this one lacks."""
+        foreign = [name for name in there if name not in _GITS_OWN and name not in found.sizes]
+        if MANIFEST not in there and [n for n in there if n not in _GITS_OWN]:
+            raise OutputError(
+                f"{self._name}: holds files that no merge wrote ({listed(there)}; there is no "
+                f"{MANIFEST}). Nothing was shown. Name another repository, or another --revision."
+            )
+        if foreign and not self._wanted.overwrite:
+            raise OutputError(
+                f"{self._name}: holds files that this merge does not ({listed(foreign)}). Nothing "
+                "was sent. Add --overwrite to remove them in the same commit, or name another "
+                "--revision."
+            )
+        return foreign
+
+    def _commit(self, operations: list[Any], removed: Sequence[str], head: Any) -> str:
+        """One commit for all. Where an answer was lost, the hub is asked whether it has it."""
+        from huggingface_hub import CommitOperationDelete
+
+        message = self._wanted.message or "Merged with safeswap"
+        changes = [*operations, *(CommitOperationDelete(path_in_repo=name) for name in removed)]
+        wanted = {one.path_in_repo: one.upload_info for one in operations}
+        for pause in (*_PAUSES, None):
+            try:
+                made = self._api.create_commit(
+                    self._name,
+                    changes,
+                    commit_message=message,
+                    revision=self._wanted.revision,
+                    parent_commit=head.sha,
+                )
+                return str(made.oid)
+            except Exception as error:
+                now = self._info(self._wanted.revision)
+                if now is not None and now.sha != head.sha and _holds(_files(now), wanted, removed):
+                    return str(now.sha)
+                if pause is None or not is_passing(error):
+                    raise
+                self._pause(error, pause)
+        raise AssertionError("the last try returns or raises")
+
+    def check(self, found: Published, commit: str) -> None:
+        """Ask the hub what it shows now: all names, sizes, and digests of the large files.
+
+        Raises:
+            OutputError: names what differs.
+        """
+        from huggingface_hub.lfs import UploadInfo
+
+        with hub_in_words(self._name, self._secrets), _quiet():
+            there = _files(self._info(commit))
+            wanted = {
+                name: UploadInfo.from_bytes(found.made[name])
+                if name in found.made
+                else UploadInfo.from_path(str(found.paths[name]))
+                for name in found.sizes
+            }
+            wrong = [name for name, info in wanted.items() if not _is(there.get(name), info)]
+        if wrong:
+            raise OutputError(
+                f"{self._name}: shows other bytes than were sent for {listed(wrong)}. Run the same "
+                "command again; where it stays so, ask the hub's operators."
+            )
+
+    def url(self, commit: str) -> str:
+        """Where people look at it."""
+        branch = self._wanted.revision
+        return f"{self.endpoint}/{self._name}" + (f"/tree/{branch}" if branch else "")
+
+    def licenses(self, names: Mapping[str, str]) -> dict[str, str | None]:
+        """Hub id → its licence, as the hub knows it; None where it does not say.
+
+        Args:
+            names: hub id → commit.
+        """
+        found: dict[str, str | None] = {}
+        for name, revision in names.items():
+            found[name] = None
+            try:
+                with hub_in_words(name, self._secrets), _quiet():
+                    data = self._api.model_info(name, revision=revision).card_data
+                    said = data.license if data is not None else None
+                    found[name] = said if isinstance(said, str) else None
+            except SafeswapError as error:
+                _log.debug(scrubbed(f"licence of {name}: {error}", self._secrets))
+        return found
+
+    def _info(self, revision: str | None) -> Any:
+        """What the hub says of the repository; None where it is not there."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        def ask() -> Any:
+            return self._api.model_info(self._name, revision=revision, files_metadata=True)
+
+        try:
+            return self._tried(ask)
+        except RepositoryNotFoundError as error:
+            if status_of(error) == 401 and "Invalid" in str(error):
+                raise
+            return None
+
+    def _tried(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask again after a while where that may help."""
+        for pause in _PAUSES:
+            try:
+                return ask()
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                self._pause(error, pause)
+        return ask()
+
+    def _pause(self, error: Exception, seconds: float) -> None:
+        said = status_of(error) or type(error).__name__
+        _log.debug(f"{self._name}: the hub failed ({said}); asked again in {seconds:g} s")
+        time.sleep(seconds)
+
+
+def _files(info: Any) -> dict[str, Any]:
+    return {one.rfilename: one for one in (getattr(info, "siblings", None) or ())}
+
+
+def _holds(there: Mapping[str, Any], wanted: Mapping[str, Any], removed: Sequence[str]) -> bool:
+    """Whether a repository shows all that was wanted."""
+    return all(_is(there.get(n), info) for n, info in wanted.items()) and not {*removed} & {*there}
+
+
+def _is(shown: Any, info: Any) -> bool:
+    """Whether a file that is shown has these bytes: by SHA-256, or git's digest of small ones."""
+    if shown is None or (shown.size is not None and shown.size != info.size):
+        return False
+    lfs = getattr(shown, "lfs", None)
+    return lfs is None or lfs.sha256 == info.sha256.hex()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The client's own bars and warnings stay off: the latter may hold signed addresses."""
+    from huggingface_hub import utils
+
+    said: Any = utils.logging
+    bars: Any = utils
+    level, shown = said.get_verbosity(), not bars.are_progress_bars_disabled()
+    said.set_verbosity_error()
+    if shown:
+        bars.disable_progress_bars()
+    try:
+        yield
+    finally:
+        said.set_verbosity(level)
+        if shown:
+            bars.enable_progress_bars()
