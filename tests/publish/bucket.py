@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class Bucket:
         settings.S3_UPLOAD_PART_MIN_SIZE = 1  # parts of a test are small
         self.sent: list[tuple[str, str, int]] = []
         self.before: Any = None
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         inner = DomainDispatcherApplication(create_backend_app)
 
         def app(environ: Any, start: Any) -> Any:
@@ -75,9 +77,25 @@ class Bucket:
         found = self.s3.list_multipart_uploads(Bucket="models").get("Uploads", [])
         return sorted(one["Key"] for one in found)
 
-    def bytes_sent(self) -> int:
-        """Bytes of all parts that were sent so far."""
-        return sum(n for method, path, n in self.sent if method == "PUT" and "partNumber" in path)
+    def parts_sent(self) -> list[str]:
+        """The parts that were sent so far: key, upload and number of each."""
+        return [path for method, path, _ in self.sent if method == "PUT" and "partNumber" in path]
+
+    def shown(self) -> list[str]:
+        """The keys in the order in which their uploads were completed."""
+        done = [path for method, path, _ in self.sent if method == "POST" and "uploadId=" in path]
+        return [path.split("?")[0].removeprefix("/models/") for path in done]
+
+    def clear(self) -> None:
+        """Empty it."""
+        self.before = None
+        for one in self.s3.list_multipart_uploads(Bucket="models").get("Uploads", []):
+            self.s3.abort_multipart_upload(
+                Bucket="models", Key=one["Key"], UploadId=one["UploadId"]
+            )
+        for key in self.files():
+            self.s3.delete_object(Bucket="models", Key=key)
+        self.sent.clear()
 
     def stop(self) -> None:
         self.server.shutdown()
