@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from bucket import Bucket, served, use
 from stand_in import TOKEN, WritableHub, serving
 

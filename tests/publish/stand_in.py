@@ -26,6 +26,7 @@ class Repo:
 
     private: bool
     branches: dict[str, list[tuple[str, dict[str, bytes]]]] = field(default_factory=dict)
+    card: dict[str, Any] | None = None
 
     def head(self, branch: str = "main") -> dict[str, bytes]:
         return self.branches[branch][-1][1]
@@ -177,6 +178,7 @@ class WritableHub:
                 entry["lfs"] = {"sha256": sha, "size": len(raw), "pointerSize": 130}
             siblings.append(entry)
         about = {"id": name, "sha": found[0], "private": repo.private, "siblings": siblings}
+        about |= {"cardData": repo.card} if repo.card else {}
         return 200, about, {}
 
     def modes(self, asked: dict[str, Any], head: dict[str, bytes]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket import KEYS, Bucket
 from click.testing import CliRunner, Result
 
-from bucket import KEYS, Bucket
 from plain_adapter import write_adapter
 from safeswap import api
 from safeswap.cli import main
@@ -141,9 +141,7 @@ def test_nothing_is_shown_before_all_is_there_and_config_json_is_the_last(
     assert (order[0], order[-1]) == ("safeswap.json", "config.json")
 
 
-def test_whole_shards_leave_the_disk_while_others_are_made(
-    bucket: Bucket, tmp_path: Path
-) -> None:
+def test_whole_shards_leave_the_disk_while_others_are_made(bucket: Bucket, tmp_path: Path) -> None:
     trio = make_trio(tmp_path / "wide", layers=8, width=64, inner=96, words=64)
     size, most = 70_000, []
 

@@ -19,7 +19,7 @@ from safeswap.io.address import split_login
 from safeswap.io.progress import shown_bytes
 from safeswap.merge.companions import MANIFEST
 from safeswap.publish.address import HubRepo
-from safeswap.publish.hub_errors import hub_in_words, is_passing, scrubbed, status_of
+from safeswap.publish.hub_errors import in_hub_words, is_passing, status_of
 from safeswap.publish.private import Published
 
 _log = logging.getLogger("safeswap.publish")
@@ -100,32 +100,32 @@ class HubPush:
         Raises:
             OutputError: no right to, or one that everybody reads while a private one was asked for.
         """
-        wanted, said = self._wanted, []
-        with hub_in_words(self._name, self._secrets), _quiet():
+        return self._asked(self._open)
+
+    def _open(self) -> list[str]:
+        wanted, said = self._wanted, list[str]()
+        info = self._info(None)
+        if info is None:
+            self._tried(
+                lambda: self._api.create_repo(self._name, private=not wanted.public, exist_ok=True)
+            )
             info = self._info(None)
-            if info is None:
-                self._tried(
-                    lambda: self._api.create_repo(
-                        self._name, private=not wanted.public, exist_ok=True
-                    )
-                )
-                info = self._info(None)
-                said.append(f"made {'public' if wanted.public else 'private'} repository")
-            private = bool(getattr(info, "private", False))
-            if not private and not wanted.public:
-                raise OutputError(
-                    f"{self._name}: is public, and so would be what is pushed; private is what is "
-                    "asked for unless --public is. Nothing was sent. Add --public, make the "
-                    "repository private in its settings, or name another."
-                )
-            if private and wanted.public:
-                said.append(
-                    "the repository was made private before and stays so: --public is for "
-                    "new ones; its settings on the hub change it"
-                )
-            if wanted.revision and wanted.revision != "main":
-                name = wanted.revision
-                self._tried(lambda: self._api.create_branch(self._name, branch=name, exist_ok=True))
+            said.append(f"made {'public' if wanted.public else 'private'} repository")
+        private = bool(getattr(info, "private", False))
+        if not private and not wanted.public:
+            raise OutputError(
+                f"{self._name}: is public, and so would be what is pushed; private is what is "
+                "asked for unless --public is. Nothing was sent. Add --public, make the "
+                "repository private in its settings, or name another."
+            )
+        if private and wanted.public:
+            said.append(
+                "the repository was made private before and stays so: --public is for "
+                "new ones; its settings on the hub change it"
+            )
+        if wanted.revision and wanted.revision != "main":
+            name = wanted.revision
+            self._tried(lambda: self._api.create_branch(self._name, branch=name, exist_ok=True))
         return said
 
     def send(self, found: Published, tell: Callable[[str], None]) -> str:
@@ -137,20 +137,22 @@ class HubPush:
         Raises:
             OutputError: it cannot be sent, or other files are there.
         """
+        return self._asked(partial(self._send, found, tell))
+
+    def _send(self, found: Published, tell: Callable[[str], None]) -> str:
         from huggingface_hub import CommitOperationAdd
 
-        with hub_in_words(self._name, self._secrets), _quiet():
-            head = self._info(self._wanted.revision)
-            there = _files(head)
-            removed = self._stale(found, there)
-            operations: list[Any] = []
-            for number, (name, size) in enumerate(found.sizes.items(), 1):
-                given = found.made.get(name) or str(found.paths[name])
-                operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=given)
-                self._tried(partial(self._preupload, operation))
-                operations.append(operation)
-                tell(f"{name}: {shown_bytes(size)} ({number} of {len(found.sizes)})")
-            return self._commit(operations, removed, head)
+        head = self._info(self._wanted.revision)
+        there = _files(head)
+        removed = self._stale(found, there)
+        operations: list[Any] = []
+        for number, (name, size) in enumerate(found.sizes.items(), 1):
+            given = found.made.get(name) or str(found.paths[name])
+            operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=given)
+            self._tried(partial(self._preupload, operation))
+            operations.append(operation)
+            tell(f"{name}: {shown_bytes(size)} ({number} of {len(found.sizes)})")
+        return self._commit(operations, removed, head)
 
     def _preupload(self, operation: Any) -> None:
         self._api.preupload_lfs_files(
@@ -211,15 +213,14 @@ class HubPush:
         """
         from huggingface_hub.lfs import UploadInfo
 
-        with hub_in_words(self._name, self._secrets), _quiet():
-            there = _files(self._info(commit))
-            wanted = {
-                name: UploadInfo.from_bytes(found.made[name])
-                if name in found.made
-                else UploadInfo.from_path(str(found.paths[name]))
-                for name in found.sizes
-            }
-            wrong = [name for name, info in wanted.items() if not _is(there.get(name), info)]
+        there = _files(self._asked(partial(self._info, commit)))
+        wanted = {
+            name: UploadInfo.from_bytes(found.made[name])
+            if name in found.made
+            else UploadInfo.from_path(str(found.paths[name]))
+            for name in found.sizes
+        }
+        wrong = [name for name, info in wanted.items() if not _is(there.get(name), info)]
         if wrong:
             raise OutputError(
                 f"{self._name}: shows other bytes than were sent for {listed(wrong)}. Run the same "
@@ -241,13 +242,17 @@ class HubPush:
         for name, revision in names.items():
             found[name] = None
             try:
-                with hub_in_words(name, self._secrets), _quiet():
-                    data = self._api.model_info(name, revision=revision).card_data
-                    said = data.license if data is not None else None
-                    found[name] = said if isinstance(said, str) else None
+                ask = partial(self._api.model_info, name, revision=revision)
+                data: Any = self._asked(ask).card_data
+                said = data.license if data is not None else None
+                found[name] = said if isinstance(said, str) else None
             except SafeswapError as error:
-                _log.debug(scrubbed(f"licence of {name}: {error}", self._secrets))
+                _log.debug(f"licence of {name}: not known ({error})")
         return found
+
+    def _asked(self, ask: Callable[[], Answer]) -> Answer:
+        with _quiet():
+            return in_hub_words(self._name, self._secrets, ask)
 
     def _info(self, revision: str | None) -> Any:
         """What the hub says of the repository; None where it is not there."""
@@ -297,20 +302,28 @@ def _is(shown: Any, info: Any) -> bool:
     return lfs is None or lfs.sha256 == info.sha256.hex()
 
 
+_TALKATIVE = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The client's own bars and warnings stay off: the latter may hold signed addresses."""
+    """The client's own bars are off, and what it and its transport log of requests: addresses that
+    are signed, and headers.
+    """
     from huggingface_hub import utils
 
-    said: Any = utils.logging
     bars: Any = utils
-    level, shown = said.get_verbosity(), not bars.are_progress_bars_disabled()
-    said.set_verbosity_error()
+    shown = not bars.are_progress_bars_disabled()
+    logs = {name: logging.getLogger(name) for name in _TALKATIVE}
+    before = {name: log.level for name, log in logs.items()}
+    for log in logs.values():
+        log.setLevel(logging.ERROR)
     if shown:
         bars.disable_progress_bars()
     try:
         yield
     finally:
-        said.set_verbosity(level)
+        for name, log in logs.items():
+            log.setLevel(before[name])
         if shown:
             bars.enable_progress_bars()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from safeswap.display import without_password
 from safeswap.errors import OutputError, SafeswapError
 
 _RESUMED = "What was sent is kept there: the same command goes on with the rest."
+Answer = TypeVar("Answer")
 _FULL = re.compile(r"(?i)quota|storage (?:limit|space)|exceeded .*storage|payment required")
 
 
-@contextmanager
-def hub_in_words(repo: str, secrets: tuple[str, ...] = ()) -> Iterator[None]:
-    """What the hub's client raises becomes one message; its own exceptions, which hold the request
-    with its token, go no further.
+def in_hub_words(repo: str, secrets: tuple[str, ...], ask: Callable[[], Answer]) -> Answer:
+    """Ask a hub. What its client raises becomes one message; its own exceptions, which hold the
+    request with its token, go no further, not even as the context of ours.
 
     Args:
         secrets: texts that no message may hold, whatever a server says.
@@ -26,13 +25,11 @@ def hub_in_words(repo: str, secrets: tuple[str, ...] = ()) -> Iterator[None]:
         OutputError: for whatever went wrong.
     """
     try:
-        yield
+        return ask()
     except (SafeswapError, KeyboardInterrupt):
         raise
     except Exception as error:
         message = f"{repo}: {_said(_cause(error), repo)}"
-    else:
-        return
     raise OutputError(scrubbed(message, secrets))
 
 
