@@ -61,7 +61,7 @@ class WritableHub:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 20
+            timeout, wbufsize = 20, 1 << 16  # one packet an answer
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -112,7 +112,7 @@ class WritableHub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def add(self, name: str, *, private: bool, files: dict[str, bytes] | None = None) -> Repo:
         """A repository that is there already."""

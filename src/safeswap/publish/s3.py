@@ -113,20 +113,24 @@ class S3Store:
 
     def show(self, name: str, receipt: Receipt) -> None:
         """As the protocol says."""
+        parts = receipt["parts"]
+        listed = [
+            {"PartNumber": number, "ETag": parts[str(number)][0]}
+            for number in range(1, len(parts) + 1)
+        ]
+        asked = {"UploadId": receipt["upload"], "MultipartUpload": {"Parts": listed}}
         with in_words(f"{self._place}/{name}"):
-            if self._parts(name, receipt["upload"]) is None:
-                if self._is_shown(name, receipt):
+            try:
+                self._call("complete_multipart_upload", name, **asked)
+            except Exception as error:
+                if not _is_gone(error):
+                    raise
+                if self._is_shown(name, receipt):  # by an earlier try, whose answer was lost
                     return
                 raise OutputError(
                     f"{self._place}/{name}: its upload is gone: somebody, or a rule of the bucket, "
                     "aborted it. Run the same command again: what is missing is made and sent anew."
-                )
-            listed = [
-                {"PartNumber": number, "ETag": receipt["parts"][str(number)][0]}
-                for number in range(1, len(receipt["parts"]) + 1)
-            ]
-            asked = {"UploadId": receipt["upload"], "MultipartUpload": {"Parts": listed}}
-            self._call("complete_multipart_upload", name, **asked)
+                ) from error
 
     def remove(self, names: list[str]) -> None:
         """As the protocol says."""
@@ -159,10 +163,8 @@ class S3Store:
         while True:
             try:
                 answer = self._call("list_parts", name, UploadId=upload, PartNumberMarker=after)
-            except FileNotFoundError:
-                return None
             except Exception as error:
-                if "NoSuchUpload" in f"{error!r} {error.__cause__!r}":
+                if _is_gone(error):
                     return None
                 raise
             for part in answer.get("Parts", ()):
@@ -184,6 +186,13 @@ class S3Store:
             whole.update(bytes.fromhex(receipt["parts"][str(number)][1]))
         wanted = f'"{whole.hexdigest()}-{len(receipt["parts"])}"'
         return bool(answer["ETag"] == wanted and answer["ContentLength"] == receipt["size"])
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a store says that there is no such upload."""
+    response = getattr(error.__cause__ or error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return code in ("NoSuchUpload", "404") or "NoSuchUpload" in str(error)
 
 
 def _is_of(path: Path, receipt: Receipt) -> bool:
