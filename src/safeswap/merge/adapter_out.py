@@ -101,7 +101,7 @@ def write_adapters(
     sizes = []
     try:
         if shipping:
-            shipping.open(staging)
+            shipping.begin(staging)
         for one in jobs:
             folder = staging.folder / one.job.folder
             folder.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,7 @@ def merge(
     drawing: Drawing | None = None
     try:
         if shipping:
-            shipping.open(staging)
+            shipping.begin(staging)
         measured = profile if any(plan.is_uniform for plan in plans) else None
         drawing = draw(_save_plans(plans, folders, staging), measured) if draw else None
         with bytes_bar("statistics", passes_bytes(jobs)) as advance:

@@ -34,7 +34,7 @@ class Shipping(Protocol):
     local: Path
     address: str
 
-    def open(self, staging: Staging) -> None:
+    def begin(self, staging: Staging) -> None:
         """Find what an earlier run of the same job sent, and go on from there."""
         ...
 

@@ -25,22 +25,31 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 def hub_inputs(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Hub id → its commit, of all inputs that came from a hub, adapters too."""
     found: dict[str, str] = {}
-    for one in manifest["profile"]["inputs"].values():
-        for record in (one, one.get("adapter") or {}):
-            name = str(record.get("name", ""))
-            if record.get("revision") and _HUB_ID.fullmatch(name):
-                found.setdefault(name, str(record["revision"]))
+    for record in filter(_is_of_hub, _records(manifest)):
+        found.setdefault(str(record["name"]), str(record["revision"]))
     return found
 
 
-def local_licenses(manifest: Mapping[str, Any]) -> dict[str, str | None]:
-    """Name → licence of each local input, as the card in its folder says; None where none does."""
+def other_licenses(manifest: Mapping[str, Any]) -> dict[str, str | None]:
+    """Name → licence of each input that came from no hub, as the card in its folder says; None
+    where none does.
+    """
     found: dict[str, str | None] = {}
-    for one in manifest["profile"]["inputs"].values():
-        for record in (one, one.get("adapter") or {}):
-            if record and not record.get("revision"):
-                found[str(record.get("name"))] = _license_in(Path(str(record.get("path"))) / CARD)
+    for record in _records(manifest):
+        name = str(record.get("name"))
+        if not _is_of_hub(record):
+            found[name] = _license_in(Path(str(record.get("path"))) / CARD)
     return found
+
+
+def _records(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the manifest says of each input, and of each adapter."""
+    inputs = manifest["profile"]["inputs"].values()
+    return [record for one in inputs for record in (one, one.get("adapter")) if record]
+
+
+def _is_of_hub(record: Mapping[str, Any]) -> bool:
+    return bool(record.get("revision")) and _HUB_ID.fullmatch(str(record.get("name"))) is not None
 
 
 def _license_in(card: Path) -> str | None:
@@ -125,12 +134,7 @@ def complete_card(found: Published, license: str | None) -> list[str]:
 def _base_models(data: Any, manifest: Mapping[str, Any]) -> list[str]:
     """Keep of ``base_model`` what is on a hub; says what is not."""
     given = data.base_model if isinstance(data.base_model, list) else [data.base_model]
-    ours = {
-        str(record.get("name")): bool(record.get("revision"))
-        for one in manifest["profile"]["inputs"].values()
-        for record in (one, one.get("adapter") or {})
-        if record
-    }
+    ours = {str(record.get("name")): _is_of_hub(record) for record in _records(manifest)}
     kept = [n for n in given if n and (ours.get(n) or (n not in ours and _HUB_ID.fullmatch(n)))]
     lost = [n for n in given if n and n not in kept]
     one = "adapter" in manifest
@@ -142,7 +146,7 @@ def _base_models(data: Any, manifest: Mapping[str, Any]) -> list[str]:
     base = manifest["profile"]["inputs"][BASE]["name"]
     why = ", of which the base is one" if base in lost else ""
     return [
-        f"base_model: {', '.join(lost)} came from local folders{why} and are left out of the "
+        f"base_model: {', '.join(lost)} came from no hub{why}, and are left out of the "
         "card's header. Push them first and merge from the hub's ids, or edit the card"
     ]
 

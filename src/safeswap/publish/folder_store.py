@@ -61,8 +61,14 @@ class FolderStore:
     def show(self, name: str, receipt: Receipt) -> None:
         """As the protocol says."""
         with in_words(str(self._place)):
-            if self._seen(f"{self._hidden}/{name}") is not None:
-                self._fs.mv(f"{self._hidden}/{name}", self._at(name))
+            hidden = f"{self._hidden}/{name}"
+            if self._seen(hidden) is None:
+                return
+            if self._place.scheme == "file":
+                self._fs.mv(hidden, self._at(name))
+                return
+            self._fs.cp_file(hidden, self._at(name))  # within the store, whole or not at all
+            self._fs.rm_file(hidden)
 
     def remove(self, names: list[str]) -> None:
         """As the protocol says."""

@@ -94,15 +94,15 @@ class HubPush:
     def _name(self) -> str:
         return self._wanted.repo.name
 
-    def open(self) -> list[str]:
+    def prepare(self) -> list[str]:
         """Make the repository and its branch where they are missing; says what is to be known.
 
         Raises:
             OutputError: no right to, or one that everybody reads while a private one was asked for.
         """
-        return self._asked(self._open)
+        return self._asked(self._prepare)
 
-    def _open(self) -> list[str]:
+    def _prepare(self) -> list[str]:
         wanted, said = self._wanted, list[str]()
         info = self._info(None)
         if info is None:

@@ -17,24 +17,29 @@ def open_store(place: BucketFolder) -> Store:
     Raises:
         OutputError: its library is not installed, or it cannot be opened.
     """
-    try:
-        import fsspec
-    except ImportError:
-        raise _not_installed(place) from None
-    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if place.scheme == "s3":
-        times = {"connect_timeout": 20, "read_timeout": 60, "retries": {"max_attempts": 5}}
-        options |= {"config_kwargs": times}
-    if place.scheme == "file":
-        options = {"auto_mkdir": True, "skip_instance_cache": True}
     with in_words(str(place)):
         try:
-            fs = fsspec.filesystem(place.scheme, **options)
+            fs = _file_system(place.scheme)
         except ImportError:
             raise _not_installed(place) from None
-        if place.scheme == "s3":
-            return S3Store(place, fs)
-        return FolderStore(place, fs)
+        return S3Store(place, fs) if place.scheme == "s3" else FolderStore(place, fs)
+
+
+def _file_system(scheme: str) -> Any:
+    """What fsspec has for a scheme, with limits on how long an answer may take."""
+    if scheme == "gs":
+        # the class beneath gcsfs's own face, which asks by gRPC first what kind of bucket it is
+        from gcsfs.core import GCSFileSystem
+
+        return GCSFileSystem(skip_instance_cache=True, use_listings_cache=False)
+    import fsspec
+
+    if scheme == "s3":
+        times = {"connect_timeout": 20, "read_timeout": 60, "retries": {"max_attempts": 5}}
+        options: dict[str, Any] = {"config_kwargs": times, "use_listings_cache": False}
+    else:
+        options = {"auto_mkdir": True} if scheme == "file" else {}
+    return fsspec.filesystem(scheme, skip_instance_cache=True, **options)
 
 
 def _not_installed(place: BucketFolder) -> OutputError:

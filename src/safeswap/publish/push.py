@@ -15,7 +15,7 @@ from safeswap.publish.card_header import (
     choose_license,
     complete_card,
     hub_inputs,
-    local_licenses,
+    other_licenses,
 )
 from safeswap.publish.hub import HubPush, Wanted
 from safeswap.publish.private import Published, published, published_names
@@ -126,10 +126,10 @@ class HubOutput:
         )
         push = HubPush(wanted)
         manifest = read_manifest(found.folder)
-        known = {**push.licenses(hub_inputs(manifest)), **local_licenses(manifest)}
+        known = {**push.licenses(hub_inputs(manifest)), **other_licenses(manifest)}
         license, words = choose_license(known, options.license)
         said = [*found.said, *complete_card(found, license), *([words] if words else [])]
-        said += push.open()
+        said += push.prepare()
         commit = push.send(found, lambda text: _log.info(f"{one.repo}: {text}"))
         push.check(found, commit)
         return self._pushed(one, said, push.url(commit), commit)
@@ -155,7 +155,7 @@ def push_to_bucket(
     job = json.dumps(["push", str(out.resolve()), digests, names], sort_keys=True)
     staging = Staging(shipment.local, job)
     try:
-        shipment.open(staging)
+        shipment.begin(staging)
         shipment.commit(out, sorted(names))
         staging.discard()
     finally:

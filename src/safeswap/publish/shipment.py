@@ -99,7 +99,7 @@ class Shipment:
                 f"{listed(foreign)} too. Choose another folder, or remove it yourself."
             )
 
-    def open(self, staging: Staging) -> None:
+    def begin(self, staging: Staging) -> None:
         """As the protocol says; uploads of another job in the same place are removed."""
         path = staging.folder.parent / _JOURNAL
         self._journal = Journal(path)
