@@ -276,8 +276,9 @@ def merge(
             for language, donor in donors.items()
         ]
         room = sum(rest_bytes(family.members[donor]) for donor in donors.values())
-        room += bytes_here(layouts, leaving=shipment is not None)
-        check_place(target, 0 if as_adapter else room, replace=here)
+        room += bytes_here(layouts, leaving=shipment is not None and not same)
+        option = "--scratch" if shipment else "--out"
+        check_place(target, 0 if as_adapter else room, replace=here, option=option)
         draw = _noted(family, figure and not as_adapter)
         profile = measure(family, workers, force=force)
         plans = [make_plan(profile, language, force=force, **options) for language in spoken]

@@ -159,12 +159,13 @@ def _root(out: Path) -> Path:
     return out.parent / f".{out.name}.safeswap-partial"
 
 
-def check_place(out: Path, nbytes: int, *, replace: bool = False) -> None:
+def check_place(out: Path, nbytes: int, *, replace: bool = False, option: str = "--out") -> None:
     """Refuse before any work when ``out`` cannot be made or has too little room; writes nothing.
 
     Args:
         nbytes: size of the whole output; what an interrupted run left of it needs no more room.
         replace: OUT may exist.
+        option: what names another place.
 
     Raises:
         OutputError: OUT exists, its folder cannot be written, or how many bytes are needed and how
@@ -180,21 +181,21 @@ def check_place(out: Path, nbytes: int, *, replace: bool = False) -> None:
         held = sum(f.stat().st_blocks * 512 for f in _root(out).rglob("*") if f.is_file())
         free = shutil.disk_usage(place).free
     except OSError as error:
-        raise _not_writable(place, error.strerror) from error
+        raise _not_writable(place, error.strerror, option) from error
     if not writable:
         reason = "Permission denied" if place.is_dir() else "Not a directory"
-        raise _not_writable(place, reason)
+        raise _not_writable(place, reason, option)
     if free < nbytes - held:
         raise OutputError(
             f"{place}: {nbytes - held} bytes ({(nbytes - held) / 1e9:.2f} GB) are needed and only "
             f"{free} bytes ({free / 1e9:.2f} GB) are available. Free some space or choose another "
-            "--out."
+            f"{option}."
         )
 
 
-def _not_writable(place: Path, reason: str | None) -> OutputError:
+def _not_writable(place: Path, reason: str | None, option: str = "--out") -> OutputError:
     return OutputError(
-        f"{place}: cannot be written ({reason}). Choose another --out, or fix the folder's "
+        f"{place}: cannot be written ({reason}). Choose another {option}, or fix the folder's "
         "permissions."
     )
 

@@ -97,7 +97,7 @@ def writing(
         place = place.parent
     free = shutil.disk_usage(place).free
     total, shards = bytes_here(layouts, leaving=False) + rest, sum(len(x.shards) for x in layouts)
-    here = bytes_here(layouts, leaving=bool(to)) + rest
+    here = bytes_here(layouts, leaving=bool(to) and not same) + rest
     room = "" if free >= here else " (TOO LITTLE)"
     what = f"write: {to or out}: {shown_bytes(total)} in {shards} shards; "
     what += f"of these at most {shown_bytes(here)} here at once, in {out}: " if to else ""

@@ -199,11 +199,13 @@ def merge(
         manifest.refuse_foreign(target)
     for plan in plans:
         check_donor(family, plan.donor)
+    leaving = shipping is not None and not any(job.packings for job in jobs)
     small_bytes = sum(companions.rest_bytes(family.members[job.plan.donor]) for job in jobs)
     check_place(
         target,
-        small_bytes + bytes_here([job.layout for job in jobs], leaving=shipping is not None),
+        small_bytes + bytes_here([job.layout for job in jobs], leaving=leaving),
         replace=overwrite,
+        option="--scratch" if shipping else "--out",
     )
     small = small_names(family)
     profile = current()

@@ -18,7 +18,7 @@ from safeswap.errors import OutputError
 from safeswap.publish.address import BucketFolder
 from safeswap.publish.stores import Note, Receipt, StoppedError, found_below, in_words
 
-PART_BYTES = 1 << 24
+PART_BYTES = 1 << 23
 """Bytes of a part; more where a file would have over 10,000 of them, which S3 does not take."""
 _MOST_PARTS = 10_000
 _AT_ONCE = 4
