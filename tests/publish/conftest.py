@@ -9,6 +9,9 @@ import pytest
 from bucket import Bucket, served, use
 from stand_in import TOKEN, WritableHub, serving
 
+from safeswap.publish import hub as hub_module
+from tiny import swap
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[Bucket]:
@@ -28,7 +31,7 @@ def bucket(s3_server: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WritableHub]:
+def hub(monkeypatch: pytest.MonkeyPatch, short_pauses: None) -> Iterator[WritableHub]:
     """A hub that is the configured one, with a token in the environment."""
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
@@ -41,3 +44,14 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WritableHub
         close_session()
         yield found
     close_session()
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def merged(trio: dict[str, Path], tmp_path: Path) -> Path:
+    return swap(trio, tmp_path / "merged")

@@ -45,6 +45,7 @@ class WritableHub:
         before: called with method and path before each answer: a status, or (status, message), is
             answered in place of it; "drop" closes the connection; "late" answers and then drops
             the answer.
+        accepts: the only value of Authorization that is let in.
         part_bytes: uploads above that many bytes come in parts.
     """
 
@@ -56,6 +57,7 @@ class WritableHub:
         self.tokens: list[tuple[str, str | None]] = []
         self.before: Callable[[str, str], Any] = lambda method, path: None
         self.part_bytes = 1 << 30
+        self.accepts = f"Bearer {TOKEN}"
         self.lock = threading.Lock()
         hub = self
 
@@ -127,7 +129,7 @@ class WritableHub:
         parts = path.strip("/").split("/")
         if parts[0] == "lfs":
             return self.upload(method, parts[1:], body)
-        if token != f"Bearer {TOKEN}":
+        if token != self.accepts:
             return 401, {"error": "Invalid username or password."}, {}
         if path == "/api/repos/create":
             return self.create(json.loads(body))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -13,52 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from huggingface_hub import ModelCard, constants
+from click.testing import CliRunner
+from huggingface_hub import constants
+from pushing import call, fetched, settings, shown
 from stand_in import TOKEN, WritableHub
 
-from hub import COMMIT, Hub
+from plain_adapter import write_adapter
 from safeswap import api
 from safeswap.cli import main
-from safeswap.publish import hub as hub_module
 from tiny import edit_json, swap
 
 Trio = dict[str, Path]
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "_PAUSES", (0.01, 0.01, 0.01))
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-
-
-@pytest.fixture
-def merged(trio: Trio, tmp_path: Path) -> Path:
-    return swap(trio, tmp_path / "merged")
-
-
-def call(*given: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in given])
-
-
-def shown(hub: WritableHub, repo: str = "me/safe", branch: str = "main") -> dict[str, bytes]:
-    """What a reader sees of a repository, but for git's own file."""
-    return {n: raw for n, raw in hub.repos[repo].head(branch).items() if n != ".gitattributes"}
-
-
-def fetched(hub: WritableHub, folder: Path, repo: str = "me/safe") -> Path:
-    folder.mkdir()
-    for name, raw in shown(hub, repo).items():
-        (folder / name).write_bytes(raw)
-    return folder
-
-
-def settings(endpoint: str) -> dict[str, str]:
-    """The environment of a process of its own, with this hub."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    return environment | {"HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 REWRITTEN = {"README.md", "safeswap.json", "safeswap-plan.yaml"}
@@ -315,42 +280,6 @@ def test_a_file_of_options_cannot_publish(trio: Trio, hub: WritableHub, tmp_path
     assert hub.asked == []
 
 
-def test_paths_in_configurations_go_and_in_code_are_refused(
-    trio: Trio, hub: WritableHub, tmp_path: Path
-) -> None:
-    edit_json(trio["sw"] / "config.json", _name_or_path="/mnt/people/jane/swahili-7b")
-    merged = swap(trio, tmp_path / "one")
-    done = call("push", merged, "--to", "me/safe")
-    assert done.exit_code == 0 and "config.json: paths" in done.output
-    config = json.loads(shown(hub)["config.json"])
-    assert config == json.loads((merged / "config.json").read_text()) | {
-        "_name_or_path": "swahili-7b"
-    }
-    where = {"base": trio["base"], "safety": trio["safety"], "sw": trio["sw"]}
-    assert api.verify_merge(fetched(hub, tmp_path / "copy"), without_inputs=True).rewritten == ()
-    (trio["sw"] / "chat_template.jinja").write_text(f"hello\n{{# {trio['base']}/x #}}")
-    merged = swap(trio, tmp_path / "two")
-    done = call("push", merged, "--to", "me/two")
-    assert done.exit_code == 1 and "chat_template.jinja, line 2" in done.output
-    assert "me/two" not in hub.repos
-    assert call("push", merged, "--to", "me/two", "--keep-paths").exit_code == 0
-    manifest = json.loads(shown(hub, "me/two")["safeswap.json"])
-    assert manifest["plan"]["inputs"]["sw"]["source"] == str(trio["sw"])
-    assert str(trio["base"]) in shown(hub, "me/two")["chat_template.jinja"].decode()
-    assert api.verify_merge(merged, inputs=where).from_inputs
-
-
-@pytest.mark.parametrize("secret", ["hf_" + "a1B2" * 9, "AKIA" + "Q7" * 8, TOKEN])
-def test_a_secret_in_a_file_is_refused_and_not_repeated(
-    trio: Trio, hub: WritableHub, tmp_path: Path, secret: str
-) -> None:
-    (trio["sw"] / "chat_template.jinja").write_text(f"hello\n{secret}\n")
-    done = call("push", swap(trio, tmp_path / "out"), "--to", "me/safe")
-    assert done.exit_code == 1 and "chat_template.jinja: line 2" in done.output
-    assert secret not in done.output
-    assert hub.asked == []
-
-
 def test_what_is_not_the_merges_any_more_is_not_sent(merged: Path, hub: WritableHub) -> None:
     shard = merged / "model-00001-of-00002.safetensors"
     raw = bytearray(shard.read_bytes())
@@ -359,73 +288,6 @@ def test_what_is_not_the_merges_any_more_is_not_sent(merged: Path, hub: Writable
     done = call("push", merged, "--to", "me/safe")
     assert done.exit_code == 1 and "was changed" in done.output
     assert hub.asked == []
-
-
-@pytest.fixture
-def from_hub(trio: Trio, tmp_path: Path) -> Path:
-    """A merge of checkpoints that came from a hub; in a process whose hub is another one."""
-    source = Hub(trio)
-    try:
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "safeswap", "merge", "org/base", "--safety", "org/safety"),
-                *("--language", "sw=org/sw", "--out", str(tmp_path / "out"), "--no-figure"),
-            ],
-            env=settings(source.url) | {"HF_HOME": str(tmp_path / "home")},
-            check=True,
-            timeout=40,
-            capture_output=True,
-        )
-    finally:
-        source.stop()
-    return tmp_path / "out"
-
-
-def test_the_cards_header_is_complete_and_what_the_hubs_own_reader_takes(
-    from_hub: Path, hub: WritableHub
-) -> None:
-    def give(name: str, license: str | None) -> None:
-        repo = hub.add(f"org/{name}", private=False)
-        repo.card = {"license": license} if license else None
-        ((_, files),) = repo.branches["main"]
-        repo.branches["main"] = [(COMMIT, files)]
-
-    header = {
-        "base_model": ["org/base", "org/safety", "org/sw"],
-        "base_model_relation": "merge",
-        "language": ["sw"],
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["merge", "safeswap"],
-    }
-    for name, license in (("base", "llama3.1"), ("safety", "llama3.1"), ("sw", None)):
-        give(name, license)
-    done = call("push", from_hub, "--to", "me/one")
-    assert done.exit_code == 0 and "sw: unknown" in done.output, done.output
-    card = ModelCard(shown(hub, "me/one")["README.md"].decode())
-    assert card.data.to_dict() == header | {"license": "llama3.1"}
-    body = (from_hub / "README.md").read_text().split("---\n", 2)[2]
-    assert card.text.strip() == body.strip()
-    assert b"snapshots" not in shown(hub, "me/one")["safeswap.json"]
-    give("safety", "mit")
-    done = call("push", from_hub, "--to", "me/two")
-    assert "have different ones (org/base: llama3.1, org/safety: mit" in done.output
-    assert ModelCard(shown(hub, "me/two")["README.md"].decode()).data.to_dict() == header
-    assert call("push", from_hub, "--to", "me/three", "--license", "apache-2.0").exit_code == 0
-    card = ModelCard(shown(hub, "me/three")["README.md"].decode())
-    assert card.data.to_dict() == header | {"license": "apache-2.0"}
-    done = call("push", from_hub, "--to", "me/four", "--license", "my own words")
-    assert done.exit_code == 1 and "me/four" not in hub.repos
-
-
-def test_a_card_that_somebody_edited_keeps_what_they_wrote(merged: Path, hub: WritableHub) -> None:
-    text = (merged / "README.md").read_text()
-    text = text.replace("library_name:", "license: gemma\ndatasets:\n- me/set\nlibrary_name:")
-    (merged / "README.md").write_text(text + "\nMeasured: 93 % refused.\n")
-    assert call("push", merged, "--to", "me/safe").exit_code == 0
-    card = ModelCard(shown(hub)["README.md"].decode())
-    assert (card.data.license, card.data.datasets) == ("gemma", ["me/set"])
-    assert card.text.rstrip().endswith("Measured: 93 % refused.")
 
 
 @pytest.mark.parametrize("name", ["safe", "me/safe@v2", "me/sa fe", "../x/y", "https://host/me/x"])
@@ -441,3 +303,48 @@ def test_a_folder_that_no_merge_wrote(trio: Trio, hub: WritableHub) -> None:
     assert done.exit_code == 1 and "has no safeswap.json" in done.output
     shutil.rmtree(trio["sw"])
     assert hub.asked == []
+
+
+def test_a_login_in_the_endpoint_takes_the_tokens_place(
+    merged: Path, hub: WritableHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.accepts = "Basic bWU6c2VjcmV0d29yZA=="
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url.replace("://", "://me:secretword@"))
+    done = call("push", merged, "--to", "me/safe")
+    assert done.exit_code == 0, done.output
+    assert "secretword" not in done.output
+    sent = {token for path, token in hub.tokens if path.startswith(("/api/models", "/me/safe"))}
+    assert sent == {hub.accepts}
+
+
+@pytest.mark.parametrize(("answer", "sent"), [("n\n", False), ("y\n", True)])
+def test_on_a_terminal_it_is_asked_first(
+    merged: Path, hub: WritableHub, monkeypatch: pytest.MonkeyPatch, answer: str, sent: bool
+) -> None:
+    monkeypatch.setattr("safeswap.cli.publishing._is_terminal", lambda: True)
+    words = ["push", str(merged), "--to", "me/safe"]
+    done = CliRunner().invoke(main, words, input=answer)
+    assert "→ me/safe, private" in done.output and "config.json" in done.output
+    assert ("me/safe" in hub.repos) is sent
+    assert call(*words, "--yes").exit_code == 0
+    assert hub.repos["me/safe"].commits() == 1
+
+
+def test_an_adapter_is_pushed_with_a_card_of_its_own(
+    trio: Trio, hub: WritableHub, tmp_path: Path
+) -> None:
+    for seed, role in enumerate(("safety", "sw"), 1):
+        write_adapter(tmp_path / role, trio["base"], seed)
+    given = {"safety": tmp_path / "safety", "languages": {"sw": tmp_path / "sw"}}
+    api.merge(trio["base"], **given, out=tmp_path / "lora", as_adapter=True)
+    done = call("push", tmp_path / "lora", "--to", "me/lora")
+    assert done.exit_code == 0, done.output
+    files = shown(hub, "me/lora")
+    weights = "adapter_model.safetensors"
+    assert files[weights] == (tmp_path / "lora" / weights).read_bytes()
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "base"
+    assert all(str(tmp_path).encode() not in raw for raw in files.values())
+    assert (
+        api.verify_merge(fetched(hub, tmp_path / "copy", "me/lora"), without_inputs=True).rewritten
+        == ()
+    )

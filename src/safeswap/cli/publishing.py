@@ -74,8 +74,13 @@ def _confirm(shown: Sequence[Any], yes: bool, as_json: bool) -> None:
         for one in shown:
             for line in _lines(one):
                 say(line)
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+    if not yes and _is_terminal():
         click.confirm("Send it?", abort=True)
+
+
+def _is_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _lines(one: Any) -> list[str]:
@@ -138,7 +143,7 @@ def check_push(to: str | None, out: Path | str, public: bool, yes: bool, dry_run
     line = f"then push: {out} → {repo}, {'PUBLIC' if public else 'private'}"
     if not dry_run:
         refuse_offline(repo)
-        if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        if not yes and _is_terminal():
             click.confirm(f"{line}. Go on?", abort=True)
     return line
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha1
 from typing import Any, TypeVar
 
 from safeswap.errors import OutputError, SafeswapError, listed
@@ -140,7 +141,7 @@ class HubPush:
         return self._asked(partial(self._send, found, tell))
 
     def _send(self, found: Published, tell: Callable[[str], None]) -> str:
-        from huggingface_hub import CommitOperationAdd
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         head = self._info(self._wanted.revision)
         there = _files(head)
@@ -152,7 +153,12 @@ class HubPush:
             self._tried(partial(self._preupload, operation))
             operations.append(operation)
             tell(f"{name}: {shown_bytes(size)} ({number} of {len(found.sizes)})")
-        return self._commit(operations, removed, head)
+        digests = _git_digests(found)
+        wanted = {o.path_in_repo: (o.upload_info, digests[o.path_in_repo]) for o in operations}
+        if _holds(there, wanted, removed):
+            return str(head.sha)  # as it is there already: no commit that changes nothing
+        changes = [*operations, *(CommitOperationDelete(path_in_repo=name) for name in removed)]
+        return self._commit(changes, lambda now: _holds(now, wanted, removed), head)
 
     def _preupload(self, operation: Any) -> None:
         self._api.preupload_lfs_files(
@@ -179,13 +185,15 @@ class HubPush:
             )
         return foreign
 
-    def _commit(self, operations: list[Any], removed: Sequence[str], head: Any) -> str:
-        """One commit for all. Where an answer was lost, the hub is asked whether it has it."""
-        from huggingface_hub import CommitOperationDelete
+    def _commit(
+        self, changes: list[Any], is_done: Callable[[Mapping[str, Any]], bool], head: Any
+    ) -> str:
+        """One commit for all. Where an answer was lost, the hub is asked whether it has it.
 
+        Args:
+            is_done: whether what a repository shows is what is wanted.
+        """
         message = self._wanted.message or "Merged with safeswap"
-        changes = [*operations, *(CommitOperationDelete(path_in_repo=name) for name in removed)]
-        wanted = {one.path_in_repo: one.upload_info for one in operations}
         for pause in (*_PAUSES, None):
             try:
                 made = self._api.create_commit(
@@ -198,7 +206,7 @@ class HubPush:
                 return str(made.oid)
             except Exception as error:
                 now = self._info(self._wanted.revision)
-                if now is not None and now.sha != head.sha and _holds(_files(now), wanted, removed):
+                if now is not None and now.sha != head.sha and is_done(_files(now)):
                     return str(now.sha)
                 if pause is None or not is_passing(error):
                     raise
@@ -214,13 +222,13 @@ class HubPush:
         from huggingface_hub.lfs import UploadInfo
 
         there = _files(self._asked(partial(self._info, commit)))
-        wanted = {
-            name: UploadInfo.from_bytes(found.made[name])
-            if name in found.made
-            else UploadInfo.from_path(str(found.paths[name]))
-            for name in found.sizes
-        }
-        wrong = [name for name, info in wanted.items() if not _is(there.get(name), info)]
+        wrong = []
+        for name, digest in _git_digests(found).items():
+            raw = found.made.get(name)
+            info = UploadInfo.from_bytes(raw) if raw is not None else None
+            info = info or UploadInfo.from_path(str(found.paths[name]))
+            if not _is(there.get(name), info, digest):
+                wrong.append(name)
         if wrong:
             raise OutputError(
                 f"{self._name}: shows other bytes than were sent for {listed(wrong)}. Run the same "
@@ -289,17 +297,37 @@ def _files(info: Any) -> dict[str, Any]:
     return {one.rfilename: one for one in (getattr(info, "siblings", None) or ())}
 
 
-def _holds(there: Mapping[str, Any], wanted: Mapping[str, Any], removed: Sequence[str]) -> bool:
+_SMALL = 1 << 24
+"""Bytes up to which a file may be one of git's own, known by git's digest."""
+
+
+def _git_digests(found: Published) -> dict[str, str | None]:
+    """Name → what git calls a file's content; None for large ones, which are known by SHA-256."""
+    digests: dict[str, str | None] = {}
+    for name, size in found.sizes.items():
+        digests[name] = None
+        if size <= _SMALL:
+            raw = found.made[name] if name in found.made else found.paths[name].read_bytes()
+            digests[name] = sha1(b"blob %d\0" % size + raw, usedforsecurity=False).hexdigest()
+    return digests
+
+
+def _holds(
+    there: Mapping[str, Any], wanted: Mapping[str, tuple[Any, str | None]], removed: Sequence[str]
+) -> bool:
     """Whether a repository shows all that was wanted."""
-    return all(_is(there.get(n), info) for n, info in wanted.items()) and not {*removed} & {*there}
+    same = all(_is(there.get(name), *known) for name, known in wanted.items())
+    return same and not {*removed} & {*there}
 
 
-def _is(shown: Any, info: Any) -> bool:
+def _is(shown: Any, info: Any, digest: str | None) -> bool:
     """Whether a file that is shown has these bytes: by SHA-256, or git's digest of small ones."""
     if shown is None or (shown.size is not None and shown.size != info.size):
         return False
     lfs = getattr(shown, "lfs", None)
-    return lfs is None or lfs.sha256 == info.sha256.hex()
+    if lfs is not None:
+        return bool(lfs.sha256 == info.sha256.hex())
+    return shown.blob_id is None or digest is None or shown.blob_id == digest
 
 
 _TALKATIVE = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2")

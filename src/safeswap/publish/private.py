@@ -164,8 +164,8 @@ def _clean_ours(found: Published, manifest: dict[str, Any], places: Mapping[str,
     before = json.dumps(manifest, sort_keys=True)
     plan = Plan.from_dict(manifest["plan"], str(found.folder / MANIFEST)).as_dict()
     plan.pop("profile", None)
+    manifest |= {key: _all_without(value, places) for key, value in manifest.items()}
     manifest["plan"] = _all_without(plan, places)
-    manifest["profile"] = _all_without(manifest["profile"], places)
     if CARD in found.paths:
         text = found.text(CARD)
         card = _without(without_paths_note(text), places)
