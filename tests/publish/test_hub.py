@@ -348,3 +348,28 @@ def test_an_adapter_is_pushed_with_a_card_of_its_own(
         api.verify_merge(fetched(hub, tmp_path / "copy", "me/lora"), without_inputs=True).rewritten
         == ()
     )
+
+
+def test_a_hub_without_xet_storage_gets_plain_lfs(
+    merged: Path, hub: WritableHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    done = call("push", merged, "--to", "me/safe")
+    assert done.exit_code == 0, done.output
+    tokens = [path for method, path in hub.asked if "xet-write-token" in path]
+    assert 0 < len(tokens) < 5 and not constants.HF_HUB_DISABLE_XET
+    assert len(hub.objects) == 2 and hub.repos["me/safe"].commits() == 1
+
+
+def test_a_hub_that_shows_other_bytes_is_told(merged: Path, hub: WritableHub) -> None:
+    def change(method: str, path: str) -> None:
+        if "/revision/" in path:
+            head = hub.repos["me/safe"].head()
+            weights = "model-00001-of-00002.safetensors"
+            head[weights] = head[weights][:-1] + b"?"
+
+    hub.before = change
+    done = call("push", merged, "--to", "me/safe")
+    assert done.exit_code == 1
+    assert "shows other bytes than were sent for model-00001-of-00002" in done.output

@@ -18,6 +18,12 @@ def push_outlook(out: str | Path, to: str, **options: Any) -> list[Pushed]:
 
     Raises:
         SafeswapError: it cannot be published as it is.
+
+    >>> from safeswap import api
+    >>> _ = api.merge("base", safety="safety", languages={"sw": "swahili"}, out="to-push")
+    >>> (shown,) = push_outlook("to-push", "me/swahili-safe")
+    >>> shown.private, "config.json" in shown.files
+    (True, True)
     """
     folder, place = Path(out).expanduser(), target(to)
     given = PushOptions(**options)
@@ -51,8 +57,6 @@ def push(
     Raises:
         SafeswapError: OUT is not what the merge wrote, or what the hub or bucket refused, with
             what to do next. What was sent is kept there, and the same call goes on.
-
-    >>> push("out", "me/swahili-safe", public=True)  # doctest: +SKIP
     """
     folder, place, given = Path(out).expanduser(), target(to), PushOptions(**options)
     if isinstance(place, BucketFolder):

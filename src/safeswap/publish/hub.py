@@ -84,7 +84,7 @@ class HubPush:
         from huggingface_hub import HfApi, constants, get_token
 
         refuse_offline(wanted.repo)
-        self._wanted = wanted
+        self._wanted, self._lacks_xet = wanted, False
         self.endpoint, login = split_login(constants.ENDPOINT)
         self._secrets = tuple(one for one in (get_token(), login) if one)
         # False: no token, where None would take the user's own in place of the login
@@ -161,13 +161,30 @@ class HubPush:
         return self._commit(changes, lambda now: _holds(now, wanted, removed), head)
 
     def _preupload(self, operation: Any) -> None:
-        self._api.preupload_lfs_files(
-            self._name,
-            [operation],
-            revision=self._wanted.revision,
-            free_memory=False,
-            gitignore_content="",
-        )
+        """Send a file, through Xet storage where the hub has it; others know plain LFS."""
+        from huggingface_hub import constants
+
+        def send() -> None:
+            self._api.preupload_lfs_files(
+                self._name,
+                [operation],
+                revision=self._wanted.revision,
+                free_memory=False,
+                gitignore_content="",
+            )
+
+        if not self._lacks_xet:
+            try:
+                return send()
+            except Exception as error:
+                self._lacks_xet = _lacks_xet(error)
+                if not self._lacks_xet:
+                    raise
+        before, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+        try:
+            send()
+        finally:
+            constants.HF_HUB_DISABLE_XET = before
 
     def _stale(self, found: Published, there: Mapping[str, Any]) -> list[str]:
         """The files of an earlier merge that this one lacks."""
@@ -295,6 +312,11 @@ class HubPush:
 
 def _files(info: Any) -> dict[str, Any]:
     return {one.rfilename: one for one in (getattr(info, "siblings", None) or ())}
+
+
+def _lacks_xet(error: Exception) -> bool:
+    """Whether a hub of somebody's own has no Xet storage: nobody there gives a token for it."""
+    return "xet-write-token" in str(error) and "404" in str(error)
 
 
 _SMALL = 1 << 24
