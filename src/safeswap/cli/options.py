@@ -32,6 +32,16 @@ class Share(click.types.FloatParamType):
         return float(super().convert(read, param, ctx))
 
 
+class OutPlace(click.Path):
+    """A path, or an address as it was typed: a path would make one slash of two."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A text for an address, else a path."""
+        if isinstance(value, str) and "://" in value:
+            return value
+        return super().convert(value, param, ctx)
+
+
 QUIET = click.option(
     "--quiet", is_flag=True, expose_value=False, callback=_silence, help="No progress bar."
 )

@@ -37,6 +37,7 @@ def run_chunks(
     workers: int,
     advance: Callable[[int], None],
     size: Callable[[Work], int],
+    stopped: Callable[[], None] = lambda: None,
 ) -> list[Result]:
     """Act on every chunk; the results come in the order of the chunks, whatever the workers did.
 
@@ -44,6 +45,7 @@ def run_chunks(
         act: called on one of ``workers`` threads; working memory comes from
             :func:`safeswap.io.buffers.buffer`.
         advance: told ``size(chunk)`` after each chunk, from the calling thread only.
+        stopped: called once nothing more is begun, so that what ``act`` waits for lets go of it.
 
     Raises:
         Whatever ``act`` raised first; KeyboardInterrupt is passed on once all workers have stopped.
@@ -83,6 +85,7 @@ def run_chunks(
                 told = sum(done)
         finally:
             stop.set()
+            stopped()
             for thread in threads:
                 if thread.ident is not None:  # an interrupt may come before all have started
                     thread.join()

@@ -29,6 +29,7 @@ from safeswap.merge.adapter_written import Written
 from safeswap.merge.chunks import ChunkHash
 from safeswap.merge.companions import PLAN_FILE, RestOfCheckpoint, copy_files, others
 from safeswap.merge.prepare import MergeJob, check_inputs, identity, prepare, refuse_overlap
+from safeswap.merge.shipping import Shipping, finish
 from safeswap.merge.unchanged import refuse_changed, small_names
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import Profile
@@ -86,11 +87,13 @@ def write_adapters(
     measured: Callable[[], Profile],
     *,
     overwrite: bool = False,
+    shipping: Shipping | None = None,
 ) -> tuple[Profile, list[int]]:
     """Write the adapters of all jobs.
 
     Args:
         measured: gives the profile of the family, once all else was checked.
+        shipping: takes the output away from ``target``.
 
     Returns:
         The profile, and the bytes of each file of weights.
@@ -109,12 +112,14 @@ def write_adapters(
     staging = Staging(target, _identity(jobs, profile), replace=overwrite)
     sizes = []
     try:
+        if shipping:
+            shipping.begin(staging)
         for one in jobs:
             folder = staging.folder / one.job.folder
             folder.mkdir(parents=True, exist_ok=True)
             sizes.append(_write_one(family, one, folder, profile))
         refuse_changed(family, profile, small)
-        staging.commit()
+        finish(staging, shipping)
     except KeyboardInterrupt as error:
         raise Interrupted from error
     except OSError as error:
@@ -122,6 +127,8 @@ def write_adapters(
             f"{error.filename or target}: failed ({error.strerror}). {remedy(error)}"
         ) from error
     finally:
+        if shipping:
+            shipping.stop()
         staging.release()
     return profile, sizes
 

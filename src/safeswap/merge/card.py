@@ -144,12 +144,24 @@ def _paths_note(profile: Profile, plan: Plan) -> list[str]:
     if not local:
         return []
     return [
-        f"Before an upload: `{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
+        f"{_BEFORE_UPLOAD}`{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
         f"({in_markdown(', '.join(local))}) by their paths on the machine that made this. "
-        "Nobody needs the two files to use the model; leave them out, or edit the paths, if they "
-        "should not be public.",
+        "`safeswap push` takes the paths out of its copy. By hand: leave the two files out, which "
+        "nobody needs to use the model, or edit the paths.",
         "",
     ]
+
+
+_BEFORE_UPLOAD = "Before an upload: "
+
+
+def without_paths_note(text: str) -> str:
+    """A card without the note that paths are to be taken out; for the copy without them."""
+    lines = text.split("\n")
+    at = next((n for n, line in enumerate(lines) if line.startswith(_BEFORE_UPLOAD)), None)
+    if at is None:
+        return text
+    return "\n".join(lines[:at] + lines[at + 2 :])
 
 
 def _table(plan: Plan, profile: Profile) -> list[str]:

@@ -32,7 +32,7 @@ from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.packed import differing_parts
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
 from safeswap.merge.stream import run_passes
-from safeswap.operators import paths_in
+from safeswap.operators import paths_in, place_operation
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
 from safeswap.roles import BASE, SAFETY
@@ -249,7 +249,8 @@ def _check_plan_file(out: Path, plan: Plan) -> None:
             f"{path}: is missing; it was there when the merge was made. Merge again; safeswap.json "
             "still holds the plan."
         )
-    if Plan.load(path).as_dict() != plan.as_dict():
+    placed = plan.with_operations(lambda operation: place_operation(operation, out))
+    if Plan.load(path).as_dict() != placed.as_dict():
         raise VerificationError(
             f"{path}: was changed after the merge was made. To carry the edited plan out, run "
             f"safeswap merge --plan {path} --out NEW."
