@@ -60,8 +60,10 @@ def profile(
     check_writable(out)
     if dry_run:
         from safeswap.checkpoint.family import open_family
+        from safeswap.checkpoint.remote.asked import ask_whole
         from safeswap.merge.outlook import reading
 
+        ask_whole(False)  # a look fetches no weights
         found = open_family(base, **_experts(safety, languages, adapters), force=force)
         _print_outlook("profile", reading(found), as_json)
         return

@@ -18,7 +18,7 @@ from safeswap.io.buffers import buffer
 from safeswap.io.descriptors import Descriptors
 from safeswap.io.files import crowds_memory
 from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
-from safeswap.merge.chunks import ChunkHash, chunk_bytes
+from safeswap.merge.chunks import ChunkHash, announce_chunks, chunk_bytes
 from safeswap.merge.packed import part_digests, still_packed, write_extra, write_packed
 from safeswap.merge.prepare import Chunk, MergeJob
 from safeswap.profile import Profile, TensorProfile
@@ -87,6 +87,7 @@ def write_weights(
             workers=workers or default_workers(),
             advance=advance,
             size=lambda chunk: _size(jobs, chunk),
+            ahead=announce_chunks(jobs),
         )
         for job, writer in zip(jobs, writers, strict=True):
             write_extra(job, writer)

@@ -77,15 +77,14 @@ def parse_address(text: str) -> Address | None:
     kind = scheme.lower()
     if kind == "hf":
         return _hub(shown, rest)
-    if kind == "s3" or kind == "gs":
-        return _bucket(shown, kind, rest)
+    if kind in ("s3", "gs"):
+        return _bucket(shown, "s3" if kind == "s3" else "gs", rest)
     if kind in ("https", "http"):
         return _web(shown, text)
     if kind == "file":
         raise CheckpointError(f"{shown}: give a local folder by its path, without file://.")
-    raise CheckpointError(
-        f"{shown}: nothing is read from {kind}://{nearest(kind, SCHEMES).rstrip('?')}. Give {_FORMS}."
-    )
+    known = nearest(kind, SCHEMES).rstrip("?")
+    raise CheckpointError(f"{shown}: nothing is read from {kind}://{known}. Give {_FORMS}.")
 
 
 def is_loopback(host: str | None) -> bool:
