@@ -338,7 +338,7 @@ def _hub_ranges(api: Any, hub_id: str, folder: Path, text: str) -> Mapping[str, 
     token = get_token() if api.token is None else None
     login = (api.headers or {}).get("authorization")
     authorization = f"Bearer {token}" if token and not login else login
-    store = HubFolder(api, hub_id, folder.name, text, authorization)
+    store = HubFolder(api, hub_id, folder.name, authorization)
     names = {entry.name for entry in folder.iterdir()}
     found = open_weights(text, names, store)
     return {name: one for name, one in found.items() if not (folder / name).exists()}

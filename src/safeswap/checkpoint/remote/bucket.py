@@ -91,9 +91,7 @@ class Bucket:
         """
         self.address = address
         try:
-            import fsspec
-
-            self.system: Any = fsspec.filesystem(address.kind, use_listings_cache=False)
+            self.system: Any = _SYSTEMS[address.kind]()
         except ImportError as error:
             library = "s3fs" if address.kind == "s3" else "gcsfs"
             raise CheckpointError(
@@ -132,13 +130,15 @@ class Bucket:
         Raises:
             TransientError, CheckpointError: as `ask`.
         """
-        if self.address.kind == "s3":
-            return self.ask(lambda: _s3_range(self.system, file, begin, end), file.where)
-        path = f"{file.path}#{file.version}"
-        found: bytes = self.ask(
-            lambda: self.system.cat_file(path, start=begin, end=end), file.where
-        )
-        return found
+        ranged = _s3_range if self.address.kind == "s3" else _gs_range
+
+        def question() -> bytes:
+            try:
+                return ranged(self.system, file, begin, end)
+            except FileNotFoundError as error:  # it was listed
+                raise CheckpointError(f"{file.where}: {CHANGED}") from error
+
+        return self.ask(question, file.where)
 
     def ask(self, question: Callable[[], Answer], where: str) -> Answer:
         """What a question to the store gives; its errors become those of this package.
@@ -149,6 +149,8 @@ class Bucket:
         """
         try:
             return question()
+        except CheckpointError:
+            raise
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{where}: there is nothing of this name. Check bucket and folder."
@@ -220,6 +222,23 @@ def _is_small(name: str) -> bool:
     return is_companion(name, code=True) or name == "adapter_config.json"
 
 
+def _s3() -> Any:
+    from s3fs import S3FileSystem
+
+    return S3FileSystem(use_listings_cache=False)
+
+
+def _gs() -> Any:
+    # the class beneath gcsfs's own face, which asks by gRPC first what kind of bucket it is: where
+    # gRPC does not pass, that takes a minute
+    from gcsfs.core import GCSFileSystem
+
+    return GCSFileSystem(use_listings_cache=False)
+
+
+_SYSTEMS = {"s3": _s3, "gs": _gs}
+
+
 def _s3_range(system: Any, file: BucketFile, begin: int, end: int) -> bytes:
     """A range of an S3 object, only while it has its ETag."""
     from fsspec.asyn import sync
@@ -239,3 +258,13 @@ def _s3_range(system: Any, file: BucketFile, begin: int, end: int) -> bytes:
 
     found: bytes = sync(system.loop, read, timeout=300)
     return found
+
+
+def _gs_range(system: Any, file: BucketFile, begin: int, end: int) -> bytes:
+    """A range of an object in Cloud Storage, of its generation."""
+    from fsspec.asyn import sync
+
+    url = system.url(file.path, generation=file.version)
+    ranged = {"Range": f"bytes={begin}-{end - 1}"}
+    _, content = sync(system.loop, system._call, "GET", url, headers=ranged, timeout=300)
+    return bytes(content)

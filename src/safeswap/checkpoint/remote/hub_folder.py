@@ -18,11 +18,9 @@ from safeswap.errors import CheckpointError
 class HubFolder:
     """A model at a commit, as a store of weights; small files come from the hub's own client."""
 
-    def __init__(
-        self, api: Any, hub_id: str, commit: str, text: str, authorization: str | None
-    ) -> None:
+    def __init__(self, api: Any, hub_id: str, commit: str, authorization: str | None) -> None:
         """``api``: huggingface_hub's ``HfApi``; ``authorization``: for its endpoint alone."""
-        self._api, self._hub_id, self._commit, self._text = api, hub_id, commit, text
+        self._api, self._hub_id, self._commit = api, hub_id, commit
         self._client = Client(api.endpoint, authorization)
 
     def companions(self) -> dict[str, bytes]:
@@ -44,7 +42,7 @@ class HubFolder:
         return {name: found[name] for name in sorted(wanted) if name in found}
 
     def _file(self, entry: Any) -> WebFile:
-        where = f"{self._text}: {entry.path}"
+        where = f"hf://{self._hub_id}@{self._commit}/{entry.path}"
         if not isinstance(entry.size, int) or entry.size < 0:
             raise CheckpointError(f"{where}: the hub does not say how large it is.")
         lfs = getattr(entry, "lfs", None)
