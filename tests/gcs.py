@@ -1,4 +1,4 @@
-"""A small stand-in for Google Cloud Storage's JSON API, on this machine: listing, objects, ranges."""
+"""A small stand-in for Cloud Storage's JSON API, on this machine: listing, objects, ranges."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Gcs:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 5
+            disable_nagle_algorithm = True
 
             def log_message(self, *arguments: Any) -> None:
                 pass

@@ -56,11 +56,13 @@ class Web:
     def __init__(self, root: Path) -> None:
         self.root, self.faults = root, Faults()
         self.asked: list[Asked] = []
+        self.read: dict[tuple[Path, int], tuple[bytes, str]] = {}
         web = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 5
+            disable_nagle_algorithm = True
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -89,6 +91,14 @@ class Web:
         """Bytes of bodies that were sent of files so called."""
         return sum(one.sent for one in self.asked if one.path.endswith(of))
 
+    def content(self, file: Path) -> tuple[bytes, str]:
+        """A file's bytes and digest, read once as long as it is not touched."""
+        key = (file, file.stat().st_mtime_ns)
+        if key not in self.read:
+            content = file.read_bytes()
+            self.read[key] = content, hashlib.sha256(content).hexdigest()[:16]
+        return self.read[key]
+
     def answer(self, handler: Any) -> None:
         path, _, query = handler.path.partition("?")
         name = unquote(path).lstrip("/")
@@ -107,10 +117,10 @@ class Web:
         if faulty and faults.statuses:
             more = {"Retry-After": faults.retry_after} if faults.retry_after else {}
             return self.head(handler, faults.statuses.pop(0), 0, more)
-        content = file.read_bytes()
+        content, tag = self.content(file)
         said = {"Content-Type": "application/octet-stream"}
         if faults.tags or not faulty:
-            said["ETag"] = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+            said["ETag"] = f'"{tag}"'
             said["Last-Modified"] = formatdate(file.stat().st_mtime, usegmt=True)
         if headers.get("If-None-Match") and headers["If-None-Match"] == said.get("ETag"):
             return self.head(handler, 304, 0, said)

@@ -171,8 +171,8 @@ def _from_address(address: Address, ranges: bool) -> Source:
     if not ranges and not whole:
         raise CheckpointError(
             f"{address.text}: only profile, merge and verify read an address by ranges; here the "
-            "files must lie on this machine. --download (or SAFESWAP_DOWNLOAD=1) fetches them into "
-            "the cache."
+            "files must lie on this machine. Fetch them and give their folder; SAFESWAP_DOWNLOAD=1 "
+            "does that, into the cache."
         )
     try:
         from safeswap.checkpoint.remote.stores import open_folder

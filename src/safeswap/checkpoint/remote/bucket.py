@@ -208,7 +208,7 @@ class Bucket:
             if name == path or not is_plain_name(name) or "/" in last or not last.isprintable():
                 raise CheckpointError(
                     f"{self.address.text}: lists {name[:80]!r}, which is no file of that folder. "
-                    "Do not trust the store."
+                    "Check the address."
                 )
             found[name] = self.file(path, row)
             if len(found) > _MOST:

@@ -8,9 +8,9 @@ before a connection broke off is kept: the next request begins at the byte that 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
+from time import sleep, time
 from typing import Protocol, TypeVar
 
 from safeswap.errors import CheckpointError
@@ -22,7 +22,7 @@ TRIES = 6
 PROGRESS = 1 << 16
 CONNECTIONS = 8
 """Requests at once."""
-WAY_OUT = "--download fetches the whole files into the cache, and goes on from there."
+WAY_OUT = "Use --download: it fetches the whole files into the cache, and goes on from there."
 CHANGED = "It changed while it was read. Run the command again."
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
@@ -156,15 +156,15 @@ def give_up(where: str, failed: int, reason: str, wait: float | None) -> None:
     again = "What came is kept: run the same command again to go on."
     if wait is not None and wait > LONGEST_WAIT:
         raise CheckpointError(
-            f"{where}: the server asks to come back in {wait:.0f} seconds ({reason}). Wait, then "
-            f"run the same command again. {again.partition(':')[0]}."
+            f"{where}: the server asks to come back in {wait:.0f} seconds ({reason}). Wait that "
+            "long. What came is kept: the same command then goes on."
         )
     if failed >= TRIES:
         raise CheckpointError(
             f"{where}: failed {failed} times in a row ({reason}). Check the connection. {again}"
         )
     own = min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, failed - 1)) * random.uniform(0.5, 1.0)
-    time.sleep(own if wait is None else max(own, wait))
+    sleep(own if wait is None else max(own, wait))
 
 
 def seconds_of(retry_after: str | None) -> float | None:
@@ -175,6 +175,6 @@ def seconds_of(retry_after: str | None) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
     except (ValueError, OverflowError):
         return None

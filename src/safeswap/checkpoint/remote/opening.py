@@ -197,7 +197,7 @@ def _shards(text: str, index: bytes, name: str) -> list[str]:
         if not sound or not file.endswith((".safetensors", ".bin")):
             raise CheckpointError(
                 f"{text}: its {name} names the file {file[:80]!r}, which is no file of "
-                "weights in its own folder. Do not trust it."
+                "weights in its own folder. Check the address, and do not trust what lies there."
             )
     if not 0 < len(names) <= _MOST_SHARDS:
         raise CheckpointError(f"{text}: its {name} names {len(names)} files.")
@@ -213,7 +213,8 @@ def check_found(text: str, wanted: Iterable[str], found: Iterable[str]) -> None:
     missing = [name for name in wanted if name not in set(found)]
     if missing:
         raise CheckpointError(
-            f"{text}: its index names {listed(missing)}, which is not there. Upload that file too."
+            f"{text}: its index names {listed(missing)}, which is not there. Check the address, or "
+            "put that file there too."
         )
 
 

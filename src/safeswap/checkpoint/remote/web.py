@@ -130,7 +130,7 @@ def probe(client: Client, url: str, where: str) -> WebFile | None:
                 refuse_status(response.status, where, login=client.authorization is not None)
             if size is None:
                 raise CheckpointError(f"{where}: the server does not say how large it is.")
-            return WebFile(client, url, where, size, version, ranged=response.status == 206)
+            return WebFile(client, url, where, size, version, ranged=response.status != 200)
 
     return tried(where, ask)
 
