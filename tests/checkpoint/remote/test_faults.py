@@ -15,6 +15,7 @@ from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.remote import fetch, http, web_folder
 from safeswap.checkpoint.remote.fetch import TransientError, seconds_of
 from safeswap.checkpoint.remote.http import Client
+from safeswap.checkpoint.remote.web import WebFile
 from safeswap.errors import CheckpointError
 from safeswap.merge.unchanged import refuse_changed
 from tiny import make_trio, refused, rewrite, safetensors_bytes, swap
@@ -211,6 +212,28 @@ def test_redirects_that_are_not_followed(url: str, location: str | None, words: 
     with pytest.raises(CheckpointError, match=words) as caught:
         Client._target(url, location, "https://h.org/x")
     assert "passwd" not in str(caught.value)
+
+
+def test_a_signed_address_is_used_until_it_has_run_out(web: Web, large: Path) -> None:
+    holder = Web(web.root)
+    try:
+        name = "large/model.safetensors"
+        web.faults.redirect = {name: f"{holder.url}{name}?Signature=1"}
+        stored = (large / "model.safetensors").read_bytes()
+        client = Client(web.url, "Bearer secret")
+        file = WebFile(client, f"{web.url}{name}", "where", len(stored), "", pinned=True)
+        came = bytearray()
+        for begin, end in ((0, 100), (100, 200)):
+            fetch.fetch_range(file, begin, end, came.extend)
+        assert (len(web.asked), len(holder.asked)) == (1, 2)
+        holder.faults.statuses = [403]
+        fetch.fetch_range(file, 200, 300, came.extend)
+        assert (len(web.asked), len(holder.asked)) == (2, 4)
+        assert bytes(came) == stored[:300]
+        assert {one.authorization for one in web.asked} == {"Bearer secret"}
+        assert {one.authorization for one in holder.asked} == {None}
+    finally:
+        holder.stop()
 
 
 def test_a_redirect_loses_its_login() -> None:
