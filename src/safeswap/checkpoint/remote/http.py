@@ -214,6 +214,7 @@ def _of_transport(error: HTTPError, where: str) -> Exception:
 def _close(response: Any) -> None:
     """Let the connection go: back to the pool where all was read, else closed."""
     if getattr(response, "length_remaining", None) == 0:
+        response.drain_conn()  # of nothing, but it is not done before it has seen the end
         response.release_conn()
     else:
         response.close()
