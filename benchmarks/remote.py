@@ -83,10 +83,11 @@ def serve(root: Path, latency: float, rate: float) -> None:
                 self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
             self.end_headers()
             with file.open("rb") as stream:
+                stream.seek(begin)
                 for at in range(begin, end, BLOCK):
                     count = min(BLOCK, end - at)
                     paced.take(count)
-                    os.sendfile(self.connection.fileno(), stream.fileno(), at, count)
+                    self.connection.sendall(stream.read(count))
 
         def answer(self, status: int, content: bytes) -> None:
             self.send_response(status)
@@ -94,8 +95,13 @@ def serve(root: Path, latency: float, rate: float) -> None:
             self.end_headers()
             self.wfile.write(content)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *arguments: Any) -> None:
+            pass  # a client that goes away is no news
+
+    server = Server(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 
