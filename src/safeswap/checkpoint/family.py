@@ -70,6 +70,11 @@ class Family:
         return self.members[BASE]
 
     @property
+    def is_remote(self) -> bool:
+        """Whether any member's weights are read by ranges from elsewhere."""
+        return any(member.is_remote for member in self.members.values())
+
+    @property
     def experts(self) -> tuple[str, ...]:
         """The roles that have a task vector: safety first, then the languages as given."""
         return tuple(role for role in self.members if role != BASE)

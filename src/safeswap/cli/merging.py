@@ -62,8 +62,10 @@ def profile(
     check_writable(out)
     if dry_run:
         from safeswap.checkpoint.family import open_family
+        from safeswap.checkpoint.remote.asked import ask_whole
         from safeswap.merge.outlook import reading
 
+        ask_whole(False)  # a look fetches no weights
         found = open_family(base, **_experts(safety, languages, adapters), force=force)
         _print_outlook("profile", reading(found), as_json)
         return
@@ -270,11 +272,13 @@ def _outlook(
     """What a merge would read and write."""
     from safeswap.checkpoint.dtypes import is_same, output_dtype
     from safeswap.checkpoint.family import open_family
+    from safeswap.checkpoint.remote.asked import ask_whole
     from safeswap.checkpoint.shards import parse_size
     from safeswap.merge.outlook import reading, writing, writing_adapters
     from safeswap.merge.run import check_form, family_of
     from safeswap.plan import Plan, check_options
 
+    ask_whole(False)  # a look fetches no weights
     if plans:
         read = [Plan.load(path) for path in plans]
         family = family_of(read, allow_remote=given["allow_remote"], force=given["force"])

@@ -53,6 +53,22 @@ RESULTS = click.option(
     required=True,
     help="The results folder: new, or to go on in.",
 )
+
+
+def _ask_whole(context: click.Context, option: click.Parameter, given: bool) -> None:
+    from safeswap.checkpoint.remote.asked import ask_whole
+
+    ask_whole(given)
+
+
+DOWNLOAD = click.option(
+    "--download",
+    is_flag=True,
+    expose_value=False,
+    callback=_ask_whole,
+    help="Fetch checkpoints at addresses (https://, s3://, gs://, hf://) whole into the cache, "
+    "instead of reading ranges of their weights.",
+)
 EXPERTS = options(
     click.option("--safety", metavar="CHECKPOINT", help="The English safety expert."),
     click.option(
@@ -70,6 +86,7 @@ EXPERTS = options(
         help="A LoRA adapter on the expert of that name (safety, sw, …), or on BASE without one. "
         "An expert may be an adapter itself where its folder names its base.",
     ),
+    DOWNLOAD,
     heading="Experts",
 )
 PLANNING = options(

@@ -109,8 +109,14 @@ def _whole(member: Checkpoint, role: str) -> str:
 
 def _model(source: Source, role: str) -> str:
     """A checkpoint as mergekit writes one: a folder, or ``org/name@commit``."""
+    if source.address:
+        raise PlanError(
+            f"{role}: {source.address} is an address, which mergekit's files cannot hold. Fetch "
+            "the checkpoint and give its folder."
+        )
     if source.hub_id:
-        if "://" in source.text and urlsplit(source.text).netloc != "huggingface.co":
+        elsewhere = urlsplit(source.text).scheme in ("http", "https")
+        if elsewhere and urlsplit(source.text).netloc != "huggingface.co":
             raise PlanError(
                 f"{role}: {source.text} is on another hub, whose address mergekit's files cannot "
                 f"hold. Give the folder it was fetched to ({source.folder}) in the plan."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, encode, inner_product
-from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
+from safeswap.checkpoint.reader import Tensor, TensorReader, announce, read_bytes
 from safeswap.checkpoint.vocabularies.rows import MappedTensor
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
@@ -46,6 +46,19 @@ class ChunkHash:
     def digest(self) -> bytes:
         """All digests, one after another."""
         return self._done + self._hash.digest()
+
+
+def announce_chunks(jobs: Sequence[MergeJob]) -> Callable[[Chunk], None] | None:
+    """What says that a chunk's inputs will be read soon; None where all of them lie here."""
+    if not any(job.family.is_remote for job in jobs):
+        return None
+
+    def ahead(chunk: Chunk) -> None:
+        job = jobs[chunk.job]
+        tensors = (job.family.members[r].tensors[chunk.name] for r, _ in job.ops[chunk.name].terms)
+        announce(tensors, chunk.begin, chunk.end)
+
+    return ahead
 
 
 def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -22,7 +22,7 @@ def reading(family: Family) -> list[str]:
     what is worth knowing.
     """
     lines = [
-        f"{role}: {member.text}, {member.source.place}: {len(member.tensors)} tensors in "
+        f"{role}: {member.text}, {_place(member)}: {len(member.tensors)} tensors in "
         f"{len(member.files)} files, {shown_bytes(member.nbytes)}{_adapter(member)}"
         for role, member in family.members.items()
     ]
@@ -33,6 +33,10 @@ def reading(family: Family) -> list[str]:
         f"read: {read}; {len(family.names)} tensors in {len(units)} units, {layers} layers"
     )
     return [*lines, *(f"note: {note}" for note in family.notes)]
+
+
+def _place(member: Checkpoint) -> str:
+    return "by ranges" if member.is_remote else str(member.source.place)
 
 
 def writing_adapters(family: Family, out: Path, to: str = "") -> list[str]:

@@ -25,7 +25,7 @@ from safeswap.io.buffers import buffer
 from safeswap.io.regular import is_there
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.merge.adapter_verify import check_adapter
-from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
+from safeswap.merge.chunks import ChunkHash, all_finite, announce_chunks, chunk_bytes
 from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
@@ -130,6 +130,7 @@ def verify_folder(
         workers=workers or default_workers(),
         advance=advance,
         size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
+        ahead=_ahead(recomputed),
     )
     _report(chunks, results, manifest, out)
     if recomputed:
@@ -152,6 +153,14 @@ def verify_folder(
         rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
         notes=tuple(notes),
     )
+
+
+def _ahead(recomputed: _Recomputed | None) -> Callable[[Chunk], None] | None:
+    announce = announce_chunks([recomputed.job]) if recomputed else None
+    if recomputed is None or announce is None:
+        return None
+    plain = recomputed.plain
+    return lambda chunk: announce(chunk) if chunk.name in plain else None
 
 
 def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:

@@ -18,7 +18,7 @@ from safeswap.io.buffers import buffer
 from safeswap.io.descriptors import Descriptors
 from safeswap.io.files import crowds_memory
 from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
-from safeswap.merge.chunks import ChunkHash, chunk_bytes
+from safeswap.merge.chunks import ChunkHash, announce_chunks, chunk_bytes
 from safeswap.merge.packed import part_digests, still_packed, write_extra, write_packed
 from safeswap.merge.prepare import Chunk, MergeJob
 from safeswap.merge.shipping import Shipping, WholeShards
@@ -104,6 +104,7 @@ def write_weights(
             advance=advance,
             size=lambda chunk: _size(jobs, chunk),
             stopped=shards.stop if shards else lambda: None,
+            ahead=announce_chunks(jobs),
         )
         for job, writer in zip(jobs, writers, strict=True):
             write_extra(job, writer)

@@ -16,7 +16,7 @@ from safeswap.checkpoint import digests
 from safeswap.checkpoint.adapters.tensors import LowRankReader
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, inner_product
-from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
+from safeswap.checkpoint.reader import Tensor, TensorReader, announce, read_bytes
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
@@ -51,12 +51,18 @@ def measure_family(
         for name in family.names
         for begin, end in chunks_of(family.base.tensors[name].elements)
     ]
+
+    def ahead(chunk: tuple[str, int, int]) -> None:
+        reading = readings[chunk[0]]
+        announce((reading.tensors[role] for role in reading.read), *chunk[1:])
+
     sums = run_chunks(
         chunks,
         lambda chunk: _measure_chunk(readings[chunk[0]], *chunk[1:]),
         workers=threads,
         advance=advance,
         size=lambda chunk: (chunk[2] - chunk[1]) * readings[chunk[0]].width,
+        ahead=ahead if family.is_remote else None,
     )
     by_tensor: dict[str, list[_Sums]] = {name: [] for name in family.names}
     for (name, _, _), chunk_sums in zip(chunks, sums, strict=True):

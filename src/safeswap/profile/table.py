@@ -23,13 +23,18 @@ _LARGEST = 1e150
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One weight file as it was when measured; ``sha256`` only where the hub's cache knows it."""
+    """One weight file as it was when measured; ``sha256`` only where the hub or its cache knows it.
+
+    ``version`` is what the store of a remote file said of its content (ETag, generation, commit);
+    its ``mtime_ns`` is 0.
+    """
 
     name: str
     size: int
     mtime_ns: int
     digest: str
     sha256: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,11 @@ class Profile:
         if self.sample is None:
             del content["sample"]
         for record in content["inputs"].values():
-            if record["adapter"] is None:  # of whole checkpoints nothing is said
+            adapter = record["adapter"]
+            for file in (*record["files"], *(adapter["files"] if adapter else ())):
+                if file["version"] is None:  # of files that lie here nothing is said
+                    del file["version"]
+            if adapter is None:  # of whole checkpoints neither
                 del record["adapter"]
         return content
 
