@@ -81,6 +81,16 @@ class Bucket:
         """The parts that were sent so far: key, upload and number of each."""
         return [path for method, path, _ in self.sent if method == "PUT" and "partNumber" in path]
 
+    def parts_held(self) -> set[str]:
+        """The parts of uploads that are not completed, named as `parts_sent` does."""
+        found = set()
+        for one in self.s3.list_multipart_uploads(Bucket="models").get("Uploads", []):
+            key, upload = one["Key"], one["UploadId"]
+            parts = self.s3.list_parts(Bucket="models", Key=key, UploadId=upload).get("Parts", [])
+            address = f"/models/{key}?uploadId={upload}&partNumber="
+            found |= {f"{address}{part['PartNumber']}" for part in parts}
+        return found
+
     def shown(self) -> list[str]:
         """The keys in the order in which their uploads were completed."""
         done = [path for method, path, _ in self.sent if method == "POST" and "uploadId=" in path]

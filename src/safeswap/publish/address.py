@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from safeswap.checkpoint.remote.address import parse_address
 from safeswap.display import without_password
-from safeswap.errors import ConfigError, nearest
+from safeswap.errors import CheckpointError, ConfigError, nearest
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "file": "file", "memory": "memory"}
 """What is typed → what it is called from then on."""
@@ -84,7 +85,13 @@ def bucket_folder(text: str, option: str = "--out") -> BucketFolder:
     if not folders or not (parts.netloc or local or scheme == "memory"):
         raise ConfigError(f"{option} {shown}: names no folder. Give one: {scheme}://BUCKET/FOLDER.")
     whole = [parts.netloc, *folders] if parts.netloc else folders
-    return BucketFolder(_SCHEMES[scheme], ("/" if local else "") + "/".join(whole))
+    found = BucketFolder(_SCHEMES[scheme], ("/" if local else "") + "/".join(whole))
+    if found.scheme in ("s3", "gs"):  # what a bucket may be called is what can be read again
+        try:
+            parse_address(str(found))
+        except CheckpointError as error:
+            raise ConfigError(f"{option} {error}") from error
+    return found
 
 
 def target(text: str, option: str = "--to") -> BucketFolder | HubRepo:
