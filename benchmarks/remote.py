@@ -2,10 +2,10 @@
 
     python benchmarks/remote.py [--out FOLDER] [--layers 4] [--latency 0.03] [--rate 200] [--runs 1]
 
-A trio in the shape of Llama-3.2-1B (`synthetic.py`; 4 of its 16 layers), served by another process of
-this machine that waits ``latency`` seconds before each answer and sends ``rate`` MB a second over
-all connections together (0: as fast as it goes). Whole processes, without a figure; prints wall
-time, peak memory, and how many bytes were sent, as a multiple of the inputs':
+A trio in the shape of Llama-3.2-1B (`synthetic.py`; 4 of its 16 layers), served by another process
+of this machine that waits ``latency`` seconds before each answer and sends ``rate`` MB a second
+over all connections together (0: as fast as it goes). Whole processes, without a figure; prints
+wall time, peak memory, and how many bytes were sent, as a multiple of the inputs':
 
 - local: merge of folders;
 - cold: merge by ranges, an empty cache; the floor is the inputs' bytes at the rate;
