@@ -10,7 +10,7 @@ from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.precisions import PackedTensor
 from safeswap.checkpoint.weight_file import WeightFile
 from safeswap.io.workers import run_chunks
-from safeswap.profile.table import AdapterRecord, FileRecord, InputRecord, TensorProfile
+from safeswap.profile.records import AdapterRecord, FileRecord, InputRecord, TensorProfile
 
 
 def record_of(family: Family, role: str) -> InputRecord:
