@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles import HAND, make_profile
-from safeswap.errors import OutputError, PlanError
 from safeswap.anatomy import Anatomy, Placement
+from safeswap.errors import OutputError, PlanError
 from safeswap.plan import Plan, PlannedInput, PlannedUnit, check_options, check_units, fill_plan
 
 UNITS = make_profile(HAND).units

@@ -1,4 +1,4 @@
-"""A run of a tensor's elements as a tensor: an expert's matrix in a tensor that holds all of them."""
+"""A run of a tensor's elements as a tensor: an expert's matrix in one that holds all of them."""
 
 from __future__ import annotations
 

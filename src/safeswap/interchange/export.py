@@ -94,8 +94,9 @@ def _row_of(plan: Plan, family: Family, name: str) -> str:
     rows = rows_for(plan.units, family.anatomy.placements[name])
     if len({tuple(plan.parts(row).values()) for row in rows}) > 1:
         raise PlanError(
-            f"{name} holds {len(rows)} experts, to which the plan gives different weights; mergekit "
-            "gives one weight to a whole tensor. Use safeswap merge, or plan with --by module."
+            f"{name} holds {len(rows)} experts, to which the plan gives different weights; "
+            "mergekit gives one weight to a whole tensor. Use safeswap merge, or plan with --by "
+            "module."
         )
     return rows[0]
 

@@ -151,7 +151,7 @@ def _decided(rows: Mapping[str, Row], profile: Profile) -> list[str]:
     for tensor in profile.tensors:
         own = [name for name in _names(tensor) if name != tensor.unit]
         parts.setdefault(tensor.unit, {}).update(dict.fromkeys(n for n in own if n in rows))
-        told = bool(own) and all(name in rows for name in own) or _follows(tensor, rows)
+        told = (bool(own) and all(name in rows for name in own)) or _follows(tensor, rows)
         if tensor.role != "buffer" and not told:
             untold.add(tensor.unit)
     found: list[str] = []

@@ -5,8 +5,8 @@ again: ‖W_base‖, ‖τ_expert‖ for every expert and ⟨τ_safety, τ_langu
 τ = expert − base. Sums run in float64 over chunks whose arithmetic is float32 (float64 for stored
 F32 and F64), and are the same for any number of workers.
 
-``table`` holds what a profile is and its file, ``records`` what it is made of, ``measure`` how it is
-made, ``sample`` how from a part of the weights, ``inputs`` what told each checkpoint then,
+``table`` holds what a profile is and its file, ``records`` what it is made of, ``measure`` how it
+is made, ``sample`` how from a part of the weights, ``inputs`` what told each checkpoint then,
 ``experts`` takes mixtures apart.
 """
 

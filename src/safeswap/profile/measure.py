@@ -376,6 +376,4 @@ def _profile_of(family: Family, name: str, reading: Reading, parts: list[_Sums])
         return digest_of(reading, role, digest(BASE))
 
     digests_of = {role: digest(role) for role in family.members}
-    return profile_of(
-        family, name, totals, digests_of, _by_expert(family, name, reading, parts)
-    )
+    return profile_of(family, name, totals, digests_of, _by_expert(family, name, reading, parts))

@@ -123,6 +123,7 @@ class TensorProfile:
 
 
 def kept(table: Mapping[str, Any], roles: Collection[str]) -> dict[str, Any]:
+    """What a table by role says of some roles."""
     return {role: value for role, value in table.items() if role in roles}
 
 

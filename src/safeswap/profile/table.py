@@ -206,8 +206,9 @@ def _experts(record: dict[str, Any]) -> ExpertNumbers:
         return {role: tuple(numbers) for role, numbers in table.items()}
 
     inner, moved = own(record["inner"]), own(record["update_norm"])
-    return ExpertNumbers(**{**record, "base_norm": tuple(record["base_norm"]), "inner": inner,
-                            "update_norm": moved})
+    return ExpertNumbers(
+        **{**record, "base_norm": tuple(record["base_norm"]), "inner": inner, "update_norm": moved}
+    )
 
 
 def _check_part(tensor: TensorProfile) -> None:

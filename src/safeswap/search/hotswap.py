@@ -77,7 +77,9 @@ class HotSwapModel:
         self.loaded = HFBackend(str(member.folder), options, member)
         seen = family.output(language, language)
         self._parameters = _parameters(self.loaded.model, seen, language)
-        self._now: dict[str, Steps] = dict.fromkeys(self._parameters, ((linear({language: 1.0}), 0),))
+        self._now: dict[str, Steps] = dict.fromkeys(
+            self._parameters, ((linear({language: 1.0}), 0),)
+        )
 
     @contextmanager
     def answering(self, plan: Plan) -> Iterator[Backend]:

@@ -158,7 +158,9 @@ class Policies:
     @classmethod
     def taken_from(cls, settings: dict[str, Any]) -> Policies:
         """Taken out of a method's settings."""
-        return cls(settings["by"], *(settings.pop(n) for n in ("norms", "router", "shared_experts")))
+        return cls(
+            settings["by"], *(settings.pop(n) for n in ("norms", "router", "shared_experts"))
+        )
 
 
 def spread(

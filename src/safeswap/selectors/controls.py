@@ -38,9 +38,7 @@ def _table(
     outside, alpha = (settings.pop(name) for name in ("outside", "alpha"))
     policies = Policies.taken_from(settings)
     profile = view(profile, policies.by)
-    changed = change(
-        decide(profile, language, **settings, shared_experts=policies.shared_experts)
-    )
+    changed = change(decide(profile, language, **settings, shared_experts=policies.shared_experts))
     rows = spread(profile, changed, policies)
     return rows_of(profile, rows, outside, swaps(alpha))
 

@@ -156,7 +156,12 @@ def share_difference(
         PlanError: an expert that is identical to the base has no shares.
     """
     seen = view(profile, by)
-    rule: dict[str, Any] = {"by": by, "tau": tau, "tau_relative": tau_relative, "shared_experts": shared_experts}
+    rule: dict[str, Any] = {
+        "by": by,
+        "tau": tau,
+        "tau_relative": tau_relative,
+        "shared_experts": shared_experts,
+    }
     choices = decide(seen, language, **rule)
     return spread(seen, choices, Policies(by, norms, router, shared_experts))
 
