@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from families import tiny_model
@@ -183,3 +184,8 @@ def same_logits(folder: Path, expected: State) -> bool:
         with torch.no_grad():
             answers.append(model(ask).logits)
     return torch.allclose(answers[0], answers[1], atol=1e-5, rtol=1e-4)
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names that a checkpoint's files store."""
+    return {name for file in folder.glob("*.safetensors") for name in load_file(file)}

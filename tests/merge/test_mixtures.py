@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import mixtures
 from safeswap import api
+from safeswap.merge.run import Merged
 
 FUSED = {"granite-moe", "granite-moe-shared", "gpt-oss", "llama4-text"}
 FAMILIES = (
@@ -26,14 +28,19 @@ def check(out: Path, expected: mixtures.State, dtype: torch.dtype = torch.float3
     assert mixtures.same_logits(out, expected)
 
 
+def run(trio: dict[str, Path], out: Path, **options: Any) -> Merged:
+    (merged,) = api.merge(
+        trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]}, out=out, **options
+    )
+    return merged
+
+
 @pytest.mark.parametrize("by", ["module", "expert"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_merge_is_the_float64_computation(tmp_path: Path, family: str, by: str) -> None:
     trio = mixtures.save_trio(tmp_path, family)
     out = tmp_path / "out"
-    (merged,) = api.merge(
-        trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]}, out=out, by=by
-    )
+    merged = run(trio, out, by=by)
     states = [mixtures.loaded(trio[role]) for role in mixtures.ROLES]
     wanted = mixtures.merge(*states, by=by, halves=family not in FUSED)
     decided = {u: r.decision for u, r in merged.plan.units.items() if u in wanted.decisions}
@@ -42,4 +49,27 @@ def test_a_merge_is_the_float64_computation(tmp_path: Path, family: str, by: str
     for unit, difference in wanted.difference.items():
         assert merged.plan.units[unit].difference == pytest.approx(difference, abs=1e-7)
     check(out, wanted.state)
+    assert api.verify_merge(out).from_inputs
+
+
+TURNS = [
+    {"base": True, "safety": False, "sw": False},
+    {"base": False, "safety": True, "sw": True},
+    {"base": True, "safety": True, "sw": False},
+    {"base": False, "safety": False, "sw": True},
+]
+
+
+@pytest.mark.parametrize("apart", TURNS, ids=lambda a: "".join("AF"[not v] for v in a.values()))
+@pytest.mark.parametrize("family", ["mixtral", "qwen3-moe", "phimoe", "granite-moe"])
+def test_members_may_store_experts_in_other_layouts(
+    tmp_path: Path, family: str, apart: dict[str, bool]
+) -> None:
+    trio = mixtures.save_trio(tmp_path, family, apart)
+    out = tmp_path / "out"
+    run(trio, out, by="expert", router="follow")
+    states = [mixtures.loaded(trio[role]) for role in mixtures.ROLES]
+    halves = family not in FUSED and apart["base"]
+    check(out, mixtures.merge(*states, by="expert", halves=halves, router="follow").state)
+    assert mixtures.names_in(out) == mixtures.names_in(trio["sw"])
     assert api.verify_merge(out).from_inputs

@@ -274,14 +274,17 @@ def _extra(family: Family, role: str, name: str) -> dict[str, StoredTensor]:
 
 
 def _sharding(family: Family) -> list[list[str]]:
-    """The merged tensors as the base's files group them; those of no file come last, together."""
+    """The merged tensors as the base's files group them, or the donor's where names are its own;
+    those of no file come last, together.
+    """
     left = dict.fromkeys(family.names)
     family_name: dict[str, str] = {}
-    for name, tensor in family.base.tensors.items():  # embeddings may serve as the head too
+    member = family.members[family.sharded_by]
+    for name, tensor in member.tensors.items():  # embeddings may serve as the head too
         for stored in parts_of(tensor)[:1] or (tensor,):
             family_name.setdefault(stored.name, name)
     files = []
-    for file in family.base.files:
+    for file in member.files:
         names = [family_name.get(tensor.name, "") for tensor in file.tensors]
         files.append([name for name in names if name in left])
         for name in files[-1]:

@@ -196,7 +196,10 @@ def _tensor_digests(
     def digest(job: MergeJob, computed: Mapping[str, list[bytes]], name: str) -> str:
         if name in computed:
             return digests.of_chunks(computed[name])
-        return measured[name].digests[job.ops[name].terms[0][0]]
+        role = job.ops[name].terms[0][0]
+        if name in measured:
+            return measured[name].digests[role]
+        return digests.of_tensor(job.tensor(role, name))  # measured in another layout
 
     return tuple(
         {name: digest(job, computed, name) for name in job.family.names if name not in job.packings}
