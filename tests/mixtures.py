@@ -100,15 +100,18 @@ def merge(
     *,
     by: str,
     halves: bool,
-    router: str = "language",
-    shared: str = "own",
+    router: str | None = None,
+    shared: str | None = None,
     tau: float | None = None,
 ) -> Merged:
     """The paper's rule by module or by expert, and what it makes of every tensor.
 
     Args:
         halves: gate and up of an expert are stored apart, and so count as two tensors.
+        router, shared: policies; as the defaults are by module or by expert where None.
     """
+    router = router or ("language" if by == "expert" else "follow")
+    shared = shared or ("own" if by == "expert" else "follow")
     r: dict[str, dict[int, list[float]]] = {}
 
     def count(key: str, one: torch.Tensor, two: torch.Tensor, three: torch.Tensor) -> None:
@@ -157,7 +160,9 @@ def merge(
             return joined("blend", *own)
         if kind == "norms":
             return joined("language", *own)
-        if by == "module" and layer in mixed and kind != "attention":
+        policy = {"router": router, "shared_experts": shared}.get(kind, "own")
+        told = by == "expert" or policy not in ("own", "follow")
+        if layer in mixed and kind != "attention" and not told:
             return joined(decisions[f"{layer}.mlp"], *own)
         if kind == "experts" or (kind == "router" and router == "follow"):
             rows = [
@@ -165,7 +170,6 @@ def merge(
                 for e in range(len(own[0]))
             ]
             return torch.stack(rows)
-        policy = {"router": router, "shared_experts": shared}.get(kind, "own")
         return joined(decisions[f"{layer}.{kind}"] if policy == "own" else policy, *own)
 
     return Merged({name: made(name) for name in base}, decisions, difference)

@@ -29,9 +29,8 @@ def check(out: Path, expected: mixtures.State, dtype: torch.dtype = torch.float3
 
 
 def run(trio: dict[str, Path], out: Path, **options: Any) -> Merged:
-    (merged,) = api.merge(
-        trio["base"], safety=trio["safety"], languages={"sw": trio["sw"]}, out=out, **options
-    )
+    experts: Any = {"safety": trio["safety"], "languages": {"sw": trio["sw"]}}
+    (merged,) = api.merge(trio["base"], **experts, out=out, figure=False, **options)
     return merged
 
 

@@ -114,7 +114,8 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
         return tuple(plan.units)
     said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}
-    return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
+    found = {unit: (row.weights, row.operator) for unit, row in plan.units.items()}
+    return tuple(unit for unit in {**found, **said} if found.get(unit) != said.get(unit))
 
 
 def _donated(donor: str, language: str) -> PlannedUnit:

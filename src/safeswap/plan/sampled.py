@@ -61,8 +61,8 @@ class Wish:
             raise ConfigError(f"--by {self.by!r}: is unknown{nearest(self.by, GRANULARITIES)}")
         if self.by not in SAMPLED:
             raise ConfigError(
-                f"--by {self.by}: a sample decides {' or '.join(SAMPLED)}. Measure all weights "
-                "(leave --budget and --until-certain out) to decide by expert."
+                f"--by {self.by}: a sample decides by {' or '.join(SAMPLED)}. Run safeswap profile "
+                "without --budget and --until-certain: all weights serve every granularity."
             )
         if not 0 <= self.tau < math.inf:
             raise ConfigError(f"--tau {self.tau:g}: is a difference of shares, 0 or more.")
