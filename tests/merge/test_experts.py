@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mixtures
+from adapted import make_adapter, merged_by_peft
 from narrow import from_mxfp4, gpt_oss, gpt_oss_config, make_mxfp4, stored_in, to_mxfp4
 from operators import direct
 from safeswap import api
@@ -383,8 +385,87 @@ def test_the_rules_of_layouts_are_those_of_transformers() -> None:
         assert ("gate_proj" in first and "up_proj" in second) or ("w1" in first and "w3" in second)
 
 
-def test_adapters_out_and_mergekit_refuse_what_they_cannot_say(oss: Trio) -> None:
-    profile = api.make_profile(oss["base"], **experts(oss))
-    plan = api.make_plan(profile, by="expert")
+def adapters_of_all_experts(folder: Path) -> tuple[Trio, Trio]:
+    """gpt-oss with two adapters of its fused experts; the trio of whole checkpoints by peft."""
+    trio = mixtures.save_trio(folder / "whole", "gpt-oss")
+    named = ["experts.gate_up_proj", "experts.down_proj"]
+    put = {"base": trio["base"]}
+    for seed, role in enumerate(("safety", "sw"), 1):
+        where = folder / role
+        put[role] = make_adapter(
+            trio["base"],
+            where,
+            seed=seed,
+            size=0.03,
+            target_modules=["q_proj"],
+            target_parameters=named,
+        )
+        weights = merged_by_peft(trio["base"], put[role], folder / f"m-{role}", torch.float32)
+        whole = {name: weight.contiguous() for name, weight in weights.items()}
+        save_file(whole, trio[role] / "model.safetensors", metadata={"format": "pt"})
+    return trio, put
+
+
+def test_adapters_of_fused_experts_are_measured_by_their_factors(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    trio, put = adapters_of_all_experts(tmp_path)
+    by_factors = api.make_profile(put["base"], **experts(put))
+    by_weights = api.make_profile(trio["base"], **experts(trio))
+    for one, two in zip(by_factors.tensors, by_weights.tensors, strict=True):
+        assert one.name == two.name and (one.experts is None) == (two.experts is None)
+        if one.experts is not None and two.experts is not None:
+            for role in ("safety", "sw"):
+                found, wanted = one.experts.update_norm[role], two.experts.update_norm[role]
+                assert found == pytest.approx(wanted, rel=1e-3, abs=1e-7)
+            wanted = two.experts.inner["sw"]
+            assert one.experts.inner["sw"] == pytest.approx(wanted, rel=1e-2, abs=1e-6)
+    plan = api.make_plan(by_factors, by="expert")
+    refused(
+        lambda: api.merge_plans([plan], tmp_path / "a", as_adapter=True),
+        *("--as adapter", "4 experts", "--by module"),
+        out=tmp_path / "a",
+    )
+    (merged,) = api.merge_plans([plan], tmp_path / "out", figure=False)
+    found = mixtures.loaded(merged.folder)
+    base, safety, spoken = states(trio)
+    for name in (n for n in base if ".experts." in n and "bias" not in n):
+        for e in range(len(base[name])):
+            row = plan.units[f"{name.split('.')[2]}.experts.{e}"].weights
+            wanted_weight = base[name][e] + sum(
+                row[role] * (state[name][e] - base[name][e])
+                for role, state in (("safety", safety), ("sw", spoken))
+            )
+            assert torch.allclose(found[name][e], wanted_weight, rtol=1e-5, atol=1e-6), name
+    assert api.verify_merge(merged.folder).from_inputs
+
+
+def test_mergekit_is_refused_what_it_cannot_say(oss: Trio) -> None:
+    plan = api.make_plan(api.make_profile(oss["base"], **experts(oss)), by="expert")
     with pytest.raises(PlanError, match="one weight to a whole tensor"):
         api.to_mergekit(plan)
+
+
+def test_candidates_in_memory_are_the_written_merges(oss: Trio, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from safeswap.checkpoint.family import open_family
+    from safeswap.demo import models_folder
+    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.search.hotswap import HotSwapModel
+
+    for role in oss:
+        for file in models_folder().joinpath("base").glob("token*"):
+            shutil.copy(file, oss[role])
+    family = open_family(oss["base"], **experts(oss))
+    inside = HotSwapModel(family, "sw", BackendOptions(dtype="float32", device="cpu"))
+    profile = api.make_profile(oss["base"], **experts(oss))
+    for number, options in enumerate(
+        ({"by": "expert"}, {"by": "module"}, {"by": "expert", "router": "follow", "tau": 0.01})
+    ):
+        plan = api.make_plan(profile, **options)
+        (merged,) = api.merge_plans([plan], tmp_path / str(number), figure=False)
+        inside.apply(plan)
+        held = inside.loaded.model.state_dict()
+        for name, weight in mixtures.loaded(merged.folder).items():
+            assert torch.equal(held[name].double(), weight), (options, name)
+        assert inside.apply(plan) == 0
+    inside.close()
