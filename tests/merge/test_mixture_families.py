@@ -49,26 +49,3 @@ def test_a_merge_is_the_float64_computation(tmp_path: Path, family: str, by: str
         assert merged.plan.units[unit].difference == pytest.approx(difference, abs=1e-7)
     check(out, wanted.state)
     assert api.verify_merge(out).from_inputs
-
-
-TURNS = [
-    {"base": True, "safety": False, "sw": False},
-    {"base": False, "safety": True, "sw": True},
-    {"base": True, "safety": True, "sw": False},
-    {"base": False, "safety": False, "sw": True},
-]
-
-
-@pytest.mark.parametrize("apart", TURNS, ids=lambda a: "".join("AF"[not v] for v in a.values()))
-@pytest.mark.parametrize("family", ["mixtral", "qwen3-moe", "phimoe", "granite-moe"])
-def test_members_may_store_experts_in_other_layouts(
-    tmp_path: Path, family: str, apart: dict[str, bool]
-) -> None:
-    trio = mixtures.save_trio(tmp_path, family, apart)
-    out = tmp_path / "out"
-    run(trio, out, by="expert", router="follow")
-    states = [mixtures.loaded(trio[role]) for role in mixtures.ROLES]
-    halves = family not in FUSED and apart["base"]
-    check(out, mixtures.merge(*states, by="expert", halves=halves, router="follow").state)
-    assert mixtures.names_in(out) == mixtures.names_in(trio["sw"])
-    assert api.verify_merge(out).from_inputs
