@@ -21,6 +21,7 @@ from operators import direct
 from safeswap import api
 from safeswap.errors import PlanError, SafeswapError, VerificationError
 from safeswap.merge.run import Merged
+from safeswap.operators import Operation
 from safeswap.plan import Plan, PlannedUnit
 from safeswap.profile import Profile
 from tiny import make_trio, make_weights, refused, save_checkpoint
@@ -391,3 +392,46 @@ def test_candidates_in_memory_are_the_written_merges(oss: Trio, tmp_path: Path) 
             assert torch.equal(held[name].double(), weight), (options, name)
         assert inside.apply(plan) == 0
     inside.close()
+
+
+def test_experts_in_a_tensor_of_several_chunks(tmp_path: Path) -> None:
+    """Borders of experts lie inside chunks, and those of chunks inside experts."""
+    shapes = {
+        "model.embed_tokens.weight": (8, 16),
+        "model.layers.0.self_attn.q_proj.weight": (16, 16),
+        "model.layers.0.input_layernorm.weight": (16,),
+        "model.layers.0.mlp.gate.weight": (5, 16),
+        "model.layers.0.mlp.experts.gate_up_proj": (5, 123457, 16),
+        "model.layers.0.mlp.experts.down_proj": (5, 16, 300),
+        "model.norm.weight": (16,),
+        "lm_head.weight": (8, 16),
+    }
+    base = make_weights(shapes)
+    trio, weights = {}, {}
+    for seed, role in enumerate(mixtures.ROLES):
+        weights[role] = make_weights(shapes, base, seed) if seed else base
+        config = {"model_type": "qwen3_moe", "vocab_size": 8, "num_experts": 5, "hidden_size": 16}
+        trio[role] = save_checkpoint(tmp_path / role, weights[role], config, 1)
+    profile = api.make_profile(trio["base"], **experts(trio))
+    plan = api.make_plan(profile, by="expert")
+    given = ((1.0, 0.0), (0.0, 1.0), (0.25, 0.75), (0.25, 0.75), (0.0, 0.0))
+    rows = {
+        f"0.experts.{e}": PlannedUnit({"safety": one, "sw": two})
+        for e, (one, two) in enumerate(given)
+    }
+    (merged,) = api.merge_plans([edited(plan, **rows)], tmp_path / "out", figure=False)
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    found = stored_in(merged.folder)[name]
+    wide = {role: own[name].astype(np.float32) for role, own in weights.items()}
+    for e, (one, two) in enumerate(given):
+        rest = np.float32(1 - one - two)
+        wanted = rest * wide["base"][e] + np.float32(one) * wide["safety"][e]
+        wanted += np.float32(two) * wide["sw"][e]
+        assert np.array_equal(found[e], wanted.astype(found.dtype)), e
+    checked = api.verify_merge(merged.folder)
+    assert checked.from_inputs and api.verify_merge(merged.folder, without_inputs=True)
+    ties = replace(edited(plan, **rows), operator=Operation("ties"))
+    (again,) = api.merge_plans([ties], tmp_path / "ties", figure=False)
+    assert api.verify_merge(again.folder).from_inputs
+    for e in (0, 1, 4):  # what one expert alone gives is no operator's
+        assert np.array_equal(stored_in(again.folder)[name][e], found[e])
