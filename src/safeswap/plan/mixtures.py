@@ -6,12 +6,14 @@ figures show that, and beside it which part of a layer's experts was decided how
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from safeswap.anatomy import kind_of, label_of
 from safeswap.anatomy.units import PART_KINDS
 from safeswap.plan.table import PlannedUnit, PlanTable
+from safeswap.roles import SAFETY
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,10 @@ def experts_of(plan: PlanTable) -> dict[str, list[str]]:
 
 
 def decisions_of(plan: PlanTable, units: list[str]) -> dict[str, int]:
-    """Decision → how many of some units it was made for."""
-    counts: dict[str, int] = {}
-    for unit in units:
-        counts[plan.units[unit].decision] = counts.get(plan.units[unit].decision, 0) + 1
-    return counts
+    """Decision → how many of some units it was made for: safety first, the language last."""
+    counts = Counter(plan.units[unit].decision for unit in units)
+    order = {SAFETY: 0, plan.language: 2}
+    return {d: counts[d] for d in sorted(counts, key=lambda d: (order.get(d, 1), d))}
 
 
 def folded(plan: PlanTable) -> Mapping[str, PlannedUnit]:

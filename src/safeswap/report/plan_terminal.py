@@ -101,13 +101,13 @@ def _experts(plan: Plan, layers: Sequence[str]) -> Text:
     """A bar per layer for each decision that experts got: the part of them that got it."""
     text, experts = Text(), experts_of(plan)
     counts = {layer: decisions_of(plan, experts.get(layer, [])) for layer in layers}
-    met = dict.fromkeys(decision for own in counts.values() for decision in own)
+    every = [unit for units in experts.values() for unit in units]
+    met = decisions_of(plan, every)
     for decision in met:
         text.append(f"{'experts':>9} {one_line(decision)[:7]:>7} ")
+        colour = decision_colour(plan, next(u for u in every if _is(plan, u, decision)))
         for layer in layers:
             part = counts[layer].get(decision, 0) / max(1, len(experts.get(layer, ())))
-            unit = next((u for u in experts.get(layer, ()) if _is(plan, u, decision)), "")
-            colour = decision_colour(plan, unit)
             text.append(_shade(part, 1.0) if part else " ", style=colour)
         text.append("\n")
     return text
