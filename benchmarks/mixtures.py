@@ -17,8 +17,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
-from synthetic import BF16, _weights
+import ml_dtypes
+import numpy as np
+from synthetic import BF16
 
 from merge import in_turns, measured, report
 from safeswap.checkpoint.header import build_header
@@ -52,6 +55,28 @@ def shapes(layers: int, experts: int, fused: bool) -> Iterator[tuple[str, tuple[
     yield "lm_head.weight", (WORDS, HIDDEN)
 
 
+NOISE = np.random.default_rng(0).standard_normal(1 << 22, np.float32)
+
+
+def weights(name: str, shape: tuple[int, ...], number: int) -> bytes:
+    """Base weights by the tensor's name; an expert adds an update of 1 to 3 % to them, of another
+    size for every matrix.
+    """
+    matrices, size = (
+        (shape[0], shape[1] * shape[2]) if len(shape) == 3 else (1, int(np.prod(shape)))
+    )
+    parts = []
+    for matrix in range(matrices):
+        chance = np.random.default_rng(crc32(f"{name} {matrix}".encode()))
+        first, second = (chance.integers(0, len(NOISE) // 2, 2)).tolist()
+        values = np.float32(0.02) * np.resize(NOISE[first:], size)
+        if number:
+            scale = np.float32(0.02 * np.random.default_rng([second, number]).uniform(0.01, 0.03))
+            values = values + scale * np.resize(NOISE[second + number :], size)
+        parts.append(values.astype(ml_dtypes.bfloat16).tobytes())
+    return b"".join(parts)
+
+
 def write(folder: Path, layers: int, experts: int, fused: bool, number: int) -> None:
     """One checkpoint, unless it is there."""
     if (folder / "config.json").exists():
@@ -62,7 +87,7 @@ def write(folder: Path, layers: int, experts: int, fused: bool, number: int) -> 
     with (folder / "model.safetensors").open("wb") as stream:
         stream.write(header)
         for name, _, shape in entries:
-            stream.write(_weights(name, shape, number).tobytes())
+            stream.write(weights(name, shape, number))
     config = {"model_type": "qwen3_moe", "num_hidden_layers": layers, "num_experts": experts}
     config |= {"hidden_size": HIDDEN, "moe_intermediate_size": WIDE, "vocab_size": WORDS}
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
