@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from safeswap.checkpoint.shards import Layout, OutputTensor, group_by_size, lay_
 from safeswap.checkpoint.tokenizers import has_tokenizer
 from safeswap.errors import ConfigError, FamilyError, OutputError, PlanError
 from safeswap.io.workers import chunks_of
-from safeswap.merge.pieces import Piece, pieces_of, said
-from safeswap.operators import TensorOp, applies, linear, tensor_op
-from safeswap.plan import Plan, check_operators, check_units, rows_for
+from safeswap.merge.pieces import Piece, said
+from safeswap.merge.steps import steps_of
+from safeswap.operators import TensorOp
+from safeswap.plan import Plan, check_operators, check_units
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
 
@@ -164,48 +165,13 @@ def prepare(
     check_units(plan, family.anatomy)
     check_operators(plan)
     family = family.output(plan.language, plan.donor)
-    ops, pieces = _steps(family, plan)
+    ops, pieces = steps_of(family, plan)
     _check_tied(family, plan)
     layout, dtypes, packings = output_layout(
         family, plan.donor, dtype=dtype, shard_size=shard_size, same=same
     )
     dtypes |= {piece.name: dtypes[name] for name, own in pieces.items() for piece in own}
     return MergeJob(family, plan, folder, ops, layout, dtypes, packings=packings, pieces=pieces)
-
-
-def _steps(family: Family, plan: Plan) -> tuple[dict[str, TensorOp], dict[str, tuple[Piece, ...]]]:
-    """How every tensor is made, and the pieces of those that are made in several."""
-    ops: dict[str, TensorOp] = {}
-    pieces: dict[str, tuple[Piece, ...]] = {}
-    for name in family.names:
-        placement = family.anatomy.placements[name]
-        if not family.is_weight(name):
-            ops[name] = TensorOp(((plan.donor, 1.0),))
-            continue
-        inside = placement.role == "projection"
-        op_of = partial(_tensor_op, plan, inside)
-        rows = rows_for(plan.units, placement)
-        if len(rows) > 1:
-            made = pieces_of(family, name, rows, op_of)
-            if len(made) > 1:
-                pieces[name] = made
-                ops |= {piece.name: piece.op for piece in made}
-                continue
-        ops[name] = op_of(rows[0], name, family.tensors(name))
-    return ops, pieces
-
-
-def _tensor_op(
-    plan: Plan, inside: bool, row: str, name: str, tensors: Mapping[str, Tensor]
-) -> TensorOp:
-    """How a tensor, or a piece of one, is made that a row of the plan decides."""
-    operation, weights, base = plan.operation(row), plan.parts(row), tensors[BASE]
-    given = [tensors[role] for role, weight in weights.items() if weight]
-    if all(tensor == base for tensor in given):
-        return TensorOp(((BASE, 1.0),))  # adapters that leave it as it is: nothing to compute
-    if not applies(operation, weights):
-        return linear(plan.units[row].weights)
-    return tensor_op(operation, weights, name=name, shape=base.shape, inside=inside)
 
 
 def output_layout(
