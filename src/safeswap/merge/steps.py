@@ -12,7 +12,6 @@ from safeswap.operators import TensorOp, applies, linear, tensor_op
 from safeswap.plan import Plan, rows_for
 from safeswap.roles import BASE
 
-
 Pieces = dict[str, tuple[Piece, ...]]
 """Tensor → the pieces that it is made in."""
 
