@@ -259,7 +259,8 @@ def merge(
         _refuse_twice(family)
         refuse_same(family, shipment)
         for language in spoken:
-            check_options(language, units=family.anatomy.units, **options)
+            anatomy = family.anatomy
+            check_options(language, units=anatomy.units, parts=anatomy.parts, **options)
         target = target.expanduser().absolute()
         refuse_overlap(family, target)
         here = overwrite and shipment is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from safeswap.anatomy.units import MODULE_KINDS
+from safeswap.anatomy.units import MODULE_KINDS, PART_KINDS
 from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import (
     EXPERTS,
@@ -238,7 +238,8 @@ def merge(
 def _say_merged(merged: Sequence[Any]) -> None:
     for one in merged:
         counts = one.plan.counts()
-        decided = {k: sum(counts.get(u, {}).get(k, 0) for u in MODULE_KINDS) for k in _kinds(one)}
+        kinds = (*MODULE_KINDS, *PART_KINDS)
+        decided = {k: sum(counts.get(u, {}).get(k, 0) for u in kinds) for k in _kinds(one)}
         say(
             f"{one.sent_to or one.folder}: {shown_bytes(one.nbytes)}; modules: "
             + ", ".join(f"{n} {what}" for what, n in decided.items())
@@ -289,7 +290,8 @@ def _outlook(
         chosen = selection(given)
         family = open_family(base, **_experts(*experts), force=given["force"])
         for language in family.languages:
-            check_options(language, units=family.anatomy.units, **chosen)
+            anatomy = family.anatomy
+            check_options(language, units=anatomy.units, parts=anatomy.parts, **chosen)
         outputs = [(language, chosen.get("donor") or language) for language in family.languages]
     size, dtype = given["shard_size"], given["dtype"]
     to = ""
@@ -316,7 +318,7 @@ def _outlook(
 
 def _kinds(merged: Any) -> list[str]:
     counts = merged.plan.counts()
-    return sorted({what for kind in MODULE_KINDS for what in counts.get(kind, {})})
+    return sorted({what for kind in (*MODULE_KINDS, *PART_KINDS) for what in counts.get(kind, {})})
 
 
 def _merge_plans(
@@ -329,8 +331,9 @@ def _merge_plans(
     from safeswap.api import merge_plans
     from safeswap.plan import Plan
     from safeswap.profile import Profile
+    from safeswap.selectors import OPTIONS
 
-    planning = ("method", "by", "tau", "tau_relative", "alpha", "norms", "outside", "donor")
+    planning = ("method", *OPTIONS, "donor")
     changed = [key for key in planning if given[key] is not None]
     changed += ["set"] if given["settings"] else []
     changed += ["operator"] if given["operator"] or given["operator_settings"] else []

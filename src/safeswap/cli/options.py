@@ -93,12 +93,14 @@ PLANNING = options(
     click.option(
         "--method", help="How units are decided; see methods. [default: share-difference]"
     ),
-    click.option("--by", help="module or layer.  [default: module]"),
+    click.option(
+        "--by", help="module, layer, or expert: each of a mixture's alone.  [default: module]"
+    ),
     click.option(
         "--tau",
         type=Share(),
         help="Threshold on the difference of shares, as tables have it (0.1%) or as a fraction "
-        "(0.001).  [default: 0.1%]",
+        "(0.001).  [default: 0.1%; by expert 6.4% of the mean share]",
     ),
     click.option(
         "--tau-relative",
@@ -113,6 +115,16 @@ PLANNING = options(
     click.option(
         "--outside",
         help="Embeddings, final norm, lm_head: blend, language, safety or base.  [default: blend]",
+    ),
+    click.option(
+        "--router",
+        help="Routers of mixtures: language, safety, blend, base, or follow (the mlp, or by expert "
+        "the experts).  [default: language by expert, else follow]",
+    ),
+    click.option(
+        "--shared-experts",
+        help="Shared experts: own (by their own share), language, safety, blend, base, or follow "
+        "(the mlp).  [default: own by expert, else follow]",
     ),
     click.option(
         "--set",

@@ -22,7 +22,7 @@ from safeswap.merge.adapter_written import PREFIX, Bytes, Module, Part, Written
 from safeswap.merge.chunks import chunk_bytes
 from safeswap.merge.prepare import Chunk, MergeJob
 from safeswap.operators import applies
-from safeswap.plan import Plan
+from safeswap.plan import Plan, rows_for
 from safeswap.roles import BASE
 
 _OTHERWISE = "Use --as checkpoint (the default) to write a whole checkpoint."
@@ -83,7 +83,7 @@ def adapter_parts(family: Family, job: MergeJob, rank: int | None) -> AdapterPar
     for name in family.names:
         parts = _parts(family, job.plan, name)
         if parts:
-            _refuse_operator(job.plan, family.anatomy.placements[name].unit)
+            _refuse_operator(job.plan, _row_of(family, job.plan, name))
             run.take(name, parts)
     return run.parts(rank)
 
@@ -146,7 +146,7 @@ class _Run:
             )
 
     def _unit(self, name: str) -> str:
-        return self.family.anatomy.placements[name].unit
+        return _row_of(self.family, self.job.plan, name)
 
     def _peft_name(self, name: str, parts: Parts) -> str:
         stored = self.family.base.tensors[name].name
@@ -241,7 +241,7 @@ class _Run:
     def _written(self, name: str, stored: str) -> Written:
         dtype, shape = self.job.dtypes[name], self.family.base.tensors[name].shape
         blocks = partial(_whole_blocks, self.job, name, prod(shape))
-        return Written(stored, dtype, shape, self._unit(name), str(self.job.ops[name]), blocks)
+        return Written(stored, dtype, shape, self._unit(name), self.job.fate(name), blocks)
 
     def _put_rows(self, found: AdapterParts, name: str, parts: Parts) -> None:
         """The rows that any expert trained, as a whole checkpoint would have them."""
@@ -253,7 +253,7 @@ class _Run:
         stored = f"{PREFIX}{module}.token_adapter.trainable_tokens_delta"
         dtype, width = self.job.dtypes[name], prod(shape[1:])
         blocks = partial(_row_blocks, self.job, name, rows, width)
-        fate = str(self.job.ops[name])
+        fate = self.job.fate(name)
         made = Written(stored, dtype, (len(rows), *shape[1:]), self._unit(name), fate, blocks)
         found.whole.append(made)
 
@@ -303,12 +303,31 @@ def adapters_of(family: Family, experts: Iterable[str]) -> dict[str, Adapter]:
     return found
 
 
+def _row_of(family: Family, plan: Plan, name: str) -> str:
+    """The row of the plan that decides a tensor; of one that no expert changes any will do.
+
+    Raises:
+        PlanError: several do, one for each expert of a mixture.
+    """
+    placement, tensors = family.anatomy.placements[name], family.tensors(name)
+    if not family.is_weight(name):
+        return placement.unit
+    rows = rows_for(plan.units, placement)
+    if len(rows) > 1 and any(tensors[role] != tensors[BASE] for role in plan.experts):
+        raise PlanError(
+            f"--as adapter: {name} holds {len(rows)} experts, which the plan decides apart, and an "
+            "adapter's factors are of the whole tensor. Plan with --by module, or use --as "
+            "checkpoint (the default)."
+        )
+    return rows[0]
+
+
 def _parts(family: Family, plan: Plan, name: str) -> dict[str, tuple[float, Tensor]]:
     """The experts that change a tensor and have weight in its unit, with that weight."""
     if not family.is_weight(name):
         weights = {plan.donor: 1.0} if plan.donor != BASE else {}
     else:
-        weights = dict(plan.parts(family.anatomy.placements[name].unit))
+        weights = dict(plan.parts(_row_of(family, plan, name)))
     tensors = family.tensors(name)
     return {
         role: (weight, tensors[role])

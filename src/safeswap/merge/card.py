@@ -13,6 +13,7 @@ from safeswap.errors import listed
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, PLAN_FILE
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units
+from safeswap.plan.mixtures import shown_rows
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
 from safeswap.selectors.share_difference import statistics
@@ -174,8 +175,9 @@ def _table(plan: Plan, profile: Profile) -> list[str]:
     heads += [*(f"share of {name} [%]" for name in named), "difference [points]"]
     rule = ["---", "---", *["--:"] * (len(heads) - 2)]
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(rule)} |"]
-    for unit, row in plan.units.items():
-        cells = [unit, in_markdown(row.decision)]
+    for shown in shown_rows(plan):
+        unit, row = shown.unit, shown.row
+        cells = [unit, in_markdown(shown.decision)]
         cells += [f"{row.weights[expert]:g}" for expert in experts]
         if plan.is_uniform:
             found = [norms[expert].get(unit) for expert in experts]

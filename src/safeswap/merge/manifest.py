@@ -175,7 +175,7 @@ def tensor_log(job: MergeJob, tensors: Mapping[str, str]) -> dict[str, dict[str,
     return {
         output.name: {
             "unit": job.family.anatomy.placements[name].unit,
-            "fate": str(job.ops[name]),
+            "fate": job.fate(name),
             "dtype": output.dtype.name,
             "digest": tensors[output.name],
         }

@@ -332,7 +332,8 @@ def _family_of(
 def _recompute(
     family: Family, plan: Plan, written: Mapping[str, Tensor], manifest: Mapping[str, Any]
 ) -> _Recomputed:
-    same = set(written) != set(family.names)  # what is quantized again is written in parts
+    names = set(family.output(plan.language, plan.donor).names)
+    same = set(written) != names  # what is quantized again is written in parts
     job = prepare(family, pin_operators(plan, MANIFEST), same=same)
     seen = job.family
     found = {one.name: one.shape for name in seen.names for one in job.outputs(name)}

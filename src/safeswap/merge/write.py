@@ -132,7 +132,7 @@ def _in_turns(jobs: Sequence[MergeJob], *, one_by_one: bool = False) -> list[Chu
     """
     rows: dict[str, list[list[Chunk]]] = {}
     for name in dict.fromkeys(name for job in jobs for name in job.family.names):
-        having = [(n, job) for n, job in enumerate(jobs) if name in job.ops]
+        having = [(n, job) for n, job in enumerate(jobs) if name in job.ops or name in job.pieces]
         first = having[0][1]
         row = rows.setdefault(first.layout.place[first.outputs(name)[0].name][0].name, [])
         runs = [c for n, job in having for c in job.chunks(name, job.elements(name), n)]
@@ -196,7 +196,10 @@ def _tensor_digests(
     def digest(job: MergeJob, computed: Mapping[str, list[bytes]], name: str) -> str:
         if name in computed:
             return digests.of_chunks(computed[name])
-        return measured[name].digests[job.ops[name].terms[0][0]]
+        role = job.ops[name].terms[0][0]
+        if name in measured:
+            return measured[name].digests[role]
+        return digests.of_tensor(job.tensor(role, name))  # measured in another layout
 
     return tuple(
         {name: digest(job, computed, name) for name in job.family.names if name not in job.packings}

@@ -89,7 +89,7 @@ class RegMean(Operator):
 
     def _records(self, context: TensorContext) -> list[GramRecord] | None:
         """Every expert's matrix; None where the tensor is averaged."""
-        if not context.is_matrix:
+        if not context.is_matrix or context.is_piece:  # no layer of its own saw its inputs
             return None
         grams = _grams(context)
         found = [grams.record(role, context.name, context.shape) for role in context.experts]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.adapters import Adapter
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.mixtures import leaves
 from safeswap.checkpoint.precisions import PackedTensor
 from safeswap.checkpoint.weight_file import WeightFile
 from safeswap.io.workers import run_chunks
-from safeswap.profile.table import AdapterRecord, FileRecord, InputRecord, TensorProfile
+from safeswap.profile.records import AdapterRecord, FileRecord, InputRecord, TensorProfile
 
 
 def record_of(family: Family, role: str) -> InputRecord:
@@ -32,7 +33,7 @@ def measured_record(
     """
     member = family.members[role]
     by_name = _stored_digests(family, role, tensors, workers)
-    stored = {tensor.name: tensor for tensor in member.tensors.values()}
+    stored = {one.name: one for tensor in member.tensors.values() for one in leaves(tensor)}
     if member.packed:  # what is stored tells such checkpoints apart, rounded copies might not
         stored = {tensor.name: tensor for file in member.files for tensor in file.tensors}
         changed = member.adapter.applied.changed if member.adapter else {}
@@ -99,8 +100,13 @@ def _stored_digests(
     by_name = {
         tensor.name: measured[name]
         for name, tensor in member.tensors.items()
-        if name in measured and name not in lent and not isinstance(tensor, PackedTensor)
+        if name in measured and name not in lent and leaves(tensor) == (tensor,)
+        if not isinstance(tensor, PackedTensor)
     }
+    for tensor in member.tensors.values():
+        for one in leaves(tensor) if leaves(tensor) != (tensor,) else ():
+            if one.name not in by_name and not isinstance(one, PackedTensor):
+                by_name[one.name] = digests.of_tensor(one)
     for name in family.left_out.get(role, {}):  # of which nothing else is known
         by_name[member.tensors[name].name] = digests.of_tensor(member.tensors[name])
     if member.packed:

@@ -27,7 +27,8 @@ from safeswap.io.buffers import buffer
 from safeswap.io.workers import default_workers, run_chunks
 from safeswap.profile.inputs import record_of
 from safeswap.profile.measure import not_finite, pairs_of, profile_of
-from safeswap.profile.table import Profile, Sample
+from safeswap.profile.records import Sample
+from safeswap.profile.table import Profile
 from safeswap.profile.updates import Pair
 from safeswap.roles import BASE
 

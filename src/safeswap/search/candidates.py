@@ -124,7 +124,9 @@ def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _distance(one: Plan, other: Plan) -> int:
     return sum(
-        one.units[unit].weights != other.units[unit].weights
+        unit not in one.units
+        or unit not in other.units
+        or one.units[unit].weights != other.units[unit].weights
         or one.operation(unit) != other.operation(unit)
-        for unit in one.units
+        for unit in {**one.units, **other.units}
     )
