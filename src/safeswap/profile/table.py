@@ -147,14 +147,29 @@ class Profile:
 
 def _input(record: dict[str, Any]) -> InputRecord:
     found = InputRecord(**{**record, "files": _files(record), "adapter": None})
+    _check_texts(found, "source", "path", "name", "digest", or_none=("revision",))
     adapter = record.get("adapter")
     if adapter is None:
         return found
-    return replace(found, adapter=AdapterRecord(**{**adapter, "files": _files(adapter)}))
+    on = AdapterRecord(**{**adapter, "files": _files(adapter)})
+    _check_texts(on, "source", "path", "name", "config", or_none=("revision",))
+    return replace(found, adapter=on)
 
 
 def _files(record: dict[str, Any]) -> tuple[FileRecord, ...]:
-    return tuple(FileRecord(**file) for file in record["files"])
+    found = tuple(FileRecord(**file) for file in record["files"])
+    for file in found:
+        _check_texts(file, "name", "digest", or_none=("sha256",))
+        if type(file.size) is not int or type(file.mtime_ns) is not int:
+            raise TypeError(f"size or mtime_ns of {file.name!r} is no whole number")
+    return found
+
+
+def _check_texts(record: object, *names: str, or_none: tuple[str, ...]) -> None:
+    for name in (*names, *or_none):
+        value = getattr(record, name)
+        if not isinstance(value, str) and not (value is None and name in or_none):
+            raise TypeError(f"{name} is {value!r}, no text")
 
 
 def _sample(record: dict[str, Any]) -> Sample:

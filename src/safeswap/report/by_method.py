@@ -34,12 +34,12 @@ def methods_table(evidence: Outcomes) -> Table | None:
     for method, models in rows.items():
         shown = []
         for cell in cells:
-            arm = models.get(cell.language) or models.get("")
-            if arm is None:
+            model = models.get(cell.language) or models.get("")
+            if model is None:
                 reason = f"{cell.title}, {cell.language}: no such model of this language"
                 shown.append(Cell.missing(reason))
             else:
-                shown.append(rate_cell(evidence, arm, cell, cell.language))
+                shown.append(rate_cell(evidence, model, cell, cell.language))
         made.append(Row.of(method, *shown))
     return Table(
         "Rates by method, each language's own models", tuple(columns), tuple(made), name="methods"
@@ -48,20 +48,20 @@ def methods_table(evidence: Outcomes) -> Table | None:
 
 def _methods(evidence: Outcomes) -> dict[str, dict[str, str]]:
     """Title → language → model; the language is empty for models of no language."""
-    records = {name: _record(name, model) for name, model in evidence.models.items()}
+    records = {name: _record(name, one) for name, one in evidence.models.items()}
     titles = _titles({name: one for name, one in records.items() if one is not None})
     rows: dict[str, dict[str, str]] = {}
-    for arm in sorted_models(evidence):
-        model = evidence.models[arm]
-        code, role = str(model.get("language", "")), role_of(model)
-        title = model_title(evidence, arm)
+    for model in sorted_models(evidence):
+        record = evidence.models[model]
+        code, role = str(record.get("language", "")), role_of(record)
+        title = model_title(evidence, model)
         if code and role == "language":
             title = ROLE_TITLES[role]
         elif code:
-            title = titles.get(arm, title)
+            title = titles.get(model, title)
         if code in rows.get(title, {}):  # two of one kind: each by its own name
-            title = arm
-        rows.setdefault(title, {})[code] = arm
+            title = model
+        rows.setdefault(title, {})[code] = model
     return rows
 
 

@@ -54,9 +54,9 @@ def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
             columns.append(Column(POOLED, group))
             where.append((cells[0], POOLED))
     rows = []
-    for arm in sorted_models(evidence):
-        rates = [rate_cell(evidence, arm, cell, language) for cell, language in where]
-        rows.append(Row.of(model_title(evidence, arm), *rates))
+    for model in sorted_models(evidence):
+        rates = [rate_cell(evidence, model, cell, language) for cell, language in where]
+        rows.append(Row.of(model_title(evidence, model), *rates))
     return Table("Rates", tuple(columns), tuple(rows), (*_notes(evidence), *notes), "rates")
 
 
@@ -65,10 +65,10 @@ def group_title(cell: CellSpec) -> str:
     return f"{cell.title}, {cell.measures.value} % {cell.measures.arrow}"
 
 
-def rate_cell(evidence: Outcomes, arm: str, cell: CellSpec, language: str) -> Cell:
+def rate_cell(evidence: Outcomes, model: str, cell: CellSpec, language: str) -> Cell:
     """One rate in per cent with its interval, and what must be said about it."""
-    key = f"{cell.benchmark}/{language}/{arm}"
-    found = evidence.get(arm, cell.benchmark, language)
+    key = f"{cell.benchmark}/{language}/{model}"
+    found = evidence.get(model, cell.benchmark, language)
     rate = found.rate if found.outcomes else None
     if rate is None or rate.value is None:
         reason = found.missing or "no verdict could be read"
@@ -127,11 +127,11 @@ def compare_all(
 
 def _pairs(evidence: Outcomes, reference: str | None) -> list[tuple[str, str]]:
     if reference is not None:
-        return [(arm, reference) for arm in sorted_models(evidence) if arm != reference]
+        return [(model, reference) for model in sorted_models(evidence) if model != reference]
     return [
-        (arm, str(model["reference"]))
-        for arm in sorted_models(evidence)
-        if (model := evidence.models[arm]).get("reference") in evidence.models
+        (model, str(record["reference"]))
+        for model in sorted_models(evidence)
+        if (record := evidence.models[model]).get("reference") in evidence.models
     ]
 
 
@@ -148,12 +148,12 @@ def _compare_benchmark(
     both = [
         code
         for code in languages
-        if all(evidence.get(arm, benchmark, code).outcomes for arm in (candidate, reference))
+        if all(evidence.get(model, benchmark, code).outcomes for model in (candidate, reference))
     ]
     # "all" is all languages of the benchmark, or it is not shown
     for language in [*both, *([POOLED] if len(languages) > 1 and both == languages else [])]:
         cell = next((c for c in cells if c.language == language), cells[0])
-        one, other = (evidence.get(arm, benchmark, language) for arm in (candidate, reference))
+        one, other = (evidence.get(model, benchmark, language) for model in (candidate, reference))
         pair = _Pair(one, other, _asked(cells, language))
         if not pair.readable:
             continue
@@ -312,10 +312,10 @@ def role_of(model: ModelRecord) -> str:
     return role if role in _ROLES else "other"
 
 
-def model_title(evidence: Outcomes, arm: str) -> str:
+def model_title(evidence: Outcomes, model: str) -> str:
     """A model's name, and its role where the name does not say it."""
-    title = ROLE_TITLES.get(role_of(evidence.models[arm]))
-    return arm if title is None or title == arm else f"{arm} ({title})"
+    title = ROLE_TITLES.get(role_of(evidence.models[model]))
+    return model if title is None or title == model else f"{model} ({title})"
 
 
 def _notes(evidence: Outcomes) -> Iterator[str]:
@@ -339,24 +339,24 @@ def engines_note(evidence: Outcomes) -> Iterator[str]:
     what another's does.
     """
     ran = {
-        arm: {key: str(value) for key, value in model.items() if key in _ENGINE and value}
-        for arm, model in evidence.models.items()
+        model: {key: str(value) for key, value in record.items() if key in _ENGINE and value}
+        for model, record in evidence.models.items()
     }
-    for arm, model in evidence.models.items():
-        if earlier := model.get("earlier_versions"):
+    for model, record in evidence.models.items():
+        if earlier := record.get("earlier_versions"):
             said = "; ".join(map(str, earlier)) if isinstance(earlier, list) else str(earlier)
             yield (
-                f"Warning: some answers of {arm} were made with other versions ({said}) than the "
+                f"Warning: some answers of {model} were made with other versions ({said}) than the "
                 "last ones: what differs may be that. `evaluate --overwrite` makes all anew."
             )
     differ = [key for key in _ENGINE if len({about.get(key) for about in ran.values()}) > 1]
     if not differ:
         return
     groups: dict[str, list[str]] = {}
-    for arm, about in ran.items():
+    for model, about in ran.items():
         said = ", ".join(f"{key} {about.get(key, 'unknown')}" for key in differ)
-        groups.setdefault(said, []).append(arm)
-    listed = "; ".join(f"{', '.join(arms)}: {said}" for said, arms in groups.items())
+        groups.setdefault(said, []).append(model)
+    listed = "; ".join(f"{', '.join(models)}: {said}" for said, models in groups.items())
     yield (
         f"Warning: models ran differently ({listed}). The same model answers differently in "
         "another backend, dtype or version: what differs here may be that. Evaluate all in one."

@@ -75,9 +75,9 @@ def chosen_on(sweep: Sweep, language: str) -> ChosenOn:
     return ChosenOn(sweep.dev.as_dict(), cells, prompts)
 
 
-def with_questions(chosen: ChosenOn, arm: Path) -> ChosenOn:
+def with_questions(chosen: ChosenOn, model: Path) -> ChosenOn:
     """The same, with what tells lm-eval's questions again that a candidate answered."""
-    questions = {score.get("question", "") for score in read_scores(arm)[0]} - {""}
+    questions = {score.get("question", "") for score in read_scores(model)[0]} - {""}
     return replace(chosen, prompts=chosen.prompts | questions)
 
 
