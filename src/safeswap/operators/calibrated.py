@@ -65,7 +65,7 @@ class CalibratedOperator(Operator):
 
     def records(self, context: TensorContext) -> list[GramRecord] | None:
         """Every entry's matrix of the tensor; None where one has none, or never saw a token."""
-        if not context.is_matrix:
+        if not context.is_matrix or context.is_piece:  # no layer of its own saw its inputs
             return None
         grams = grams_of(context)
         found = [
