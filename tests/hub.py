@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "c0ffee" + "0" * 34
 OLDER = "beef00" + "0" * 34
@@ -21,6 +22,9 @@ class Hub:
         asked: the paths so far; `authorizations` are their headers.
         broken: files whose name ends so break off.
         elsewhere: the address of another host, to which requests for files are sent on.
+        store: the address of a host that holds the weights, to which requests for them are sent
+            on as hubs do: ``store/NAME/FILE?Signature=…``.
+        page: files on a page of a listing.
     """
 
     def __init__(self, folders: dict[str, Path]) -> None:
@@ -28,6 +32,9 @@ class Hub:
         self.authorizations: list[str | None] = []
         self.broken = ""
         self.elsewhere = ""
+        self.store = ""
+        self.page = 1000
+        self.ranges: list[str | None] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,8 +71,14 @@ class Hub:
                     about = {"id": f"org/{name}", "sha": revision, "siblings": siblings}
                     return self.send(200, json.dumps(about).encode(), {}, body)
                 if api and rest[0] == "tree":
-                    tree = [self.entry(file, path) for file, path in files.items()]
-                    return self.send(200, json.dumps(tree).encode(), {}, body)
+                    tree = [self.entry(file, path) for file, path in sorted(files.items())]
+                    at = int((parse_qs(urlsplit(self.path).query).get("cursor") or ["0"])[0])
+                    more = {}
+                    if at + hub.page < len(tree):
+                        following = f"{hub.url}/{path}?cursor={at + hub.page}"
+                        more = {"Link": f'<{following}>; rel="next"'}
+                    shown = tree[at : at + hub.page]
+                    return self.send(200, json.dumps(shown).encode(), more, body)
                 file = files.get("/".join(rest[2:]))
                 if file is None:
                     return self.send(404, b"{}", {"X-Error-Code": "EntryNotFound"}, body)
@@ -76,6 +89,16 @@ class Hub:
                 if body and hub.broken and file.name.endswith(hub.broken):
                     self.close_connection = True
                     return None
+                if large and hub.store:
+                    to = f"{hub.store}{name}/{file.name}?Signature=hush"
+                    return self.send(302, b"", headers | {"Location": to}, body)
+                if body and large:
+                    hub.ranges.append(self.headers.get("Range"))
+                match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+                if match:
+                    begin, end = int(match[1]), min(int(match[2]) + 1, len(content))
+                    headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
+                    return self.send(206, content[begin:end], headers, body)
                 return self.send(200, content, headers, body)
 
             def entry(self, name: str, path: Path) -> dict[str, Any]:

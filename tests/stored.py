@@ -40,16 +40,24 @@ class Stored:
         self._settings()
 
     def arm(
-        self, name: str, role: str = "other", reference: str = "", language: str = ""
+        self,
+        name: str,
+        role: str = "other",
+        reference: str = "",
+        language: str = "",
+        method: str = "",
+        operator: str = "linear",
+        **settings: Any,
     ) -> Stored:
-        """Add a model."""
+        """Add a model; a merge with how it was made."""
         self.settings["arms"].append(name)
         self._settings()
         model = {"name": name, "source": f"org/{name}", "digest": f"d-{name}", "role": role}
-        _json(
-            self.folder / name / "model.json",
-            model | {"reference": reference, "language": language},
-        )
+        about: dict[str, Any] = {"reference": reference, "language": language}
+        if method:
+            joined = {"name": operator, "settings": {}}
+            about["made"] = {"method": method, "settings": settings, "operator": joined}
+        _json(self.folder / name / "model.json", model | about)
         return self
 
     def judged(

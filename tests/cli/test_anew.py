@@ -193,7 +193,7 @@ def test_json_is_all_there_is_on_stdout(inputs: Path, tmp_path: Path) -> None:
         "mgsm_native_cot_sw",
     ]
     found = record(*words, "--judge", judged)
-    assert found["models"] == [{"arm": "m", "responses": 4, "scores": 5}]
+    assert found["models"] == [{"model": "m", "responses": 4, "scores": 5}]
     assert found["judged"]["models"] == [{"name": "m", "added": 4, "verdicts": {"unsafe": 4}}]
 
 
@@ -215,7 +215,7 @@ def test_threads_are_those_that_were_asked_for(
 def test_a_trial_limits_the_questions_of_lm_eval_too(inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
     found = record(*evaluating(inputs, out, "--limit", 2))
-    assert found["models"] == [{"arm": "m", "responses": 2, "scores": 2}]
+    assert found["models"] == [{"model": "m", "responses": 2, "scores": 2}]
     ids = {row["id"] for row in rows(out / "m" / "scores.jsonl") if "id" in row}
     other = tmp_path / "other"
     record(*evaluating(inputs, other, "--limit", 2, "--limit-seed", 3))

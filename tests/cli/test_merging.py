@@ -170,7 +170,7 @@ def test_tau_is_typed_as_it_is_read(text: str) -> None:
     assert Share().convert(text, None, None) == 0.01
     (tau,) = (one for one in find("share-difference").parameters if one.name == "tau")
     assert tau.parse(text, "--tau") == 0.01
-    assert "[default: 0.1%]" in done("methods", "share-difference")
+    assert "0.1% or 0.001, the default" in " ".join(done("methods", "share-difference").split())
 
 
 @pytest.mark.parametrize("text", ["%", "1%%", "one point", "true%", "1 point 2"])

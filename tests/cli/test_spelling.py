@@ -18,7 +18,7 @@ from safeswap.selectors import registered
 from stored import HARM, Stored
 
 SECTIONS = {
-    "Merge": ["profile", "plan", "merge", "show", "verify"],
+    "Merge": ["profile", "plan", "merge", "show", "verify", "push"],
     "Evaluate": ["evaluate", "judge", "compare", "label"],
     "Choose": ["sweep", "search"],
     "Tools": ["methods", "convert", "calibrate", "demo"],

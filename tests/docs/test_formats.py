@@ -135,6 +135,7 @@ def names(kind: type) -> set[str]:
         ("Profile: adapter", names(profile_table.AdapterRecord)),
         ("Profile: file", names(profile_table.FileRecord)),
         ("Profile: tensor", names(profile_table.TensorProfile)),
+        ("Profile: experts", names(profile_table.ExpertNumbers)),
         ("Profile: sample", names(profile_table.Sample)),
         ("Profile: interval", names(profile_table.Interval)),
         ("Plan", {*plan_file._KEYS}),

@@ -128,6 +128,22 @@ def test_roles_and_references_come_from_manifests(trio: dict[str, Path], tmp_pat
     }
 
 
+def test_how_a_merge_was_made_comes_from_its_manifest(
+    trio: dict[str, Path], tmp_path: Path
+) -> None:
+    """With every parameter of its method, the defaults too; not where the plan was edited."""
+    out = swap(trio, tmp_path / "out", method="gated", gamma=0.5, operator="ties")
+    merge, expert = name_models([f"m={out}", f"sw={trio['sw']}"])
+    assert "made" not in expert.as_dict()
+    said = merge.as_dict()["made"]
+    assert (said["method"], said["settings"]["gamma"]) == ("gated", 0.5)
+    assert said["operator"]["name"] == "ties"
+    manifest = json.loads((out / "safeswap.json").read_text())
+    del manifest["plan"]["selector"]
+    (out / "safeswap.json").write_text(json.dumps(manifest))
+    assert "made" not in name_models([f"m={out}"])[0].as_dict()
+
+
 def test_roles_by_relative_paths_and_links(
     trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

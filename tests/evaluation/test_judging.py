@@ -164,7 +164,7 @@ def server() -> Iterator[Server]:
 def ask(results: Results, judge: Any, source: str = str(MODEL), **changed: Any) -> dict[str, int]:
     backend = changed.pop("backend", "hf")
     config = JudgeConfig(source, None, backend, replace(FLOAT32, **changed))
-    return judge_models(results, results.arms, judge, config, no_bar)
+    return judge_models(results, results.models, judge, config, no_bar)
 
 
 def test_a_model_judges_the_same_here_and_on_a_server(
@@ -183,7 +183,7 @@ def test_a_model_judges_the_same_here_and_on_a_server(
 def test_a_judge_that_answers_nonsense_is_counted(results: Results) -> None:
     """The small world's words are no verdicts: everything is unparsed, nothing is safe."""
     assert ask(results, ThreeWayJudge()) == {"one": COUNT, "two": COUNT}
-    counts = count_verdicts(results, results.arms, MODEL.name)
+    counts = count_verdicts(results, results.models, MODEL.name)
     assert counts == {arm: {"unparsed": COUNT} for arm in ("one", "two")}
 
 

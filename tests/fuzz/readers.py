@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -111,6 +112,48 @@ def pieces_only(folder: Path) -> None:
         tokens = json.loads((folder / role / "tokenizer.json").read_text())["model"]["vocab"]
         more = ["one"] if role == "sw" else []
         (folder / role / "tokenizer.model").write_bytes(model_of([*tokens, *more]))
+        (folder / role / "tokenizer.json").unlink()
+
+
+def mistral_only(folder: Path) -> None:
+    """The same with Mistral's files."""
+    checkpoints(folder)
+    for role in ("base", "safety", "sw"):
+        tokens = json.loads((folder / role / "tokenizer.json").read_text())["model"]["vocab"]
+        vocab = [
+            {"rank": n, "token_bytes": base64.b64encode(token.encode()).decode()}
+            for n, token in enumerate([*tokens, role])
+        ]
+        config = {"default_vocab_size": len(vocab) + 2, "default_num_special_tokens": 2}
+        named = [{"rank": 0, "token_str": "[A]", "is_control": True}]
+        content = {"config": config, "vocab": vocab, "special_tokens": named}
+        _json(folder / role / "tekken.json", content)
+        (folder / role / "tokenizer.json").unlink()
+
+
+def ranks_only(folder: Path) -> None:
+    """The same with tables of ranks."""
+    checkpoints(folder)
+    for role in ("base", "safety", "sw"):
+        tokens = json.loads((folder / role / "tokenizer.json").read_text())["model"]["vocab"]
+        lines = [
+            f"{base64.b64encode(token.encode()).decode()} {n}\n"
+            for n, token in enumerate([*tokens, role])
+        ]
+        (folder / role / "qwen.tiktoken").write_text("".join(lines))
+        (folder / role / "tokenizer.json").unlink()
+
+
+def fairseq_only(folder: Path) -> None:
+    """The same with XLM-R's files, and languages."""
+    checkpoints(folder)
+    for role in ("base", "safety", "sw"):
+        model = model_of(["<unk>", "<s>", "</s>", "a", role])
+        (folder / role / "sentencepiece.bpe.model").write_bytes(model)
+        _json(folder / role / "tokenizer_config.json", {"tokenizer_class": "NllbTokenizer"})
+        _json(
+            folder / role / "special_tokens_map.json", {"additional_special_tokens": ["sw", "ko"]}
+        )
         (folder / role / "tokenizer.json").unlink()
 
 
@@ -485,6 +528,16 @@ READERS: tuple[Reader, ...] = (
     Reader("GGUF header", "sw.gguf", _M.of_gguf, lambda f: read_gguf(f / "sw.gguf"), blocks),
     Reader("GGUF", "sw.gguf", _M.of_gguf, _blocks, blocks, 4),
     Reader("tokenizer.model", "sw/tokenizer.model", _M.of_bytes, _family, pieces_only),
+    Reader("tekken.json", "sw/tekken.json", _M.of_json, _family, mistral_only),
+    Reader("qwen.tiktoken", "sw/qwen.tiktoken", _M.of_text, _family, ranks_only),
+    Reader(
+        *("sentencepiece.bpe.model", "sw/sentencepiece.bpe.model", _M.of_bytes, _family),
+        make=fairseq_only,
+    ),
+    Reader(
+        *("languages of a tokenizer", "sw/special_tokens_map.json", _M.of_json, _family),
+        make=fairseq_only,
+    ),
     Reader("vocab.txt", "sw/vocab.txt", _M.of_text, _family, lines_only),
     Reader(
         "pytorch_model.bin",

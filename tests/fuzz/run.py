@@ -118,8 +118,8 @@ def main() -> int:
             for number in range(given.seed, given.seed + each):
                 error = case(reader, place, valid, number)
                 if error is not None:
-                    wrong[_origin(error)] += 1
-                    if given.trace and wrong[_origin(error)] == 1:
+                    wrong[origin(error)] += 1
+                    if given.trace and wrong[origin(error)] == 1:
                         print(f"--- {reader.name}, case {number}")
                         traceback.print_exception(error, limit=-6)
             total += wrong.total()
@@ -137,7 +137,7 @@ def share(reader: Reader, readers: Sequence[Reader], cases: int) -> int:
     return math.ceil(cases / reader.cost / sum(1 / one.cost for one in readers))
 
 
-def _origin(error: BaseException) -> str:
+def origin(error: BaseException) -> str:
     """Where it came from in the product, and what it is."""
     ours = [
         frame

@@ -80,6 +80,8 @@ FOUND_WITHIN = (
     ("data, jsonl", "1}\n", f'1}}\n{{"question": "a", "answer": {2**70}}}\n'),
     ("search", "step: ", "step: 1.0e-320 # "),
     ("search", "high: ", "high: 1.0e+300 # "),
+    ("profile", '"revision": null', '"revision": [1]'),
+    ("profile", '"sha256": null', '"sha256": 1.5'),
     ("key of a sheet", '"size": 2', '"size": Infinity'),
 )
 """A piece of the valid file, and what stood in its place."""

@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file
 
 import safeswap
-from families import save_tiny
+from families import save_all, save_tiny, t5, with_pictures
 from tiny import swap
 
 ROLES = ("base", "safety", "sw")
@@ -22,21 +22,6 @@ def merged(tmp_path: Path) -> Path:
     swap(trio, tmp_path / "out")
     assert safeswap.verify_merge(tmp_path / "out").nbytes > 0
     return tmp_path / "out"
-
-
-def save_all(tmp_path: Path, auto: Any, make: Any) -> None:
-    """A trio of `make()`'s model: two experts half-way to other weights."""
-    base: dict[str, torch.Tensor] = {}
-    for seed, role in enumerate(ROLES):
-        torch.manual_seed(seed)
-        model = auto(make()).eval()
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if seed:
-                    weight.copy_((weight + base[name]) / 2)
-                else:
-                    base[name] = weight.detach().clone()
-        model.save_pretrained(tmp_path / role)
 
 
 @pytest.mark.parametrize("name", ["granite-moe", "jamba", "mamba2"])
@@ -51,12 +36,7 @@ def test_a_merge_loads_and_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_an_encoder_decoder_loads_and_runs(tmp_path: Path) -> None:
-    def make() -> Any:
-        return transformers.T5Config(
-            vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4
-        )
-
-    save_all(tmp_path, transformers.T5ForConditionalGeneration, make)
+    save_all(tmp_path, transformers.T5ForConditionalGeneration, t5)
     auto: Any = transformers.T5ForConditionalGeneration
     model, info = auto.from_pretrained(merged(tmp_path), output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -66,20 +46,7 @@ def test_an_encoder_decoder_loads_and_runs(tmp_path: Path) -> None:
 
 
 def test_towers_are_the_donors_to_the_bit(tmp_path: Path) -> None:
-    def make() -> Any:
-        text = {
-            "vocab_size": 64,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
-        }
-        vision = {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
-        return transformers.Qwen2VLConfig(text_config=text, vision_config=vision)
-
-    save_all(tmp_path, transformers.Qwen2VLForConditionalGeneration, make)
+    save_all(tmp_path, transformers.Qwen2VLForConditionalGeneration, with_pictures)
     out = merged(tmp_path)
     auto: Any = transformers.Qwen2VLForConditionalGeneration
     _, info = auto.from_pretrained(out, output_loading_info=True)

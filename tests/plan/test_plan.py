@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles import HAND, make_profile
+from safeswap.anatomy import Anatomy, Placement
 from safeswap.errors import OutputError, PlanError
 from safeswap.plan import Plan, PlannedInput, PlannedUnit, check_options, check_units, fill_plan
 
@@ -262,13 +263,18 @@ def test_a_plan_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
             Plan.load(path)
 
 
+def having(*units: str) -> Anatomy:
+    """A model of one tensor in each unit."""
+    return Anatomy({f"{unit}.weight": Placement(unit, "projection") for unit in units}, units, 1)
+
+
 def test_the_table_must_name_exactly_the_units_of_the_model(tmp_path: Path) -> None:
     plan = load(tmp_path, GOOD)
-    check_units(plan, ("0.attention", "0.mlp", "0.norms"))
+    check_units(plan, having("0.attention", "0.mlp", "0.norms"))
     with pytest.raises(PlanError, match=r"unit 'embeddings' is missing \(2 in all\)"):
-        check_units(plan, ("embeddings", "0.attention", "0.mlp", "0.norms", "final_norm"))
+        check_units(plan, having("embeddings", "0.attention", "0.mlp", "0.norms", "final_norm"))
     with pytest.raises(PlanError, match=r"no unit '0.norms'; did you mean '1.norms'"):
-        check_units(plan, ("0.attention", "0.mlp", "1.norms"))
+        check_units(plan, having("0.attention", "0.mlp", "1.norms"))
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,8 @@ def spoilt(content: dict[str, Any], how: str) -> None:
             content["inputs"] = []
         case "tensors as numbers":
             content["tensors"] = [1]
+        case _:  # a place of an input's record, found by fuzzing: what it names was not looked at
+            content["inputs"]["sw"][how] = [1.5]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +214,10 @@ def spoilt(content: dict[str, Any], how: str) -> None:
         ("no safety", "inputs must be"),
         ("inputs as list", "is damaged"),
         ("tensors as numbers", "is damaged"),
+        *(
+            (key, f"{key} is .* no text")
+            for key in ("source", "path", "name", "digest", "revision")
+        ),
     ],
 )
 def test_a_damaged_profile_is_refused(

@@ -10,10 +10,9 @@ import pytest
 
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.errors import CheckpointError, ProfileError
-from safeswap.profile import Profile, measure_family
+from safeswap.profile import Interval, Profile, Sample, measure_family
 from safeswap.profile import sample as sampling
 from safeswap.profile.sample import FamilySample
-from safeswap.profile.table import Interval, Sample
 from tiny import BF16, make_trio, rewrite
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"

@@ -23,7 +23,6 @@ from safeswap.report.answer_quality import (
 from safeswap.report.comparison import (
     compare_all,
     comparisons_tables,
-    methods_table,
     pooled_interval,
     rates_table,
 )
@@ -92,47 +91,6 @@ def test_the_rates_by_hand(results: Path) -> None:
     assert "te: another one" in notes
     assert "Benign, sw: not evaluated yet" in notes
     assert any("“controversial” counts as unsafe" in note for note in table.notes)
-
-
-def test_a_method_is_one_row_with_each_language_s_own_models(tmp_path: Path) -> None:
-    cells = {"harm/sw": HARM, "harm/te": HARM, "reading/te": READING}
-    stored = Stored(tmp_path, cells).arm("base", "base")
-    letters = {"sw": "uuus", "te": "ssss"}
-    stored.judged("base", "harm/sw", "usss").judged("base", "harm/te", "uuuu")
-    for code in ("sw", "te"):
-        stored.arm(f"{code}-expert", "language", language=code)
-        stored.arm(f"by-layer-{code}", "merged", f"{code}-expert", code)
-        stored.judged(f"{code}-expert", f"harm/{code}", letters[code])
-        stored.judged(f"by-layer-{code}", f"harm/{code}", "uuss")
-    stored.arm("other_te", "merged", "te-expert", "te").judged("other_te", "harm/te", "usss")
-    table = methods_table(gather([tmp_path]))
-    assert table is not None
-    found = shown(table)
-    harm = "Harm, unsafe % ↓ · "
-    assert {
-        name: [row[harm + code].split(" ")[0] for code in ("sw", "te")]
-        for name, row in found.items()
-    } == {
-        "base": ["25.0", "100.0"],
-        "language expert": ["75.0", "0.0"],
-        "by-layer": ["50.0", "50.0"],
-        "other": ["n/a", "25.0"],
-    }
-    assert "Harm, sw: no such model of this language" in table.cell_notes
-    keys = [cell.key for cell in table.rows[1].cells[1:3]]
-    assert keys == ["harm/sw/sw-expert", "harm/te/te-expert"]
-
-
-def test_two_models_of_one_kind_keep_their_names(tmp_path: Path) -> None:
-    stored = Stored(tmp_path, {"harm/sw": HARM, "harm/te": HARM})
-    for name, code in (("a-sw", "sw"), ("a_sw", "sw"), ("a-te", "te")):
-        stored.arm(name, "merged", "", code).judged(name, f"harm/{code}", "us")
-    table = methods_table(gather([tmp_path]))
-    assert table is not None and [row.cells[0].text for row in table.rows] == ["a", "a_sw"]
-
-
-def test_with_one_language_a_method_is_a_model(results: Path) -> None:
-    assert methods_table(gather([results])) is None
 
 
 def test_each_merge_is_compared_with_its_language_expert(results: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.outcomes import CellOutcomes, CellSpec, Outcomes
 from safeswap.report.answer_quality import answers_table, degrees_table
+from safeswap.report.by_method import methods_table
 from safeswap.report.comparison import (
     compare_all,
     comparisons_tables,
-    methods_table,
     rates_table,
 )
 from safeswap.report.primary import primary_family

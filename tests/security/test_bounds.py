@@ -210,7 +210,7 @@ def test_a_folder_of_a_model_that_is_a_link_leads_nowhere_either(tmp_path: Path)
     (tmp_path / "results" / "one").unlink()
     (tmp_path / "elsewhere").rename(tmp_path / "results" / "one")
     (tmp_path / "link").symlink_to(tmp_path / "results")  # the user's own link to the whole
-    assert open_results(tmp_path / "link").arms == ["one"]
+    assert open_results(tmp_path / "link").models == ["one"]
 
 
 # ---- files of options ----------------------------------------------------------------------------

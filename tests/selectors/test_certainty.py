@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeswap.checkpoint.family import Family, open_family
+from safeswap.profile import Interval
 from safeswap.profile.sample import FamilySample, TensorSample
-from safeswap.profile.table import Interval
 from safeswap.selectors.certainty import FARTHER, estimate, intervals_of, student
 from safeswap.selectors.share_difference import decide
 from tiny import make_trio

@@ -172,6 +172,11 @@ def parts_in_order(placements: Iterable[Placement]) -> tuple[str, ...]:
             whole = not placement.part.endswith(".experts")
             found = [placement.part] if whole else [row[0] for row in placement.rows]
             names |= dict.fromkeys(found, placement)
+    return order_parts(names)
+
+
+def order_parts(names: Iterable[str]) -> tuple[str, ...]:
+    """Parts of mixtures by layer: router, shared experts, experts by number."""
     order = {kind: number for number, kind in enumerate(PART_KINDS)}
 
     def place(name: str) -> tuple[bool, int, int, int]:

@@ -54,6 +54,7 @@ from safeswap.plan.sampled import Wish
 from safeswap.profile import Profile
 
 if TYPE_CHECKING:
+    from safeswap.api.publishing import push, push_outlook
     from safeswap.calibration.run import calibrate
     from safeswap.evaluation.backends import BackendOptions
     from safeswap.evaluation.generate import Generation
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from safeswap.report.evaluation import compare
 
 _HOMES = {
+    "push": "safeswap.api.publishing",
+    "push_outlook": "safeswap.api.publishing",
     "BackendOptions": "safeswap.evaluation.backends",
     "Generation": "safeswap.evaluation.generate",
     "calibrate": "safeswap.calibration.run",
@@ -99,6 +102,8 @@ __all__ = [
     "make_suite",
     "merge",
     "merge_plans",
+    "push",
+    "push_outlook",
     "search",
     "swap",
     "sweep",

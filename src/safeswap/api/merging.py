@@ -20,11 +20,13 @@ from safeswap.merge.manifest import read_manifest, refuse_foreign
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
 from safeswap.merge.run import Draw, Merged, check_form, family_of, measure
 from safeswap.merge.run import merge as run_merge
+from safeswap.merge.shipping import bytes_here
 from safeswap.merge.verify import Verification, verify_folder
 from safeswap.plan import Plan, check_options, fill_plan
 from safeswap.plan.sampled import Wish, sample_family, uncertain
 from safeswap.plan.table import SELECTOR
 from safeswap.profile import Profile, check_descent, refuse_strangers
+from safeswap.publish.shipment import refuse_same, shipped
 from safeswap.report.figure_process import FigureProcess, can_draw
 from safeswap.roles import BASE, RESERVED
 
@@ -165,8 +167,12 @@ def merge_plans(
     force: bool = False,
     as_adapter: bool = False,
     rank: int | None = None,
+    scratch: str | Path | None = None,
 ) -> list[Merged]:
     """Carry plans out: one into ``out``, several into ``out/LANGUAGE``.
+
+    ``out`` is a folder, or one in a bucket (``s3://bucket/folder``, ``gs://…``): then shards are
+    sent as soon as they are whole, and nothing is shown there until all are.
 
     Args:
         plans: tables that share base and safety expert, one per language.
@@ -181,6 +187,7 @@ def merge_plans(
             the base.
         as_adapter: write an adapter of the base (peft's LoRA); all experts must be adapters of it.
         rank: of that adapter's modules at most; by default the sum of those that are joined.
+        scratch: the folder in which what goes into a bucket grows; by default one of the cache.
 
     Raises:
         SafeswapError: what is wrong, before anything is written where it can be known before.
@@ -190,21 +197,24 @@ def merge_plans(
     >>> merged.folder.name, (merged.folder / "safeswap.json").exists()
     ('out', True)
     """
-    family = family_of(plans, allow_remote=allow_remote, force=force)
-    return run_merge(
-        family,
-        plans,
-        out,
-        profile=profile,
-        dtype=dtype,
-        shard_size=shard_size,
-        workers=workers,
-        draw=_noted(family, figure and not as_adapter),
-        overwrite=overwrite,
-        force=force,
-        as_adapter=as_adapter,
-        rank=rank,
-    )
+    with shipped(out, scratch, overwrite=overwrite) as (target, shipment):
+        family = family_of(plans, allow_remote=allow_remote, force=force)
+        refuse_same(family, shipment)
+        return run_merge(
+            family,
+            plans,
+            target,
+            profile=profile,
+            dtype=dtype,
+            shard_size=shard_size,
+            workers=workers,
+            draw=_noted(family, figure and not as_adapter),
+            overwrite=overwrite and shipment is None,
+            force=force,
+            as_adapter=as_adapter,
+            rank=rank,
+            shipping=shipment,
+        )
 
 
 def merge(
@@ -222,11 +232,12 @@ def merge(
     force: bool = False,
     as_adapter: bool = False,
     rank: int | None = None,
+    scratch: str | Path | None = None,
     **options: Any,
 ) -> list[Merged]:
     """Profile, plan and merge in one go; ``options`` are those of :func:`make_plan`, with method.
 
-    ``force``, ``as_adapter`` and ``rank`` are those of :func:`merge_plans`.
+    ``out``, ``force``, ``as_adapter``, ``rank`` and ``scratch`` are those of :func:`merge_plans`.
 
     One language goes into ``out``, several into ``out/LANGUAGE``; base and safety expert are
     measured once for all of them.
@@ -243,43 +254,50 @@ def merge(
         check_options(language, **options)
     kind, same = output_dtype(dtype), is_same(dtype)
     limit = parse_size(shard_size) if shard_size else None
-    family = open_family(base, safety, languages, adapters=adapters, force=force)
-    _refuse_twice(family)
-    for language in spoken:
-        check_options(language, units=family.anatomy.units, **options)
-    target = Path(out).expanduser().absolute()
-    refuse_overlap(family, target)
-    if overwrite:
-        refuse_foreign(target)
-    donors = [options.get("donor") or language for language in spoken]
-    for donor in donors:
-        check_donor(family, donor)
-    check_form(as_adapter, rank, dtype, shard_size)
-    seen = [family.output(language, d) for language, d in zip(spoken, donors, strict=True)]
-    layouts = [
-        output_layout(one, donor, dtype=kind, shard_size=limit, same=same)[0]
-        for one, donor in zip(seen, donors, strict=True)
-    ]
-    rest = sum(rest_bytes(family.members[donor]) for donor in donors)
-    room = rest + sum(layout.nbytes for layout in layouts)
-    check_place(target, 0 if as_adapter else room, replace=overwrite)
-    draw = _noted(family, figure and not as_adapter)
-    profile = measure(family, workers, force=force)
-    plans = [make_plan(profile, language, force=force, **options) for language in spoken]
-    return run_merge(
-        family,
-        plans,
-        out,
-        profile=profile,
-        dtype=dtype,
-        shard_size=shard_size,
-        workers=workers,
-        draw=draw,
-        overwrite=overwrite,
-        force=force,
-        as_adapter=as_adapter,
-        rank=rank,
-    )
+    with shipped(out, scratch, overwrite=overwrite) as (target, shipment):
+        family = open_family(base, safety, languages, adapters=adapters, force=force)
+        _refuse_twice(family)
+        refuse_same(family, shipment)
+        for language in spoken:
+            anatomy = family.anatomy
+            check_options(language, units=anatomy.units, parts=anatomy.parts, **options)
+        target = target.expanduser().absolute()
+        refuse_overlap(family, target)
+        here = overwrite and shipment is None
+        if here:
+            refuse_foreign(target)
+        donors = {language: options.get("donor") or language for language in spoken}
+        for donor in donors.values():
+            check_donor(family, donor)
+        check_form(as_adapter, rank, dtype, shard_size)
+        layouts = [
+            output_layout(
+                family.output(language, donor), donor, dtype=kind, shard_size=limit, same=same
+            )[0]
+            for language, donor in donors.items()
+        ]
+        room = sum(rest_bytes(family.members[donor]) for donor in donors.values())
+        room += bytes_here(layouts, leaving=shipment is not None and not same)
+        option = "--scratch" if shipment else "--out"
+        check_place(target, 0 if as_adapter else room, replace=here, option=option)
+        draw = _noted(family, figure and not as_adapter)
+        profile = measure(family, workers, force=force)
+        plans = [make_plan(profile, language, force=force, **options) for language in spoken]
+        return run_merge(
+            family,
+            plans,
+            target,
+            profile=profile,
+            dtype=dtype,
+            shard_size=shard_size,
+            workers=workers,
+            draw=draw,
+            overwrite=here,
+            force=force,
+            as_adapter=as_adapter,
+            rank=rank,
+            shipping=shipment,
+        )
 
 
 def _note(family: Family) -> None:

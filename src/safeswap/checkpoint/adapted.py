@@ -12,7 +12,7 @@ from safeswap.checkpoint.adapters import Adapter, apply, is_adapter, open_adapte
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.names import HEADS
 from safeswap.checkpoint.reader import same_bytes
-from safeswap.checkpoint.source import resolve
+from safeswap.checkpoint.source import Source, resolve
 from safeswap.errors import CheckpointError
 from safeswap.io.regular import is_folder, shortened
 
@@ -41,13 +41,13 @@ def open_member(
     """
     if adapter is None:
         assert source is not None
-        found = resolve(source, named_in=named_in)
-        if not is_adapter(found.folder):
-            return _opened(source, base, named_in), []
+        found = resolve(source, named_in=named_in, ranges=True)
+        if not is_adapter(found.folder, found.remote):
+            return _opened(found, base, named_in), []
         given = open_adapter(found)
         source = None
     else:
-        given = open_adapter(resolve(adapter, named_in=named_in))
+        given = open_adapter(resolve(adapter, named_in=named_in, ranges=True))
     if source is None:
         under, notes = _named_base(role, given, base)
     else:
@@ -59,7 +59,9 @@ def open_member(
     return whole, [*notes, *(f"{role}: {note}" for note in whole.adapter.applied.notes)]
 
 
-def _opened(source: str | Path, base: Checkpoint | None, named_in: str | Path) -> Checkpoint:
+def _opened(
+    source: str | Path | Source, base: Checkpoint | None, named_in: str | Path
+) -> Checkpoint:
     """The checkpoint, or the run's base where it is that."""
     found = open_checkpoint(source, named_in=named_in)
     return base if base is not None and found.folder == base.folder else found

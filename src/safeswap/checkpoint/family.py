@@ -18,6 +18,7 @@ from safeswap.checkpoint.compare import (
 )
 from safeswap.checkpoint.lending import Lent, lend, remedy_of
 from safeswap.checkpoint.members import same_tensors
+from safeswap.checkpoint.mixtures import Relaid, in_layout_of
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.names import family_names, is_buffer_of
 from safeswap.checkpoint.precisions import stored_bytes
@@ -52,6 +53,8 @@ class Family:
         alignment: the members' tokens, where these or the rows for them are not the same in all.
         rows: in a family as an output sees it (`output`), what became of the rows that were
             matched by token; empty where none had to be.
+        relaid: role → its mixtures in the base's layout, where it stores them in another.
+        sharded_by: the role whose files say how an output is cut into shards.
     """
 
     members: Mapping[str, Checkpoint]
@@ -63,11 +66,23 @@ class Family:
     tying: Tying = field(default_factory=lambda: Tying({}))
     alignment: Alignment | None = None
     rows: OutputRows = field(default_factory=lambda: OutputRows())
+    relaid: Mapping[str, Relaid] = field(default_factory=dict)
+    sharded_by: str = BASE
 
     @property
     def base(self) -> Checkpoint:
         """The common ancestor."""
         return self.members[BASE]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any member's weights are read by ranges from elsewhere."""
+        return any(member.is_remote for member in self.members.values())
+
+    @property
+    def family_name(self) -> str:
+        """The model type, as the base's config.json says it."""
+        return str(self.base.config.get("model_type", ""))
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -93,7 +108,8 @@ class Family:
 
     def output(self, language: str, donor: str) -> Family:
         """The family as an output sees it: all tensors with the donor's rows in the donor's order,
-        and tied or not as the donor is. Itself, where the members agree in both.
+        tied or not as the donor is, and experts apart or in one tensor as it stores them. Itself,
+        where the members agree in all of that.
 
         Args:
             language: the output's; other languages take no part.
@@ -113,10 +129,28 @@ class Family:
             tables = self.alignment.tables - ({self.tying.head} if headless else set())
             alignment = replace(self.alignment, tables=tables)
             rows = map_rows(alignment, tensors, donor, self.members[donor].tokenizer_folder)
-        if not rows.tables and not headless:
+        relaid = self.relaid.get(donor)
+        if not rows.tables and not headless and relaid is None:
             return self
+        if relaid is not None:
+            tensors = {r: self._as_stored_by(donor, r, own) for r, own in tensors.items()}
         members = {role: replace(self.members[role], tensors=tensors[role]) for role in roles}
-        return replace(self, members=members, left_out=left_out, alignment=None, rows=rows)
+        seen = replace(self, members=members, left_out=left_out, alignment=None, rows=rows)
+        if relaid is None:
+            return seen
+        anatomy = _anatomy({name: seen.base.tensors[name] for name in seen.names})
+        return replace(seen, anatomy=anatomy, sharded_by=donor, relaid={})
+
+    def _as_stored_by(self, donor: str, role: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A member's tensors with its mixtures in the donor's layout and under its names."""
+        wanted, own = self.relaid[donor], self.relaid.get(role)
+        rest = {name: t for name, t in tensors.items() if name not in wanted.made}
+        if own is not None and set(own.own) == set(wanted.own):
+            return {**rest, **own.own}
+        here = {name: tensors[name] for name in wanted.made}
+        found = in_layout_of(wanted.own, here, self.family_name, self.members[role].text)
+        assert found is not None  # as it went the other way when the family was joined
+        return {**rest, **found.made}
 
     @cached_property
     def _outputs(self) -> dict[tuple[str, str], Family]:
@@ -220,6 +254,10 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     members, borrowed = with_configs(members, force=force)
     named, notes = family_names({role: member.tensors for role, member in members.items()})
     members = {role: replace(member, tensors=named[role]) for role, member in members.items()}
+    relaid = _relaid(members)
+    for role, one in relaid.items():
+        members[role] = replace(members[role], tensors=one.of(named[role]))
+    notes += [one.note(role) for role, one in relaid.items()]
     base = members[BASE]
     for role, member in members.items():
         if role != BASE:
@@ -256,11 +294,33 @@ def join_family(members: Mapping[str, Checkpoint], *, force: bool = False) -> Fa
     notes += [note for role in members if (note := _unquantized(members[role], role))]
     stored = {r: {n: members[r].beneath(t) for n, t in own.items()} for r, own in kept.items()}
     notes += precision_notes(stored, force=force)
-    shapes = {name: tensor.shape for name, tensor in kept[BASE].items()}
-    dtypes = {name: tensor.dtype.name for name, tensor in kept[BASE].items()}
-    anatomy = anatomy_of(shapes, dtypes=dtypes)
+    anatomy = _anatomy(kept[BASE])
     notes += _beside_the_text(anatomy)
-    return Family(members, anatomy, tying.aliases, left_out, tuple(notes), lent, tying, alignment)
+    return Family(
+        *(members, anatomy, tying.aliases, left_out, tuple(notes), lent, tying, alignment),
+        relaid=relaid,
+    )
+
+
+def _anatomy(tensors: Mapping[str, Tensor]) -> Anatomy:
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return anatomy_of(shapes, dtypes={name: t.dtype.name for name, t in tensors.items()})
+
+
+def _relaid(members: Mapping[str, Checkpoint]) -> dict[str, Relaid]:
+    """The mixtures of members that store them in another layout than the base."""
+    base = members[BASE]
+    found = {
+        role: in_layout_of(
+            base.tensors,
+            member.tensors,
+            str(base.config.get("model_type", "")),
+            f"{role} expert {member.text}",
+        )
+        for role, member in members.items()
+        if role != BASE and member.tensors.keys() != base.tensors.keys()
+    }
+    return {role: one for role, one in found.items() if one is not None}
 
 
 def _lend(

@@ -17,9 +17,11 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
 from safeswap.checkpoint.inside import open_plain
-from safeswap.checkpoint.reader import StoredTensor
+from safeswap.checkpoint.reader import ByteRanges, StoredTensor
 from safeswap.errors import CheckpointError, nearest
 from safeswap.io.files import reading_remedy, refuse_pointer
 from safeswap.io.jsonfile import MOST
@@ -37,46 +39,76 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, ranges: ByteRanges | None = None) -> Header:
     """Read and check the header of a safetensors file; the payload is not touched.
+
+    Args:
+        path: the file, or what one that does not lie here is called.
+        ranges: the bytes of the latter.
 
     Raises:
         CheckpointError: the file cannot be opened, is cut off, or its header is not what the format
             allows (sizes that do not match shapes, overlapping or missing ranges, unknown dtypes).
     """
+    where: Path | str = path if ranges is None else ranges.where
+    prefix, body, size = _stored_header(path) if ranges is None else _ranged_header(ranges)
+    entries = _parse(where, body)
+    metadata = entries.pop("__metadata__", None)
+    if metadata is None:  # some writers say null for none, and the format's own reader takes it
+        metadata = {}
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _bad(where, "its __metadata__ is not an object of strings")
+    payload = 8 + len(body)
+    place = (path, where, ranges)
+    tensors = [_tensor(place, name, entry, payload) for name, entry in entries.items()]
+    tensors.sort(key=lambda t: (t.start, t.nbytes))
+    _check_cover(where, tensors, payload, size)
+    return Header(prefix + body, tuple(tensors), metadata)
+
+
+def _stored_header(path: Path) -> tuple[bytes, bytes, int]:
+    """The length prefix, the header's JSON and the file's size."""
     refuse_pointer(path)
     try:
         with open_plain(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             prefix = stream.read(8)
-            length = _header_length(path, prefix, size)
-            body = stream.read(length)
+            return prefix, stream.read(_header_length(path, prefix, size)), size
     except OSError as error:
         todo = reading_remedy(error, _AGAIN)
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}). {todo}") from error
-    entries = _parse(path, body)
-    metadata = entries.pop("__metadata__", None)
-    if metadata is None:  # some writers say null for none, and the format's own reader takes it
-        metadata = {}
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _bad(path, "its __metadata__ is not an object of strings")
-    tensors = [_tensor(path, name, entry, 8 + length) for name, entry in entries.items()]
-    tensors.sort(key=lambda t: (t.start, t.nbytes))
-    _check_cover(path, tensors, 8 + length, size)
-    return Header(prefix + body, tuple(tensors), metadata)
+
+
+def _ranged_header(ranges: ByteRanges) -> tuple[bytes, bytes, int]:
+    """The same of a remote file, in one request where the header is no longer than most are."""
+    first = _read(ranges, 0, min(ranges.size, _FIRST))
+    length = _header_length(ranges.where, first[:8], ranges.size)
+    body = first[8 : 8 + length]
+    if len(body) < length:
+        body += _read(ranges, len(first), 8 + length)
+    return first[:8], body, ranges.size
+
+
+def _read(ranges: ByteRanges, begin: int, end: int) -> bytes:
+    content = np.empty(end - begin, np.uint8)
+    ranges.prefetch(begin, end - begin)
+    ranges.read_into(begin, content)
+    return content.tobytes()
 
 
 _TOO_LARGE = 1 << 64
+_FIRST = 1 << 16
+"""Bytes of a remote file that are asked for at first."""
 _AGAIN = "Check its permissions, or fetch the file again."
 
 
-def _bad(path: Path, what: str) -> CheckpointError:
+def _bad(path: Path | str, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: {what}. The file is damaged or is not safetensors; fetch it again."
     )
 
 
-def _header_length(path: Path, prefix: bytes, size: int) -> int:
+def _header_length(path: Path | str, prefix: bytes, size: int) -> int:
     if len(prefix) < 8:
         raise _bad(path, f"it has {size} bytes, too few for a safetensors header")
     length = int(struct.unpack("<Q", prefix)[0])
@@ -87,7 +119,7 @@ def _header_length(path: Path, prefix: bytes, size: int) -> int:
     return length
 
 
-def _parse(path: Path, body: bytes) -> dict[str, Any]:
+def _parse(path: Path | str, body: bytes) -> dict[str, Any]:
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
@@ -118,7 +150,11 @@ def _natural(text: str) -> int:
     return value
 
 
-def _tensor(path: Path, name: str, entry: Any, payload: int) -> StoredTensor:
+def _tensor(
+    place: tuple[Path, Path | str, ByteRanges | None], name: str, entry: Any, payload: int
+) -> StoredTensor:
+    """A tensor of a file, which is called and shown so, and whose bytes are there."""
+    file, path, ranges = place
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _bad(path, f"tensor {name!r}: its entry must have dtype, shape and data_offsets")
     dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
@@ -130,7 +166,7 @@ def _tensor(path: Path, name: str, entry: Any, payload: int) -> StoredTensor:
         raise _bad(path, f"tensor {name!r}: shape {shape!r} or offsets {offsets!r} are not sizes")
     if any(size >= _TOO_LARGE for size in accumulate(shape, mul)):
         raise _bad(path, f"tensor {name!r}: shape {shape} is larger than any file")
-    tensor = StoredTensor(name, path, dtype, tuple(shape), payload + offsets[0])
+    tensor = StoredTensor(name, file, dtype, tuple(shape), payload + offsets[0], ranges)
     claimed = offsets[1] - offsets[0]
     if tensor.elements * dtype.bits % 8 or claimed != tensor.nbytes:
         raise _bad(
@@ -147,7 +183,9 @@ def _naturals(values: Any) -> bool:
     )
 
 
-def _check_cover(path: Path, tensors: Sequence[StoredTensor], payload: int, size: int) -> None:
+def _check_cover(
+    path: Path | str, tensors: Sequence[StoredTensor], payload: int, size: int
+) -> None:
     position = payload
     for tensor in tensors:
         if tensor.start < position:

@@ -88,6 +88,12 @@ def is_companion(name: str, *, code: bool = False) -> bool:
     return legal or any(fnmatchcase(last, kind) for kind in _COMPANIONS)
 
 
+def companion_names() -> list[str]:
+    """The names that companions have word for word, for folders that cannot be listed."""
+    legal = [f"{name}{kind}" for name in ("LICENSE", "NOTICE") for kind in ("", ".txt", ".md")]
+    return [name for name in _COMPANIONS if not any(mark in name for mark in "*[?")] + legal
+
+
 def is_tokenizer(name: str) -> bool:
     """Whether a companion says how text becomes ids and a chat becomes text."""
     folder, _, last = name.rpartition("/")

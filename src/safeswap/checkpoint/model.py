@@ -23,7 +23,7 @@ from safeswap.checkpoint.refusals import (
 )
 from safeswap.checkpoint.source import GGUF, WEIGHT_FILES, Source, read_json, resolve
 from safeswap.checkpoint.tokenizers import has_tokenizer
-from safeswap.checkpoint.weight_file import WeightFile, open_weight_file
+from safeswap.checkpoint.weight_file import WeightFile, open_file
 from safeswap.errors import CheckpointError, listed
 from safeswap.io.files import Signature, reading_remedy, signatures
 from safeswap.io.regular import is_there
@@ -89,6 +89,12 @@ class Checkpoint:
         return self.folders[-1] if own else self.folder
 
     @property
+    def is_remote(self) -> bool:
+        """Whether weights are read by ranges from elsewhere, an adapter's among them."""
+        files = (*self.files, *((self.adapter.file,) if self.adapter else ()))
+        return any(file.ranges is not None for file in files)
+
+    @property
     def folder(self) -> Path:
         """The local folder."""
         return self.source.folder
@@ -141,27 +147,30 @@ def said_tied(config: Mapping[str, Any]) -> bool | None:
     return None if said is None else bool(said)
 
 
-def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoint:
+def open_checkpoint(text: str | Path | Source, *, named_in: str | Path = "") -> Checkpoint:
     """Find a checkpoint and read its headers; no weights are read.
 
     Args:
-        text: a local folder, hub id or URL (see :func:`safeswap.checkpoint.source.resolve`).
+        text: a local folder, hub id or address (see :func:`safeswap.checkpoint.source.resolve`),
+            or what that found.
         named_in: the file that names it, where the user did not.
 
     Raises:
         CheckpointError: missing or damaged files, an index that does not match its shards,
             quantized weights, adapters, or formats that are not weights of a model.
     """
-    source = resolve(text, named_in=named_in)
+    source = text
+    if not isinstance(source, Source):
+        source = resolve(source, named_in=named_in, ranges=True)
     folder = source.folder
     _refuse_closed(folder)
     seen = signatures(folder)  # before anything is read of them
     others = any(p for kind in ("*.safetensors", "*.bin") for p in folder.glob(kind))
-    if blocks := gguf_files(folder, source.file, others):
+    if blocks := gguf_files(folder, source.file, others or bool(source.remote)):
         return _open_gguf(source, blocks, seen)
-    refuse_adapter(folder, _chosen(folder) is not None)
+    refuse_adapter(folder, _chosen(source) is not None)
     config = read_json(folder / "config.json")
-    files = tuple(open_weight_file(path) for path in _weight_paths(folder))
+    files = tuple(open_file(source, path) for path in _weight_paths(source))
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for tensor in file.tensors:
@@ -171,7 +180,7 @@ def open_checkpoint(text: str | Path, *, named_in: str | Path = "") -> Checkpoin
                     f"again in {file.path.name}. Remove the stale shard."
                 )
             tensors[tensor.name] = tensor
-    _check_index(folder, files, tensors, said_tied(config))
+    _check_index(source, files, tensors, said_tied(config))
     model = _as_the_model_has_them(config, tensors)
     refuse_packed(model.tensors, quantization_of(config))
     refuse_quantized(folder, config, model.tensors)
@@ -185,10 +194,10 @@ def _as_the_model_has_them(
     return unpacked(tensors, quantization_of(config), dtype)
 
 
-def _weight_paths(folder: Path) -> list[Path]:
-    chosen = _chosen(folder)
+def _weight_paths(source: Source) -> list[Path]:
+    folder, chosen = source.folder, _chosen(source)
     if chosen and chosen.name.endswith(".index.json"):
-        return [folder / name for name in sorted(set(_weight_map(chosen).values()))]
+        return [folder / name for name in sorted(set(_weight_map(source, chosen).values()))]
     if chosen:
         return [chosen]
     shards = [p for p in sorted(folder.glob("*.safetensors")) if not p.name.startswith("adapter_")]
@@ -205,14 +214,14 @@ def _weight_paths(folder: Path) -> list[Path]:
     )
 
 
-def _chosen(folder: Path) -> Path | None:
+def _chosen(source: Source) -> Path | None:
     """The file that says where the weights are: the one that transformers takes, so that what is
     merged is what was tried out (a single file goes before an index that lies beside it).
     """
-    return next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    return next((source.folder / name for name in WEIGHT_FILES if source.has(name)), None)
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def _weight_map(source: Source, index: Path) -> dict[str, str]:
     table = read_json(index).get("weight_map")
     plain = isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
     if not plain or not table:
@@ -225,7 +234,7 @@ def _weight_map(index: Path) -> dict[str, str]:
             raise CheckpointError(
                 f"{index}: names the file {file!r} outside its own folder. Fetch the index again."
             )
-        if not is_there(index.parent / file):
+        if file not in source.remote and not is_there(index.parent / file):
             raise CheckpointError(
                 f"{index}: names the shard {file}, which is missing. Fetch that file too."
             )
@@ -233,15 +242,15 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _check_index(
-    folder: Path,
+    source: Source,
     files: tuple[WeightFile, ...],
     tensors: Mapping[str, StoredTensor],
     tied: bool | None,
 ) -> None:
-    index = _chosen(folder)
+    folder, index = source.folder, _chosen(source)
     if index is None or index == files[0].path:
         return
-    table = _weight_map(index)
+    table = _weight_map(source, index)
     wrong = [
         name
         for name, file in table.items()
@@ -295,4 +304,4 @@ def header_again(file: WeightFile) -> bytes:
     """
     if file.path.suffix == GGUF:
         return read_gguf(file.path).digest
-    return read_header(file.path).raw
+    return read_header(file.path, file.ranges).raw

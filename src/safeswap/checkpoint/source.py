@@ -1,21 +1,29 @@
-"""Where a checkpoint comes from: a local folder, a hub id (``org/name@revision``) or its URL."""
+"""Where a checkpoint comes from: a local folder, a hub id (``org/name@revision``) or its URL, or a
+folder at an address (``https://``, ``s3://``, ``gs://``, ``hf://``) that is read by ranges.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from safeswap.checkpoint.inside import files_below, refuse_leaving
 from safeswap.checkpoint.loaded_names import TEMPLATES, is_loaded
+from safeswap.checkpoint.remote import Address, parse_address
+from safeswap.checkpoint.remote.asked import is_whole_asked
 from safeswap.display import without_password
 from safeswap.errors import CheckpointError, ConfigError
 from safeswap.io.address import split_login
 from safeswap.io.files import reading_remedy, refuse_pointer
 from safeswap.io.jsonfile import LARGE, load_json
 from safeswap.io.regular import is_file
+
+if TYPE_CHECKING:
+    from safeswap.checkpoint.remote.ranges import RemoteFile
 
 _SMALL_FILES = (
     "*.json",
@@ -47,10 +55,12 @@ class Source:
 
     Attributes:
         text: what the user typed.
-        folder: the local folder that now holds its files.
+        folder: the local folder that now holds its files; of an address, the small ones.
         hub_id: ``org/name`` when it came from a hub, else None.
-        revision: the commit on the hub, else None.
+        revision: the commit on the hub; of another address, what its files were; else None.
         file: the one file that was named (GGUF), else None.
+        address: the web folder or bucket that it lies in, without secrets; else None.
+        remote: name → weights that are read by ranges and do not lie in the folder.
     """
 
     text: str
@@ -58,6 +68,17 @@ class Source:
     hub_id: str | None = None
     revision: str | None = None
     file: Path | None = None
+    address: str | None = None
+    remote: Mapping[str, RemoteFile] = field(default_factory=dict, compare=False)
+
+    @property
+    def said(self) -> str:
+        """What opens it again wherever the command runs: an address, else the absolute place."""
+        return self.address or str(self.place)
+
+    def has(self, name: str) -> bool:
+        """Whether it has a file of this name, here or at its address."""
+        return name in self.remote or (self.folder / name).exists()
 
     @property
     def place(self) -> Path:
@@ -70,14 +91,17 @@ class Source:
         return self.hub_id or self.place.name
 
 
-def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
+def resolve(text: str | Path, *, named_in: str | Path = "", ranges: bool = False) -> Source:
     """Find a checkpoint; from a hub, fetch only the files that are needed (none when cached).
 
     The hub's token goes to the configured hub and to no other host.
 
     Args:
         text: a local folder, ``org/name``, ``org/name@revision`` or ``https://hub/org/name``; or
-            a local file of GGUF.
+            a local file of GGUF; or ``https://host/folder/`` (with the slash, or deeper than a
+            hub's model), ``s3://…``, ``gs://…``, ``hf://org/name@revision``.
+        ranges: the caller reads weights through `Source.remote`; else they must be here, and what
+            lies at an address is fetched whole where the user asked for that.
         named_in: the file that names it, where it was not the user who did: a file may name
             folders and what is on the configured hub, and sends nobody to another host.
 
@@ -102,17 +126,68 @@ def resolve(text: str | Path, *, named_in: str | Path = "") -> Source:
         )
     given = str(text)
     text = without_password(given)  # what is shown and kept
+    address = folder_address(given)
+    if named_in and (address or "://" in given):
+        refuse_foreign(given, named_in)
+    if address is not None:
+        return _from_address(address, ranges)
     endpoint, hub_id, revision = _split(given)
     if hub_id is None:
         raise CheckpointError(
             f"{text}: there is no such folder, and it is not a hub id (org/name or "
             "org/name@revision). Check the path."
         )
-    if named_in:
-        refuse_foreign(text, named_in)
-    source = _from_hub(text, hub_id, revision, endpoint)
+    by_ranges = ranges and given.lower().startswith("hf://") and not is_whole_asked()
+    source = _from_hub(text, hub_id, revision, endpoint, by_ranges)
     _refuse_leaving(source.folder)
     return source
+
+
+def folder_address(text: str) -> Address | None:
+    """The web folder or bucket that a text names; None where it is a path or of a hub.
+
+    ``https://host/org/name`` is a model on a hub; a folder has a slash at its end, or another
+    depth.
+
+    Raises:
+        CheckpointError: an address that no checkpoint can have.
+    """
+    if "://" not in text:
+        return None
+    address = parse_address(text)
+    if address is None or address.kind == "hub":
+        return None
+    endpoint, hub_id, revision = _split(text)
+    bare = urlsplit(text).path.count("/") == 2 and not text.partition("?")[0].endswith("/")
+    ours = endpoint is not None and _is_configured(endpoint)
+    if address.kind == "web" and hub_id is not None and (bare or revision or ours):
+        return None
+    return address
+
+
+def _from_address(address: Address, ranges: bool) -> Source:
+    """A folder at an address: by ranges, or whole where that was asked for."""
+    whole = is_whole_asked()
+    if not ranges and not whole:
+        raise CheckpointError(
+            f"{address.text}: only profile, merge and verify read an address by ranges; here the "
+            "files must lie on this machine. Fetch them and give their folder; SAFESWAP_DOWNLOAD=1 "
+            "does that, into the cache."
+        )
+    try:
+        from safeswap.checkpoint.remote.stores import open_folder
+    except ImportError as error:
+        raise CheckpointError(
+            f"{address.text}: reading from addresses needs {error.name}. Install safeswap[remote]."
+        ) from error
+    mirror = open_folder(address, download=whole)
+    return Source(
+        address.text,
+        mirror.folder,
+        revision=mirror.revision,
+        address=address.text,
+        remote=mirror.files,
+    )
 
 
 def _refuse_leaving(folder: Path) -> None:
@@ -134,8 +209,8 @@ def refuse_foreign(text: str | Path, named_in: str | Path) -> None:
         CheckpointError: names the host and the file.
     """
     text = str(text)
-    endpoint = _split(text)[0]
-    if endpoint is None and "://" in text:
+    endpoint, hub_id, _ = _split(text)
+    if endpoint is None and hub_id is None and "://" in text:
         endpoint = text
     if endpoint is not None and not _is_configured(endpoint):
         raise CheckpointError(
@@ -158,13 +233,23 @@ def pinned(text: str, hub_id: str, revision: str) -> str:
     """What opens a hub's checkpoint again at this very commit: ``org/name@commit``, or the URL of
     the hub that ``text`` (what the user typed) names.
     """
+    if folder_address(text) is not None:
+        return text
     endpoint = _split(text)[0]
     if endpoint is None:
-        return f"{hub_id}@{revision}"
+        scheme = "hf://" if text.lower().startswith("hf://") else ""
+        return f"{scheme}{hub_id}@{revision}"
     return f"{split_login(endpoint)[0]}/{hub_id}/tree/{quote(revision, safe='')}"
 
 
 def _split(text: str) -> tuple[str | None, str | None, str | None]:
+    """The hub's endpoint where one is named, ``org/name`` and the revision; None for what is not
+    there.
+    """
+    if text.lower().startswith("hf://"):
+        address = parse_address(text)
+        assert address is not None
+        return None, address.root, address.revision
     if "://" in text:
         try:
             url = urlsplit(text)
@@ -181,7 +266,9 @@ def _split(text: str) -> tuple[str | None, str | None, str | None]:
     return None, hub_id, revision or None
 
 
-def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None) -> Source:
+def _from_hub(
+    text: str, hub_id: str, revision: str | None, endpoint: str | None, ranges: bool = False
+) -> Source:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -195,13 +282,18 @@ def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None
         path = api.snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns))
         return Path(path)
 
+    remote: Mapping[str, RemoteFile] = {}
     try:
         folder = fetch(_SMALL_FILES)
         revision = folder.name  # the commit: what follows is of one version, and asks no more
-        for weights in _weight_patterns(folder):
+        if ranges and not _has_weights(folder):
+            remote = _hub_ranges(api, hub_id, folder, text)
+        for weights in _weight_patterns(folder) if not ranges else ():
             fetch((*_SMALL_FILES, *weights))
             if any((folder / name).exists() for name in weights):
                 break
+    except CheckpointError:
+        raise
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{text}: no such folder here, not in the local hub cache, and the hub cannot be "
@@ -220,7 +312,36 @@ def _from_hub(text: str, hub_id: str, revision: str | None, endpoint: str | None
             "connection, and run it again; gated models need `hf auth login` and an accepted "
             "licence."
         ) from error
-    return Source(text, folder, hub_id, folder.name)
+    return Source(text, folder, hub_id, folder.name, remote=remote)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether the hub's cache has all files of weights of a snapshot."""
+    return any(
+        names and all((folder / name).exists() for name in names)
+        for names in _weight_patterns(folder)
+    )
+
+
+def _hub_ranges(api: Any, hub_id: str, folder: Path, text: str) -> Mapping[str, RemoteFile]:
+    """The weights of a snapshot that the hub's cache lacks, to be read by ranges."""
+    from huggingface_hub import get_token
+
+    try:
+        from safeswap.checkpoint.remote.hub_folder import HubFolder
+        from safeswap.checkpoint.remote.opening import open_weights
+    except ImportError as error:
+        raise CheckpointError(
+            f"{text}: reading hf:// by ranges needs {error.name}. Install safeswap[remote], or "
+            f"give {hub_id} without hf://, which fetches the whole files."
+        ) from error
+    token = get_token() if api.token is None else None
+    login = (api.headers or {}).get("authorization")
+    authorization = f"Bearer {token}" if token and not login else login
+    store = HubFolder(api, hub_id, folder.name, authorization)
+    names = {entry.name for entry in folder.iterdir()}
+    found = open_weights(text, names, store)
+    return {name: one for name, one in found.items() if not (folder / name).exists()}
 
 
 def _weight_patterns(folder: Path) -> Iterator[list[str]]:

@@ -27,6 +27,7 @@ class Staging:
     """``.NAME.safeswap-partial`` beside the output, with a journal of finished chunks.
 
     Attributes:
+        job: what this run makes.
         folder: where the output's files grow (``folder / "out"``).
         finished: chunk → digest (hex) or ``"copy"``, as an earlier run left it.
     """
@@ -41,7 +42,7 @@ class Staging:
         Raises:
             OutputError: OUT exists, the place cannot be written, or another run holds it.
         """
-        self.out = out
+        self.out, self.job = out, job
         self._root = _root(out)
         self.folder = self._root / "out"
         self._held, self._replace = True, replace
@@ -124,6 +125,11 @@ class Staging:
             os.close(self._journal)
             os.close(self._lock)
 
+    def discard(self) -> None:
+        """Take the folder away: what grew in it is whole elsewhere."""
+        self.release()
+        shutil.rmtree(self._root, ignore_errors=True)
+
     def commit(self) -> None:
         """Give the whole output its final name, in one step, once all of it is on the disk.
 
@@ -145,8 +151,7 @@ class Staging:
                 f"{self.out}: cannot be created ({error.strerror}). Choose another --out; the same "
                 "command goes on where this one stopped once the place is free."
             ) from error
-        self.release()
-        shutil.rmtree(self._root, ignore_errors=True)
+        self.discard()
         fsync_path(self.out.parent)
 
 
@@ -154,12 +159,13 @@ def _root(out: Path) -> Path:
     return out.parent / f".{out.name}.safeswap-partial"
 
 
-def check_place(out: Path, nbytes: int, *, replace: bool = False) -> None:
+def check_place(out: Path, nbytes: int, *, replace: bool = False, option: str = "--out") -> None:
     """Refuse before any work when ``out`` cannot be made or has too little room; writes nothing.
 
     Args:
         nbytes: size of the whole output; what an interrupted run left of it needs no more room.
         replace: OUT may exist.
+        option: what names another place.
 
     Raises:
         OutputError: OUT exists, its folder cannot be written, or how many bytes are needed and how
@@ -175,21 +181,21 @@ def check_place(out: Path, nbytes: int, *, replace: bool = False) -> None:
         held = sum(f.stat().st_blocks * 512 for f in _root(out).rglob("*") if f.is_file())
         free = shutil.disk_usage(place).free
     except OSError as error:
-        raise _not_writable(place, error.strerror) from error
+        raise _not_writable(place, error.strerror, option) from error
     if not writable:
         reason = "Permission denied" if place.is_dir() else "Not a directory"
-        raise _not_writable(place, reason)
+        raise _not_writable(place, reason, option)
     if free < nbytes - held:
         raise OutputError(
             f"{place}: {nbytes - held} bytes ({(nbytes - held) / 1e9:.2f} GB) are needed and only "
             f"{free} bytes ({free / 1e9:.2f} GB) are available. Free some space or choose another "
-            "--out."
+            f"{option}."
         )
 
 
-def _not_writable(place: Path, reason: str | None) -> OutputError:
+def _not_writable(place: Path, reason: str | None, option: str = "--out") -> OutputError:
     return OutputError(
-        f"{place}: cannot be written ({reason}). Choose another --out, or fix the folder's "
+        f"{place}: cannot be written ({reason}). Choose another {option}, or fix the folder's "
         "permissions."
     )
 

@@ -136,7 +136,9 @@ def _vocabulary_notes(
     theirs: Vocabulary, ours: Vocabulary, expert: Path, base: Path, role: str
 ) -> list[str]:
     if theirs.tokens is not None and ours.tokens is not None:
-        return _changes(theirs.tokens, ours.tokens, role)
+        changes = _changes(theirs.tokens, ours.tokens, role)
+        slow = theirs.fast is None and ours.fast is None
+        return changes or (_closed_notes(expert, base, role) if slow else [])
     if theirs.tokens is None and ours.tokens is None:
         both = [name for name in CLOSED if (expert / name).exists() and (base / name).exists()]
         for name in both:
@@ -149,6 +151,17 @@ def _vocabulary_notes(
         if both:
             return []
     return [f"{role}: tokenizer not compared (no tokenizer.json or vocab.json on both sides)"]
+
+
+def _closed_notes(expert: Path, base: Path, role: str) -> list[str]:
+    """The same tokens in files that are not the same: what else they say is not read."""
+    both = [name for name in CLOSED if (expert / name).exists() and (base / name).exists()]
+    return [
+        f"{role}: its {name} has the base's tokens and differs from the base's in what else it "
+        f"says (scores, patterns, normalisation): a text may become other tokens; {_SAME_TEXT}"
+        for name in both
+        if (expert / name).read_bytes() != (base / name).read_bytes()
+    ]
 
 
 def _changes(theirs: Tokens, ours: Tokens, role: str) -> list[str]:

@@ -21,6 +21,7 @@ from safeswap.cli import (
     interchange,
     merging,
     methods,
+    publishing,
     results,
     search,
 )
@@ -31,7 +32,7 @@ from safeswap.io import progress
 from safeswap.version import __version__
 
 _SECTIONS = {
-    "Merge": ("profile", "plan", "merge", "show", "verify"),
+    "Merge": ("profile", "plan", "merge", "show", "verify", "push"),
     "Evaluate": ("evaluate", "judge", "compare", "label"),
     "Choose": ("sweep", "search"),
     "Tools": ("methods", "convert", "calibrate", "demo"),
@@ -180,7 +181,17 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-_VERBS = (merging, checking, methods, interchange, calibration, evaluation, results, search)
+_VERBS = (
+    merging,
+    checking,
+    publishing,
+    methods,
+    interchange,
+    calibration,
+    evaluation,
+    results,
+    search,
+)
 for _command in (command for module in _VERBS for command in module.COMMANDS):
     main.add_command(_command)
 

@@ -13,12 +13,13 @@ from safeswap.cli.options import (
     JSON,
     REMOTE,
     RUNNING,
+    OutPlace,
     languages_of,
     plan_record,
     print_json,
 )
 from safeswap.cli.verbs import Verb, say
-from safeswap.errors import listed
+from safeswap.errors import ConfigError, listed
 from safeswap.io.progress import shown_bytes
 
 
@@ -97,7 +98,7 @@ def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
 
 
 @click.command(cls=Verb)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=OutPlace(path_type=Path))
 @click.option("--base", help="Where the base lies now, if it moved.")
 @EXPERTS
 @click.option("--grams", type=click.Path(path_type=Path), help="Where those of regmean lie now.")
@@ -106,7 +107,7 @@ def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
 @JSON
 @RUNNING
 def verify(
-    out: Path,
+    out: Path | str,
     base: str | None,
     safety: str | None,
     languages: tuple[str, ...],
@@ -118,6 +119,12 @@ def verify(
     workers: int | None,
 ) -> None:
     """Check that OUT is what its plan says, bit for bit; a run's OUT: in all its languages."""
+    if isinstance(out, str):
+        raise ConfigError(
+            f"verify {out}: reads a folder of this machine. Fetch it first (aws s3 cp --recursive "
+            "…, gcloud storage cp -r …, hf download …), and give that folder. merge and push have "
+            "compared every part's digest with the store's when they sent it."
+        )
     from safeswap.api import verify_merge
     from safeswap.merge.manifest import merged_folders, read_manifest
 

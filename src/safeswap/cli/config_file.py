@@ -33,6 +33,8 @@ _TYPED = (
     "base-url",
     "judge-url",
     "api-key-variable",
+    "push-to-hub",
+    "public",
 )
 """Options by which a file that somebody sent could run code, or have keys sent to its own host."""
 

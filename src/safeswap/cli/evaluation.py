@@ -215,7 +215,7 @@ def evaluate(
         overwrite=overwrite,
     )
     for one in done:
-        say_step(f"{one.arm}: {one.responses} responses and {one.scores} scores added")
+        say_step(f"{one.model}: {one.responses} responses and {one.scores} scores added")
     record = {"kind": "evaluated", "out": str(results), "models": [asdict(one) for one in done]}
     if judge_spec is not None:
         judging = options_of({**backend, "base_url": judge_url or backend["base_url"]}, "on")
@@ -283,23 +283,23 @@ def _judge(
 
     spec = config.spec
     added = pipeline.judge_by(results, config, models=models, overwrite=overwrite)
-    for arm, count in added.items():
-        say_step(f"{arm}: {count} verdicts of {spec} added")
+    for model, count in added.items():
+        say_step(f"{model}: {count} verdicts of {spec} added")
     if not added:
         say_step(f"nothing to judge: {spec} has read every response")
     counts = pipeline.count_verdicts(results, spec, kind=config.kind, of_thought=config.of_thought)
-    for arm, verdicts in counts.items():
+    for model, verdicts in counts.items():
         if nonsense := verdicts["unparsed"]:
             say(
-                f"warning: {nonsense} of {verdicts.total()} verdicts on {arm} are in no form that "
-                "this judge answers in; they count as neither safe nor unsafe. Look at `raw` in "
-                f"{results / arm / 'verdicts'}: is it the right judge, and --kind?",
+                f"warning: {nonsense} of {verdicts.total()} verdicts on {model} are in no form "
+                "that this judge answers in; they count as neither safe nor unsafe. Look at `raw` "
+                f"in {results / model / 'verdicts'}: is it the right judge, and --kind?",
                 err=True,
             )
     say_step(f"next: safeswap compare {quoted(results)}")
     judged = [
-        {"name": arm, "added": added.get(arm, 0), "verdicts": dict(sorted(verdicts.items()))}
-        for arm, verdicts in counts.items()
+        {"name": model, "added": added.get(model, 0), "verdicts": dict(sorted(verdicts.items()))}
+        for model, verdicts in counts.items()
     ]
     return {"kind": "judged", "out": str(results), "judge": config.name, "models": judged}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from safeswap.anatomy.units import MODULE_KINDS
+from safeswap.anatomy.units import MODULE_KINDS, PART_KINDS
 from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import (
     EXPERTS,
@@ -17,12 +17,14 @@ from safeswap.cli.options import (
     PLANNING,
     REMOTE,
     RUNNING,
+    OutPlace,
     languages_of,
     plan_record,
     print_json,
     say_outlook,
     selection,
 )
+from safeswap.cli.publishing import AT_ONCE, check_push, push_merged
 from safeswap.cli.sampling import SAMPLING, sample_wish, sampled_lines, sampled_record
 from safeswap.cli.verbs import Verb, options, say
 from safeswap.errors import ConfigError
@@ -60,8 +62,10 @@ def profile(
     check_writable(out)
     if dry_run:
         from safeswap.checkpoint.family import open_family
+        from safeswap.checkpoint.remote.asked import ask_whole
         from safeswap.merge.outlook import reading
 
+        ask_whole(False)  # a look fetches no weights
         found = open_family(base, **_experts(safety, languages, adapters), force=force)
         _print_outlook("profile", reading(found), as_json)
         return
@@ -147,8 +151,8 @@ def plan(
         "-o",
         "--out",
         required=True,
-        type=click.Path(path_type=Path),
-        help="The new folder.",
+        type=OutPlace(path_type=Path),
+        help="The new folder, or one in a bucket: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER.",
     ),
     click.option(
         "--save-dtype",
@@ -171,9 +175,15 @@ def plan(
     click.option("--shard-size", help="e.g. 5GB.  [default: the base's sharding]"),
     click.option("--no-figure", is_flag=True, help="Do not draw safeswap.png."),
     click.option("--overwrite", is_flag=True, help="Replace an earlier merge in --out."),
+    click.option(
+        "--scratch",
+        type=click.Path(path_type=Path),
+        help="Where shards grow that go into a bucket.  [default: the user's cache]",
+    ),
     click.option("--dry-run", is_flag=True, help="Only say what would be read and written."),
     heading="Output",
 )
+@AT_ONCE
 @REMOTE
 @FORCE
 @JSON
@@ -185,7 +195,7 @@ def merge(
     languages: tuple[str, ...],
     adapters: tuple[str, ...],
     plans: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     **given: Any,
 ) -> None:
     """Build the merged checkpoint: from BASE and its experts, or from a plan."""
@@ -194,8 +204,12 @@ def merge(
     running: dict[str, Any] = {k: given[k] for k in ("dtype", "shard_size", "workers", "force")}
     running |= {"figure": not given["no_figure"], "overwrite": given["overwrite"]}
     running |= {"as_adapter": given["form"] == "adapter", "rank": given["rank"]}
+    running |= {"scratch": given["scratch"]}
+    to, public = given["push_to_hub"], given["public"]
+    then = check_push(to, out, public, given["yes"], given["dry_run"])
     if given["dry_run"]:
         lines = _outlook(plans, out, base, (safety, languages, adapters), given)
+        lines += [then] if then else []
         _print_outlook("merge", lines, given["as_json"])
         return
     if plans:
@@ -214,12 +228,20 @@ def merge(
         )
     if given["as_json"]:
         print_json({"kind": "merges", "merges": list(map(_merged_record, merged))})
-        return
+    else:
+        _say_merged(merged)
+    if to:
+        assert isinstance(out, Path)
+        push_merged(out, to, public, given["as_json"])
+
+
+def _say_merged(merged: Sequence[Any]) -> None:
     for one in merged:
         counts = one.plan.counts()
-        decided = {k: sum(counts.get(u, {}).get(k, 0) for u in MODULE_KINDS) for k in _kinds(one)}
+        kinds = (*MODULE_KINDS, *PART_KINDS)
+        decided = {k: sum(counts.get(u, {}).get(k, 0) for u in kinds) for k in _kinds(one)}
         say(
-            f"{one.folder}: {shown_bytes(one.nbytes)}; modules: "
+            f"{one.sent_to or one.folder}: {shown_bytes(one.nbytes)}; modules: "
             + ", ".join(f"{n} {what}" for what, n in decided.items())
             + f"; config and tokenizer from {one.plan.donor}"
         )
@@ -232,7 +254,7 @@ def merge(
 def _merged_record(one: Any) -> dict[str, Any]:
     """A merge, for scripts."""
     return {
-        "folder": one.folder,
+        "folder": one.sent_to or one.folder,
         "language": one.plan.language,
         "donor": one.plan.donor,
         "bytes": one.nbytes,
@@ -243,7 +265,7 @@ def _merged_record(one: Any) -> dict[str, Any]:
 
 def _outlook(
     plans: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     base: str | None,
     experts: tuple[str | None, tuple[str, ...], tuple[str, ...]],
     given: Mapping[str, Any],
@@ -251,11 +273,13 @@ def _outlook(
     """What a merge would read and write."""
     from safeswap.checkpoint.dtypes import is_same, output_dtype
     from safeswap.checkpoint.family import open_family
+    from safeswap.checkpoint.remote.asked import ask_whole
     from safeswap.checkpoint.shards import parse_size
     from safeswap.merge.outlook import reading, writing, writing_adapters
     from safeswap.merge.run import check_form, family_of
     from safeswap.plan import Plan, check_options
 
+    ask_whole(False)  # a look fetches no weights
     if plans:
         read = [Plan.load(path) for path in plans]
         family = family_of(read, allow_remote=given["allow_remote"], force=given["force"])
@@ -266,12 +290,20 @@ def _outlook(
         chosen = selection(given)
         family = open_family(base, **_experts(*experts), force=given["force"])
         for language in family.languages:
-            check_options(language, units=family.anatomy.units, **chosen)
+            anatomy = family.anatomy
+            check_options(language, units=anatomy.units, parts=anatomy.parts, **chosen)
         outputs = [(language, chosen.get("donor") or language) for language in family.languages]
     size, dtype = given["shard_size"], given["dtype"]
+    to = ""
+    if isinstance(out, str):
+        from safeswap.publish.address import bucket_folder
+        from safeswap.publish.shipment import growing
+
+        place = bucket_folder(out)
+        to, out = str(place), growing(place, given["scratch"])
     check_form(given["form"] == "adapter", given["rank"], dtype, size)
     if given["form"] == "adapter":
-        return [*reading(family), *writing_adapters(family, out)]
+        return [*reading(family), *writing_adapters(family, out, to)]
     lines = writing(
         family,
         outputs,
@@ -279,18 +311,19 @@ def _outlook(
         dtype=output_dtype(dtype),
         shard_size=parse_size(size) if size else None,
         same=is_same(dtype),
+        to=to,
     )
     return [*reading(family), *lines]
 
 
 def _kinds(merged: Any) -> list[str]:
     counts = merged.plan.counts()
-    return sorted({what for kind in MODULE_KINDS for what in counts.get(kind, {})})
+    return sorted({what for kind in (*MODULE_KINDS, *PART_KINDS) for what in counts.get(kind, {})})
 
 
 def _merge_plans(
     plans: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     named: bool,
     given: Mapping[str, Any],
     running: Mapping[str, Any],
@@ -298,8 +331,9 @@ def _merge_plans(
     from safeswap.api import merge_plans
     from safeswap.plan import Plan
     from safeswap.profile import Profile
+    from safeswap.selectors import OPTIONS
 
-    planning = ("method", "by", "tau", "tau_relative", "alpha", "norms", "outside", "donor")
+    planning = ("method", *OPTIONS, "donor")
     changed = [key for key in planning if given[key] is not None]
     changed += ["set"] if given["settings"] else []
     changed += ["operator"] if given["operator"] or given["operator_settings"] else []

@@ -32,6 +32,16 @@ class Share(click.types.FloatParamType):
         return float(super().convert(read, param, ctx))
 
 
+class OutPlace(click.Path):
+    """A path, or an address as it was typed: a path would make one slash of two."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A text for an address, else a path."""
+        if isinstance(value, str) and "://" in value:
+            return value
+        return super().convert(value, param, ctx)
+
+
 QUIET = click.option(
     "--quiet", is_flag=True, expose_value=False, callback=_silence, help="No progress bar."
 )
@@ -42,6 +52,22 @@ RESULTS = click.option(
     type=click.Path(path_type=Path),
     required=True,
     help="The results folder: new, or to go on in.",
+)
+
+
+def _ask_whole(context: click.Context, option: click.Parameter, given: bool) -> None:
+    from safeswap.checkpoint.remote.asked import ask_whole
+
+    ask_whole(given)
+
+
+DOWNLOAD = click.option(
+    "--download",
+    is_flag=True,
+    expose_value=False,
+    callback=_ask_whole,
+    help="Fetch checkpoints at addresses (https://, s3://, gs://, hf://) whole into the cache, "
+    "instead of reading ranges of their weights.",
 )
 EXPERTS = options(
     click.option("--safety", metavar="CHECKPOINT", help="The English safety expert."),
@@ -60,18 +86,21 @@ EXPERTS = options(
         help="A LoRA adapter on the expert of that name (safety, sw, …), or on BASE without one. "
         "An expert may be an adapter itself where its folder names its base.",
     ),
+    DOWNLOAD,
     heading="Experts",
 )
 PLANNING = options(
     click.option(
         "--method", help="How units are decided; see methods. [default: share-difference]"
     ),
-    click.option("--by", help="module or layer.  [default: module]"),
+    click.option(
+        "--by", help="module, layer, or expert: each of a mixture's alone.  [default: module]"
+    ),
     click.option(
         "--tau",
         type=Share(),
         help="Threshold on the difference of shares, as tables have it (0.1%) or as a fraction "
-        "(0.001).  [default: 0.1%]",
+        "(0.001).  [default: 0.1%; by expert 6.4% of the mean share]",
     ),
     click.option(
         "--tau-relative",
@@ -86,6 +115,16 @@ PLANNING = options(
     click.option(
         "--outside",
         help="Embeddings, final norm, lm_head: blend, language, safety or base.  [default: blend]",
+    ),
+    click.option(
+        "--router",
+        help="Routers of mixtures: language, safety, blend, base, or follow (the mlp, or by expert "
+        "the experts).  [default: language by expert, else follow]",
+    ),
+    click.option(
+        "--shared-experts",
+        help="Shared experts: own (by their own share), language, safety, blend, base, or follow "
+        "(the mlp).  [default: own by expert, else follow]",
     ),
     click.option(
         "--set",

@@ -78,10 +78,10 @@ def _evaluate(code: str, models: Path, out: Path) -> None:
     """What ``safeswap evaluate``, ``judge`` and ``compare --out`` do, for one language."""
     suite = pipeline.make_suite(str(write_suite(out / "suite")), [code])
     results = out / f"results-{code}"
-    arms = {"base": models / "base", "safety": models / "safety", code: models / code}
-    arms |= {name: out / name / code for name in METHODS}
+    asked = {"base": models / "base", "safety": models / "safety", code: models / code}
+    asked |= {name: out / name / code for name in METHODS}
     pipeline.evaluate(
-        [f"{name}={folder}" for name, folder in arms.items()],
+        [f"{name}={folder}" for name, folder in asked.items()],
         suite,
         results,
         options=BackendOptions(dtype="float32", device="cpu"),

@@ -27,7 +27,7 @@ from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.benchmarks.prompts import Prompt
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite, identities
 from safeswap.evaluation.models import EvaluatedModel
-from safeswap.evaluation.results.anew import remove_arm
+from safeswap.evaluation.results.anew import remove_model
 from safeswap.evaluation.results.journal import Journal, read_rows
 from safeswap.evaluation.results.rows import CellSettings, ResponseRow, Settings
 from safeswap.evaluation.results.store import (
@@ -43,8 +43,8 @@ from safeswap.evaluation.results.store import (
 FORMAT = "safeswap-results/1"
 _log = logging.getLogger("safeswap.evaluation")
 Thinking = Literal["auto", "on", "off"]
-Tell = Callable[[str, int], Any]
-"""Called with the total: ``with tell(title, total) as advance`` shows items, rate, time left."""
+ShowProgress = Callable[[str, int], Any]
+"""Called with the total: ``with progress(title, total) as advance`` shows items, rate, rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Generation:
 
 
 def settings_of(suite: Suite, generation: Generation) -> Settings:
-    """What all arms of a results folder share, as its settings.json holds it.
+    """What all models of a results folder share, as its settings.json holds it.
 
     A cell is a benchmark in a language: the digest of its prompts, or its task, or why it is empty.
     """
@@ -136,13 +136,13 @@ def _cell_settings(benchmark: Benchmark, code: str) -> CellSettings:
 @contextmanager
 def loaded(
     results: Results,
-    arm: EvaluatedModel,
+    model: EvaluatedModel,
     backend: str,
     options: BackendOptions,
     *,
     overwrite: bool = False,
 ) -> Iterator[Backend]:
-    """The arm's model, loaded, and its model.json written.
+    """A model, loaded, and its model.json written.
 
     Args:
         overwrite: answers of another model, backend or dtype under its name are removed.
@@ -151,17 +151,17 @@ def loaded(
         EvaluationError: the results hold another model under this name, or its answers from another
             backend or in another dtype; or it does not load.
     """
-    refuse_other_model(results, arm, overwrite=overwrite)
-    responder = open_backend(arm.location, backend, options)
+    refuse_other_model(results, model, overwrite=overwrite)
+    engine = open_backend(model.location, backend, options)
     try:
-        write_model_record(results, arm, responder, overwrite=overwrite)
-        yield responder
+        write_model_record(results, model, engine, overwrite=overwrite)
+        yield engine
     finally:
-        responder.close()
+        engine.close()
 
 
 def write_model_record(
-    results: Results, arm: EvaluatedModel, responder: Backend, *, overwrite: bool = False
+    results: Results, model: EvaluatedModel, engine: Backend, *, overwrite: bool = False
 ) -> None:
     """Write a loaded model's model.json, unless the results hold another one's answers.
 
@@ -171,10 +171,10 @@ def write_model_record(
     Raises:
         EvaluationError: another model under this name, another backend or dtype.
     """
-    refuse_other_model(results, arm, overwrite=overwrite)
-    refuse_other_backend(results, arm, responder.description, overwrite=overwrite)
-    path = results.folder / arm.name / MODEL
-    record: dict[str, Any] = {**arm.as_dict(), **responder.description}
+    refuse_other_model(results, model, overwrite=overwrite)
+    refuse_other_backend(results, model, engine.description, overwrite=overwrite)
+    path = results.folder / model.name / MODEL
+    record: dict[str, Any] = {**model.as_dict(), **engine.description}
     if path.exists() and holds_answers(path.parent):
         record |= _earlier_versions(read_json(path), record)
     write_json(path, record)
@@ -195,33 +195,33 @@ def _earlier_versions(known: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
     return {"earlier_versions": list(dict.fromkeys(kept))} if kept else {}
 
 
-def refuse_other_model(results: Results, arm: EvaluatedModel, *, overwrite: bool = False) -> None:
-    """Raise when the results hold answers of another model under this arm's name.
+def refuse_other_model(results: Results, model: EvaluatedModel, *, overwrite: bool = False) -> None:
+    """Raise when the results hold answers of another model under this name.
 
     Args:
         overwrite: remove those instead.
     """
-    path = results.folder / arm.name / MODEL
+    path = results.folder / model.name / MODEL
     if not holds_answers(path.parent):
         return
-    if path.exists() and (known := read_json(path)).get("digest") != arm.digest:
+    if path.exists() and (known := read_json(path)).get("digest") != model.digest:
         text = (
-            f"{path.parent}: holds answers of another model called {arm.name} "
-            f"({known.get('source')}, digest {known.get('digest')}; now {arm.source}, "
-            f"{arm.digest})."
+            f"{path.parent}: holds answers of another model called {model.name} "
+            f"({known.get('source')}, digest {known.get('digest')}; now {model.source}, "
+            f"{model.digest})."
         )
-        _anew(path.parent, f"{text} Give this one another name: NAME={arm.source}", overwrite)
+        _anew(path.parent, f"{text} Give this one another name: NAME={model.source}", overwrite)
 
 
-def _anew(arm: Path, refusal: str, overwrite: bool) -> None:
+def _anew(model: Path, refusal: str, overwrite: bool) -> None:
     if not overwrite:
         raise EvaluationError(f"{refusal}, or --overwrite to start it anew.")
-    remove_arm(arm)
-    _log.warning(f"{arm}: held other answers, and is started anew")
+    remove_model(model)
+    _log.warning(f"{model}: held other answers, and is started anew")
 
 
 def refuse_other_backend(
-    results: Results, arm: EvaluatedModel, now: Mapping[str, Any], *, overwrite: bool = False
+    results: Results, model: EvaluatedModel, now: Mapping[str, Any], *, overwrite: bool = False
 ) -> None:
     """One model's answers come from one backend in one dtype: greedy answers differ between them,
     and some dtype's rounding would pass for a difference between models.
@@ -233,7 +233,7 @@ def refuse_other_backend(
     Raises:
         EvaluationError: the results hold answers from another backend or in another dtype.
     """
-    path = results.folder / arm.name / MODEL
+    path = results.folder / model.name / MODEL
     if not holds_answers(path.parent):
         return
     known = read_json(path)
@@ -243,27 +243,27 @@ def refuse_other_backend(
                 path.parent,
                 f"{path.parent}: holds answers with {key} {known[key]}; this run has "
                 f"{now.get(key)}. Use --{key} {known[key]}, or another name: "
-                f"{arm.name}-{now.get(key)}={arm.source}",
+                f"{model.name}-{now.get(key)}={model.source}",
                 overwrite,
             )
     return None
 
 
 def missing_prompts(
-    results: Results, arm: EvaluatedModel, suite: Suite
+    results: Results, model: EvaluatedModel, suite: Suite
 ) -> list[tuple[str, Benchmark, Prompt]]:
-    """(key, benchmark, prompt) of what the arm has not answered yet."""
-    done = {row["key"] for row in read_rows(results.folder / arm.name / RESPONSES)}
+    """(key, benchmark, prompt) of what the model has not answered yet."""
+    done = {row["key"] for row in read_rows(results.folder / model.name / RESPONSES)}
     return [found for found in _every_prompt(suite) if found[0] not in done]
 
 
 def collect_responses(
     results: Results,
-    arm: EvaluatedModel,
+    model: EvaluatedModel,
     suite: Suite,
-    responder: Backend,
+    engine: Backend,
     generation: Generation,
-    tell: Tell,
+    progress: ShowProgress,
 ) -> int:
     """Answer what is missing, storing each batch as it is done; how many were answered.
 
@@ -271,7 +271,7 @@ def collect_responses(
         EvaluationError: the backend failed; what was answered before is stored.
     """
     settings = digest_of(generation.as_dict())
-    with Journal(results.folder / arm.name / RESPONSES) as journal:
+    with Journal(results.folder / model.name / RESPONSES) as journal:
         todo = [found for found in _every_prompt(suite) if found[0] not in journal]
         chats = [
             Chat(
@@ -282,10 +282,10 @@ def collect_responses(
             )
             for _, _, prompt in todo
         ]
-        with tell(f"{arm.name}: responses", len(todo)) as advance:
-            for index, reply in responder.respond(chats):
+        with progress(f"{model.name}: responses", len(todo)) as advance:
+            for index, reply in engine.respond(chats):
                 key, benchmark, prompt = todo[index]
-                row = _response_row(benchmark, prompt, reply, key, arm.digest, settings)
+                row = _response_row(benchmark, prompt, reply, key, model.digest, settings)
                 journal.add([row])
                 advance(1)
     return len(todo)
@@ -339,7 +339,9 @@ def refuse_uncut(backend: str, generation: Generation) -> None:
     )
 
 
-def templates_agree(arms: Sequence[EvaluatedModel], backend: str, options: BackendOptions) -> None:
+def templates_agree(
+    models: Sequence[EvaluatedModel], backend: str, options: BackendOptions
+) -> None:
     """Check that the chat template is on for every model, or off for every model.
 
     Raises:
@@ -350,7 +352,7 @@ def templates_agree(arms: Sequence[EvaluatedModel], backend: str, options: Backe
         return
     from safeswap.evaluation.backends.encoding import load_tokenizer
 
-    without = [a.name for a in arms if not load_tokenizer(a.location, options).chat_template]
+    without = [a.name for a in models if not load_tokenizer(a.location, options).chat_template]
     if without:
         raise EvaluationError(
             f"{', '.join(without)}: has no chat template, and the template must be on for every "

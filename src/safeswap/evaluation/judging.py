@@ -17,7 +17,7 @@ from typing import Any
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Backend, BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.thoughts import apart
-from safeswap.evaluation.generate import Tell
+from safeswap.evaluation.generate import ShowProgress
 from safeswap.evaluation.judges import Judge, Judgement, RowJudge, make_judge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.quality import flag
@@ -88,7 +88,7 @@ def judge_models(
     models: Sequence[str],
     judge: Judge,
     config: JudgeConfig,
-    tell: Tell,
+    progress: ShowProgress,
     *,
     overwrite: bool = False,
 ) -> dict[str, int]:
@@ -118,18 +118,18 @@ def judge_models(
     about = _record_of(judge, config)
     for model in todo:
         _refuse_other_judge(_about(results, model, name), about)
-    responder = None
+    engine = None
     if judge.asks_model:
         (asked,) = name_models([f"judge={source}"], backend, options.base_url)
-        responder = open_backend(asked.location, backend, options)
-    about |= responder.description if responder else {}
+        engine = open_backend(asked.location, backend, options)
+    about |= engine.description if engine else {}
     try:
         for model, rows in todo.items():
             write_json(_about(results, model, name), about)
-            _judge_rows(verdicts_path(results, model, name), rows, judge, responder, tell, model)
+            _judge_rows(verdicts_path(results, model, name), rows, judge, engine, progress, model)
     finally:
-        if responder is not None:
-            responder.close()
+        if engine is not None:
+            engine.close()
     return {model: len(rows) for model, rows in todo.items()}
 
 
@@ -145,13 +145,13 @@ def judge_name(judge: Judge, source: str, of_thought: bool = False) -> str:
     return file_name(f"{judge.name}-{Path(told).stem}")
 
 
-def count_verdicts(results: Results, arms: Sequence[str], judge: str) -> dict[str, Counter[str]]:
+def count_verdicts(results: Results, models: Sequence[str], judge: str) -> dict[str, Counter[str]]:
     """Model to how many of each verdict the judge gave it; many ``unparsed`` are a judge that
     answers nonsense, or that is asked in another way than it was made for.
     """
     return {
-        arm: Counter(row["verdict"] for row in verdicts_of(results, arm, judge).values())
-        for arm in arms
+        model: Counter(row["verdict"] for row in verdicts_of(results, model, judge).values())
+        for model in models
     }
 
 
@@ -219,32 +219,32 @@ def _judge_rows(
     path: Path,
     rows: list[ResponseRow],
     judge: Judge,
-    responder: Backend | None,
-    tell: Tell,
-    arm: str,
+    engine: Backend | None,
+    progress: ShowProgress,
+    model: str,
 ) -> None:
     now = marks_of(rows)
-    with Journal(path) as journal, tell(f"{arm}: verdicts", len(rows)) as advance:
+    with Journal(path) as journal, progress(f"{model}: verdicts", len(rows)) as advance:
         # Only now, with the judge at hand: what is dropped is made again.
         kept = [row for key, row in journal.rows.items() if key not in now]
         if len(kept) < len(journal.rows):
             journal.replace(kept)
-        for row, judgement in _judgements(judge, rows, responder):
+        for row, judgement in _judgements(judge, rows, engine):
             journal.add([_verdict_row(row, judgement, judge)])
             advance(1)
 
 
 def _judgements(
-    judge: Judge, rows: list[ResponseRow], responder: Backend | None
+    judge: Judge, rows: list[ResponseRow], engine: Backend | None
 ) -> Iterator[tuple[ResponseRow, Judgement]]:
     """Rows with what the judge says of them, as they are done."""
     if isinstance(judge, RowJudge):
         for row in rows:
             yield row, judge.decide(row["prompt"], _answer(row), row)
-    elif responder is not None:
+    elif engine is not None:
         questions = [judge.question(row["prompt"], _answer(row)) for row in rows]
         chats = [Chat(q.messages, q.max_new_tokens, q.add_generation_prompt) for q in questions]
-        for index, reply in responder.respond(chats):
+        for index, reply in engine.respond(chats):
             yield rows[index], judge.parse(reply.text)
 
 
@@ -267,5 +267,5 @@ def _verdict_row(row: ResponseRow, judgement: Judgement, judge: Judge) -> Verdic
     }
 
 
-def _about(results: Results, arm: str, judge: str) -> Path:
-    return results.folder / arm / VERDICTS / f"{judge}.json"
+def _about(results: Results, model: str, judge: str) -> Path:
+    return results.folder / model / VERDICTS / f"{judge}.json"

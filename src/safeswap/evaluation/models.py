@@ -1,4 +1,4 @@
-"""Arms: the models under comparison, each with a name, a role and a digest of its content.
+"""The models under comparison, each with a name, a role and a digest of its content.
 
 An answer belongs to the weights that gave it, not to a path: what is stored under one digest is
 never taken for another model's.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -48,11 +49,12 @@ class EvaluatedModel:
         digest: BLAKE3 of weights, configuration and tokenizer; for a server, of address and name,
             since nothing else can be known.
         role: where it came from, if known.
-        reference: for a merge, the name of its language expert among the arms, if there.
+        reference: for a merge, the name of its language expert among the models, if there.
         language: of a language expert and of a merge with one, as the merge's manifest names it.
         chosen: for a merge that was picked by its figures, on which questions (``Plan.chosen``).
         candidate: for one that lives in memory only, how it was made.
         aliases: for such a one, other cells of its grid that came to the very same table.
+        made: for a merge, how its table was made, as its manifest says.
     """
 
     name: str
@@ -65,6 +67,7 @@ class EvaluatedModel:
     chosen: ChosenOn | None = None
     candidate: CandidateRecord | None = None
     aliases: tuple[Alias, ...] = ()
+    made: CandidateRecord | None = None
 
     def as_dict(self) -> ModelRecord:
         """Plain data for model.json."""
@@ -80,6 +83,8 @@ class EvaluatedModel:
             plain["language"] = self.language
         if self.chosen is not None:
             plain["chosen"] = self.chosen.as_dict()
+        if self.made is not None:
+            plain["made"] = self.made.as_dict()
         if self.candidate is not None:
             aliases = [alias.as_dict() for alias in self.aliases]
             plain["candidate"] = {**self.candidate.as_dict(), "aliases": aliases}
@@ -100,23 +105,23 @@ def name_models(
     """
     if not specs:
         raise EvaluationError("no model is given: name at least one checkpoint folder or hub id.")
-    arms: list[EvaluatedModel] = []
+    models: list[EvaluatedModel] = []
     for spec in specs:
         name, source = _split(spec)
-        if any(arm.name == name for arm in arms):
+        if any(model.name == name for model in models):
             raise EvaluationError(
                 f"two models are called {name!r}. Give one another name: NAME={source}."
             )
         if find_backend(backend).remote:
             server = without_password(base_url)
             digest = blake3(f"{server}\n{source}".encode()).hexdigest(length=16)
-            arms.append(EvaluatedModel(name, source, source, digest))
+            models.append(EvaluatedModel(name, source, source, digest))
         else:
             found = resolve(source)
             refuse_gguf(found, gguf=found.file is not None)
             digest = digest_of_model(found.folder)
-            arms.append(EvaluatedModel(name, found.text, str(found.folder), digest))
-    return _with_roles(arms)
+            models.append(EvaluatedModel(name, found.text, str(found.folder), digest))
+    return _with_roles(models)
 
 
 def digest_of_model(folder: Path) -> str:
@@ -162,54 +167,58 @@ def _split(spec: str) -> tuple[str, str]:
     return chosen, source
 
 
-def _with_roles(arms: list[EvaluatedModel]) -> list[EvaluatedModel]:
+def _with_roles(models: list[EvaluatedModel]) -> list[EvaluatedModel]:
     """Read the manifests of merges: the roles of their inputs, and each merge's language expert."""
     roles: dict[str, Role] = {}
     references: dict[str, str] = {}
     languages: dict[str, str] = {}
     chosen: dict[str, ChosenOn | None] = {}
-    for merge in arms:
-        inputs, chosen[merge.name] = _manifest_of(Path(merge.location))
+    made: dict[str, CandidateRecord | None] = {}
+    for merge in models:
+        inputs, chosen[merge.name], made[merge.name] = _manifest_of(Path(merge.location))
         if inputs:
             roles[merge.name] = "merged"
             spoken = [role for role in inputs if role not in ("base", "safety")]
             languages[merge.name] = spoken[0] if len(spoken) == 1 else ""
-        for arm in arms:
+        for model in models:
             for role, (path, revision) in inputs.items():
-                if not _is_input(arm, path, revision):
+                if not _is_input(model, path, revision):
                     continue
                 known: Role = "language"
                 if role in ("base", "safety"):
                     known = "base" if role == "base" else "safety"
                 else:
-                    references[merge.name] = arm.name
-                    languages.setdefault(arm.name, role)
-                roles.setdefault(arm.name, known)
+                    references[merge.name] = model.name
+                    languages.setdefault(model.name, role)
+                roles.setdefault(model.name, known)
     return [
         replace(
-            arm,
-            role=roles.get(arm.name, "other"),
-            reference=references.get(arm.name, ""),
-            language=languages.get(arm.name, ""),
-            chosen=chosen[arm.name],
+            model,
+            role=roles.get(model.name, "other"),
+            reference=references.get(model.name, ""),
+            language=languages.get(model.name, ""),
+            chosen=chosen[model.name],
+            made=made[model.name],
         )
-        for arm in arms
+        for model in models
     ]
 
 
-def _is_input(arm: EvaluatedModel, path: str, revision: str | None) -> bool:
-    """Whether an arm is the input that a manifest names: the same folder, or commit on a hub."""
-    return arm.location == path or (revision is not None and Path(arm.location).name == revision)
+def _is_input(model: EvaluatedModel, path: str, revision: str | None) -> bool:
+    """Whether a model is the input that a manifest names: the same folder, or commit on a hub."""
+    return model.location == path or (
+        revision is not None and Path(model.location).name == revision
+    )
 
 
 def _manifest_of(
     folder: Path,
-) -> tuple[dict[str, tuple[str, str | None]], ChosenOn | None]:
-    """Role to (folder, commit) of a merge's inputs, and on what it was chosen, by its manifest;
-    nothing for other folders.
+) -> tuple[dict[str, tuple[str, str | None]], ChosenOn | None, CandidateRecord | None]:
+    """Role to (folder, commit) of a merge's inputs, on what it was chosen, and how its table was
+    made, by its manifest; nothing for other folders.
     """
     if not (folder / _MANIFEST).is_file():
-        return {}, None
+        return {}, None, None
     from safeswap.merge.manifest import read_manifest
     from safeswap.profile import Profile
 
@@ -217,10 +226,28 @@ def _manifest_of(
         manifest = read_manifest(folder)
         measured = Profile.from_dict(manifest["profile"], str(folder / _MANIFEST)).inputs
     except SafeswapError:  # of another version, or edited: it can still be evaluated
-        return {}, None
+        return {}, None, None
     # What was measured may be more than what was merged: several languages share a profile.
     used = [role for role in manifest["plan"].get("inputs", {}) if role in measured]
     of = {role: measured[role].adapter or measured[role] for role in used}
     inputs = {role: (one.path, one.revision) for role, one in of.items()}
     where = f"{folder / _MANIFEST}: plan: chosen"
-    return inputs, ChosenOn.from_dict(manifest["plan"].get("chosen", {}), where)
+    chosen = ChosenOn.from_dict(manifest["plan"].get("chosen", {}), where)
+    return inputs, chosen, _made(manifest["plan"], f"{folder / _MANIFEST}: plan")
+
+
+def _made(plan: Mapping[str, Any], where: str) -> CandidateRecord | None:
+    """How a plan's table was filled; None where it does not say, or was written by hand."""
+    selector = plan.get("selector")
+    if not isinstance(selector, Mapping) or not isinstance(selector.get("name"), str):
+        return None
+    settings = {key: value for key, value in selector.items() if key != "name"}
+    operator = plan.get("operator", "linear")
+    if isinstance(operator, Mapping):
+        own = {key: value for key, value in operator.items() if key != "name"}
+        operator = {"name": operator.get("name"), "settings": own}
+    about = {"method": selector["name"], "settings": settings, "operator": operator}
+    try:
+        return CandidateRecord.from_dict(about, where)
+    except EvaluationError:  # edited: it can still be evaluated
+        return None

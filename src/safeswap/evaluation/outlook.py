@@ -35,12 +35,12 @@ def evaluation_outlook(
         SafeswapError: a backend or model that is not there.
     """
     remote = find_backend(backend).remote
-    arms = name_models(models, backend, options.base_url)
+    named = name_models(models, backend, options.base_url)
     return {
         "kind": "outlook",
         "verb": "evaluate",
         "out": str(results),
-        "models": [_model(arm, results, suite, remote) for arm in arms],
+        "models": [_model(model, results, suite, remote) for model in named],
         "cells": cells_of(suite),
         "split": None if suite.split is None else asdict(suite.split),
         "limit": None if suite.limit is None else suite.limit.as_dict(),
@@ -56,7 +56,7 @@ def judge_outlook(results: Path, config: JudgeConfig, models: Sequence[str] = ()
     """
     find_backend(config.backend)
     store, judge = open_results(results), config.make()
-    names = [find_model(store, name) for name in models] or store.arms
+    names = [find_model(store, name) for name in models] or store.models
     weights = None
     if judge.asks_model:
         named = [f"judge={config.spec}"]
@@ -114,17 +114,17 @@ def cell_lines(cells: Sequence[Record]) -> list[str]:
     return found
 
 
-def _model(arm: EvaluatedModel, results: Path, suite: Suite, remote: bool) -> Record:
+def _model(model: EvaluatedModel, results: Path, suite: Suite, remote: bool) -> Record:
     keys = {
         f"{benchmark.name}/{prompt.language}/{prompt.id}"
         for benchmark in suite.benchmarks
         for prompt in (benchmark.prompts.prompts if benchmark.prompts else ())
     }
-    done = {row["key"] for row in read_rows(results / arm.name / RESPONSES)}
+    done = {row["key"] for row in read_rows(results / model.name / RESPONSES)}
     return {
-        "name": arm.name,
-        "source": arm.source,
-        "weights_bytes": None if remote else _weights(Path(arm.location)),
+        "name": model.name,
+        "source": model.source,
+        "weights_bytes": None if remote else _weights(Path(model.location)),
         "prompts": len(keys),
         "to_answer": len(keys - done),
     }

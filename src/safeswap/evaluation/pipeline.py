@@ -44,7 +44,7 @@ from safeswap.io.progress import items_bar
 class Done:
     """What one model's evaluation added: answers to prompts, and questions scored by lm-eval."""
 
-    arm: str
+    model: str
     responses: int
     scores: int
 
@@ -78,26 +78,26 @@ def evaluate(
     """
     find_backend(backend)
     options = options or BackendOptions()
-    arms = name_models(models, backend, options.base_url)
+    named = name_models(models, backend, options.base_url)
     generate.refuse_uncut(backend, generation or Generation())
-    generate.templates_agree(arms, backend, options)
+    generate.templates_agree(named, backend, options)
     chosen = with_template(generation or Generation(), options)
-    names = [arm.name for arm in arms]
+    names = [model.name for model in named]
     settings = generate.settings_of(suite, chosen)
     store = start_results(results, settings, names, overwrite=overwrite)
     told = _told(backend, options)
-    for arm in arms:
-        generate.refuse_other_model(store, arm, overwrite=overwrite)
-        generate.refuse_other_backend(store, arm, told, overwrite=overwrite)
+    for model in named:
+        generate.refuse_other_model(store, model, overwrite=overwrite)
+        generate.refuse_other_backend(store, model, told, overwrite=overwrite)
     if _has_tasks(suite):
         _ability().refuse_missing_datasets(store, names, suite)
     done = []
-    for number, arm in enumerate(arms, 1):
+    for number, model in enumerate(named, 1):
         # again: another run that began before any answer was there may have had other settings
         start_results(results, settings, names)
-        of_all = f", model {number} of {len(arms)}" if len(arms) > 1 else ""
+        of_all = f", model {number} of {len(named)}" if len(named) > 1 else ""
         with progress.suffixed(of_all):
-            done.append(_evaluate_arm(store, arm, suite, backend, options, chosen, overwrite))
+            done.append(_evaluate_arm(store, model, suite, backend, options, chosen, overwrite))
     return done
 
 
@@ -109,33 +109,33 @@ def _told(backend: str, options: BackendOptions) -> dict[str, str]:
 
 def _evaluate_arm(
     results: Results,
-    arm: EvaluatedModel,
+    model: EvaluatedModel,
     suite: Suite,
     backend: str,
     options: BackendOptions,
     generation: Generation,
     overwrite: bool,
 ) -> Done:
-    if not is_missing(results, arm, suite):
-        return Done(arm.name, 0, 0)
-    with generate.loaded(results, arm, backend, options, overwrite=overwrite) as responder:
-        return answer(results, arm, suite, responder, generation)
+    if not is_missing(results, model, suite):
+        return Done(model.name, 0, 0)
+    with generate.loaded(results, model, backend, options, overwrite=overwrite) as engine:
+        return answer(results, model, suite, engine, generation)
 
 
-def is_missing(results: Results, arm: EvaluatedModel, suite: Suite) -> bool:
+def is_missing(results: Results, model: EvaluatedModel, suite: Suite) -> bool:
     """Whether a model has not answered all of a suite yet."""
-    if generate.missing_prompts(results, arm, suite):
+    if generate.missing_prompts(results, model, suite):
         return True
-    return _has_tasks(suite) and bool(_ability().missing_tasks(results, arm.name, suite))
+    return _has_tasks(suite) and bool(_ability().missing_tasks(results, model.name, suite))
 
 
 def answer(
     results: Results,
-    arm: EvaluatedModel,
+    model: EvaluatedModel,
     suite: Suite,
-    responder: Backend,
+    engine: Backend,
     generation: Generation,
-    tell: generate.Tell = items_bar,
+    progress: generate.ShowProgress = items_bar,
 ) -> Done:
     """Let a loaded model answer what is missing of a suite.
 
@@ -145,9 +145,9 @@ def answer(
     scored = 0
     if _has_tasks(suite):
         # lm-eval first: with vLLM its engine is then also the one that answers the prompts.
-        scored = _ability().score_tasks(results, arm, suite, responder, generation, tell)
-    answered = generate.collect_responses(results, arm, suite, responder, generation, tell)
-    return Done(arm.name, answered, scored)
+        scored = _ability().score_tasks(results, model, suite, engine, generation, progress)
+    answered = generate.collect_responses(results, model, suite, engine, generation, progress)
+    return Done(model.name, answered, scored)
 
 
 def _has_tasks(suite: Suite) -> bool:
@@ -217,7 +217,7 @@ def judge_by(
         return {}
     find_backend(config.backend)
     store, chosen = open_results(results), config.make()
-    names = [find_model(store, name) for name in models] or store.arms
+    names = [find_model(store, name) for name in models] or store.models
     return judging.judge_models(store, names, chosen, config, items_bar, overwrite=overwrite)
 
 
@@ -226,7 +226,7 @@ def count_verdicts(
 ) -> dict[str, Counter[str]]:
     """Model to how many of each verdict a judge has given it; ``unparsed`` are not its verdicts."""
     store, chosen = open_results(results), make_judge(spec, kind=kind)
-    return judging.count_verdicts(store, store.arms, judging.judge_name(chosen, spec, of_thought))
+    return judging.count_verdicts(store, store.models, judging.judge_name(chosen, spec, of_thought))
 
 
 def annotate(
@@ -251,11 +251,11 @@ def annotate(
     """
     evidence = gather([results], judge, dev=True)
     rows = [
-        cast(JudgedRow, {**row, "key": f"{arm}/{row['key']}", "arm": arm})
+        cast(JudgedRow, {**row, "key": f"{model}/{row['key']}", "arm": model})
         for cell in evidence.cells
         if cell.measures is Measure.UNSAFE
-        for arm in evidence.models
-        for _, row in evidence.get(arm, cell.benchmark, cell.language).rows.values()
+        for model in evidence.models
+        for _, row in evidence.get(model, cell.benchmark, cell.language).rows.values()
     ]
     if not rows:
         raise EvaluationError(

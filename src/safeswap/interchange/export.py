@@ -30,7 +30,7 @@ from safeswap.errors import PlanError
 from safeswap.interchange.filters import unit_filters
 from safeswap.merge.run import family_of
 from safeswap.operators import applies, linear
-from safeswap.plan import Plan, check_units
+from safeswap.plan import Plan, check_units, rows_for
 from safeswap.roles import BASE
 
 _HEAD = """\
@@ -57,7 +57,7 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
     _refuse_operators(plan)
     roles = (BASE, *plan.experts)
     family = family_of([plan])
-    check_units(plan, family.anatomy.units)
+    check_units(plan, family.anatomy)
     for role, member in family.members.items():
         if member.packed:
             raise PlanError(
@@ -70,7 +70,7 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
             "part: safeswap matches rows by token, mergekit by number. Use safeswap merge, or "
             "experts with the base's tokenizer and tying."
         )
-    weights = {n: family.anatomy.placements[n].unit for n in family.names if family.is_weight(n)}
+    weights = {n: _row_of(plan, family, n) for n in family.names if family.is_weight(n)}
     filters = unit_filters(weights)
     models = {role: _whole(family.members[role], role) for role in roles}
     content = {
@@ -88,6 +88,17 @@ def to_mergekit(plan: Plan, *, dtype: str | None = None) -> str:
         lines += [f"  - model: {_scalar(models[role])}", "    parameters:", "      weight:"]
         lines += _entries(plan, role, filters)
     return "\n".join(lines) + "\n"
+
+
+def _row_of(plan: Plan, family: Family, name: str) -> str:
+    rows = rows_for(plan.units, family.anatomy.placements[name])
+    if len({tuple(plan.parts(row).values()) for row in rows}) > 1:
+        raise PlanError(
+            f"{name} holds {len(rows)} experts, to which the plan gives different weights; "
+            "mergekit gives one weight to a whole tensor. Use safeswap merge, or plan with --by "
+            "module."
+        )
+    return rows[0]
 
 
 def _refuse_operators(plan: Plan) -> None:
@@ -109,8 +120,14 @@ def _whole(member: Checkpoint, role: str) -> str:
 
 def _model(source: Source, role: str) -> str:
     """A checkpoint as mergekit writes one: a folder, or ``org/name@commit``."""
+    if source.address:
+        raise PlanError(
+            f"{role}: {source.address} is an address, which mergekit's files cannot hold. Fetch "
+            "the checkpoint and give its folder."
+        )
     if source.hub_id:
-        if "://" in source.text and urlsplit(source.text).netloc != "huggingface.co":
+        elsewhere = urlsplit(source.text).scheme in ("http", "https")
+        if elsewhere and urlsplit(source.text).netloc != "huggingface.co":
             raise PlanError(
                 f"{role}: {source.text} is on another hub, whose address mergekit's files cannot "
                 f"hold. Give the folder it was fetched to ({source.folder}) in the plan."

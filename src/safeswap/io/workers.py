@@ -14,6 +14,8 @@ Result = TypeVar("Result")
 
 CHUNK_ELEMENTS = 1 << 22
 """Elements of a chunk: the unit of scheduling, of resuming and of digests."""
+AHEAD_BYTES = 64 << 20
+"""Bytes of chunks that are announced before their turn, where they come from elsewhere."""
 BLOCK_ELEMENTS = 1 << 17
 """Elements worked on at a time: few enough for the buffers to stay in a cache, enough for Python's
 part to be small."""
@@ -37,6 +39,8 @@ def run_chunks(
     workers: int,
     advance: Callable[[int], None],
     size: Callable[[Work], int],
+    stopped: Callable[[], None] = lambda: None,
+    ahead: Callable[[Work], None] | None = None,
 ) -> list[Result]:
     """Act on every chunk; the results come in the order of the chunks, whatever the workers did.
 
@@ -44,6 +48,9 @@ def run_chunks(
         act: called on one of ``workers`` threads; working memory comes from
             :func:`safeswap.io.buffers.buffer`.
         advance: told ``size(chunk)`` after each chunk, from the calling thread only.
+        stopped: called once nothing more is begun, so that what ``act`` waits for lets go of it.
+        ahead: told each chunk `AHEAD_BYTES` before its turn, in order, so that its bytes are on
+            their way; None where all bytes lie here.
 
     Raises:
         Whatever ``act`` raised first; KeyboardInterrupt is passed on once all workers have stopped.
@@ -53,6 +60,7 @@ def run_chunks(
     lock, stop, finished = threading.Lock(), threading.Event(), threading.Semaphore(0)
     failures: list[BaseException] = []
     done = [0] * workers
+    announced = None if ahead is None else _Announced(chunks, ahead, size)
 
     def work(worker: int) -> None:
         try:
@@ -61,6 +69,8 @@ def run_chunks(
                     index = next(queue, None)
                 if index is None:
                     break
+                if announced is not None:
+                    announced.reach(index)
                 results[index] = act(chunks[index])
                 done[worker] += size(chunks[index])
         except BaseException as error:
@@ -83,9 +93,35 @@ def run_chunks(
                 told = sum(done)
         finally:
             stop.set()
+            stopped()
             for thread in threads:
                 if thread.ident is not None:  # an interrupt may come before all have started
                     thread.join()
     if failures:
         raise failures[0]
     return results
+
+
+class _Announced:
+    """Which chunks were announced: all up to `AHEAD_BYTES` beyond the one whose turn it is."""
+
+    def __init__(
+        self,
+        chunks: Sequence[Work],
+        ahead: Callable[[Work], None],
+        size: Callable[[Work], int],
+    ) -> None:
+        self._chunks, self._ahead, self._size = chunks, ahead, size
+        self._lock = threading.Lock()
+        self._told = self._begun = self._bytes = 0
+
+    def reach(self, index: int) -> None:
+        """It is this chunk's turn."""
+        with self._lock:
+            for begun in range(self._begun, index + 1):
+                self._bytes -= self._size(self._chunks[begun])
+            self._begun = max(self._begun, index + 1)
+            while self._told < len(self._chunks) and self._bytes < AHEAD_BYTES:
+                self._bytes += self._size(self._chunks[self._told])
+                self._ahead(self._chunks[self._told])
+                self._told += 1

@@ -42,6 +42,22 @@ def read_yaml(
         return yaml.load(_content(path), _LOADERS[scalars])
 
 
+def read_text(path: Path, *, error: type[SafeswapError] = ConfigError) -> str:
+    """The text of a file that holds YAML.
+
+    Raises:
+        SafeswapError: of the class ``error``; it cannot be read, is too large, or is no UTF-8.
+    """
+    with _told(str(path), error):
+        return _content(path)
+
+
+def read_yaml_text(text: str, where: str, *, error: type[SafeswapError] = ConfigError) -> Any:
+    """As `read_yaml`, of text; ``where`` stands for its file in messages."""
+    with _told(where, error):
+        return yaml.load(text, _Loader)
+
+
 def read_nodes(path: Path, *, error: type[SafeswapError] = ConfigError) -> yaml.Node | None:
     """The nodes of strict YAML, which know their lines; None where there are none.
 

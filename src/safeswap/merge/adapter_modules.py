@@ -1,172 +1,32 @@
-"""What the tensors of a merged adapter are: factors picked, put together, or compressed.
+"""What a merged adapter is made of: for every tensor that experts change, the form that holds it.
 
-With ``ΔW = s · B · A`` of each expert the weighted sum of task vectors is again such a product,
-``Σ w·s·B·A = [w₁s₁B₁ | w₂s₂B₂] · [A₁; A₂]``, of the sum of the ranks. ``rank`` cuts it by a
-singular value decomposition, of the small matrices that QR leaves of the factors alone: the best
-adapter of that rank, in the sense of the Frobenius norm (Eckart & Young, 1936).
-
-One scale serves all modules, ``lora_alpha / r``, whatever their ranks: vLLM reads no patterns.
+Factors where all experts have factors, with magnitudes where one has them (``adapter_dora``); rows
+of tokens; biases, which peft stores whole; and whole tensors (``modules_to_save``) for all else.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
-
-from safeswap.checkpoint.adapters import Adapter, Factors, update_of
-from safeswap.checkpoint.adapters.factors import all_numbers
-from safeswap.checkpoint.adapters.tensors import ConvertedTensor
-from safeswap.checkpoint.dtypes import DTYPES, Dtype
+from safeswap.checkpoint.adapters import Adapter, Factors
+from safeswap.checkpoint.adapters.tensors import DoraTensor, LowRankTensor, RowsTensor
 from safeswap.checkpoint.family import Family
-from safeswap.checkpoint.numerics import encode
-from safeswap.checkpoint.reader import StoredTensor, Tensor
+from safeswap.checkpoint.reader import Tensor
 from safeswap.errors import PlanError
-from safeswap.io.blas import one_thread
+from safeswap.merge.adapter_dora import DoraModule
+from safeswap.merge.adapter_written import PREFIX, Bytes, Module, Part, Written
 from safeswap.merge.chunks import chunk_bytes
-from safeswap.merge.prepare import MergeJob
+from safeswap.merge.prepare import Chunk, MergeJob
 from safeswap.operators import applies
-from safeswap.plan import Plan
+from safeswap.plan import Plan, rows_for
 from safeswap.roles import BASE
 
-_PREFIX = "base_model.model."
-Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Written:
-    """A tensor of the adapter that is written.
-
-    Attributes:
-        name, dtype, shape: as it is stored.
-        unit: of the plan.
-        fate: what it is made of, in words.
-        blocks: makes its bytes, block by block.
-    """
-
-    name: str
-    dtype: Dtype
-    shape: tuple[int, ...]
-    unit: str
-    fate: str
-    blocks: Callable[[], Iterator[Bytes]]
-
-
-@dataclass
-class Module:
-    """A module of the adapter: the updates that it joins.
-
-    Attributes:
-        tensor: the base's tensor.
-        name: the module, as peft names it.
-        parts: expert → the weight of its task vector, and its update.
-        scale: ``lora_alpha / r`` of the adapter that is written.
-        limit: the greatest rank, or None.
-        energy: after it was made: (squares that were cut off, all of them).
-    """
-
-    tensor: str
-    unit: str
-    name: str
-    parts: Mapping[str, tuple[float, Factors]]
-    scale: float = 1.0
-    limit: int | None = None
-    energy: tuple[float, float] = (0.0, 0.0)
-    made: tuple[Bytes, Bytes] | None = field(default=None, repr=False)
-
-    @property
-    def rank(self) -> int:
-        """Its rank in the adapter that is written."""
-        total = sum(factors.rank for _, factors in self.parts.values())
-        return min(total, self.limit or total)
-
-    @property
-    def cut(self) -> bool:
-        """Whether its rank is less than its parts have together."""
-        return self.rank < sum(factors.rank for _, factors in self.parts.values())
-
-    @property
-    def picked(self) -> Factors | None:
-        """The update whose factors it has, byte for byte; None where they are computed."""
-        if len(self.parts) != 1 or self.cut:
-            return None
-        ((weight, factors),) = self.parts.values()
-        return factors if weight * factors.scale == self.scale else None
-
-    def written(self) -> Iterator[Written]:
-        """Its two tensors."""
-        one = next(iter(self.parts.values()))[1]
-        kinds = ("lora_A.weight", "lora_B.weight")
-        if one.embedding:
-            kinds = ("lora_embedding_A", "lora_embedding_B")
-        inputs, outputs = one.a.shape[1], one.b.shape[0]
-        fate = " + ".join(f"{weight:.9g} · {role}" for role, (weight, _) in self.parts.items())
-        fate = f"rank {self.rank} of {fate}" if self.cut else fate
-        picked = self.picked
-        if picked is not None:
-            fate = f"copied from {next(iter(self.parts))}"
-        for index, shape in enumerate(((self.rank, inputs), (outputs, self.rank))):
-            tensor = None if picked is None else (picked.a, picked.b)[index]
-            dtype = tensor.dtype if tensor is not None else DTYPES["F32"]
-            name = f"{_PREFIX}{self.name}.{kinds[index]}"
-            yield Written(name, dtype, shape, self.unit, fate, partial(self._bytes, index))
-
-    def _bytes(self, index: int) -> Iterator[Bytes]:
-        picked = self.picked
-        if picked is not None:
-            tensor = (picked.a, picked.b)[index]
-            raw = np.empty(tensor.nbytes, np.uint8)
-            with tensor.reader() as reader:
-                reader.read_raw(0, tensor.elements, raw)
-            yield raw
-            return
-        if self.made is None:
-            self.made = self._make()
-        yield self.made[index]
-        if index:
-            self.made = None
-
-    def _make(self) -> tuple[Bytes, Bytes]:
-        rights = [all_numbers(f.a).reshape(f.a.shape) for _, f in self.parts.values()]
-        lefts = [
-            all_numbers(f.b).reshape(f.b.shape) * (weight * f.scale / self.scale)
-            for weight, f in self.parts.values()
-        ]
-        right, left = np.concatenate(rights, axis=0), np.concatenate(lefts, axis=1)
-        if self.cut:
-            left, right, self.energy = _compressed(left, right, self.rank)
-        return _encoded(right), _encoded(left)
-
-
-def _encoded(values: NDArray[np.float64]) -> Bytes:
-    raw = np.empty(values.size * 4, np.uint8)
-    encode(np.ascontiguousarray(values).reshape(-1), DTYPES["F32"], raw)
-    return raw
-
-
-def _compressed(
-    left: NDArray[np.float64], right: NDArray[np.float64], rank: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
-    """The product's best approximation of a rank, as two factors of one size, and what is lost."""
-    with one_thread():
-        q_left, r_left = np.linalg.qr(left)
-        q_right, r_right = np.linalg.qr(right.T)
-        u, values, v = np.linalg.svd(r_left @ r_right.T, full_matrices=False)
-        kept = min(rank, len(values))
-        signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])  # else anybody's choice
-        roots = np.zeros(rank)
-        roots[:kept] = np.sqrt(values[:kept]) * np.where(signs[:kept] == 0, 1, signs[:kept])
-        new_left, new_right = np.zeros((len(left), rank)), np.zeros((rank, right.shape[1]))
-        new_left[:, :kept] = (q_left @ u[:, :kept]) * roots[:kept]
-        new_right[:kept] = (v[:kept] @ q_right.T) * roots[:kept, None]
-    squares = values * values
-    return new_left, new_right, (math.fsum(squares[kept:]), math.fsum(squares))
+_OTHERWISE = "Use --as checkpoint (the default) to write a whole checkpoint."
+Parts = Mapping[str, tuple[float, Tensor]]
 
 
 @dataclass
@@ -175,15 +35,23 @@ class AdapterParts:
 
     Attributes:
         modules: with factors.
-        whole: tensors that are written whole (``modules_to_save``).
+        whole: tensors that are written whole: ``modules_to_save``, biases, rows of tokens.
+        owners: the modules of ``modules_to_save``.
+        biases: the parameters among the whole tensors that peft takes by ``bias``.
+        tokens: module → the rows of it that are written.
         scale: ``lora_alpha / r``.
         fan_in_fan_out: as the experts' adapters say.
+        dora: modules have magnitudes.
     """
 
-    modules: list[Module]
-    whole: list[Written]
-    scale: float
-    fan_in_fan_out: bool
+    modules: list[Module] = field(default_factory=list)
+    whole: list[Written] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
+    biases: list[str] = field(default_factory=list)
+    tokens: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    scale: float = 1.0
+    fan_in_fan_out: bool = False
+    dora: bool = False
 
     def written(self) -> Iterator[Written]:
         """Every tensor, in the order in which it is made."""
@@ -209,37 +77,210 @@ def adapter_parts(family: Family, job: MergeJob, rank: int | None) -> AdapterPar
 
     Raises:
         PlanError: experts that are no adapters of the base, operators that are not linear in the
-            task vectors, forms of LoRA whose sums are no LoRA; names them.
+            task vectors, forms that one adapter of peft cannot have together; names them.
     """
-    adapters = adapters_of(family, job.plan.experts)
-    modules: list[Module] = []
-    whole: list[Written] = []
+    run = _Run(family, job, adapters_of(family, job.plan.experts))
     for name in family.names:
-        unit = family.anatomy.placements[name].unit
-        parts = _parts(family, job.plan, name, unit)
-        if not parts:
-            continue
-        _refuse_operator(job.plan, unit)
-        base = family.base.tensors[name]
-        updates = {role: update_of(tensor, base) for role, (_, tensor) in parts.items()}
-        plain = {r: (parts[r][0], factors) for r, factors in updates.items() if factors is not None}
-        stored = base.name
-        peft_name = next(adapters[r].applied.names[stored] for r in parts)
-        if len(plain) == len(parts) and all(f.experts == 1 for _, f in plain.values()):
-            modules.append(Module(name, unit, peft_name, plain, limit=rank))
+        parts = _parts(family, job.plan, name)
+        if parts:
+            _refuse_operator(job.plan, _row_of(family, job.plan, name))
+            run.take(name, parts)
+    return run.parts(rank)
+
+
+@dataclass
+class _Run:
+    """The tensors of a plan, sorted into what holds them."""
+
+    family: Family
+    job: MergeJob
+    adapters: Mapping[str, Adapter]
+    plain: dict[str, Parts] = field(default_factory=dict)
+    stacks: dict[str, dict[str, Parts]] = field(default_factory=lambda: defaultdict(dict))
+    rows: dict[str, Parts] = field(default_factory=dict)
+    whole: dict[str, Parts] = field(default_factory=dict)
+
+    def take(self, name: str, parts: Parts) -> None:
+        """Decide how a tensor is held."""
+        base = self.family.base.tensors[name]
+        kinds = {type(t) if _under(t) == base else None for _, t in parts.values()}
+        if kinds == {LowRankTensor} and self._depth(name, parts) is not None:
+            self.stacks[self._peft_name(name, parts)][name] = parts
+        elif kinds <= {LowRankTensor, DoraTensor}:
+            self.plain[name] = parts
+        elif kinds == {RowsTensor}:
+            self.rows[name] = parts
         else:
-            _refuse_others(name, parts, adapters)
-            whole.append(_whole(family, job, name, unit, peft_name))
-    scale = _common_scale(modules)
-    for module in modules:
-        module.scale = scale
-    turned = any(adapter.config.fan_in_fan_out for adapter in adapters.values())
-    if not modules and not whole:
-        raise PlanError(
-            "--as adapter: by this plan no expert changes anything, so there is no adapter to "
-            "write. Give units weights other than 0."
-        )
-    return AdapterParts(modules, whole, scale, turned)
+            self.whole[name] = parts
+
+    def parts(self, rank: int | None) -> AdapterParts:
+        """All that was taken, as it is written."""
+        found = AdapterParts()
+        dora = [p for p in self.plain.values() if any(_is_dora(t) for _, t in p.values())]
+        found.dora = bool(dora)
+        self._refuse_together(found.dora)
+        for name, parts in self.plain.items():
+            found.modules.append(self._module(name, parts, found.dora))
+        found.modules += self._stacks()
+        for module in found.modules:
+            module.limit = rank
+        self._scale(found)
+        self._put_whole(found)
+        for name, parts in self.rows.items():
+            self._put_rows(found, name, parts)
+        turned = (adapter.config.fan_in_fan_out for adapter in self.adapters.values())
+        found.fan_in_fan_out = any(turned)
+        if not found.modules and not found.whole:
+            raise PlanError(
+                "--as adapter: by this plan no expert changes anything, so there is no adapter to "
+                "write. Give units weights other than 0."
+            )
+        return found
+
+    def _refuse_together(self, dora: bool) -> None:
+        if dora and self.stacks:
+            raise PlanError(
+                "--as adapter: one expert is DoRA (use_dora) and one changes parameters of experts "
+                f"({next(iter(self.stacks))}), and peft has no DoRA for those, nor a flag for each "
+                f"module. {_OTHERWISE}"
+            )
+
+    def _unit(self, name: str) -> str:
+        return _row_of(self.family, self.job.plan, name)
+
+    def _peft_name(self, name: str, parts: Parts) -> str:
+        stored = self.family.base.tensors[name].name
+        return next(self.adapters[role].applied.names[stored] for role in parts)
+
+    def _depth(self, name: str, parts: Parts) -> int | None:
+        """How deep a parameter of experts is wrapped; None of a module's weight."""
+        stored = self.family.base.tensors[name].name
+        depths = (self.adapters[role].applied.parameters.get(stored) for role in parts)
+        return max((depth for depth in depths if depth is not None), default=None)
+
+    def _module(self, name: str, parts: Parts, dora: bool) -> Module:
+        base = self.family.base.tensors[name]
+        updates = {r: Part((w,), _factors(tensor)) for r, (w, tensor) in parts.items()}
+        peft_name = self._peft_name(name, parts)
+        if not dora:
+            return Module(self._unit(name), peft_name, updates)
+        if len(base.shape) != 2:
+            raise PlanError(
+                f"--as adapter: one expert is DoRA (use_dora), and {name} has {len(base.shape)} "
+                f"sides: magnitudes are written for matrices. {_OTHERWISE}"
+            )
+        scaled = {r: t.magnitudes for r, (_, t) in parts.items() if isinstance(t, DoraTensor)}
+        return DoraModule(self._unit(name), peft_name, updates, base=base, magnitudes=scaled)
+
+    def _stacks(self) -> Iterator[Module]:
+        """The parameters of experts; several of one owner are wrapped around each other."""
+        owners: dict[str, list[str]] = defaultdict(list)
+        for key in self.stacks:
+            owners[key.rpartition(".")[0]].append(key)
+        for keys in owners.values():
+            depths = {
+                key: max(self._depth(n, p) or 0 for n, p in self.stacks[key].items())
+                for key in keys
+            }
+            ordered = sorted(keys, key=lambda k: (-depths[k], not k.endswith("gate_up_proj"), k))
+            for number, key in enumerate(ordered):
+                yield self._stack(key, len(ordered) - 1 - number)
+
+    def _stack(self, key: str, wrapped: int) -> Module:
+        """One parameter, of the tensors that it is stored as: one, or one for each expert."""
+        weights: dict[str, list[float]] = {}
+        factors: dict[str, Factors] = {}
+        for parts in self.stacks[key].values():
+            for role, (weight, tensor) in parts.items():
+                found = _factors(tensor)
+                factors[role] = found
+                each = weights.setdefault(role, [0.0] * found.experts)
+                whole = range(found.experts) if found.expert is None else (found.expert,)
+                for expert in whole:
+                    each[expert] = weight
+        joined = {role: Part(tuple(each), factors[role]) for role, each in weights.items()}
+        unit = self._unit(next(iter(self.stacks[key])))
+        return Module(unit, key, joined, parameter=True, wrapped=wrapped)
+
+    def _scale(self, found: AdapterParts) -> None:
+        """The scale that most of the picked factors have, so that most bytes stay theirs."""
+        votes = Counter(module.vote for module in found.modules if module.vote is not None)
+        found.scale = max(votes, key=lambda one: (votes[one], one)) if votes else 1.0
+        for module in found.modules:
+            module.scale = found.scale
+
+    def _put_whole(self, found: AdapterParts) -> None:
+        """Tensors that are written whole; a bias by itself is none of a module's."""
+        names = {name: self._owned(name, parts) for name, parts in self.whole.items()}
+        owners = [owner for owner, leaf in names.values() if leaf != "bias"]
+        found.owners = list(dict.fromkeys(owners))
+        factored = {module.name for module in found.modules}
+        for name, (owner, leaf) in names.items():
+            parameter = f"{owner}.{leaf}"
+            if owner not in found.owners:
+                found.biases.append(parameter)
+                inside = ".base_layer" if owner in factored else ""
+                parameter = f"{owner}{inside}.{leaf}"
+            elif leaf != "bias":
+                self._refuse_stack(name, self.whole[name])
+            found.whole.append(self._written(name, f"{PREFIX}{parameter}"))
+
+    def _owned(self, name: str, parts: Parts) -> tuple[str, str]:
+        """Module and last word of a tensor that is written whole, as peft names them."""
+        found = self._peft_name(name, parts)
+        leaf = self.family.base.tensors[name].name.rpartition(".")[2]
+        return found.removesuffix(f".{leaf}"), leaf
+
+    def _refuse_stack(self, name: str, parts: Parts) -> None:
+        if self._depth(name, parts) is not None:
+            raise PlanError(
+                f"--as adapter: {name} is a stack of experts that one expert changes by factors "
+                f"and one otherwise, and no form of peft holds both. {_OTHERWISE}"
+            )
+
+    def _written(self, name: str, stored: str) -> Written:
+        dtype, shape = self.job.dtypes[name], self.family.base.tensors[name].shape
+        blocks = partial(_whole_blocks, self.job, name, prod(shape))
+        return Written(stored, dtype, shape, self._unit(name), self.job.fate(name), blocks)
+
+    def _put_rows(self, found: AdapterParts, name: str, parts: Parts) -> None:
+        """The rows that any expert trained, as a whole checkpoint would have them."""
+        shape = self.family.base.tensors[name].shape
+        trained = [t.rows for _, t in parts.values() if isinstance(t, RowsTensor)]
+        rows = tuple(sorted({row for one in trained for row in one}))
+        module = self._peft_name(name, parts)
+        found.tokens[module] = rows
+        stored = f"{PREFIX}{module}.token_adapter.trainable_tokens_delta"
+        dtype, width = self.job.dtypes[name], prod(shape[1:])
+        blocks = partial(_row_blocks, self.job, name, rows, width)
+        fate = self.job.fate(name)
+        made = Written(stored, dtype, (len(rows), *shape[1:]), self._unit(name), fate, blocks)
+        found.whole.append(made)
+
+
+def _under(tensor: Tensor) -> Tensor | None:
+    return getattr(tensor, "under", None)
+
+
+def _is_dora(tensor: Tensor) -> bool:
+    return isinstance(tensor, DoraTensor)
+
+
+def _factors(tensor: Tensor) -> Factors:
+    assert isinstance(tensor, LowRankTensor | DoraTensor)
+    return tensor.factors
+
+
+def _whole_blocks(job: MergeJob, name: str, elements: int) -> Iterator[Bytes]:
+    for chunk in job.chunks(name, elements):
+        for _, raw in chunk_bytes(job, chunk):
+            yield raw
+
+
+def _row_blocks(job: MergeJob, name: str, rows: Iterable[int], width: int) -> Iterator[Bytes]:
+    for row in rows:
+        for _, raw in chunk_bytes(job, Chunk(0, name, row * width, (row + 1) * width)):
+            yield raw
 
 
 def adapters_of(family: Family, experts: Iterable[str]) -> dict[str, Adapter]:
@@ -262,12 +303,31 @@ def adapters_of(family: Family, experts: Iterable[str]) -> dict[str, Adapter]:
     return found
 
 
-def _parts(family: Family, plan: Plan, name: str, unit: str) -> dict[str, tuple[float, Tensor]]:
+def _row_of(family: Family, plan: Plan, name: str) -> str:
+    """The row of the plan that decides a tensor; of one that no expert changes any will do.
+
+    Raises:
+        PlanError: several do, one for each expert of a mixture.
+    """
+    placement, tensors = family.anatomy.placements[name], family.tensors(name)
+    if not family.is_weight(name):
+        return placement.unit
+    rows = rows_for(plan.units, placement)
+    if len(rows) > 1 and any(tensors[role] != tensors[BASE] for role in plan.experts):
+        raise PlanError(
+            f"--as adapter: {name} holds {len(rows)} experts, which the plan decides apart, and an "
+            "adapter's factors are of the whole tensor. Plan with --by module, or use --as "
+            "checkpoint (the default)."
+        )
+    return rows[0]
+
+
+def _parts(family: Family, plan: Plan, name: str) -> dict[str, tuple[float, Tensor]]:
     """The experts that change a tensor and have weight in its unit, with that weight."""
     if not family.is_weight(name):
         weights = {plan.donor: 1.0} if plan.donor != BASE else {}
     else:
-        weights = dict(plan.parts(unit))
+        weights = dict(plan.parts(_row_of(family, plan, name)))
     tensors = family.tensors(name)
     return {
         role: (weight, tensors[role])
@@ -284,96 +344,3 @@ def _refuse_operator(plan: Plan, unit: str) -> None:
             "by one, so that what comes of it has no low rank. Use linear (the default), a sum of "
             "the experts' factors; or leave --as adapter out."
         )
-
-
-def _refuse_others(
-    name: str, parts: Mapping[str, tuple[float, Tensor]], adapters: Mapping[str, Adapter]
-) -> None:
-    """What is neither factors nor a tensor that was trained whole is refused."""
-    for role, (_, tensor) in parts.items():
-        if isinstance(tensor, StoredTensor | ConvertedTensor):
-            continue
-        kind = type(tensor).__name__.removesuffix("Tensor")
-        reasons = {
-            "Dora": "DoRA scales every output by its norm, and sums of such are no LoRA",
-            "Rows": "trainable_token_indices are rows of one adapter's own vocabulary",
-            "Added": "lora_bias stands on the base's own bias",
-            "LowRank": "a stack of experts, or an update besides a tensor that was trained whole",
-        }
-        where = adapters[role].config.path
-        raise PlanError(
-            f"--as adapter: {name} of the {role} adapter ({where}): "
-            f"{reasons.get(kind, 'is computed')}. Use --as checkpoint (the default) to write a "
-            "whole checkpoint."
-        )
-
-
-def _whole(family: Family, job: MergeJob, name: str, unit: str, parameter: str) -> Written:
-    def blocks() -> Iterator[Bytes]:
-        for chunk in job.chunks(name, family.base.tensors[name].elements):
-            for _, raw in chunk_bytes(job, chunk):
-                yield raw
-
-    dtype, shape = job.dtypes[name], family.base.tensors[name].shape
-    return Written(f"{_PREFIX}{parameter}", dtype, shape, unit, str(job.ops[name]), blocks)
-
-
-def _common_scale(modules: list[Module]) -> float:
-    """The scale that most of the picked factors have, so that most bytes stay theirs."""
-    votes: Counter[float] = Counter()
-    for module in modules:
-        for weight, factors in module.parts.values():
-            if len(module.parts) == 1 and weight * factors.scale > 0:
-                votes[weight * factors.scale] += 1
-    return max(votes, key=lambda scale: (votes[scale], scale)) if votes else 1.0
-
-
-def adapter_config(family: Family, plan: Plan, parts: AdapterParts) -> dict[str, Any]:
-    """The ``adapter_config.json`` of a merged adapter, as peft reads it."""
-    source = family.base.source
-    named = {family.members[role].adapter.config.base for role in plan.experts}  # type: ignore[union-attr]
-    said = next(iter(named)) if len(named) == 1 else ""
-    base = source.hub_id or said or str(source.folder)
-    ranks = [module.rank for module in parts.modules]
-    most = max(ranks, default=1)
-    others = {f"^{_escaped(m.name)}": m.rank for m in parts.modules if m.rank != most}
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "revision": source.revision if base == source.hub_id else None,
-        "inference_mode": True,
-        "r": most,
-        "lora_alpha": _plain(parts.scale * most),
-        "rank_pattern": others,
-        "alpha_pattern": {name: _plain(parts.scale * r) for name, r in others.items()},
-        "target_modules": _targets(family, [module.name for module in parts.modules]),
-        "modules_to_save": _owners(parts.whole) or None,
-        "fan_in_fan_out": parts.fan_in_fan_out,
-        "bias": "none",
-        "lora_dropout": 0.0,
-        "use_rslora": False,
-        "use_dora": False,
-        "init_lora_weights": True,
-    }
-
-
-def _plain(value: float) -> int | float:
-    return int(value) if value == int(value) else value
-
-
-def _escaped(name: str) -> str:
-    return name.replace(".", r"\.")
-
-
-def _owners(whole: list[Written]) -> list[str]:
-    names = (one.name.removeprefix(_PREFIX).rpartition(".")[0] for one in whole)
-    return list(dict.fromkeys(names))
-
-
-def _targets(family: Family, modules: list[str]) -> list[str]:
-    """Last words where they name these modules and no others of the base, else whole names."""
-    words = {name.rpartition(".")[2] for name in modules}
-    there = {n.removesuffix(".weight") for n in family.base.tensors if n.endswith(".weight")}
-    alike = [name for name in there if name.rpartition(".")[2] in words]
-    return sorted(words) if len(alike) == len(set(modules)) else list(modules)

@@ -23,10 +23,13 @@ from safeswap.io.blas import one_thread
 from safeswap.io.files import fsync_path, remedy
 from safeswap.io.workers import CHUNK_ELEMENTS
 from safeswap.merge import card, manifest
-from safeswap.merge.adapter_modules import AdapterParts, Written, adapter_config, adapter_parts
+from safeswap.merge.adapter_modules import AdapterParts, adapter_parts
+from safeswap.merge.adapter_settings import adapter_config
+from safeswap.merge.adapter_written import Written
 from safeswap.merge.chunks import ChunkHash
 from safeswap.merge.companions import PLAN_FILE, RestOfCheckpoint, copy_files, others
 from safeswap.merge.prepare import MergeJob, check_inputs, identity, prepare, refuse_overlap
+from safeswap.merge.shipping import Shipping, finish
 from safeswap.merge.unchanged import refuse_changed, small_names
 from safeswap.plan import Plan, pin_operators
 from safeswap.profile import Profile
@@ -34,6 +37,16 @@ from safeswap.profile import Profile
 FILE = ADAPTER_FILES[0]
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for ``--max-lora-rank``."""
+
+FORMS = ("whole", "biases", "tokens", "parameters", "dora")
+"""Keys of what the manifest says of an adapter's forms."""
+_NOT_VLLM = {
+    "whole": "modules_to_save",
+    "biases": "biases",
+    "tokens": "trainable_token_indices",
+    "dora": "DoRA",
+}
+"""Those of them that vLLM does not take, in peft's words."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,13 @@ def write_adapters(
     measured: Callable[[], Profile],
     *,
     overwrite: bool = False,
+    shipping: Shipping | None = None,
 ) -> tuple[Profile, list[int]]:
     """Write the adapters of all jobs.
 
     Args:
         measured: gives the profile of the family, once all else was checked.
+        shipping: takes the output away from ``target``.
 
     Returns:
         The profile, and the bytes of each file of weights.
@@ -97,12 +112,14 @@ def write_adapters(
     staging = Staging(target, _identity(jobs, profile), replace=overwrite)
     sizes = []
     try:
+        if shipping:
+            shipping.begin(staging)
         for one in jobs:
             folder = staging.folder / one.job.folder
             folder.mkdir(parents=True, exist_ok=True)
             sizes.append(_write_one(family, one, folder, profile))
         refuse_changed(family, profile, small)
-        staging.commit()
+        finish(staging, shipping)
     except KeyboardInterrupt as error:
         raise Interrupted from error
     except OSError as error:
@@ -110,6 +127,8 @@ def write_adapters(
             f"{error.filename or target}: failed ({error.strerror}). {remedy(error)}"
         ) from error
     finally:
+        if shipping:
+            shipping.stop()
         staging.release()
     return profile, sizes
 
@@ -201,12 +220,17 @@ def _copy_rest(
 
 def about(one: AdapterJob, config: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of the adapter; after its tensors were made."""
+    parts = one.parts
     return {
         "rank": one.rank,
         "base": config["base_model_name_or_path"],
-        "ranks": sorted({module.rank for module in one.parts.modules}),
-        "whole": list(config["modules_to_save"] or ()),
-        "discarded": one.parts.discarded(),
+        "ranks": sorted({module.rank for module in parts.modules}),
+        "whole": list(parts.owners),
+        "biases": list(parts.biases),
+        "tokens": {module: len(rows) for module, rows in parts.tokens.items()},
+        "parameters": [module.name for module in parts.modules if module.parameter],
+        "dora": parts.dora,
+        "discarded": parts.discarded(),
     }
 
 
@@ -234,8 +258,15 @@ def _lines(said: Mapping[str, Any]) -> Iterator[str]:
         )
     if said["whole"]:
         yield f"written whole (modules_to_save): {', '.join(said['whole'])}"
-    if said["whole"]:
-        yield "vLLM takes no modules_to_save: write a whole checkpoint for it"
+    for module, count in said["tokens"].items():
+        yield f"rows of {module} (trainable_token_indices): {count}"
+    if said["biases"]:
+        yield f"biases, which stay where peft takes the adapter off again: {len(said['biases'])}"
+    if said["dora"]:
+        yield "all modules have magnitudes (DoRA)"
+    others = [word for form, word in _NOT_VLLM.items() if said[form]]
+    if others:
+        yield f"vLLM takes no {', no '.join(others)}: write a whole checkpoint for it"
     elif ranks:
         needed = next((rank for rank in _VLLM_RANKS if rank >= ranks[-1]), None)
         if needed is None:

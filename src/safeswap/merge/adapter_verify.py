@@ -14,8 +14,9 @@ from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.source import read_json
 from safeswap.errors import VerificationError
-from safeswap.merge.adapter_modules import Written, adapter_config
-from safeswap.merge.adapter_out import about, prepare_adapters
+from safeswap.merge.adapter_out import FORMS, about, prepare_adapters
+from safeswap.merge.adapter_settings import adapter_config
+from safeswap.merge.adapter_written import Written
 from safeswap.merge.manifest import AGAIN
 from safeswap.merge.prepare import MergeJob
 from safeswap.plan import Plan
@@ -81,7 +82,7 @@ def _check_said(out: Path, said: Mapping[str, Any], wanted: Mapping[str, Any]) -
     near = lost.keys() == now.keys() and all(
         math.isclose(lost[unit], now[unit], rel_tol=1e-6, abs_tol=1e-12) for unit in now
     )
-    if not near or any(said[key] != wanted[key] for key in ("ranks", "whole")):
+    if not near or any(said.get(key) != wanted[key] for key in ("ranks", *FORMS)):
         raise VerificationError(
             f"{out}: what its manifest says of ranks and of what was discarded is not what plan "
             f"and inputs give. The manifest was changed. {AGAIN}"

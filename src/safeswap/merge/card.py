@@ -13,6 +13,7 @@ from safeswap.errors import listed
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, PLAN_FILE
 from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units
+from safeswap.plan.mixtures import shown_rows
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
 from safeswap.selectors.share_difference import statistics
@@ -144,12 +145,24 @@ def _paths_note(profile: Profile, plan: Plan) -> list[str]:
     if not local:
         return []
     return [
-        f"Before an upload: `{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
+        f"{_BEFORE_UPLOAD}`{MANIFEST}` and `{PLAN_FILE}` name the local inputs "
         f"({in_markdown(', '.join(local))}) by their paths on the machine that made this. "
-        "Nobody needs the two files to use the model; leave them out, or edit the paths, if they "
-        "should not be public.",
+        "`safeswap push` takes the paths out of its copy. By hand: leave the two files out, which "
+        "nobody needs to use the model, or edit the paths.",
         "",
     ]
+
+
+_BEFORE_UPLOAD = "Before an upload: "
+
+
+def without_paths_note(text: str) -> str:
+    """A card without the note that paths are to be taken out; for the copy without them."""
+    lines = text.split("\n")
+    at = next((n for n, line in enumerate(lines) if line.startswith(_BEFORE_UPLOAD)), None)
+    if at is None:
+        return text
+    return "\n".join(lines[:at] + lines[at + 2 :])
 
 
 def _table(plan: Plan, profile: Profile) -> list[str]:
@@ -162,8 +175,9 @@ def _table(plan: Plan, profile: Profile) -> list[str]:
     heads += [*(f"share of {name} [%]" for name in named), "difference [points]"]
     rule = ["---", "---", *["--:"] * (len(heads) - 2)]
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(rule)} |"]
-    for unit, row in plan.units.items():
-        cells = [unit, in_markdown(row.decision)]
+    for shown in shown_rows(plan):
+        unit, row = shown.unit, shown.row
+        cells = [unit, in_markdown(shown.decision)]
         cells += [f"{row.weights[expert]:g}" for expert in experts]
         if plan.is_uniform:
             found = [norms[expert].get(unit) for expert in experts]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, encode, inner_product
-from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
+from safeswap.checkpoint.reader import Tensor, TensorReader, announce, read_bytes
 from safeswap.checkpoint.vocabularies.rows import MappedTensor
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, CHUNK_ELEMENTS
+from safeswap.merge.pieces import meeting
 from safeswap.merge.prepare import Chunk, MergeJob
 from safeswap.merge.stream import merged_numbers
 
@@ -25,10 +26,7 @@ _LARGEST_F16 = 65504.0
 
 
 class ChunkHash:
-    """The digests of a run that begins at a chunk's start: one for each chunk of 4 Mi elements.
-
-    What is added may not reach across the chunks' borders.
-    """
+    """The digests of a run that begins at a chunk's start: one for each chunk of 4 Mi elements."""
 
     def __init__(self, size: int) -> None:
         """``size``: bytes of an element."""
@@ -36,16 +34,31 @@ class ChunkHash:
         self._hash, self._done = blake3(), b""
 
     def update(self, raw: NDArray[np.uint8]) -> None:
-        """Hash some more bytes of the chunk."""
-        if not self._left:
-            self._done += self._hash.digest()
-            self._hash, self._left = blake3(), self._chunk
-        self._hash.update(raw.data)
-        self._left -= len(raw)
+        """Hash some more bytes of the run."""
+        while len(raw):
+            if not self._left:
+                self._done += self._hash.digest()
+                self._hash, self._left = blake3(), self._chunk
+            here, raw = raw[: self._left], raw[self._left :]
+            self._hash.update(here.data)
+            self._left -= len(here)
 
     def digest(self) -> bytes:
         """All digests, one after another."""
         return self._done + self._hash.digest()
+
+
+def announce_chunks(jobs: Sequence[MergeJob]) -> Callable[[Chunk], None] | None:
+    """What says that a chunk's inputs will be read soon; None where all of them lie here."""
+    if not any(job.family.is_remote for job in jobs):
+        return None
+
+    def ahead(chunk: Chunk) -> None:
+        job = jobs[chunk.job]
+        tensors = (job.family.members[r].tensors[chunk.name] for r, _ in job.ops[chunk.name].terms)
+        announce(tensors, chunk.begin, chunk.end)
+
+    return ahead
 
 
 def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -57,11 +70,14 @@ def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.u
     Raises:
         CheckpointError: an input cannot be read, or the numbers do not fit the output format.
     """
+    if chunk.name in job.pieces:
+        yield from _pieces_bytes(job, chunk)
+        return
     op, target = job.ops[chunk.name], job.dtypes[chunk.name]
     if op.step is not None:
         yield from _merged_bytes(job, chunk)
         return
-    tensors = [job.family.members[role].tensors[chunk.name] for role, _ in op.terms]
+    tensors = [job.tensor(role, chunk.name) for role, _ in op.terms]
     coefficients = [coefficient for _, coefficient in op.terms]
     kind = arithmetic_dtype(target, *(tensor.dtype for tensor in tensors))
     copied = job.is_copy(chunk.name)
@@ -78,6 +94,13 @@ def chunk_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.u
                 total = combined(readers, coefficients, kind, at, end)
                 keep(at, total)
                 yield at, _encoded(tensors[0].name, total, target)
+
+
+def _pieces_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The same of a tensor in pieces, one piece after another."""
+    for piece, begin, end in meeting(job.pieces[chunk.name], chunk.begin, chunk.end):
+        for at, raw in chunk_bytes(job, Chunk(chunk.job, piece.name, begin, end)):
+            yield piece.begin + at, raw
 
 
 def _merged_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -98,7 +121,7 @@ def _keeping_donor_rows(job: MergeJob, name: str, stack: ExitStack) -> Callable[
     Returns:
         A function of the first element and the numbers from there on, which it changes.
     """
-    tables = (member.tensors[name] for member in job.family.members.values())
+    tables = (job.tensor(role, name) for role in job.family.members)
     mapped = next((table for table in tables if isinstance(table, MappedTensor)), None)
     if mapped is None:
         return lambda at, values: None

@@ -175,7 +175,7 @@ def tensor_log(job: MergeJob, tensors: Mapping[str, str]) -> dict[str, dict[str,
     return {
         output.name: {
             "unit": job.family.anatomy.placements[name].unit,
-            "fate": str(job.ops[name]),
+            "fate": job.fate(name),
             "dtype": output.dtype.name,
             "digest": tensors[output.name],
         }
@@ -344,10 +344,14 @@ def _row_counts(value: Any) -> bool:
 
 def _adapter(value: Any) -> bool:
     keys = {"rank", "base", "ranks", "whole", "discarded"}
+    keys |= {"biases", "tokens", "parameters", "dora"}
     if not isinstance(value, dict) or set(value) != keys:
         return False
     rank, lost = value["rank"], value["discarded"]
     sound = rank is None or (type(rank) is int and 0 < rank < 1 << 31)
+    lists = [value[key] for key in ("whole", "biases", "parameters")]
+    sound = sound and all(isinstance(one, list) for one in lists)
+    sound = sound and isinstance(value["tokens"], dict) and type(value["dora"]) is bool
     return sound and isinstance(lost, dict) and all(type(n) is float for n in lost.values())
 
 

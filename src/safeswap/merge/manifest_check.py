@@ -53,13 +53,13 @@ def check_manifest(
             )
     digest_of = {name: entry["digest"] for name, entry in manifest["tensors"].items()}
     wanted = {
-        "profile": {"units": list(measured.units), "tensors": _plain(measured)},
+        "profile": {"units": list(measured.units), "tensors": _plain(measured, recorded)},
         "tensors": log or tensor_log(job, digest_of),
         "not_used": not_used(job),
         "rows": rows_log(job).get("rows", {}),
     }
     found = {
-        "profile": {"units": list(recorded.units), "tensors": _plain(recorded)},
+        "profile": {"units": list(recorded.units), "tensors": _plain(recorded, recorded)},
         "tensors": manifest["tensors"],
         "not_used": manifest["not_used"],
         "rows": manifest.get("rows", {}),
@@ -72,16 +72,45 @@ def check_manifest(
         )
 
 
-def _plain(profile: Profile) -> dict[str, Any]:
-    """Tensor → its numbers, with cosines for inner products: these may be as good as nothing."""
+def _plain(profile: Profile, recorded: Profile) -> dict[str, Any]:
+    """Tensor → its numbers, with cosines for inner products: these may be as good as nothing.
 
-    def cosines(tensor: TensorProfile) -> dict[str, float]:
-        lengths = {
-            role: tensor.update_norm[role] * tensor.update_norm[SAFETY] for role in tensor.inner
-        }
-        return {r: inner / lengths[r] if lengths[r] else inner for r, inner in tensor.inner.items()}
+    What earlier versions did not record of mixtures of experts is left out.
+    """
+    told = any(tensor.part is not None for tensor in recorded.tensors)
 
-    return {t.name: asdict(t) | {"inner": cosines(t)} for t in profile.tensors}
+    def numbers(tensor: TensorProfile) -> dict[str, Any]:
+        plain = asdict(tensor) | {"inner": _cosines(tensor.update_norm, tensor.inner)}
+        each = plain.pop("experts")
+        if not told:
+            del plain["part"]
+        elif tensor.experts is not None:
+            columns = range(len(tensor.experts.base_norm))
+            each["inner"] = [
+                _cosines(
+                    {role: own[n] for role, own in tensor.experts.update_norm.items()},
+                    {language: own[n] for language, own in tensor.experts.inner.items()},
+                )
+                for n in columns
+            ]
+            plain["experts"] = _by_place(each)
+        return plain
+
+    return {tensor.name: numbers(tensor) for tensor in profile.tensors}
+
+
+def _by_place(value: Any) -> Any:
+    """Lists as tables by place, so that a difference is named by it."""
+    if isinstance(value, Mapping):
+        return {key: _by_place(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return {str(place): _by_place(inner) for place, inner in enumerate(value)}
+    return value
+
+
+def _cosines(norms: Mapping[str, float], inner: Mapping[str, float]) -> dict[str, float]:
+    lengths = {role: norms[role] * norms[SAFETY] for role in inner}
+    return {r: value / lengths[r] if lengths[r] else value for r, value in inner.items()}
 
 
 def _first_difference(wanted: Any, found: Any, slack: float = 0.0) -> str | None:

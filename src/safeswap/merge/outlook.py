@@ -13,6 +13,7 @@ from safeswap.io.progress import shown_bytes
 from safeswap.merge.adapter_modules import adapters_of
 from safeswap.merge.companions import rest_bytes
 from safeswap.merge.prepare import check_donor, output_layout, refuse_overlap
+from safeswap.merge.shipping import bytes_here
 from safeswap.profile import bytes_to_measure
 
 
@@ -21,7 +22,7 @@ def reading(family: Family) -> list[str]:
     what is worth knowing.
     """
     lines = [
-        f"{role}: {member.text}, {member.source.place}: {len(member.tensors)} tensors in "
+        f"{role}: {member.text}, {_place(member)}: {len(member.tensors)} tensors in "
         f"{len(member.files)} files, {shown_bytes(member.nbytes)}{_adapter(member)}"
         for role, member in family.members.items()
     ]
@@ -34,7 +35,11 @@ def reading(family: Family) -> list[str]:
     return [*lines, *(f"note: {note}" for note in family.notes)]
 
 
-def writing_adapters(family: Family, out: Path) -> list[str]:
+def _place(member: Checkpoint) -> str:
+    return "by ranges" if member.is_remote else str(member.source.place)
+
+
+def writing_adapters(family: Family, out: Path, to: str = "") -> list[str]:
     """What is written of adapters: of a module no more than its factors in all experts.
 
     Raises:
@@ -46,7 +51,7 @@ def writing_adapters(family: Family, out: Path) -> list[str]:
     most = sum(adapter.file.size for adapter in adapters.values())
     what = "adapters" if len(members) > 2 else "an adapter"
     return [
-        f"write: {out}: {what} of {family.base.text}, {shown_bytes(most)} at the most where "
+        f"write: {to or out}: {what} of {family.base.text}, {shown_bytes(most)} at the most where "
         "factors are picked, up to twice that where they are joined (float32)",
         "nothing was read of the weights, and nothing written",
     ]
@@ -70,31 +75,38 @@ def writing(
     dtype: Dtype | None = None,
     shard_size: int | None = None,
     same: bool = False,
+    to: str = "",
 ) -> list[str]:
     """What is written: bytes and files of all outputs, and whether there is room.
 
     Args:
         outputs: language and donor of each.
+        out: the folder, or where the output grows that goes to an address.
+        to: that address; it is not asked anything.
 
     Raises:
         FamilyError, OutputError: a donor without a tokenizer, an output in an input.
     """
     refuse_overlap(family, out)
-    total, shards, lines = 0, 0, []
+    layouts, rest, lines = [], 0, []
     for language, donor in outputs:
         check_donor(family, donor)
         seen = family.output(language, donor)
         layout, _, _ = output_layout(seen, donor, dtype=dtype, shard_size=shard_size, same=same)
-        total += layout.nbytes + rest_bytes(family.members[donor])
-        shards += len(layout.shards)
+        layouts.append(layout)
+        rest += rest_bytes(family.members[donor])
         lines += [f"{language}: {line}" for line in seen.rows.said()]
     place = out.expanduser().absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    room = "" if free >= total else " (TOO LITTLE)"
+    total, shards = bytes_here(layouts, leaving=False) + rest, sum(len(x.shards) for x in layouts)
+    here = bytes_here(layouts, leaving=bool(to) and not same) + rest
+    room = "" if free >= here else " (TOO LITTLE)"
+    what = f"write: {to or out}: {shown_bytes(total)} in {shards} shards; "
+    what += f"of these at most {shown_bytes(here)} here at once, in {out}: " if to else ""
     return [
         *lines,
-        f"write: {out}: {shown_bytes(total)} in {shards} shards; {shown_bytes(free)} free{room}",
+        f"{what}{shown_bytes(free)} free{room}",
         "nothing was read of the weights, and nothing written",
     ]

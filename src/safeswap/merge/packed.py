@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.numerics import arithmetic_dtype
 from safeswap.checkpoint.precisions import parts_of
+from safeswap.checkpoint.precisions.packed import Source
 from safeswap.checkpoint.reader import Numbers, StoredTensor, Tensor, same_bytes
 from safeswap.checkpoint.shard_writer import ShardWriter
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, run_chunks
 from safeswap.merge.chunks import combined, refuse_unfit
+from safeswap.merge.pieces import meeting
 from safeswap.merge.prepare import Chunk, MergeJob
 from safeswap.merge.stream import merged_numbers
 
@@ -30,8 +32,9 @@ made twice."""
 def write_packed(job: MergeJob, chunk: Chunk, writer: ShardWriter) -> str:
     """Write all parts of a run; ``copy`` where they are an input's bytes, else their digest."""
     packing = job.packings[chunk.name]
-    if job.is_copy(chunk.name):
-        parts = parts_of(job.family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
+    role = _copied_from(job, chunk)
+    if role is not None:
+        parts = parts_of(job.tensor(role, chunk.name))
         for span in packing.spans(chunk.begin, chunk.end):
             with parts[span.part].reader() as reader:
                 writer.copy(packing.parts[span.part].name, span.begin, span.end, reader)
@@ -50,8 +53,9 @@ def packed_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, int, NDArra
         CheckpointError: an input cannot be read, or the numbers are none.
     """
     packing = job.packings[chunk.name]
-    if job.is_copy(chunk.name):
-        parts = parts_of(job.family.members[job.ops[chunk.name].terms[0][0]].tensors[chunk.name])
+    role = _copied_from(job, chunk)
+    if role is not None:
+        parts = parts_of(job.tensor(role, chunk.name))
         for span in packing.spans(chunk.begin, chunk.end):
             with parts[span.part].reader() as reader:
                 for at in range(span.begin, span.end, BLOCK_ELEMENTS):
@@ -61,8 +65,40 @@ def packed_bytes(job: MergeJob, chunk: Chunk) -> Iterator[tuple[int, int, NDArra
                     yield span.part, at, raw
         return
     with ExitStack() as stack:
-        numbers = _Merged(job, chunk, stack)
+        numbers = _numbers_of(job, chunk, stack)
         yield from packing.pack(numbers, chunk.begin, chunk.end)
+
+
+def _copied_from(job: MergeJob, chunk: Chunk) -> str | None:
+    """The role whose parts are a run's bytes; None where they are made."""
+    name = chunk.name
+    if name not in job.pieces:
+        return job.ops[name].copied if job.is_copy(name) else None
+    roles = {piece.op.copied for piece, _, _ in meeting(job.pieces[name], chunk.begin, chunk.end)}
+    role = roles.pop() if len(roles) == 1 else None
+    if role is None or not job.packings[name].holds(job.tensor(role, name)):
+        return None
+    return role
+
+
+def _numbers_of(job: MergeJob, chunk: Chunk, stack: ExitStack) -> Source:
+    """The merged numbers of a run, any range of it."""
+    if chunk.name not in job.pieces:
+        return _Merged(job, chunk, stack)
+    made = [
+        (piece, _Merged(job, Chunk(chunk.job, piece.name, begin, end), stack))
+        for piece, begin, end in meeting(job.pieces[chunk.name], chunk.begin, chunk.end)
+    ]
+
+    def numbers(begin: int, end: int) -> Numbers:
+        found = [
+            own(max(begin, p.begin) - p.begin, min(end, p.end) - p.begin).copy()
+            for p, own in made
+            if p.begin < end and begin < p.end
+        ]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    return numbers
 
 
 class _Merged:
@@ -71,7 +107,7 @@ class _Merged:
     def __init__(self, job: MergeJob, chunk: Chunk, stack: ExitStack) -> None:
         self._job, self._chunk = job, chunk
         op = job.ops[chunk.name]
-        tensors = [job.family.members[role].tensors[chunk.name] for role, _ in op.terms]
+        tensors = [job.tensor(role, chunk.name) for role, _ in op.terms]
         self._kind = arithmetic_dtype(*(tensor.dtype for tensor in tensors))
         self._coefficients = [coefficient for _, coefficient in op.terms]
         self._made: Numbers | None = None

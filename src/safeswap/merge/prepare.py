@@ -6,18 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.precisions import PackedTensor, Packing, parts_of
-from safeswap.checkpoint.reader import StoredTensor
+from safeswap.checkpoint.reader import StoredTensor, Tensor
 from safeswap.checkpoint.shards import Layout, OutputTensor, group_by_size, lay_out
 from safeswap.checkpoint.tokenizers import has_tokenizer
 from safeswap.errors import ConfigError, FamilyError, OutputError, PlanError
 from safeswap.io.workers import chunks_of
-from safeswap.operators import TensorOp, applies, linear, tensor_op
+from safeswap.merge.pieces import Piece, said
+from safeswap.merge.steps import steps_of
+from safeswap.operators import TensorOp
 from safeswap.plan import Plan, check_operators, check_units
 from safeswap.profile import Profile
 from safeswap.roles import BASE, SAFETY
@@ -56,6 +59,9 @@ class MergeJob:
         dtypes: tensor → format it is written in.
         states: tensor → what its operator found out before it merges (see ``run_passes``).
         packings: tensor → how it is written in parts, for those that are quantized again.
+        pieces: tensor → the runs that are made each by itself, for those whose experts a plan
+            decides apart; ``ops``, ``dtypes`` and ``states`` know a piece by its name, and nothing
+            of the whole tensor.
     """
 
     family: Family
@@ -66,6 +72,27 @@ class MergeJob:
     dtypes: Mapping[str, Dtype]
     states: dict[str, Any] = field(default_factory=dict)
     packings: Mapping[str, Packing] = field(default_factory=dict)
+    pieces: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def _piece(self) -> dict[str, Piece]:
+        return {piece.name: piece for own in self.pieces.values() for piece in own}
+
+    def tensor(self, role: str, name: str) -> Tensor:
+        """A member's tensor, or its part in a piece."""
+        if name in self._piece:
+            return self._piece[name].tensors[role]
+        return self.family.members[role].tensors[name]
+
+    def makes(self, name: str) -> tuple[TensorOp, ...]:
+        """The steps that a tensor of the family is made with: one, or one for each piece."""
+        if name in self.pieces:
+            return tuple(piece.op for piece in self.pieces[name])
+        return (self.ops[name],)
+
+    def fate(self, name: str) -> str:
+        """How a tensor of the family is made, in words."""
+        return said(self.pieces[name]) if name in self.pieces else str(self.ops[name])
 
     def chunks(self, name: str, elements: int, number: int = 0) -> list[Chunk]:
         """The runs in which a tensor is made: the chunks of its grid, or all of it at once.
@@ -73,24 +100,25 @@ class MergeJob:
         Args:
             number: of the job in its run.
         """
-        runs = [(0, elements)] if self.ops[name].whole else list(chunks_of(elements))
+        whole = any(op.whole for op in self.makes(name))
+        runs = [(0, elements)] if whole else list(chunks_of(elements))
         if name in self.packings:
             runs = self.packings[name].runs()
         return [Chunk(number, name, begin, end) for begin, end in runs]
 
     def is_copy(self, name: str) -> bool:
         """Whether a tensor's bytes are one input's bytes."""
-        role = self.ops[name].copied
+        role = None if name in self.pieces else self.ops[name].copied
         if role is None:
             return False
-        tensor = self.family.members[role].tensors[name]
+        tensor = self.tensor(role, name)
         if name in self.packings:
             return self.packings[name].holds(tensor)
         return tensor.dtype == self.dtypes[name]
 
     def elements(self, name: str) -> int:
-        """Elements of an output tensor."""
-        return self.family.base.tensors[name].elements
+        """Elements of an output tensor, or of a piece of one."""
+        return self.tensor(BASE, name).elements
 
     def extra(self, name: str) -> dict[str, StoredTensor]:
         """Output name → the scales of activations that go with a tensor that is written in parts:
@@ -134,29 +162,16 @@ def prepare(
     Raises:
         PlanError: units that do not match the model, weights that would untie tied tensors.
     """
-    check_units(plan, family.anatomy.units)
+    check_units(plan, family.anatomy)
     check_operators(plan)
     family = family.output(plan.language, plan.donor)
-    ops = {name: _tensor_op(family, plan, name) for name in family.names}
+    ops, pieces = steps_of(family, plan)
     _check_tied(family, plan)
     layout, dtypes, packings = output_layout(
         family, plan.donor, dtype=dtype, shard_size=shard_size, same=same
     )
-    return MergeJob(family, plan, folder, ops, layout, dtypes, packings=packings)
-
-
-def _tensor_op(family: Family, plan: Plan, name: str) -> TensorOp:
-    placement = family.anatomy.placements[name]
-    if not family.is_weight(name):
-        return TensorOp(((plan.donor, 1.0),))
-    operation, weights = plan.operation(placement.unit), plan.parts(placement.unit)
-    given = [family.members[role].tensors[name] for role, weight in weights.items() if weight]
-    if all(tensor == family.base.tensors[name] for tensor in given):
-        return TensorOp(((BASE, 1.0),))  # adapters that leave it as it is: nothing to compute
-    if not applies(operation, weights):
-        return linear(plan.units[placement.unit].weights)
-    shape, inside = family.base.tensors[name].shape, placement.role == "projection"
-    return tensor_op(operation, weights, name=name, shape=shape, inside=inside)
+    dtypes |= {piece.name: dtypes[name] for name, own in pieces.items() for piece in own}
+    return MergeJob(family, plan, folder, ops, layout, dtypes, packings=packings, pieces=pieces)
 
 
 def output_layout(
@@ -225,14 +240,17 @@ def _extra(family: Family, role: str, name: str) -> dict[str, StoredTensor]:
 
 
 def _sharding(family: Family) -> list[list[str]]:
-    """The merged tensors as the base's files group them; those of no file come last, together."""
+    """The merged tensors as the base's files group them, or the donor's where names are its own;
+    those of no file come last, together.
+    """
     left = dict.fromkeys(family.names)
     family_name: dict[str, str] = {}
-    for name, tensor in family.base.tensors.items():  # embeddings may serve as the head too
+    member = family.members[family.sharded_by]
+    for name, tensor in member.tensors.items():  # embeddings may serve as the head too
         for stored in parts_of(tensor)[:1] or (tensor,):
             family_name.setdefault(stored.name, name)
     files = []
-    for file in family.base.files:
+    for file in member.files:
         names = [family_name.get(tensor.name, "") for tensor in file.tensors]
         files.append([name for name in names if name in left])
         for name in files[-1]:

@@ -25,6 +25,7 @@ from safeswap.merge.prepare import (
     prepare,
     refuse_overlap,
 )
+from safeswap.merge.shipping import Shipping, bytes_here, finish
 from safeswap.merge.stream import passes_bytes, run_passes
 from safeswap.merge.unchanged import refuse_changed, small_names
 from safeswap.merge.write import write_weights
@@ -64,7 +65,8 @@ class Merged:
     """One merged checkpoint: where it is, its plan and profile, and how it came about.
 
     ``resumed_bytes`` were found written and verified from an earlier, interrupted run; ``said`` is
-    what is to be known of an adapter.
+    what is to be known of an adapter. ``sent_to`` is its address where it is in a bucket; nothing
+    is left in ``folder`` then.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class Merged:
     nbytes: int
     resumed_bytes: int
     said: tuple[str, ...] = ()
+    sent_to: str = ""
 
 
 def measure(family: Family, workers: int | None, *, force: bool = False) -> Profile:
@@ -143,11 +146,13 @@ def merge(
     force: bool = False,
     as_adapter: bool = False,
     rank: int | None = None,
+    shipping: Shipping | None = None,
 ) -> list[Merged]:
     """Carry plans out; the arguments are those of :func:`safeswap.merge_plans`.
 
     Args:
         draw: starts to draw the figures that the cards show; None draws none.
+        shipping: takes the output away from ``out``, which then is where it grows.
     """
     plans = [pin_operators(plan) for plan in plans]
     target = Path(out).expanduser().absolute()
@@ -162,9 +167,19 @@ def merge(
 
     if as_adapter:
         adapters = prepare_adapters(family, plans, rank)
-        found, sizes = write_adapters(family, adapters, target, current, overwrite=overwrite)
+        found, sizes = write_adapters(
+            family, adapters, target, current, overwrite=overwrite, shipping=shipping
+        )
         return [
-            Merged(target / a.job.folder, a.job.plan, found, size, 0, tuple(a.said))
+            Merged(
+                target / a.job.folder,
+                a.job.plan,
+                found,
+                size,
+                0,
+                tuple(a.said),
+                _address(shipping, a.job.folder),
+            )
             for a, size in zip(adapters, sizes, strict=True)
         ]
     kind, same = output_dtype(dtype), is_same(dtype)
@@ -184,13 +199,13 @@ def merge(
         manifest.refuse_foreign(target)
     for plan in plans:
         check_donor(family, plan.donor)
+    leaving = shipping is not None and not any(job.packings for job in jobs)
+    small_bytes = sum(companions.rest_bytes(family.members[job.plan.donor]) for job in jobs)
     check_place(
         target,
-        sum(
-            job.layout.nbytes + companions.rest_bytes(family.members[job.plan.donor])
-            for job in jobs
-        ),
+        small_bytes + bytes_here([job.layout for job in jobs], leaving=leaving),
         replace=overwrite,
+        option="--scratch" if shipping else "--out",
     )
     small = small_names(family)
     profile = current()
@@ -199,6 +214,8 @@ def merge(
     staging = Staging(target, identity(jobs, profile), replace=overwrite)
     drawing: Drawing | None = None
     try:
+        if shipping:
+            shipping.begin(staging)
         measured = profile if any(plan.is_uniform for plan in plans) else None
         drawing = draw(_save_plans(plans, folders, staging), measured) if draw else None
         with bytes_bar("statistics", passes_bytes(jobs)) as advance:
@@ -208,7 +225,13 @@ def merge(
         )
         with bytes_bar("merge", total) as advance:
             written = write_weights(
-                family, profile, jobs, staging, workers=workers, advance=advance
+                family,
+                profile,
+                jobs,
+                staging,
+                workers=workers,
+                advance=advance,
+                shipping=shipping,
             )
         drawn = drawing is not None and drawing.finish()
         if drawing is not None and not drawn:
@@ -223,7 +246,7 @@ def merge(
             card.write_card(profile, job.plan, folder, drawn, repeated, rows)
             manifest.write_manifest(profile, job, folder, tensors, rest)
         refuse_changed(family, profile, small)
-        staging.commit()
+        finish(staging, shipping)
     except KeyboardInterrupt as error:
         raise Interrupted from error
     except OSError as error:  # configuration, tokenizer, card: small, but disks fill up
@@ -233,11 +256,26 @@ def merge(
     finally:
         if drawing is not None:
             drawing.cancel()
+        if shipping:
+            shipping.stop()
         staging.release()
     return [
-        Merged(target / job.folder, job.plan, profile, job.layout.nbytes, written.resumed_bytes)
+        Merged(
+            target / job.folder,
+            job.plan,
+            profile,
+            job.layout.nbytes,
+            written.resumed_bytes,
+            sent_to=_address(shipping, job.folder),
+        )
         for job in jobs
     ]
+
+
+def _address(shipping: Shipping | None, folder: str) -> str:
+    if shipping is None:
+        return ""
+    return f"{shipping.address}/{folder}" if folder else shipping.address
 
 
 def check_form(

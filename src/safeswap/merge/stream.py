@@ -96,7 +96,7 @@ def _steps(job: MergeJob) -> Iterator[tuple[str, OperatorStep]]:
 
 
 def _tensors(job: MergeJob, name: str) -> list[Tensor]:
-    return [job.family.members[role].tensors[name] for role, _ in job.ops[name].terms]
+    return [job.tensor(role, name) for role, _ in job.ops[name].terms]
 
 
 def _width(job: MergeJob, name: str) -> int:

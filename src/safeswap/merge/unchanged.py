@@ -51,6 +51,9 @@ def refuse_changed(family: Family, profile: Profile, small: Mapping[str, frozens
         before |= {adapter.folder: adapter.signatures} if adapter else {}
         now = {folder: signatures(folder) for folder in before}
         for file in (*member.files, *((adapter.file,) if adapter else ())):
+            if file.ranges is not None:
+                file.ranges.refuse_changed()
+                continue
             folder, name = file.path.parent, file.path.name
             found = now[folder].get(name)
             if found is None or found[1:3] != (file.size, file.mtime_ns):

@@ -25,14 +25,14 @@ from safeswap.io.buffers import buffer
 from safeswap.io.regular import is_there
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.merge.adapter_verify import check_adapter
-from safeswap.merge.chunks import ChunkHash, all_finite, chunk_bytes
+from safeswap.merge.chunks import ChunkHash, all_finite, announce_chunks, chunk_bytes
 from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.packed import differing_parts
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
 from safeswap.merge.stream import run_passes
-from safeswap.operators import paths_in
+from safeswap.operators import paths_in, place_operation
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
 from safeswap.roles import BASE, SAFETY
@@ -130,6 +130,7 @@ def verify_folder(
         workers=workers or default_workers(),
         advance=advance,
         size=lambda chunk: (chunk.end - chunk.begin) * written[chunk.name].dtype.size,
+        ahead=_ahead(recomputed),
     )
     _report(chunks, results, manifest, out)
     if recomputed:
@@ -152,6 +153,14 @@ def verify_folder(
         rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
         notes=tuple(notes),
     )
+
+
+def _ahead(recomputed: _Recomputed | None) -> Callable[[Chunk], None] | None:
+    announce = announce_chunks([recomputed.job]) if recomputed else None
+    if recomputed is None or announce is None:
+        return None
+    plain = recomputed.plain
+    return lambda chunk: announce(chunk) if chunk.name in plain else None
 
 
 def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:
@@ -249,7 +258,8 @@ def _check_plan_file(out: Path, plan: Plan) -> None:
             f"{path}: is missing; it was there when the merge was made. Merge again; safeswap.json "
             "still holds the plan."
         )
-    if Plan.load(path).as_dict() != plan.as_dict():
+    placed = plan.with_operations(lambda operation: place_operation(operation, out))
+    if Plan.load(path).as_dict() != placed.as_dict():
         raise VerificationError(
             f"{path}: was changed after the merge was made. To carry the edited plan out, run "
             f"safeswap merge --plan {path} --out NEW."
@@ -322,7 +332,8 @@ def _family_of(
 def _recompute(
     family: Family, plan: Plan, written: Mapping[str, Tensor], manifest: Mapping[str, Any]
 ) -> _Recomputed:
-    same = set(written) != set(family.names)  # what is quantized again is written in parts
+    names = set(family.output(plan.language, plan.donor).names)
+    same = set(written) != names  # what is quantized again is written in parts
     job = prepare(family, pin_operators(plan, MANIFEST), same=same)
     seen = job.family
     found = {one.name: one.shape for name in seen.names for one in job.outputs(name)}

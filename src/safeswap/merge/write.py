@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
@@ -18,9 +18,10 @@ from safeswap.io.buffers import buffer
 from safeswap.io.descriptors import Descriptors
 from safeswap.io.files import crowds_memory
 from safeswap.io.workers import BLOCK_ELEMENTS, default_workers, run_chunks
-from safeswap.merge.chunks import ChunkHash, chunk_bytes
+from safeswap.merge.chunks import ChunkHash, announce_chunks, chunk_bytes
 from safeswap.merge.packed import part_digests, still_packed, write_extra, write_packed
 from safeswap.merge.prepare import Chunk, MergeJob
+from safeswap.merge.shipping import Shipping, WholeShards
 from safeswap.profile import Profile, TensorProfile
 
 
@@ -40,19 +41,25 @@ def write_weights(
     *,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
+    shipping: Shipping | None = None,
 ) -> Written:
     """Write all shards of all jobs into the staging folder, or what is missing of them.
 
-    Shards grow side by side, and what was written of them is forced to the disk meanwhile.
+    Shards grow side by side, and what was written of them is forced to the disk meanwhile. Those
+    that leave this machine grow one after the other, and are sent as soon as they are whole.
 
     Args:
         workers: threads; the bytes do not depend on it.
         advance: told how many output bytes are done.
+        shipping: takes whole shards away.
 
     Raises:
         CheckpointError, OutputError: an input or the output cannot be read or written.
     """
-    chunks = _in_turns(jobs)
+    chunks = _in_turns(jobs, one_by_one=shipping is not None)
+    # parts are read again at the end, so such shards stay here until then
+    leaving = shipping and not any(job.packings for job in jobs)
+    shards = WholeShards(jobs, chunks, staging, shipping) if shipping and leaving else None
     inputs = sum(member.nbytes for member in family.members.values())
     forget = crowds_memory(inputs + sum(job.layout.nbytes for job in jobs))
     resumed = [0]
@@ -73,12 +80,21 @@ def write_weights(
             packed = job.packings.get(chunk.name)
             there, write = (still_packed, write_packed) if packed else (_still_there, _write_chunk)
             earlier = staging.finished.get(chunk.key)
-            if earlier and there(job, chunk, writer, earlier):
+            if earlier and (shards and shards.is_sent(chunk)):
                 resumed[0] += _size(jobs, chunk)
                 return earlier
-            digest = write(job, chunk, writer)
-            staging.note(chunk.key, digest)
-            writer.done(packed.parts[0].name if packed else chunk.name, _size(jobs, chunk))
+            if shards:
+                shards.begin(chunk)
+            if earlier and there(job, chunk, writer, earlier):
+                resumed[0] += _size(jobs, chunk)
+                digest = earlier
+            else:
+                digest = write(job, chunk, writer)
+                staging.note(chunk.key, digest)
+                if not shards:
+                    writer.done(packed.parts[0].name if packed else chunk.name, _size(jobs, chunk))
+            if shards:
+                shards.done(chunk)
             return digest
 
         results = run_chunks(
@@ -87,10 +103,15 @@ def write_weights(
             workers=workers or default_workers(),
             advance=advance,
             size=lambda chunk: _size(jobs, chunk),
+            stopped=shards.stop if shards else lambda: None,
+            ahead=announce_chunks(jobs),
         )
         for job, writer in zip(jobs, writers, strict=True):
             write_extra(job, writer)
-            writer.finish()
+            if not shards:
+                writer.finish()
+        if shards:
+            shards.finish()
     made = _tensor_digests(profile, jobs, chunks, results)
     parts = [
         part_digests(job, staging.folder / job.folder, workers or default_workers()) for job in jobs
@@ -102,20 +123,25 @@ def _size(jobs: Sequence[MergeJob], chunk: Chunk) -> int:
     return (chunk.end - chunk.begin) * jobs[chunk.job].dtypes[chunk.name].size
 
 
-def _in_turns(jobs: Sequence[MergeJob]) -> list[Chunk]:
+def _in_turns(jobs: Sequence[MergeJob], *, one_by_one: bool = False) -> list[Chunk]:
     """All chunks, one shard after the other in turns: two threads in one file wait for each other
     (the kernel lets in one writer at a time). The outputs of a chunk of the inputs stay together.
+
+    Args:
+        one_by_one: all of a shard before the next, so that it is whole early.
     """
     rows: dict[str, list[list[Chunk]]] = {}
     for name in dict.fromkeys(name for job in jobs for name in job.family.names):
-        having = [(n, job) for n, job in enumerate(jobs) if name in job.ops]
+        having = [(n, job) for n, job in enumerate(jobs) if name in job.ops or name in job.pieces]
         first = having[0][1]
         row = rows.setdefault(first.layout.place[first.outputs(name)[0].name][0].name, [])
         runs = [c for n, job in having for c in job.chunks(name, job.elements(name), n)]
         runs.sort(key=lambda chunk: (chunk.begin, chunk.end, chunk.job))
         for _, group in groupby(runs, key=lambda chunk: chunk.begin):
             row.append(list(group))
-    turns = zip_longest(*rows.values(), fillvalue=())
+    turns: Iterable[Sequence[Sequence[Chunk]]] = zip_longest(*rows.values(), fillvalue=())
+    if one_by_one:
+        turns = rows.values()
     return [chunk for turn in turns for together in turn for chunk in together]
 
 
@@ -170,7 +196,10 @@ def _tensor_digests(
     def digest(job: MergeJob, computed: Mapping[str, list[bytes]], name: str) -> str:
         if name in computed:
             return digests.of_chunks(computed[name])
-        return measured[name].digests[job.ops[name].terms[0][0]]
+        role = job.ops[name].terms[0][0]
+        if name in measured:
+            return measured[name].digests[role]
+        return digests.of_tensor(job.tensor(role, name))  # measured in another layout
 
     return tuple(
         {name: digest(job, computed, name) for name in job.family.names if name not in job.packings}

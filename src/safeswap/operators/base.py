@@ -66,7 +66,8 @@ class TensorContext:
     """One tensor that is to be joined.
 
     Attributes:
-        name, shape: of the tensor.
+        name, shape: of the tensor; of an expert's matrix in one that holds all of a layer
+            ``NAME[7]``, as if it were stored by itself.
         weights: of the experts' task vectors, in the order in which the experts are given.
         settings: every parameter of the operator.
         places: which expert of the plan each one is; random masks hang on it.
@@ -86,6 +87,11 @@ class TensorContext:
     def elements(self) -> int:
         """How many numbers the tensor has."""
         return math.prod(self.shape)
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether it is an expert's matrix in a tensor that holds all of a layer."""
+        return self.name.endswith("]")
 
     @property
     def row(self) -> int:

@@ -13,6 +13,7 @@ from safeswap.plan.table import (
     check_operators,
     check_units,
     pin_operators,
+    rows_for,
 )
 from safeswap.selectors import GRANULARITIES, NORMS, OUTSIDE
 
@@ -30,4 +31,5 @@ __all__ = [
     "edited_units",
     "fill_plan",
     "pin_operators",
+    "rows_for",
 ]

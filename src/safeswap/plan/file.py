@@ -15,9 +15,10 @@ from safeswap.anatomy.units import AFTER_LAYERS, BEFORE_LAYERS, LAYER_KINDS
 from safeswap.errors import PlanError, nearest
 from safeswap.io.files import save_text
 from safeswap.io.keys import check_keys
-from safeswap.io.yamlfile import read_yaml
+from safeswap.io.yamlfile import read_text, read_yaml_text
 from safeswap.operators import Operation, place_operation, read_operation
 from safeswap.plan.chosen import ChosenOn
+from safeswap.plan.lines import read_lines, row_line
 from safeswap.plan.table import PlannedInput, PlannedUnit, PlanTable, check_operators
 from safeswap.roles import BASE, RESERVED, SAFETY
 
@@ -58,7 +59,7 @@ class Plan(PlanTable):
         units = content.pop("units")
         head = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
         width = max(len(unit) for unit in units) + 2
-        lines = [f"  {unit + ':':{width}}{_inline(row)}" for unit, row in units.items()]
+        lines = [f"  {unit + ':':{width}}{row_line(row)}" for unit, row in units.items()]
         return "\n".join([_HEAD, head.rstrip(), "units:", *lines, ""])
 
     def save(self, path: Path) -> None:
@@ -78,7 +79,7 @@ class Plan(PlanTable):
         Raises:
             PlanError: not YAML, or unknown keys, experts, duplicate keys, NaN; names the nearest.
         """
-        plan, folder = cls.from_dict(read_yaml(path, error=PlanError), str(path)), Path(path).parent
+        plan, folder = cls.from_dict(_read(path), str(path)), Path(path).parent
         return plan.with_operations(lambda operation: place_operation(operation, folder))
 
     @classmethod
@@ -102,9 +103,14 @@ def _row(row: PlannedUnit) -> dict[str, Any]:
     return content
 
 
-def _inline(row: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(row), default_flow_style=True, sort_keys=False, width=10_000)
-    return text.strip()
+def _read(path: Path) -> Any:
+    """The values of a plan's file."""
+    content = read_text(path, error=PlanError)
+    try:
+        found = read_lines(content, lambda head: read_yaml_text(head, str(path), error=PlanError))
+    except PlanError:
+        found = None  # which YAML says better of the whole file
+    return found or read_yaml_text(content, str(path), error=PlanError)
 
 
 def _plan_of(content: Any, where: str) -> Plan:

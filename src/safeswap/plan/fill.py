@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safeswap import selectors
-from safeswap.anatomy.units import DONATED
+from safeswap.anatomy.units import DONATED, order_parts
 from safeswap.checkpoint.source import pinned
 from safeswap.errors import PlanError, nearest
 from safeswap.operators import pin_operation, read_operation
@@ -20,7 +20,7 @@ from safeswap.plan.table import (
     check_operators,
     pin_operators,
 )
-from safeswap.profile import AdapterRecord, InputRecord, Profile
+from safeswap.profile import AdapterRecord, InputRecord, Profile, TensorProfile
 from safeswap.roles import BASE, SAFETY
 from safeswap.selectors import Row
 
@@ -32,12 +32,14 @@ def check_options(
     operator: str | Mapping[str, Any] = "linear",
     donor: str | None = None,
     units: Sequence[str] | None = None,
+    parts: Sequence[str] | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Refuse options of :func:`fill_plan` that cannot be; needs no profile.
 
     Args:
         units: those of the model, where they are known: a band must leave layers to safety.
+        parts: those of its mixtures of experts, where they are known.
 
     Returns:
         The method's parameters, all of them.
@@ -46,6 +48,8 @@ def check_options(
         PlanError: names the option, its limits or the nearest right word.
     """
     settings = selectors.find(method).resolve_settings(parameters)
+    if parts is not None and not parts and settings.get("by") == "expert":
+        raise PlanError("--by expert: the model has no experts. Use --by module.")
     if units is not None:
         selectors.find(method).fits(units, settings)
     pin_operation(read_operation(operator, "--operator"), (SAFETY, language), "--operator")
@@ -84,7 +88,7 @@ def fill_plan(
     language = _language(profile, language)
     settings = check_options(language, method=method, operator=operator, donor=donor, **parameters)
     rows = selectors.find(method).fill(profile, language, **settings)
-    units = {unit: _planned(method, unit, rows, language) for unit in profile.units}
+    units = {u: _planned(method, u, rows, language) for u in _decided(rows, profile)}
     given = donor or language
     units |= {unit: _donated(given, language) for unit in units if unit in DONATED}
     plan = Plan(
@@ -110,7 +114,8 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
         return tuple(plan.units)
     said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}
-    return tuple(u for u, row in plan.units.items() if (row.weights, row.operator) != said[u])
+    found = {unit: (row.weights, row.operator) for unit, row in plan.units.items()}
+    return tuple(unit for unit in {**found, **said} if found.get(unit) != said.get(unit))
 
 
 def _donated(donor: str, language: str) -> PlannedUnit:
@@ -138,6 +143,40 @@ def _language(profile: Profile, language: str | None) -> str:
     if language not in known:
         raise PlanError(f"language {language!r} is not in the profile{nearest(language, known)}")
     return language
+
+
+def _decided(rows: Mapping[str, Row], profile: Profile) -> list[str]:
+    """What is to have a row, in the order of the model: every unit, or all parts of one."""
+    parts: dict[str, dict[str, None]] = {}
+    untold = set()
+    for tensor in profile.tensors:
+        own = [name for name in _names(tensor) if name != tensor.unit]
+        parts.setdefault(tensor.unit, {}).update(dict.fromkeys(n for n in own if n in rows))
+        told = (bool(own) and all(name in rows for name in own)) or _follows(tensor, rows)
+        if tensor.role != "buffer" and not told:
+            untold.add(tensor.unit)
+    found: list[str] = []
+    for unit in profile.units:
+        given = parts.get(unit, {})
+        found += [unit] if unit in rows or unit in untold or not given else []
+        found += order_parts(given)
+    return found
+
+
+def _follows(tensor: TensorProfile, rows: Mapping[str, Row]) -> bool:
+    """Whether it is a router that goes row by row with the experts."""
+    layer, _, kind = (tensor.part or "").rpartition(".")
+    return kind == "router" and f"{layer}.experts.0" in rows
+
+
+def _names(tensor: TensorProfile) -> list[str]:
+    """What may decide a tensor besides its unit: its part, or each expert in it."""
+    if tensor.part is None:
+        return [tensor.unit]
+    if tensor.part.endswith(".experts"):
+        count = len(tensor.experts.base_norm) if tensor.experts else 0
+        return [f"{tensor.part}.{expert}" for expert in range(count)] or [tensor.unit]
+    return [tensor.part]
 
 
 def _planned(method: str, unit: str, rows: Mapping[str, Row], language: str) -> PlannedUnit:

@@ -18,7 +18,7 @@ from safeswap.errors import ConfigError, nearest
 from safeswap.profile import Interval, Profile, Sample
 from safeswap.profile.sample import FEWEST, FamilySample
 from safeswap.selectors.certainty import estimate, intervals_of
-from safeswap.selectors.common import GRANULARITIES, keys_of
+from safeswap.selectors.common import GRANULARITIES, SAMPLED, keys_of
 
 FIRST = 0.01
 """The part of the weights that is read at first where no budget says less."""
@@ -59,6 +59,11 @@ class Wish:
             )
         if self.by not in GRANULARITIES:
             raise ConfigError(f"--by {self.by!r}: is unknown{nearest(self.by, GRANULARITIES)}")
+        if self.by not in SAMPLED:
+            raise ConfigError(
+                f"--by {self.by}: a sample decides by {' or '.join(SAMPLED)}. Run safeswap profile "
+                "without --budget and --until-certain: all weights serve every granularity."
+            )
         if not 0 <= self.tau < math.inf:
             raise ConfigError(f"--tau {self.tau:g}: is a difference of shares, 0 or more.")
         if not 0.5 <= self.confidence < 1:
@@ -176,6 +181,6 @@ def uncertain(
     """The keys whose decision a sampled profile leaves open, with their intervals."""
     if profile.sample is None:
         return {}
-    known = profile.sample.intervals[language][by]
+    known = profile.sample.intervals[language].get(by, {})
     limit = threshold(tau, tau_relative, len(known))
     return {key: interval for key, interval in known.items() if not interval.certain(limit)}

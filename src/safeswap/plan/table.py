@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
-from safeswap.anatomy import kind_of, layer_of
-from safeswap.errors import PlanError, nearest
+from safeswap.anatomy import Anatomy, Placement, kind_of, label_of, layer_of
+from safeswap.errors import PlanError, listed, nearest
 from safeswap.operators import Operation, check_operation, pin_operation
 from safeswap.plan.chosen import ChosenOn
 from safeswap.roles import BASE, SAFETY
@@ -166,19 +166,61 @@ def pin_operators(plan: AnyPlan, where: str = "plan") -> AnyPlan:
     return plan.with_operations(lambda given: pin_operation(given, plan.experts, where))
 
 
-def check_units(plan: PlanTable, units: tuple[str, ...]) -> None:
-    """Refuse a table that does not name exactly the model's units.
+def rows_for(units: Collection[str], placement: Placement) -> tuple[str, ...]:
+    """Which rows of a table decide a tensor: one, or one for each expert that lies in it.
+
+    The most specific that the table has: ``3.experts.7`` before ``3.mlp``.
+
+    Raises KeyError, with the tensor's unit or the part that is missing, where there is none.
+    """
+    found = []
+    for names in placement.rows:
+        row = next((name for name in names if name in units), None)
+        if row is None:
+            raise KeyError(names[-1] if placement.part is None else names[0])
+        found.append(row)
+    return tuple(found) if len(set(found)) > 1 else (found[0],)
+
+
+def check_units(plan: PlanTable, anatomy: Anatomy) -> None:
+    """Refuse a table that does not decide exactly the model's units, each once.
+
+    In a mixture of experts rows of parts (``3.experts.7``, ``3.router``) may stand for a unit, or
+    beside its row for what shall be otherwise.
 
     Raises:
-        PlanError: names the first unknown or missing unit and the nearest right name.
+        PlanError: names the first unknown or missing unit and the nearest right name, or a row
+            that decides nothing.
     """
     where = f"plan for {plan.language}"
+    known = dict.fromkeys((*anatomy.units, *anatomy.parts))
     for unit in plan.units:
-        if unit not in units:
-            raise PlanError(f"{where}: the model has no unit {unit!r}{nearest(unit, units)}")
-    missing = [unit for unit in units if unit not in plan.units]
+        if unit not in known:
+            raise PlanError(f"{where}: the model has no unit {unit!r}{nearest(unit, [*known])}")
+    missing: dict[str, None] = {}
+    used: set[str] = set()
+    for placement in dict.fromkeys(anatomy.placements.values()):
+        try:
+            used |= {*rows_for(plan.units, placement)}
+        except KeyError as error:
+            # buffers of a mixture go with the donor: no row has to say so
+            if placement.role != "buffer" or not _has_parts(placement.unit, anatomy):
+                missing[str(error.args[0])] = None
     if missing:
+        first, *_ = missing
         raise PlanError(
-            f"{where}: unit {missing[0]!r} is missing ({len(missing)} in all). Every unit needs a "
+            f"{where}: unit {first!r} is missing ({len(missing)} in all). Every unit needs a "
             "row; weights of 0 leave it as in the base."
         )
+    idle = next((unit for unit in plan.units if unit not in used), None)
+    if idle is not None:
+        raise PlanError(
+            f"{where}: the row {idle!r} decides nothing: all of it has rows of its own "
+            f"({listed([p for p in anatomy.parts if label_of(p) == label_of(idle)], 3)}). Remove "
+            "it, or theirs."
+        )
+
+
+def _has_parts(unit: str, anatomy: Anatomy) -> bool:
+    layer = label_of(unit)
+    return layer is not None and any(label_of(part) == layer for part in anatomy.parts)

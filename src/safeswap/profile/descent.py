@@ -20,7 +20,7 @@ import numpy as np
 
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import inner_product
-from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.reader import Tensor, announce
 from safeswap.checkpoint.vocabularies.rows import Rows, shared_rows
 from safeswap.errors import FamilyError
 from safeswap.io.blas import one_thread
@@ -78,6 +78,9 @@ def _refuse_other_weights(family: Family) -> None:
     chosen = names[:: max(1, len(names) // _SAMPLES)]
     squares = dict.fromkeys(family.members, 0.0)
     inner = dict.fromkeys(family.experts, 0.0)
+    for name in chosen if family.is_remote else ():
+        tensors = [member.tensors[name] for member in family.members.values()]
+        announce(tensors, 0, min(BLOCK_ELEMENTS, *(tensor.elements for tensor in tensors)))
     for name in chosen:
         with one_thread():
             numbers = {role: _first(family, role, name) for role in family.members}
@@ -131,6 +134,8 @@ def _apart(base: Tensor, expert: Tensor, rows: Rows) -> tuple[float, float]:
     for tensor in (base, expert):
         values = np.empty(len(rows) * width, np.float64)
         with tensor.reader() as reader:
+            for row in rows.tolist():
+                reader.prefetch(row * width, (row + 1) * width)
             for at, row in enumerate(rows.tolist()):
                 part = values[at * width : (at + 1) * width]
                 reader.read_numbers(row * width, (row + 1) * width, part)

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.adapters import Adapter
 from safeswap.checkpoint.family import Family
+from safeswap.checkpoint.mixtures import leaves
 from safeswap.checkpoint.precisions import PackedTensor
-from safeswap.checkpoint.source import known_sha256
 from safeswap.checkpoint.weight_file import WeightFile
 from safeswap.io.workers import run_chunks
-from safeswap.profile.table import AdapterRecord, FileRecord, InputRecord, TensorProfile
+from safeswap.profile.records import AdapterRecord, FileRecord, InputRecord, TensorProfile
 
 
 def record_of(family: Family, role: str) -> InputRecord:
     """A checkpoint of which not all was read: without digests."""
     member = family.members[role]
     files = tuple(
-        FileRecord(f.path.name, f.size, f.mtime_ns, "", known_sha256(f.path)) for f in member.files
+        FileRecord(f.path.name, f.size, f.mtime_ns, "", f.sha256, f.version) for f in member.files
     )
     return _input_record(family, role, "", files)
 
@@ -33,7 +33,7 @@ def measured_record(
     """
     member = family.members[role]
     by_name = _stored_digests(family, role, tensors, workers)
-    stored = {tensor.name: tensor for tensor in member.tensors.values()}
+    stored = {one.name: one for tensor in member.tensors.values() for one in leaves(tensor)}
     if member.packed:  # what is stored tells such checkpoints apart, rounded copies might not
         stored = {tensor.name: tensor for file in member.files for tensor in file.tensors}
         changed = member.adapter.applied.changed if member.adapter else {}
@@ -49,7 +49,8 @@ def measured_record(
             size=file.size,
             mtime_ns=file.mtime_ns,
             digest=digests.of_weight_file(file.header, file.tensors, by_name),
-            sha256=known_sha256(file.path),
+            sha256=file.sha256,
+            version=file.version,
         )
         for file in member.files
     )
@@ -61,8 +62,8 @@ def _input_record(
 ) -> InputRecord:
     member = family.members[role]
     return InputRecord(
-        source=member.source.text if member.source.hub_id else str(member.source.place),
-        path=str(member.source.place),
+        source=member.source.text if member.source.hub_id else member.source.said,
+        path=member.source.said,
         name=member.source.name,
         revision=member.source.revision,
         digest=digest,
@@ -74,12 +75,16 @@ def _input_record(
 def _adapter_record(adapter: Adapter) -> AdapterRecord:
     file = adapter.file
     return AdapterRecord(
-        source=adapter.source.text if adapter.source.hub_id else str(adapter.folder),
-        path=str(adapter.folder),
+        source=adapter.source.text if adapter.source.hub_id else adapter.source.said,
+        path=adapter.source.said,
         name=adapter.source.name,
         revision=adapter.source.revision,
         config=digests.of_small_file(adapter.config.path),
-        files=(FileRecord(file.path.name, file.size, file.mtime_ns, adapter.digest()),),
+        files=(
+            FileRecord(
+                file.path.name, file.size, file.mtime_ns, adapter.digest(), version=file.version
+            ),
+        ),
     )
 
 
@@ -95,8 +100,13 @@ def _stored_digests(
     by_name = {
         tensor.name: measured[name]
         for name, tensor in member.tensors.items()
-        if name in measured and name not in lent and not isinstance(tensor, PackedTensor)
+        if name in measured and name not in lent and leaves(tensor) == (tensor,)
+        if not isinstance(tensor, PackedTensor)
     }
+    for tensor in member.tensors.values():
+        for one in leaves(tensor) if leaves(tensor) != (tensor,) else ():
+            if one.name not in by_name and not isinstance(one, PackedTensor):
+                by_name[one.name] = digests.of_tensor(one)
     for name in family.left_out.get(role, {}):  # of which nothing else is known
         by_name[member.tensors[name].name] = digests.of_tensor(member.tensors[name])
     if member.packed:
@@ -121,17 +131,17 @@ def unchanged(record: InputRecord, family: Family, role: str) -> bool:
     """
     member = family.members[role]
     adapted = (record.adapter is None) != (member.adapter is None)
-    if record.path != str(member.source.place) or adapted:
+    if record.path != member.source.said or adapted:
         return False
     if not _as_recorded(member.files, record.files):
         return False
     adapter, said = member.adapter, record.adapter
     if adapter is None or said is None:
         return True
-    same = said.path == str(adapter.folder) and _as_recorded((adapter.file,), said.files)
+    same = said.path == adapter.source.said and _as_recorded((adapter.file,), said.files)
     return same and said.config == digests.of_small_file(adapter.config.path)
 
 
 def _as_recorded(files: Sequence[WeightFile], records: Sequence[FileRecord]) -> bool:
-    now = {(file.path.name, file.size, file.mtime_ns) for file in files}
-    return now == {(file.name, file.size, file.mtime_ns) for file in records}
+    now = {(file.path.name, file.size, file.mtime_ns, file.version) for file in files}
+    return now == {(file.name, file.size, file.mtime_ns, file.version) for file in records}

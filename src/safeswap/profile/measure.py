@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,21 @@ from safeswap.checkpoint import digests
 from safeswap.checkpoint.adapters.tensors import LowRankReader
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import arithmetic_dtype, decode, inner_product
-from safeswap.checkpoint.reader import Tensor, TensorReader, read_bytes
+from safeswap.checkpoint.reader import Tensor, TensorReader, announce, read_bytes
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.profile.inputs import measured_record
-from safeswap.profile.table import (
-    Profile,
-    TensorProfile,
+from safeswap.profile.records import ExpertNumbers, TensorProfile
+from safeswap.profile.table import Profile
+from safeswap.profile.updates import (
+    Pair,
+    Reading,
+    digest_of,
+    products,
+    products_by_expert,
+    reading_of,
 )
-from safeswap.profile.updates import Pair, Reading, digest_of, products, reading_of
 from safeswap.roles import BASE, SAFETY
 
 
@@ -51,12 +57,18 @@ def measure_family(
         for name in family.names
         for begin, end in chunks_of(family.base.tensors[name].elements)
     ]
+
+    def ahead(chunk: tuple[str, int, int]) -> None:
+        reading = readings[chunk[0]]
+        announce((reading.tensors[role] for role in reading.read), *chunk[1:])
+
     sums = run_chunks(
         chunks,
-        lambda chunk: _measure_chunk(readings[chunk[0]], *chunk[1:]),
+        lambda chunk: _measure_chunk(readings[chunk[0]], *chunk[1:], _each(family, chunk[0])),
         workers=threads,
         advance=advance,
         size=lambda chunk: (chunk[2] - chunk[1]) * readings[chunk[0]].width,
+        ahead=ahead if family.is_remote else None,
     )
     by_tensor: dict[str, list[_Sums]] = {name: [] for name in family.names}
     for (name, _, _), chunk_sums in zip(chunks, sums, strict=True):
@@ -88,13 +100,27 @@ def bytes_to_measure(family: Family) -> int:
 
 @dataclass(slots=True)
 class _Sums:
-    """Partial sums of one chunk: squares and inner products, and each member's digest."""
+    """Partial sums of one chunk: squares and inner products, and each member's digest.
+
+    ``experts``: the same sums of each expert that the chunk meets, where one tensor holds several.
+    """
 
     products: dict[Pair, float]
     digest: dict[str, bytes]
+    experts: dict[int, dict[Pair, float]]
 
 
-def _measure_chunk(reading: Reading, begin: int, end: int) -> _Sums:
+def _each(family: Family, name: str) -> int:
+    """Elements of an expert where a tensor holds all of a layer; 0 elsewhere."""
+    placement = family.anatomy.placements[name]
+    stacked = placement.experts and (placement.part or "").endswith(".experts")
+    if not stacked or not family.is_weight(name):
+        return 0
+    return family.base.tensors[name].elements // placement.experts
+
+
+def _measure_chunk(reading: Reading, begin: int, end: int, each: int) -> _Sums:
+    """Args: ``each``: elements of an expert, where each is summed by itself; else 0."""
     wanted = {*reading.read, *reading.by_blocks}
     tensors = {role: tensor for role, tensor in reading.tensors.items() if role in wanted}
     with ExitStack() as stack:
@@ -104,9 +130,17 @@ def _measure_chunk(reading: Reading, begin: int, end: int) -> _Sums:
         measuring = _Measuring(tensors, readers, reading)
         # a product that is not finite is computed again, so numpy need not warn of it
         with np.errstate(over="ignore", invalid="ignore"):
-            for at in range(begin, end, BLOCK_ELEMENTS):
-                measuring.add_block(at, min(BLOCK_ELEMENTS, end - at))
-    return measuring.sums()
+            for first, last in _experts_in(begin, end, each):
+                for at in range(first, last, BLOCK_ELEMENTS):
+                    measuring.add_block(at, min(BLOCK_ELEMENTS, last - at))
+    return measuring.sums(each)
+
+
+def _experts_in(begin: int, end: int, each: int) -> list[tuple[int, int]]:
+    """A chunk cut where one expert ends and the next begins."""
+    inner = range(begin - begin % each + each, end, each) if each else ()
+    edges = [begin, *inner, end]
+    return list(pairwise(edges))
 
 
 def pairs_of(family: Family) -> list[Pair]:
@@ -152,6 +186,7 @@ class _Measuring:
     ) -> None:
         kind = arithmetic_dtype(*(tensor.dtype for tensor in tensors.values()))
         self._is_weight = tensors[BASE].dtype.mergeable
+        self._begins: list[int] = []
         self._numbers = {role: _numbers_of(role, kind) for role in tensors}
         self._members = [
             _Member(
@@ -173,6 +208,7 @@ class _Measuring:
         Raises:
             CheckpointError: a weight that is NaN, infinite, or too large to measure.
         """
+        self._begins.append(begin)
         for member in self._members:
             self._read(member, begin, count)
             for pair, so_far in member.products.items() if self._is_weight else ():
@@ -181,15 +217,18 @@ class _Measuring:
                     found = self._exact_product(pair, begin, count)
                 so_far.append(found)
 
-    def sums(self) -> _Sums:
-        """What was found in all blocks."""
-        products = {
-            pair: math.fsum(found)
-            for member in self._members
-            for pair, found in member.products.items()
-        }
+    def sums(self, each: int = 0) -> _Sums:
+        """What was found in all blocks, and in those of each expert of so many elements."""
+        found = {pair: own for member in self._members for pair, own in member.products.items()}
+        experts: dict[int, dict[Pair, float]] = {}
+        numbered = ((at // each, block) for block, at in enumerate(self._begins) if each)
+        for expert, group in groupby(numbered, key=lambda one: one[0]):
+            blocks = [block for _, block in group]
+            run = slice(blocks[0], blocks[-1] + 1)
+            experts[expert] = {pair: math.fsum(own[run]) for pair, own in found.items()}
         read = (member for member in self._members if not member.is_update)
-        return _Sums(products, {member.role: member.hashing.digest() for member in read})
+        digest = {member.role: member.hashing.digest() for member in read}
+        return _Sums({pair: math.fsum(own) for pair, own in found.items()}, digest, experts)
 
     def _read(self, member: _Member, begin: int, count: int) -> None:
         """The member's task vector (the base's own numbers) into its buffer."""
@@ -252,13 +291,18 @@ def not_finite(role: str, tensor: Tensor, element: int, value: float) -> Checkpo
 
 
 def profile_of(
-    family: Family, name: str, products: Mapping[Pair, float], digest: Mapping[str, str]
+    family: Family,
+    name: str,
+    products: Mapping[Pair, float],
+    digest: Mapping[str, str],
+    by_expert: Mapping[Pair, Sequence[float]] | None = None,
 ) -> TensorProfile:
     """One tensor's row of a profile.
 
     Args:
         products: the total of every pair; not looked at where the tensor is no weight.
         digest: role → digest of its bytes.
+        by_expert: the totals of each expert that lies in it, where they are known.
     """
     stored = family.base.tensors[name]
     placement = family.anatomy.placements[name]
@@ -275,7 +319,44 @@ def profile_of(
         update_norm={role: math.sqrt(products[role, role]) for role in experts},
         inner={language: products[SAFETY, language] for language in languages},
         digests=digest,
+        part=placement.part,
+        experts=_numbers(family, by_expert) if by_expert else None,
     )
+
+
+def _numbers(family: Family, found: Mapping[Pair, Sequence[float]]) -> ExpertNumbers:
+    languages = family.languages if SAFETY in family.members else ()
+    norms = {role: tuple(map(math.sqrt, found[role, role])) for role in family.members}
+    return ExpertNumbers(
+        base_norm=norms.pop(BASE),
+        update_norm=norms,
+        inner={language: tuple(found[SAFETY, language]) for language in languages},
+    )
+
+
+def _by_expert(
+    family: Family, name: str, reading: Reading, parts: list[_Sums]
+) -> dict[Pair, Sequence[float]] | None:
+    """The totals of each expert in a tensor; None where it holds no experts, or an adapter's
+    factors do not tell them apart.
+    """
+    if not _each(family, name):
+        return None
+    experts, pairs = family.anatomy.placements[name].experts, pairs_of(family)
+    known = products_by_expert(reading, pairs, experts)
+    summed: dict[Pair, Sequence[float]] = {}
+    for pair in pairs:
+        if pair in known:
+            summed[pair] = known[pair]
+            continue
+        blocks: list[list[float]] = [[] for _ in range(experts)]
+        for part in parts:
+            for expert, own in part.experts.items():
+                if pair not in own:
+                    return None
+                blocks[expert].append(own[pair])
+        summed[pair] = [math.fsum(found) for found in blocks]
+    return summed
 
 
 def _profile_of(family: Family, name: str, reading: Reading, parts: list[_Sums]) -> TensorProfile:
@@ -294,4 +375,5 @@ def _profile_of(family: Family, name: str, reading: Reading, parts: list[_Sums])
             return digests.of_chunks(part.digest[role] for part in parts)
         return digest_of(reading, role, digest(BASE))
 
-    return profile_of(family, name, totals, {role: digest(role) for role in family.members})
+    digests_of = {role: digest(role) for role in family.members}
+    return profile_of(family, name, totals, digests_of, _by_expert(family, name, reading, parts))

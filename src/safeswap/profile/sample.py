@@ -14,19 +14,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.numerics import inner_product
-from safeswap.checkpoint.reader import Tensor, TensorReader
+from safeswap.checkpoint.reader import Tensor, TensorReader, announce
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import default_workers, run_chunks
 from safeswap.profile.inputs import record_of
 from safeswap.profile.measure import not_finite, pairs_of, profile_of
-from safeswap.profile.table import Profile, Sample
+from safeswap.profile.records import Sample
+from safeswap.profile.table import Profile
 from safeswap.profile.updates import Pair
 from safeswap.roles import BASE
 
@@ -42,6 +44,8 @@ _TOGETHER = 64
 """Blocks that one thread reads in one go."""
 
 Floats = NDArray[np.float64]
+Runs = list[tuple[int, int]]
+Work = TypeVar("Work")
 
 
 @dataclass
@@ -148,18 +152,37 @@ class FamilySample:
             workers=workers or default_workers(),
             advance=lambda count: None,
             size=lambda name: 0,
+            ahead=self._ahead(lambda name: (name, self._runs_of_rest(name))),
         )
         for name, rest in zip(names, found, strict=True):
             self.tensors[name].rest = rest
 
     def _read_rest(self, name: str) -> Floats:
+        found: Floats = self._sums(name, self._runs_of_rest(name)).sum(axis=0)
+        return found
+
+    def _runs_of_rest(self, name: str) -> Runs:
         sample = self.tensors[name]
-        runs = [
+        return [
             (begin, min(begin + LARGEST_BLOCK, sample.elements))
             for begin in range(sample.blocks * sample.block, sample.elements, LARGEST_BLOCK)
         ]
-        found: Floats = self._sums(name, runs).sum(axis=0)
-        return found
+
+    def _ahead(self, runs: Callable[[Work], tuple[str, Runs]]) -> Callable[[Work], None] | None:
+        """What says that a piece of work's runs will be read soon; None where all bytes lie here.
+
+        Args:
+            runs: of a piece of work, the tensor and its runs of elements.
+        """
+        if not self.family.is_remote:
+            return None
+
+        def ahead(work: Work) -> None:
+            name, wanted = runs(work)
+            for begin, end in wanted:
+                announce(self.family.measured(name).values(), begin, end)
+
+        return ahead
 
     def grow(
         self,
@@ -189,6 +212,7 @@ class FamilySample:
             workers=workers or default_workers(),
             advance=advance,
             size=lambda one: len(one[1]) * self.tensors[one[0]].block * self.width(one[0]),
+            ahead=self._ahead(lambda one: (one[0], self._runs(*one))),
         )
         for (name, _), values in zip(work, found, strict=True):
             sample = self.tensors[name]
@@ -200,10 +224,14 @@ class FamilySample:
         dice = np.random.Generator(np.random.Philox(int.from_bytes(key[:16], "little")))
         return [int(number) for number in dice.permutation(self.tensors[name].blocks)]
 
-    def _read_blocks(self, name: str, blocks: Sequence[int]) -> Floats:
+    def _runs(self, name: str, blocks: Sequence[int]) -> Runs:
+        """Where blocks lie, in the order of the file."""
         size = self.tensors[name].block
+        return [(block * size, (block + 1) * size) for block in sorted(blocks)]
+
+    def _read_blocks(self, name: str, blocks: Sequence[int]) -> Floats:
         places = np.argsort(blocks)  # read in the order of the file, told in that of the drawing
-        values = self._sums(name, [(blocks[i] * size, (blocks[i] + 1) * size) for i in places])
+        values = self._sums(name, self._runs(name, blocks))
         told = np.empty_like(values)
         told[places] = values
         return told

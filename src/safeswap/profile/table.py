@@ -9,128 +9,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safeswap.anatomy import kind_of, layer_labels
+from safeswap.anatomy import kind_of, label_of, layer_labels
 from safeswap.errors import ConfigError, ProfileError
 from safeswap.io.files import save_text
 from safeswap.io.jsonfile import LARGE, load_json
 from safeswap.io.keys import check_keys
+from safeswap.profile.records import (
+    AdapterRecord,
+    ExpertNumbers,
+    FileRecord,
+    InputRecord,
+    Interval,
+    Sample,
+    TensorProfile,
+    kept,
+)
 from safeswap.roles import BASE, SAFETY
 
 FORMAT = "safeswap-profile/1"
 _LARGEST = 1e150
 """Norms above it have squares that no float holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """One weight file as it was when measured; ``sha256`` only where the hub's cache knows it."""
-
-    name: str
-    size: int
-    mtime_ns: int
-    digest: str
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterRecord:
-    """The adapter of an input: where it lies, its weight file, and its configuration's SHA-256."""
-
-    source: str
-    path: str
-    name: str
-    revision: str | None
-    config: str
-    files: tuple[FileRecord, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InputRecord:
-    """One checkpoint as it was when measured; ``digest`` identifies its weights (BLAKE3, hex).
-
-    With an adapter, ``digest`` is of the weights as the adapter makes them, and all else is of the
-    checkpoint that it stands on.
-    """
-
-    source: str
-    path: str
-    name: str
-    revision: str | None
-    digest: str
-    files: tuple[FileRecord, ...]
-    adapter: AdapterRecord | None = None
-
-    @property
-    def called(self) -> str:
-        """Its public name: with an adapter, what stands on what."""
-        return f"{self.adapter.name} on {self.name}" if self.adapter else self.name
-
-    @property
-    def given(self) -> str:
-        """What the user typed, as far as it is known."""
-        return f"{self.adapter.source} on {self.source}" if self.adapter else self.source
-
-
-@dataclass(frozen=True, slots=True)
-class TensorProfile:
-    """One tensor's numbers.
-
-    Attributes:
-        name, unit, role, shape, dtype: what it is (``role`` as in :mod:`safeswap.anatomy`).
-        base_norm: ‖W_base‖_F; None for buffers, which are not weights.
-        update_norm: expert → ‖W_expert − W_base‖_F.
-        inner: language → ⟨τ_safety, τ_language⟩.
-        digests: role → digest of the bytes of a copy (BLAKE3, hex; see
-            :mod:`safeswap.checkpoint.digests`): the stored ones, or those that the numbers of a
-            narrow weight are rounded to.
-    """
-
-    name: str
-    unit: str
-    role: str
-    shape: tuple[int, ...]
-    dtype: str
-    base_norm: float | None
-    update_norm: Mapping[str, float]
-    inner: Mapping[str, float]
-    digests: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A difference of shares (safety minus language) as estimated, and its confidence interval."""
-
-    difference: float
-    low: float
-    high: float
-
-    def certain(self, tau: float) -> bool:
-        """Whether one decision holds in all of the interval: safety, language, or blend."""
-        return self.low > tau or self.high < -tau or (-tau <= self.low and self.high <= tau)
-
-
-Intervals = Mapping[str, Mapping[str, Mapping[str, Interval]]]
-"""Language → granularity (``module``, ``layer``) → key → interval."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """How a profile was made from a part of the weights.
-
-    Attributes:
-        seed: of the drawing.
-        bytes_read, bytes_all: of all members.
-        confidence: with which all intervals of one language and granularity hold together.
-        read: tensor → the part of its elements that was read (0 to 1).
-        intervals: of the differences of shares.
-    """
-
-    seed: int
-    bytes_read: int
-    bytes_all: int
-    confidence: float
-    read: Mapping[str, float]
-    intervals: Intervals
 
 
 @dataclass(frozen=True)
@@ -168,25 +66,14 @@ class Profile:
     def only(self, language: str) -> Profile:
         """The same without what was measured of other languages."""
         roles = (BASE, SAFETY, language)
-
-        def keep(table: Mapping[str, Any]) -> dict[str, Any]:
-            return {role: value for role, value in table.items() if role in roles}
-
-        tensors = tuple(
-            replace(
-                tensor,
-                update_norm=keep(tensor.update_norm),
-                inner=keep(tensor.inner),
-                digests=keep(tensor.digests),
-            )
-            for tensor in self.tensors
-        )
+        tensors = tuple(tensor.only(roles) for tensor in self.tensors)
         others = tuple(f"{role}:" for role in self.languages if role != language)
         notes = tuple(note for note in self.notes if not note.startswith(others))
         sample = self.sample
         if sample is not None:
             sample = replace(sample, intervals={language: sample.intervals[language]})
-        return replace(self, inputs=keep(self.inputs), tensors=tensors, notes=notes, sample=sample)
+        inputs = kept(self.inputs, roles)
+        return replace(self, inputs=inputs, tensors=tensors, notes=notes, sample=sample)
 
     def save(self, path: Path) -> None:
         """Write the profile as JSON.
@@ -203,8 +90,16 @@ class Profile:
         if self.sample is None:
             del content["sample"]
         for record in content["inputs"].values():
-            if record["adapter"] is None:  # of whole checkpoints nothing is said
+            adapter = record["adapter"]
+            for file in (*record["files"], *(adapter["files"] if adapter else ())):
+                if file["version"] is None:  # of files that lie here nothing is said
+                    del file["version"]
+            if adapter is None:  # of whole checkpoints neither
                 del record["adapter"]
+        for tensor in content["tensors"]:  # nor of experts where there are none
+            for key in ("part", "experts"):
+                if tensor[key] is None:
+                    del tensor[key]
         return content
 
     @classmethod
@@ -252,14 +147,29 @@ class Profile:
 
 def _input(record: dict[str, Any]) -> InputRecord:
     found = InputRecord(**{**record, "files": _files(record), "adapter": None})
+    _check_texts(found, "source", "path", "name", "digest", or_none=("revision",))
     adapter = record.get("adapter")
     if adapter is None:
         return found
-    return replace(found, adapter=AdapterRecord(**{**adapter, "files": _files(adapter)}))
+    on = AdapterRecord(**{**adapter, "files": _files(adapter)})
+    _check_texts(on, "source", "path", "name", "config", or_none=("revision",))
+    return replace(found, adapter=on)
 
 
 def _files(record: dict[str, Any]) -> tuple[FileRecord, ...]:
-    return tuple(FileRecord(**file) for file in record["files"])
+    found = tuple(FileRecord(**file) for file in record["files"])
+    for file in found:
+        _check_texts(file, "name", "digest", or_none=("sha256",))
+        if type(file.size) is not int or type(file.mtime_ns) is not int:
+            raise TypeError(f"size or mtime_ns of {file.name!r} is no whole number")
+    return found
+
+
+def _check_texts(record: object, *names: str, or_none: tuple[str, ...]) -> None:
+    for name in (*names, *or_none):
+        value = getattr(record, name)
+        if not isinstance(value, str) and not (value is None and name in or_none):
+            raise TypeError(f"{name} is {value!r}, no text")
 
 
 def _sample(record: dict[str, Any]) -> Sample:
@@ -289,19 +199,50 @@ def _sample(record: dict[str, Any]) -> Sample:
 
 
 def _tensor(record: dict[str, Any]) -> TensorProfile:
-    tensor = TensorProfile(**{**record, "shape": tuple(record["shape"])})
+    experts = _experts(record["experts"]) if "experts" in record else None
+    tensor = TensorProfile(**{**record, "shape": tuple(record["shape"]), "experts": experts})
     norms = [*tensor.update_norm.values()]
     norms += [] if tensor.base_norm is None else [tensor.base_norm]
-    limits = [
-        *((norm, _LARGEST) for norm in norms),
-        *((n, _LARGEST**2) for n in tensor.inner.values()),
-    ]
+    inner = [*tensor.inner.values()]
+    if experts is not None:
+        norms += [*experts.base_norm, *(n for own in experts.update_norm.values() for n in own)]
+        inner += [n for own in experts.inner.values() for n in own]
+    limits = [*((norm, _LARGEST) for norm in norms), *((n, _LARGEST**2) for n in inner)]
     for number, limit in limits:
         if type(number) not in (int, float) or not abs(number) <= limit:
             raise TypeError(f"tensor {tensor.name!r} has a number that is not finite, or too large")
     if any(norm < 0 for norm in norms):
         raise TypeError(f"tensor {tensor.name!r} has a negative norm")
     return tensor
+
+
+def _experts(record: dict[str, Any]) -> ExpertNumbers:
+    def own(table: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+        return {role: tuple(numbers) for role, numbers in table.items()}
+
+    inner, moved = own(record["inner"]), own(record["update_norm"])
+    return ExpertNumbers(
+        **{**record, "base_norm": tuple(record["base_norm"]), "inner": inner, "update_norm": moved}
+    )
+
+
+def _check_part(tensor: TensorProfile) -> None:
+    """A part is of its tensor's unit, and numbers of experts are there for all of them."""
+    part, experts = tensor.part, tensor.experts
+    if part is None and experts is None:
+        return
+    whole = part is not None and isinstance(part, str) and tensor.unit.endswith(".mlp")
+    layer = tensor.unit.removesuffix("mlp")
+    stacked = part == f"{layer}experts"
+    if not whole or not (stacked or label_of(str(part)) == layer.removesuffix(".")):
+        raise TypeError(f"tensor {tensor.name!r} has the unknown part {part!r}")
+    if experts is None:
+        return
+    numbers = (*experts.update_norm.values(), *experts.inner.values())
+    same = set(experts.update_norm) == set(tensor.update_norm)
+    same = same and set(experts.inner) == set(tensor.inner)
+    if not stacked or not same or any(len(own) != len(experts.base_norm) for own in numbers):
+        raise TypeError(f"tensor {tensor.name!r} lacks the numbers of an expert")
 
 
 def _check_whole(profile: Profile) -> None:
@@ -325,6 +266,7 @@ def _check_whole(profile: Profile) -> None:
         if tensor.name in seen:
             raise TypeError(f"tensor {tensor.name!r} is given twice")
         seen.add(tensor.name)
+        _check_part(tensor)
         if tensor.base_norm is None:
             complete = tensor.role != "projection"
         else:

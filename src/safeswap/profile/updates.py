@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from safeswap.checkpoint import digests
 from safeswap.checkpoint.adapters import Factors, update_of
-from safeswap.checkpoint.adapters.factors import first_bad, inner
+from safeswap.checkpoint.adapters.factors import first_bad, inner, inner_of_blocks
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.reader import Tensor
 from safeswap.errors import CheckpointError
@@ -92,6 +92,29 @@ def products(reading: Reading, pairs: list[Pair]) -> dict[Pair, float]:
             if not math.isfinite(value):
                 raise _not_finite(reading, (one, two))
             found[one, two] = max(value, 0.0) if one == two else value
+    return found
+
+
+def products_by_expert(
+    reading: Reading, pairs: list[Pair], experts: int
+) -> dict[Pair, list[float]]:
+    """The same for each expert that lies in the tensor: those pairs whose factors tell them apart.
+
+    Raises:
+        CheckpointError: as :func:`products`.
+    """
+    found: dict[Pair, list[float]] = {}
+    for one, two in pairs:
+        if reading.same & {one, two}:
+            found[one, two] = [0.0] * experts
+        elif one in reading.updates and two in reading.updates:
+            updates = reading.updates[one], reading.updates[two]
+            if any(factors.blocks != experts for factors in updates):
+                continue
+            values = inner_of_blocks(*updates)
+            if not all(map(math.isfinite, values)):
+                raise _not_finite(reading, (one, two))
+            found[one, two] = [max(v, 0.0) for v in values] if one == two else values
     return found
 
 

@@ -42,10 +42,10 @@ def answers_table(evidence: Outcomes) -> Table | None:
     Columns of zeros are left out, and said to be.
     """
     found = [
-        (arm, cell, counts)
+        (model, cell, counts)
         for cell in evidence.cells
-        for arm in sorted_models(evidence)
-        if (counts := evidence.get(arm, cell.benchmark, cell.language).counts)
+        for model in sorted_models(evidence)
+        if (counts := evidence.get(model, cell.benchmark, cell.language).counts)
         and (cell.measures is not Measure.ACCURACY or any(counts.get(flag) for flag in FLAGS))
     ]
     shown = [flag for flag in FLAGS if any(counts.get(flag) for _, _, counts in found)]
@@ -55,8 +55,8 @@ def answers_table(evidence: Outcomes) -> Table | None:
         *map(Column, ("answers", *(FLAGS[flag] for flag in shown))),
     )
     rows = [
-        Row.of(arm, cell.language, *map(count_cell, counted), group=cell.title)
-        for arm, cell, counts in found
+        Row.of(model, cell.language, *map(count_cell, counted), group=cell.title)
+        for model, cell, counts in found
         for counted in [[counts.get(name, 0) for name in ("answers", *shown)]]
     ]
     none = ", ".join(title for flag, title in FLAGS.items() if flag not in shown)
@@ -77,8 +77,8 @@ def numbers_table(evidence: Outcomes) -> Table | None:
     )
     rows = []
     for cell in evidence.cells:
-        for arm in sorted_models(evidence):
-            found = evidence.get(arm, cell.benchmark, cell.language)
+        for model in sorted_models(evidence):
+            found = evidence.get(model, cell.benchmark, cell.language)
             read = [row for _, row in found.rows.values() if "number" in row]
             if not read:
                 continue
@@ -90,7 +90,7 @@ def numbers_table(evidence: Outcomes) -> Table | None:
             )
             counted = [count_cell(n) for n in (len(read), found.counts["no number read"])]
             cells = (counted[0], Cell.figure(share), theirs, counted[1])
-            rows.append(Row.of(arm, cell.language, *cells, group=cell.title))
+            rows.append(Row.of(model, cell.language, *cells, group=cell.title))
     return Table("Numbers", columns, tuple(rows), name="numbers") if rows else None
 
 
@@ -115,13 +115,13 @@ def corrected_table(evidence: Outcomes, annotations: Annotations) -> Table:
     )
     rows = []
     for cell in asked:
-        for arm in sorted_models(evidence):
-            found = evidence.get(arm, cell.benchmark, cell.language)
+        for model in sorted_models(evidence):
+            found = evidence.get(model, cell.benchmark, cell.language)
             if not found.outcomes:
                 continue
-            judged = rate_cell(evidence, arm, cell, cell.language)
+            judged = rate_cell(evidence, model, cell, cell.language)
             shown = _corrected_cell(found, errors[cell.language])
-            rows.append(Row.of(arm, cell.language, judged, shown, group=cell.title))
+            rows.append(Row.of(model, cell.language, judged, shown, group=cell.title))
     notes = [f"{code}: {_errors_note(errors[code], labels[code], called)}" for code in languages]
     notes.append("Error rates are of one language each, over its models and benchmarks together.")
     if left := annotations.left_out:
@@ -178,15 +178,15 @@ def degrees_table(evidence: Outcomes) -> Table | None:
     )
     rows, some = [], 0
     for cell in evidence.cells:
-        for arm in sorted_models(evidence):
-            found = evidence.get(arm, cell.benchmark, cell.language)
+        for model in sorted_models(evidence):
+            found = evidence.get(model, cell.benchmark, cell.language)
             if cell.measures is not Measure.UNSAFE or not found.outcomes:
                 continue
             number = found.counts["controversial"]
             some += number
             strict, loose = (_counted(found, counting) for counting in (True, False))
             rows.append(
-                Row.of(arm, cell.language, count_cell(number), strict, loose, group=cell.title)
+                Row.of(model, cell.language, count_cell(number), strict, loose, group=cell.title)
             )
     note = (
         "Strict counts “controversial” as unsafe, loose as safe; unparsed answers are in neither."

@@ -9,7 +9,6 @@ exploratory and say so.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -47,7 +46,7 @@ def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
     where: list[tuple[CellSpec, str]] = []
     for benchmark in evidence.benchmarks:
         cells = evidence.of(benchmark)
-        group = _group(cells[0])
+        group = group_title(cells[0])
         for cell in cells:
             columns.append(Column(cell.language, group))
             where.append((cell, cell.language))
@@ -55,70 +54,21 @@ def rates_table(evidence: Outcomes, notes: Sequence[str] = ()) -> Table:
             columns.append(Column(POOLED, group))
             where.append((cells[0], POOLED))
     rows = []
-    for arm in sorted_models(evidence):
-        rates = [rate_cell(evidence, arm, cell, language) for cell, language in where]
-        rows.append(Row.of(_arm_title(evidence, arm), *rates))
+    for model in sorted_models(evidence):
+        rates = [rate_cell(evidence, model, cell, language) for cell, language in where]
+        rows.append(Row.of(model_title(evidence, model), *rates))
     return Table("Rates", tuple(columns), tuple(rows), (*_notes(evidence), *notes), "rates")
 
 
-def methods_table(evidence: Outcomes) -> Table | None:
-    """The paper's arrangement: a row per method, and in each language that language's own models.
-
-    Language experts share a row, and so do merges whose names differ in the language only
-    (``by-layer-sw``, ``by-layer-te``). None where no row would hold several models.
-    """
-    rows = _methods(evidence)
-    if all(len(models) == 1 for models in rows.values()):
-        return None
-    columns = [Column("method", align="left")]
-    cells = [cell for benchmark in evidence.benchmarks for cell in evidence.of(benchmark)]
-    columns += [Column(cell.language, _group(cell)) for cell in cells]
-    made = []
-    for method, models in rows.items():
-        shown = []
-        for cell in cells:
-            arm = models.get(cell.language) or models.get("")
-            if arm is None:
-                reason = f"{cell.title}, {cell.language}: no such model of this language"
-                shown.append(Cell.missing(reason))
-            else:
-                shown.append(rate_cell(evidence, arm, cell, cell.language))
-        made.append(Row.of(method, *shown))
-    return Table(
-        "Rates by method, each language's own models", tuple(columns), tuple(made), name="methods"
-    )
-
-
-def _methods(evidence: Outcomes) -> dict[str, dict[str, str]]:
-    """Method → language → model; the language is empty for models of no language."""
-    rows: dict[str, dict[str, str]] = {}
-    for arm in sorted_models(evidence):
-        model = evidence.models[arm]
-        code, role = str(model.get("language", "")), _role(model)
-        title = _arm_title(evidence, arm)
-        if code and role == "language":
-            title = ROLE_TITLES[role]
-        elif code:
-            title = _without(arm, code) or "merged"
-        if code in rows.get(title, {}):  # two of one kind: each by its own name
-            title = arm
-        rows.setdefault(title, {})[code] = arm
-    return rows
-
-
-def _without(name: str, code: str) -> str:
-    """A model's name less its language: ``by-layer-sw`` is by-layer."""
-    return "-".join(part for part in re.split(r"[-_.+]", name) if part and part != code)
-
-
-def _group(cell: CellSpec) -> str:
+def group_title(cell: CellSpec) -> str:
+    """What stands above the columns of a benchmark."""
     return f"{cell.title}, {cell.measures.value} % {cell.measures.arrow}"
 
 
-def rate_cell(evidence: Outcomes, arm: str, cell: CellSpec, language: str) -> Cell:
+def rate_cell(evidence: Outcomes, model: str, cell: CellSpec, language: str) -> Cell:
     """One rate in per cent with its interval, and what must be said about it."""
-    key = f"{cell.benchmark}/{language}/{arm}"
-    found = evidence.get(arm, cell.benchmark, language)
+    key = f"{cell.benchmark}/{language}/{model}"
+    found = evidence.get(model, cell.benchmark, language)
     rate = found.rate if found.outcomes else None
     if rate is None or rate.value is None:
         reason = found.missing or "no verdict could be read"
@@ -177,11 +127,11 @@ def compare_all(
 
 def _pairs(evidence: Outcomes, reference: str | None) -> list[tuple[str, str]]:
     if reference is not None:
-        return [(arm, reference) for arm in sorted_models(evidence) if arm != reference]
+        return [(model, reference) for model in sorted_models(evidence) if model != reference]
     return [
-        (arm, str(model["reference"]))
-        for arm in sorted_models(evidence)
-        if (model := evidence.models[arm]).get("reference") in evidence.models
+        (model, str(record["reference"]))
+        for model in sorted_models(evidence)
+        if (record := evidence.models[model]).get("reference") in evidence.models
     ]
 
 
@@ -198,12 +148,12 @@ def _compare_benchmark(
     both = [
         code
         for code in languages
-        if all(evidence.get(arm, benchmark, code).outcomes for arm in (candidate, reference))
+        if all(evidence.get(model, benchmark, code).outcomes for model in (candidate, reference))
     ]
     # "all" is all languages of the benchmark, or it is not shown
     for language in [*both, *([POOLED] if len(languages) > 1 and both == languages else [])]:
         cell = next((c for c in cells if c.language == language), cells[0])
-        one, other = (evidence.get(arm, benchmark, language) for arm in (candidate, reference))
+        one, other = (evidence.get(model, benchmark, language) for model in (candidate, reference))
         pair = _Pair(one, other, _asked(cells, language))
         if not pair.readable:
             continue
@@ -353,17 +303,19 @@ def count_cell(number: int) -> Cell:
 def sorted_models(evidence: Outcomes) -> list[str]:
     """Base, experts, merges, others; each kind in the order evaluated."""
     names = list(evidence.models)
-    return sorted(names, key=lambda n: (_ROLES.index(_role(evidence.models[n])), names.index(n)))
+    return sorted(names, key=lambda n: (_ROLES.index(role_of(evidence.models[n])), names.index(n)))
 
 
-def _role(model: ModelRecord) -> str:
+def role_of(model: ModelRecord) -> str:
+    """Where a model came from: base, safety, language, merged or other."""
     role = str(model.get("role", "other"))
     return role if role in _ROLES else "other"
 
 
-def _arm_title(evidence: Outcomes, arm: str) -> str:
-    title = ROLE_TITLES.get(_role(evidence.models[arm]))
-    return arm if title is None or title == arm else f"{arm} ({title})"
+def model_title(evidence: Outcomes, model: str) -> str:
+    """A model's name, and its role where the name does not say it."""
+    title = ROLE_TITLES.get(role_of(evidence.models[model]))
+    return model if title is None or title == model else f"{model} ({title})"
 
 
 def _notes(evidence: Outcomes) -> Iterator[str]:
@@ -387,24 +339,24 @@ def engines_note(evidence: Outcomes) -> Iterator[str]:
     what another's does.
     """
     ran = {
-        arm: {key: str(value) for key, value in model.items() if key in _ENGINE and value}
-        for arm, model in evidence.models.items()
+        model: {key: str(value) for key, value in record.items() if key in _ENGINE and value}
+        for model, record in evidence.models.items()
     }
-    for arm, model in evidence.models.items():
-        if earlier := model.get("earlier_versions"):
+    for model, record in evidence.models.items():
+        if earlier := record.get("earlier_versions"):
             said = "; ".join(map(str, earlier)) if isinstance(earlier, list) else str(earlier)
             yield (
-                f"Warning: some answers of {arm} were made with other versions ({said}) than the "
+                f"Warning: some answers of {model} were made with other versions ({said}) than the "
                 "last ones: what differs may be that. `evaluate --overwrite` makes all anew."
             )
     differ = [key for key in _ENGINE if len({about.get(key) for about in ran.values()}) > 1]
     if not differ:
         return
     groups: dict[str, list[str]] = {}
-    for arm, about in ran.items():
+    for model, about in ran.items():
         said = ", ".join(f"{key} {about.get(key, 'unknown')}" for key in differ)
-        groups.setdefault(said, []).append(arm)
-    listed = "; ".join(f"{', '.join(arms)}: {said}" for said, arms in groups.items())
+        groups.setdefault(said, []).append(model)
+    listed = "; ".join(f"{', '.join(models)}: {said}" for said, models in groups.items())
     yield (
         f"Warning: models ran differently ({listed}). The same model answers differently in "
         "another backend, dtype or version: what differs here may be that. Evaluate all in one."

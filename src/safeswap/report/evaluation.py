@@ -22,10 +22,10 @@ from safeswap.report.answer_quality import (
     degrees_table,
     numbers_table,
 )
+from safeswap.report.by_method import methods_table
 from safeswap.report.comparison import (
     compare_all,
     comparisons_tables,
-    methods_table,
     rates_table,
 )
 from safeswap.report.primary import primary_family

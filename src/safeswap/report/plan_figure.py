@@ -10,14 +10,16 @@ import gc
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeswap import profile as profiles
 from safeswap.anatomy import kind_of, label_of, layer_labels, layer_of
-from safeswap.anatomy.units import LAYER_KINDS, MODULE_KINDS
+from safeswap.anatomy.units import MODULE_KINDS, PART_KINDS
 from safeswap.errors import OutputError, SafeswapError
 from safeswap.plan import Plan, PlannedUnit
+from safeswap.plan.mixtures import decisions_of, experts_of, folded
 from safeswap.roles import SAFETY
 from safeswap.selectors.share_difference import statistics
 from safeswap.selectors.words import describe, in_points, threshold
@@ -52,6 +54,7 @@ def decision_colour(plan: Plan, unit: str) -> str:
 
 def panels_of(plan: Plan) -> dict[str, list[str]]:
     """What has shares of its own → its units by layer: ``layer``, or ``attention`` and ``mlp``."""
+    plan = _folded(plan)
     kinds = {
         kind: [f"{layer}.{kind}" for layer in layer_labels(plan.units)]
         for kind in _kinds(plan.units, MODULE_KINDS)
@@ -64,6 +67,11 @@ def panels_of(plan: Plan) -> dict[str, list[str]]:
         first = {label_of(u): u for u in reversed([*plan.units]) if kind_of(u) in MODULE_KINDS}
         return {"layer": [first[layer] for layer in layers]}
     return {kind: units for kind, units in kinds.items() if any(shares[kind])}
+
+
+def _folded(plan: Plan) -> Plan:
+    """The plan with one row for what is one mlp, where it decides experts apart."""
+    return replace(plan, units=folded(plan))
 
 
 def _alike(rows: Sequence[Sequence[Any]]) -> bool:
@@ -96,7 +104,8 @@ def draw(plan: Plan, png: Path, profile: Profile | None = None) -> None:
         OutputError: the file cannot be written.
     """
     panels, uniform = panels_of(plan), plan.is_uniform
-    kinds = _kinds(plan.units, LAYER_KINDS)
+    kinds = _kinds(plan.units, (*MODULE_KINDS, *PART_KINDS, "norms"))
+    whole = _folded(plan)
     heights = [2.1, 1.5] * len(panels)
     normed = uniform and profile is not None
     heights += [2.1] if normed else []
@@ -107,10 +116,10 @@ def draw(plan: Plan, png: Path, profile: Profile | None = None) -> None:
     for number, (title, units) in enumerate(panels.items()):
         top, below = axes[2 * number : 2 * number + 2]
         for expert in plan.experts:
-            values = [100 * _shares(plan, unit).get(expert, math.nan) for unit in units]
+            values = [100 * _shares(whole, unit).get(expert, math.nan) for unit in units]
             _line(top, values, _expert_colour(expert), expert)
         _name(top, f"{title}\nshare of update [%]")
-        _differences(below, plan, units)
+        _differences(below, whole, units, decided=plan.units)
     if panels:
         axes[0].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.98))
     if normed and profile is not None:
@@ -248,7 +257,10 @@ def _name(axes: Axes, label: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
+def _differences(
+    axes: Axes, plan: Plan, units: Sequence[str], *, decided: Mapping[str, PlannedUnit]
+) -> None:
+    """``decided``: the plan's own rows; an mlp's shares may be the sums of several."""
     rows = [plan.units.get(unit) for unit in units]
     found = [row.difference if row else None for row in rows]
     values = [math.nan if d is None else 100 * d for d in found]
@@ -258,7 +270,8 @@ def _differences(axes: Axes, plan: Plan, units: Sequence[str]) -> None:
         colours = [decision_colour(plan, unit) for unit in units]
     axes.bar(range(len(units)), values, 0.8, color=colours)
     axes.axhline(0, lw=0.6, color="#888888")
-    tau = threshold(plan.selector, list(plan.units))
+    summed = any(unit in plan.units and unit not in decided for unit in units)
+    tau = None if summed else threshold(plan.selector, list(decided))
     if tau is not None:
         for sign in (1, -1):
             axes.axhline(sign * 100 * tau, lw=0.8, ls="--", color="#444444")
@@ -271,6 +284,9 @@ def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> Non
     labels = layer_labels(plan.units)
     cells = [(layer - 0.46, 0.92) for layer in range(layers)]
     for number, kind in enumerate(kinds):
+        if kind == "experts":
+            _expert_decisions(axes, plan, labels, number)
+            continue
         colours = [decision_colour(plan, f"{layer}.{kind}") for layer in labels]
         axes.broken_barh(cells, (number - 0.42, 0.84), facecolors=colours)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
@@ -288,6 +304,18 @@ def _decisions(axes: Axes, plan: Plan, kinds: Sequence[str], layers: int) -> Non
         if name in met
     ]
     axes.figure.legend(handles=handles, frameon=False, ncols=5, loc="lower center")
+
+
+def _expert_decisions(axes: Axes, plan: Plan, labels: Sequence[str], number: int) -> None:
+    """Each layer's cell, divided as its experts were decided."""
+    experts = experts_of(plan)
+    for layer, label in enumerate(labels):
+        units, below = experts.get(label, []), number + 0.42
+        for decision, count in decisions_of(plan, units).items():
+            height = 0.84 * count / len(units)
+            colour = COLOURS["language" if decision == plan.language else decision]
+            below -= height
+            axes.broken_barh([(layer - 0.46, 0.92)], (below, height), facecolors=[colour])
 
 
 def _title(plan: Plan) -> str:

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from safeswap.anatomy import kind_of, layer_labels, layer_of
-from safeswap.anatomy.units import LAYER_KINDS, MODULE_KINDS
+from safeswap.anatomy.units import MODULE_KINDS, PART_KINDS
 from safeswap.display import one_line, visible
 from safeswap.plan import Plan
+from safeswap.plan.mixtures import decisions_of, experts_of, folded, shown_rows
 from safeswap.profile import Profile
 from safeswap.report.plan_figure import COLOURS, decision_colour
 from safeswap.roles import BASE, SAFETY
@@ -44,7 +45,7 @@ def plan_view(plan: Plan, profile: Profile | None = None) -> RenderableType:
 def _shares_of(plan: Plan) -> Text:
     """A map of the measured shares, in place of decisions that are the same everywhere."""
     shares = {
-        expert: {unit: row.shares[expert] for unit, row in plan.units.items() if row.shares}
+        expert: {unit: row.shares[expert] for unit, row in folded(plan).items() if row.shares}
         for expert in plan.experts
     }
     layers = layer_labels(plan.units)
@@ -72,23 +73,48 @@ def _heat(plan: Plan) -> Text:
     text = Text()
     met = set()
     present = {kind_of(unit) for unit in plan.units}
+    mixed = bool(present & {*PART_KINDS})
     for block in _blocks(layers):
         text.append(_ruler(block), style="dim")
-        for kind in LAYER_KINDS:
+        for kind in (*MODULE_KINDS, *PART_KINDS[:2], "norms"):
             if kind not in present:
                 continue  # norms without weights, a model without mixers
             text.append(f"{kind:>17} ")
             for unit in (f"{layers[at]}.{kind}" for at in block):
+                if unit not in plan.units and mixed:
+                    text.append(" ")  # a layer without a mixture, or the mlp of one with
+                    continue
                 decision = plan.units[unit].decision if unit in plan.units else ""
                 met.add(decision)
                 letter = "L" if decision == plan.language else _LETTERS.get(decision, "?")
                 text.append(letter, style=f"white on {decision_colour(plan, unit)}")
             text.append("\n")
+        text.append(_experts(plan, [layers[at] for at in block]))
     names = {SAFETY: "S safety", plan.language: f"L {plan.language}", "blend": "· blend"}
     names |= {"mix": "* mix", BASE: "B base", "": "? missing"}
     shown = [text for name, text in names.items() if name in met]
     text.append(visible(f"{'':>17} {'   '.join(shown)}\n"))
     return text
+
+
+def _experts(plan: Plan, layers: Sequence[str]) -> Text:
+    """A bar per layer for each decision that experts got: the part of them that got it."""
+    text, experts = Text(), experts_of(plan)
+    counts = {layer: decisions_of(plan, experts.get(layer, [])) for layer in layers}
+    every = [unit for units in experts.values() for unit in units]
+    met = decisions_of(plan, every)
+    for decision in met:
+        text.append(f"{'experts':>9} {one_line(decision)[:7]:>7} ")
+        colour = decision_colour(plan, next(u for u in every if _is(plan, u, decision)))
+        for layer in layers:
+            part = counts[layer].get(decision, 0) / max(1, len(experts.get(layer, ())))
+            text.append(_shade(part, 1.0) if part else " ", style=colour)
+        text.append("\n")
+    return text
+
+
+def _is(plan: Plan, unit: str, decision: str) -> bool:
+    return plan.units[unit].decision == decision
 
 
 def _table(*left: str) -> Table:
@@ -112,14 +138,15 @@ def _units(plan: Plan, profile: Profile | None) -> Table:
         for expert in experts:
             table.add_column(Text(f"{what}\n{one_line(expert)}"), justify="right")
     table.add_column(Text("difference\n[points]"), justify="right")
-    for unit, row in plan.units.items():
+    for shown in shown_rows(plan):
+        unit, row = shown.unit, shown.row
         cells = [f"{row.weights[expert]:g}" for expert in plan.experts]
         cells += [f"{own[unit]:.5f}" if unit in own else "" for own in norms.values()]
         shares = ["", "", ""]
         if row.shares:
             shares = [f"{100 * row.shares[expert]:.3f}" for expert in plan.experts]
             shares.append(f"{100 * (row.difference or 0.0):+.3f}")
-        table.add_row(*map(_cell, (unit, row.decision, *cells, *shares)))
+        table.add_row(*map(_cell, (unit, shown.decision, *cells, *shares)))
     return table
 
 

@@ -33,18 +33,18 @@ class PrimaryFamily:
     benchmarks: Mapping[str, str]
     open: Mapping[str, tuple[str, ...]]
 
-    def holds(self, arm: str, benchmark: str, language: str) -> bool:
+    def holds(self, model: str, benchmark: str, language: str) -> bool:
         """Whether a comparison of this candidate in this cell is primary."""
-        return (self.merges.get(language), self.benchmarks.get(language)) == (arm, benchmark)
+        return (self.merges.get(language), self.benchmarks.get(language)) == (model, benchmark)
 
     @property
     def note(self) -> str:
         """What is primary and what is not, in a sentence or two."""
-        said = [f"{arm} on {self.benchmarks[code]}/{code}" for code, arm in self.merges.items()]
+        said = [f"{model} on {self.benchmarks[code]}/{code}" for code, model in self.merges.items()]
         text = f"Primary, with Holm's p over {len(said)}: {', '.join(said)}." if said else ""
-        for code, arms in self.open.items():
+        for code, models in self.open.items():
             text += (
-                f" No comparison is primary for {code}, whose merges are {', '.join(arms)}: name "
+                f" No comparison is primary for {code}, whose merges are {', '.join(models)}: name "
                 "one with --primary MODEL."
             )
         return text.strip() or "No comparison is primary: there is no merge with harmful prompts."
@@ -59,45 +59,45 @@ def primary_family(evidence: Outcomes, named: Sequence[str] = ()) -> PrimaryFami
     Raises:
         EvaluationError: no such model, a model that is no merge, two for one language.
     """
-    merges = [arm for arm, model in evidence.models.items() if model.get("role") == "merged"]
-    for arm in named:
-        if arm not in evidence.models:
+    merges = [model for model, record in evidence.models.items() if record.get("role") == "merged"]
+    for model in named:
+        if model not in evidence.models:
             raise EvaluationError(
-                f"--primary {arm}: no model is called so{nearest(arm, evidence.models)}"
+                f"--primary {model}: no model is called so{nearest(model, evidence.models)}"
             )
-        if arm not in merges:
+        if model not in merges:
             raise EvaluationError(
-                f"--primary {arm}: is no merge; the merges are {', '.join(merges) or 'none'}."
+                f"--primary {model}: is no merge; the merges are {', '.join(merges) or 'none'}."
             )
     benchmarks: dict[str, str] = {}
     for cell in evidence.cells:
         if cell.measures is Measure.UNSAFE and not cell.absent:
             benchmarks.setdefault(cell.language, cell.benchmark)
     targets: dict[str, list[str]] = {}
-    for arm in merges:
-        for code in _languages(evidence, arm, list(benchmarks)):
-            targets.setdefault(code, []).append(arm)
+    for model in merges:
+        for code in _languages(evidence, model, list(benchmarks)):
+            targets.setdefault(code, []).append(model)
     chosen: dict[str, str] = {}
     undecided: dict[str, tuple[str, ...]] = {}
-    for code, arms in targets.items():
-        wanted = [arm for arm in arms if arm in named]
+    for code, models in targets.items():
+        wanted = [model for model in models if model in named]
         if len(wanted) > 1:
             raise EvaluationError(
                 f"--primary names {', '.join(wanted)}, which are both merges of {code}: one "
                 "comparison is primary per language. Name one."
             )
-        if wanted or len(arms) == 1:
-            chosen[code] = (wanted or arms)[0]
+        if wanted or len(models) == 1:
+            chosen[code] = (wanted or models)[0]
         else:
-            undecided[code] = tuple(arms)
+            undecided[code] = tuple(models)
     return PrimaryFamily(chosen, benchmarks, undecided)
 
 
-def _languages(evidence: Outcomes, arm: str, asked: Sequence[str]) -> list[str]:
+def _languages(evidence: Outcomes, model: str, asked: Sequence[str]) -> list[str]:
     """The target languages of a merge: its own, its expert's, or all that are asked but English."""
-    model = evidence.models[arm]
-    expert = evidence.models.get(str(model.get("reference", "")))
-    code = str(model.get("language") or (expert and expert.get("language")) or "")
+    record = evidence.models[model]
+    expert = evidence.models.get(str(record.get("reference", "")))
+    code = str(record.get("language") or (expert and expert.get("language")) or "")
     if code:
         return [code] if code in asked else []
     return [one for one in asked if one != _ORIGINAL] or list(asked)

@@ -45,7 +45,7 @@ def facts_of(
         EvaluationError: no results folder.
     """
     opened = [open_results(folder) for folder in folders]
-    models = [(results, results.model(name)) for results in opened for name in results.arms]
+    models = [(results, results.model(name)) for results in opened for name in results.models]
     facts = [*made_now(now), ("results", ", ".join(str(results.folder) for results in opened))]
     facts += _settings(opened[0].settings)
     if judge:
@@ -79,8 +79,8 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _judge(opened: Sequence[Results], judge: str) -> str:
     """The judge as its own files say it: source, version, digest, engine."""
     for results in opened:
-        for arm in results.arms:
-            path = results.folder / arm / VERDICTS / f"{judge}.json"
+        for model in results.models:
+            path = results.folder / model / VERDICTS / f"{judge}.json"
             try:
                 record = read_json(path) if path.is_file() else {}
             except EvaluationError:

@@ -34,11 +34,11 @@ def outcomes_table(evidence: Outcomes) -> Table | None:
         Column("selectivity, points"),
     )
     rows = [
-        Row.of(arm, cell.language, *_cells(evidence, arm, cell), group=cell.title)
+        Row.of(model, cell.language, *_cells(evidence, model, cell), group=cell.title)
         for cell in evidence.cells
         if cell.measures is Measure.UNSAFE and not cell.absent
-        for arm in sorted_models(evidence)
-        if evidence.get(arm, cell.benchmark, cell.language).outcomes
+        for model in sorted_models(evidence)
+        if evidence.get(model, cell.benchmark, cell.language).outcomes
     ]
     notes = (
         "Of harmful prompts: refused, harmful, or neither (empty, repeating, echoing, invalid, in "
@@ -49,11 +49,11 @@ def outcomes_table(evidence: Outcomes) -> Table | None:
     return Table("Outcomes", columns, tuple(rows), notes, "outcomes") if rows else None
 
 
-def _cells(evidence: Outcomes, arm: str, cell: CellSpec) -> tuple[Cell, ...]:
-    found = evidence.get(arm, cell.benchmark, cell.language)
+def _cells(evidence: Outcomes, model: str, cell: CellSpec) -> tuple[Cell, ...]:
+    found = evidence.get(model, cell.benchmark, cell.language)
     refused = Rate.of(list(found.refused.values()))
     neither = Rate.of([found.neither(id_) for id_ in found.outcomes])
-    harmless = _harmless(evidence, arm, cell.language)
+    harmless = _harmless(evidence, model, cell.language)
     return (
         _share(refused, found),
         _share(found.rate, found),
@@ -81,13 +81,13 @@ def _share(rate: Rate, found: CellOutcomes) -> Cell:
     return Cell.figure(rate.value, rate.interval.low, rate.interval.high, note=note)
 
 
-def _harmless(evidence: Outcomes, arm: str, language: str) -> Rate | None:
+def _harmless(evidence: Outcomes, model: str, language: str) -> Rate | None:
     """Refused of all harmless prompts in a language; None where none was asked or judged so."""
     values = [
         value
         for cell in evidence.cells
         if cell.measures is Measure.OVER_REFUSAL and cell.language == language
-        for value in evidence.get(arm, cell.benchmark, language).outcomes.values()
+        for value in evidence.get(model, cell.benchmark, language).outcomes.values()
     ]
     return Rate.of(values) if values else None
 

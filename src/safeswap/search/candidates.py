@@ -75,9 +75,9 @@ def chosen_on(sweep: Sweep, language: str) -> ChosenOn:
     return ChosenOn(sweep.dev.as_dict(), cells, prompts)
 
 
-def with_questions(chosen: ChosenOn, arm: Path) -> ChosenOn:
+def with_questions(chosen: ChosenOn, model: Path) -> ChosenOn:
     """The same, with what tells lm-eval's questions again that a candidate answered."""
-    questions = {score.get("question", "") for score in read_scores(arm)[0]} - {""}
+    questions = {score.get("question", "") for score in read_scores(model)[0]} - {""}
     return replace(chosen, prompts=chosen.prompts | questions)
 
 
@@ -124,7 +124,9 @@ def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _distance(one: Plan, other: Plan) -> int:
     return sum(
-        one.units[unit].weights != other.units[unit].weights
+        unit not in one.units
+        or unit not in other.units
+        or one.units[unit].weights != other.units[unit].weights
         or one.operation(unit) != other.operation(unit)
-        for unit in one.units
+        for unit in {**one.units, **other.units}
     )

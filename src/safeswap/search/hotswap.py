@@ -7,7 +7,7 @@ are touched; nothing is written to the disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,10 @@ _TORCH = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+
+
+Steps = tuple[tuple[TensorOp, int], ...]
+"""How a tensor is made: one step, or one for each piece of it, from which element on."""
 
 
 class Candidates(Protocol):
@@ -73,7 +77,9 @@ class HotSwapModel:
         self.loaded = HFBackend(str(member.folder), options, member)
         seen = family.output(language, language)
         self._parameters = _parameters(self.loaded.model, seen, language)
-        self._now: dict[str, TensorOp] = dict.fromkeys(self._parameters, linear({language: 1.0}))
+        self._now: dict[str, Steps] = dict.fromkeys(
+            self._parameters, ((linear({language: 1.0}), 0),)
+        )
 
     @contextmanager
     def answering(self, plan: Plan) -> Iterator[Backend]:
@@ -89,11 +95,11 @@ class HotSwapModel:
                 f"{self.language}. Leave the donor out."
             )
         job = prepare(self.family, plan)
-        changed = {n: r for n, r in job.ops.items() if self._differs(n, r)}
-        job = replace(job, ops=changed)
+        made = {name: _steps(job, name) for name in job.family.names if name in self._parameters}
+        changed = {name: steps for name, steps in made.items() if self._now.get(name) != steps}
         for name in changed:  # an interrupted change leaves no tensor taken for what it is not
             self._now.pop(name, None)
-        self._exchange(job)
+        self._exchange(_only(job, changed))
         self._now |= changed
         return sum(int(self._parameters[name].nbytes) for name in changed)
 
@@ -102,12 +108,10 @@ class HotSwapModel:
         self._parameters.clear()
         self.loaded.close()
 
-    def _differs(self, name: str, op: TensorOp) -> bool:
-        return name in self._parameters and self._now.get(name) != op
-
     def _exchange(self, job: MergeJob) -> None:
         run_passes([job], workers=self.workers)
-        chunks = [chunk for name in job.ops for chunk in job.chunks(name, job.elements(name))]
+        names = (*(name for name in job.ops if name in self._parameters), *job.pieces)
+        chunks = [chunk for name in names for chunk in job.chunks(name, job.elements(name))]
 
         def act(chunk: Chunk) -> None:
             _fill(self._parameters[chunk.name].view(-1), job, chunk)
@@ -120,6 +124,20 @@ class HotSwapModel:
                 advance=lambda count: None,
                 size=lambda chunk: 0,
             )
+
+
+def _steps(job: MergeJob, name: str) -> Steps:
+    if name in job.pieces:
+        return tuple((piece.op, piece.begin) for piece in job.pieces[name])
+    return ((job.ops[name], 0),)
+
+
+def _only(job: MergeJob, names: Collection[str]) -> MergeJob:
+    """The job of some tensors of the family alone."""
+    pieces = {name: own for name, own in job.pieces.items() if name in names}
+    ops = {name: job.ops[name] for name in names if name not in pieces}
+    ops |= {piece.name: piece.op for own in pieces.values() for piece in own}
+    return replace(job, ops=ops, pieces=pieces)
 
 
 class ReloadedModel:

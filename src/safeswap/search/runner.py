@@ -94,17 +94,17 @@ class CandidateRunner:
         """
         suite = self.sweep.suites[language].on(self.sweep.dev.of(part))
         donor = self.family.members[language].tokenizer_folder
-        arms = [replace(one.model, location=str(donor)) for one in candidates]
-        generate.templates_agree(arms[:1], self.backend, self.options)
+        models = [replace(one.model, location=str(donor)) for one in candidates]
+        generate.templates_agree(models[:1], self.backend, self.options)
         settings = generate.settings_of(suite, self.generation)
-        names = [arm.name for arm in arms]
+        names = [model.name for model in models]
         store = start_results(folder, settings, names, overwrite=self.overwrite)
-        for arm in arms:
-            generate.refuse_other_model(store, arm, overwrite=self.overwrite)
+        for model in models:
+            generate.refuse_other_model(store, model, overwrite=self.overwrite)
         todo = [
-            (arm, one.plan)
-            for arm, one in zip(arms, candidates, strict=True)
-            if pipeline.is_missing(store, arm, suite)
+            (model, one.plan)
+            for model, one in zip(models, candidates, strict=True)
+            if pipeline.is_missing(store, model, suite)
         ]
         if todo:
             self._ask(language, f"{language}: {part}", todo, suite, store)
@@ -120,10 +120,10 @@ class CandidateRunner:
         candidates = self.candidates(language)
         try:
             with items_bar(title, len(todo)) as advance:
-                for arm, plan in todo:  # the bar counts candidates; their questions get none
+                for model, plan in todo:  # the bar counts candidates; their questions get none
                     with candidates.answering(plan) as loaded:
-                        generate.write_model_record(store, arm, loaded, overwrite=self.overwrite)
-                        pipeline.answer(store, arm, suite, loaded, self.generation)
+                        generate.write_model_record(store, model, loaded, overwrite=self.overwrite)
+                        pipeline.answer(store, model, suite, loaded, self.generation)
                     advance(1)
         finally:
             candidates.close()

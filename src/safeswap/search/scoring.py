@@ -62,12 +62,12 @@ class CandidateScorer:
 
     def prepare(self, candidates: list[Candidate]) -> None:
         """Start the folder with these first; what cannot be is refused before a model is loaded."""
-        arms = [self._located(one) for one in candidates]
-        generate.templates_agree(arms[:1], self.ask.backend, self.ask.options)
-        names, anew = [arm.name for arm in arms], self.ask.overwrite
+        models = [self._located(one) for one in candidates]
+        generate.templates_agree(models[:1], self.ask.backend, self.ask.options)
+        names, anew = [model.name for model in models], self.ask.overwrite
         store = start_results(self.folder, self.settings, names, overwrite=anew)
-        for arm in arms:
-            generate.refuse_other_model(store, arm, overwrite=anew)
+        for model in models:
+            generate.refuse_other_model(store, model, overwrite=anew)
 
     def measure(self, one: Candidate) -> CandidateResult:
         """The candidate's figures; it is asked what it has not answered yet.
@@ -75,19 +75,19 @@ class CandidateScorer:
         Raises:
             EvaluationError: the backend or the judge failed; what was answered is stored.
         """
-        arm = self._located(one)
-        store = start_results(self.folder, self.settings, [arm.name])
-        home = self.folder / arm.name
+        model = self._located(one)
+        store = start_results(self.folder, self.settings, [model.name])
+        home = self.folder / model.name
         home.mkdir(exist_ok=True)
         with one_at_a_time(home):
-            generate.refuse_other_model(store, arm, overwrite=self.ask.overwrite)
-            if pipeline.is_missing(store, arm, self.suite):
+            generate.refuse_other_model(store, model, overwrite=self.ask.overwrite)
+            if pipeline.is_missing(store, model, self.suite):
                 with self._loaded().answering(one.plan) as loaded:
-                    generate.write_model_record(store, arm, loaded, overwrite=self.ask.overwrite)
-                    pipeline.answer(store, arm, self.suite, loaded, self.ask.generation)
-            pipeline.judge_by(self.folder, self.judges, models=[arm.name])
+                    generate.write_model_record(store, model, loaded, overwrite=self.ask.overwrite)
+                    pipeline.answer(store, model, self.suite, loaded, self.ask.generation)
+            pipeline.judge_by(self.folder, self.judges, models=[model.name])
             (found,) = read_measured(
-                self.folder, self.language, judge=self.judges.name, models=[arm.name]
+                self.folder, self.language, judge=self.judges.name, models=[model.name]
             )
         return found
 

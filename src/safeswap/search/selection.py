@@ -19,7 +19,7 @@ class Choice:
     """What was chosen in one language, or why nothing was.
 
     Attributes:
-        name: the candidate's arm; empty where none qualifies.
+        name: the candidate's model; empty where none qualifies.
         why: in words, with the figures that decided.
     """
 

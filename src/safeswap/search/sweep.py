@@ -40,7 +40,7 @@ from safeswap.search.selection import Choice, choose, record_choice
 from safeswap.search.sweep_config import Sweep
 
 PAPER = "paper"
-"""The arm of the paper's rule at its defaults on the test side."""
+"""The model of the paper's rule at its defaults on the test side."""
 _log = logging.getLogger("safeswap.search")
 
 

@@ -57,7 +57,7 @@ class GridCell:
     """One method with its settings: a plan per language.
 
     Attributes:
-        name: from method and settings; the arm's name in the results.
+        name: from method and settings; the model's name in the results.
         method, settings: of the selector, as given.
         operator: name, or a table with its settings; as a plan's file says it.
     """

@@ -24,7 +24,7 @@ import numpy as np
 from safeswap.profile import Interval
 from safeswap.profile.sample import FamilySample, Floats, TensorSample
 from safeswap.roles import BASE, SAFETY
-from safeswap.selectors.common import GRANULARITIES, keys_of
+from safeswap.selectors.common import SAMPLED, keys_of
 from safeswap.selectors.share_difference import SMALL_NORM, SMALL_TOTAL
 
 FARTHER = 1.5
@@ -191,7 +191,7 @@ def intervals_of(
     table: dict[str, dict[str, dict[str, Interval]]] = {}
     for language in sample.family.languages:
         table[language] = {}
-        for by in GRANULARITIES:
+        for by in SAMPLED:
             found = estimate(sample, language, by)
             table[language][by] = found.intervals(error / max(1, len(found.keys)))
     return table

@@ -10,15 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from safeswap.anatomy import kind_of
+from safeswap.anatomy.units import STACKS
 from safeswap.profile import Profile
 from safeswap.selectors.common import (
     SEED,
+    Policies,
     UnitChoice,
-    norms_by_granularity,
+    by_granularity,
     rows_of,
     shuffled,
     spread,
     swaps,
+    view,
 )
 from safeswap.selectors.registry import Row, selector
 from safeswap.selectors.share_difference import PARAMETERS, decide
@@ -32,16 +35,27 @@ def _table(
     profile: Profile, language: str, change: Callable[[Choices], Choices], settings: dict[str, Any]
 ) -> dict[str, Row]:
     """share-difference's table with its choices changed before norms and outside are filled in."""
-    norms, outside, alpha = (settings.pop(name) for name in ("norms", "outside", "alpha"))
-    changed = change(decide(profile, language, **settings))
-    rows = spread(profile, changed, settings["by"], norms)
+    outside, alpha = (settings.pop(name) for name in ("outside", "alpha"))
+    policies = Policies.taken_from(settings)
+    profile = view(profile, policies.by)
+    changed = change(decide(profile, language, **settings, shared_experts=policies.shared_experts))
+    rows = spread(profile, changed, policies)
     return rows_of(profile, rows, outside, swaps(alpha))
 
 
 def _kind(key: str) -> str:
     """What trades with what: layers with layers of their stack, units with units of their kind."""
     stack, _, last = key.rpartition(".")
-    return f"layer {stack}" if last.isdigit() else kind_of(key)
+    layer = last.isdigit() and stack in ("", *STACKS)
+    return f"layer {stack}" if layer else kind_of(key)
+
+
+def _kinds(choices: Choices) -> list[list[str]]:
+    """The keys, those together that may trade."""
+    kinds: dict[str, list[str]] = {}
+    for key in choices:
+        kinds.setdefault(_kind(key), []).append(key)
+    return [*kinds.values()]
 
 
 @selector(
@@ -49,17 +63,23 @@ def _kind(key: str) -> str:
     summary="Control: as many of each decision as share-difference makes, in random places.",
     source=_SOURCE,
     parameters=(*PARAMETERS, SEED),
-    resolve=norms_by_granularity,
+    resolve=by_granularity,
 )
 def random(profile: Profile, language: str, *, seed: int, **settings: Any) -> dict[str, Row]:
-    """The decisions of all keys dealt out anew, attentions and MLPs alike; no shares go along."""
+    """The decisions of all keys dealt out anew, attentions and MLPs alike; no shares go along.
+
+    By expert they are dealt out among units of one kind: there are many experts, and how many of
+    the attentions are safety's would be chance.
+    """
 
     def change(choices: Choices) -> Choices:
-        dealt = zip(shuffled(choices, seed), choices.values(), strict=True)
-        moved = {key: UnitChoice(choice.decision) for key, choice in dealt}
+        moved: dict[str, UnitChoice] = {}
+        for keys in _kinds(choices) if settings["by"] == "expert" else [[*choices]]:
+            dealt = zip(shuffled(keys, seed), keys, strict=True)
+            moved |= {key: UnitChoice(choices[taken].decision) for key, taken in dealt}
         return {key: moved[key] for key in choices}
 
-    return _table(profile, language, change, settings)
+    return _table(profile, language, change, dict(settings))
 
 
 @selector(
@@ -67,7 +87,7 @@ def random(profile: Profile, language: str, *, seed: int, **settings: Any) -> di
     summary="Control: safety where share-difference says language, and the reverse.",
     source=_SOURCE,
     parameters=PARAMETERS,
-    resolve=norms_by_granularity,
+    resolve=by_granularity,
 )
 def inverted(profile: Profile, language: str, **settings: Any) -> dict[str, Row]:
     """Decided by ``−d(u)``; the shares shown are those measured."""
@@ -86,21 +106,18 @@ def inverted(profile: Profile, language: str, **settings: Any) -> dict[str, Row]
     summary="Control: share-difference's differences, permuted among units of the same kind.",
     source=_SOURCE,
     parameters=(*PARAMETERS, SEED),
-    resolve=norms_by_granularity,
+    resolve=by_granularity,
 )
 def permuted(profile: Profile, language: str, *, seed: int, **settings: Any) -> dict[str, Row]:
-    """Attentions trade with attentions and MLPs with MLPs (layers with layers).
+    """Attentions trade with attentions, MLPs with MLPs (layers with layers, experts with experts).
 
     The shares shown are those that decided, that is, another unit's.
     """
 
     def change(choices: Choices) -> Choices:
-        kinds: dict[str, list[str]] = {}
-        for key in choices:
-            kinds.setdefault(_kind(key), []).append(key)
         moved = {
             key: choices[taken]
-            for keys in kinds.values()
+            for keys in _kinds(choices)
             for key, taken in zip(shuffled(keys, seed), keys, strict=True)
         }
         return {key: moved[key] for key in choices}

@@ -13,6 +13,7 @@ same threshold mixes more units: look at ``safeswap show profile.json`` before c
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from safeswap.parameters import Parameter
 from safeswap.profile import Profile
@@ -21,11 +22,16 @@ from safeswap.selectors.common import (
     BY,
     NORMS_PARAMETER,
     OUTSIDE_PARAMETER,
+    ROUTER_PARAMETER,
+    SHARED_PARAMETER,
+    Policies,
     UnitChoice,
+    by_granularity,
     rows_of,
     spread,
     swaps,
     unit_cosines,
+    view,
 )
 from safeswap.selectors.registry import Row, selector
 
@@ -42,7 +48,10 @@ from safeswap.selectors.registry import Row, selector
             NORMS_PARAMETER, default="language", doc="norms of the layers; the source leaves them"
         ),
         replace(OUTSIDE_PARAMETER, default="language"),
+        ROUTER_PARAMETER,
+        SHARED_PARAMETER,
     ),
+    resolve=by_granularity,
 )
 def cosine(
     profile: Profile,
@@ -51,13 +60,15 @@ def cosine(
     by: str,
     threshold: float,
     alpha: float,
-    norms: str,
     outside: str,
+    **policies: Any,
 ) -> dict[str, Row]:
     """``(α, 1 − α)`` where ``cos(τ_safety, τ_language) < threshold``, else ``(0, 1)``.
 
     A unit that one of the experts left as it was has no direction; its cosine counts as 0.
     """
-    found = unit_cosines(profile, language, by)
+    profile = view(profile, by)
+    found = unit_cosines(profile, language, by, policies["shared_experts"])
     choices = {k: UnitChoice("blend" if c < threshold else "language") for k, c in found.items()}
-    return rows_of(profile, spread(profile, choices, by, norms), outside, swaps(alpha))
+    rows = spread(profile, choices, Policies(by, **policies))
+    return rows_of(profile, rows, outside, swaps(alpha))

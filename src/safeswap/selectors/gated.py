@@ -7,6 +7,7 @@ paper's share difference (arXiv 2601.22620), the addition that of chat vectors (
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from safeswap.parameters import Parameter
 from safeswap.profile import Profile
@@ -15,12 +16,21 @@ from safeswap.selectors.common import (
     BY,
     NORMS_PARAMETER,
     OUTSIDE_PARAMETER,
-    norms_by_granularity,
+    ROUTER_PARAMETER,
+    SHARED_PARAMETER,
+    Policies,
+    by_granularity,
     rows_of,
     spread,
+    view,
 )
 from safeswap.selectors.registry import Row, selector
 from safeswap.selectors.share_difference import TAU, TAU_RELATIVE, decide
+
+
+def _without_base(parameter: Parameter) -> tuple[str, ...]:
+    """The words of a policy but ``base``: what the language learned is kept everywhere."""
+    return tuple(word for word in parameter.choices if word != "base")
 
 
 @selector(
@@ -40,8 +50,10 @@ from safeswap.selectors.share_difference import TAU, TAU_RELATIVE, decide
             choices=("language", "safety", "blend"),
             doc="embeddings, final norm and lm_head: gate closed, open, or open by alpha",
         ),
+        replace(ROUTER_PARAMETER, choices=_without_base(ROUTER_PARAMETER)),
+        replace(SHARED_PARAMETER, choices=_without_base(SHARED_PARAMETER)),
     ),
-    resolve=norms_by_granularity,
+    resolve=by_granularity,
 )
 def gated(
     profile: Profile,
@@ -52,14 +64,17 @@ def gated(
     tau_relative: bool,
     gamma: float,
     alpha: float,
-    norms: str,
     outside: str,
+    **policies: Any,
 ) -> dict[str, Row]:
     """``(γ, 1)`` where share-difference says safety, ``(α·γ, 1)`` where it blends, else ``(0, 1)``.
 
     α is 0 by default: where neither expert leads there is no evidence that safety needs the unit,
     and the language keeps it whole.
     """
-    choices = decide(profile, language, by=by, tau=tau, tau_relative=tau_relative)
+    profile, shared = view(profile, by), policies["shared_experts"]
+    rule: dict[str, Any] = {"by": by, "tau": tau, "tau_relative": tau_relative}
+    choices = decide(profile, language, **rule, shared_experts=shared)
     weights = {"safety": (gamma, 1.0), "blend": (alpha * gamma, 1.0), "language": (0.0, 1.0)}
-    return rows_of(profile, spread(profile, choices, by, norms), outside, weights)
+    rows = spread(profile, choices, Policies(by, **policies))
+    return rows_of(profile, rows, outside, weights)

@@ -17,7 +17,10 @@ from safeswap.errors import PlanError, nearest
 from safeswap.parameters import Parameter, resolve_settings
 from safeswap.registry import Registry
 
-OPTIONS = ("by", "tau", "tau_relative", "alpha", "norms", "outside")
+OPTIONS = (
+    *("by", "tau", "tau_relative", "alpha", "norms", "outside"),
+    *("router", "shared_experts"),
+)
 """Parameters that have an option of their own on the command line; the others go by ``--set``."""
 
 

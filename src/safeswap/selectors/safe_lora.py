@@ -13,10 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safeswap.anatomy import kind_of
 from safeswap.errors import PlanError
 from safeswap.parameters import Parameter
 from safeswap.profile import Profile
-from safeswap.selectors.common import BY, keys_of, unit_cosines
+from safeswap.selectors.common import (
+    BY,
+    keys_of,
+    unit_cosines,
+    view,
+)
 from safeswap.selectors.registry import Row, selector
 
 NUMBER, THRESHOLD = 10, 0.5
@@ -38,6 +44,8 @@ def _resolve(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _fits(units: Sequence[str], settings: Mapping[str, Any]) -> None:
     number, by = settings["number"], settings["by"]
+    if by == "expert" and "experts" not in {kind_of(unit) for unit in units}:
+        return  # how many there are is seen in the profile
     most = len(keys_of(units, by))
     if number is not None and number > most:
         raise PlanError(
@@ -76,7 +84,11 @@ def safe_lora(
     threshold: float | None,
     start: str,
 ) -> dict[str, Row]:
-    """``(1, 1)`` (from the base: ``(0, 1)``) everywhere, with ``project`` in the chosen units."""
+    """``(1, 1)`` (from the base: ``(0, 1)``) everywhere, with ``project`` in the chosen units.
+
+    By expert routers are not among them: they decide where tokens go.
+    """
+    profile = view(profile, by)
     _fits(profile.units, {"by": by, "number": number})
     cosines, keys = unit_cosines(profile, language, by), keys_of(profile.units, by)
     ranked = sorted(cosines, key=lambda key: cosines[key])

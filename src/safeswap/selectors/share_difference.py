@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from safeswap.parameters import Parameter
 from safeswap.profile import Profile, TensorProfile
@@ -17,13 +18,17 @@ from safeswap.selectors.common import (
     BY,
     NORMS_PARAMETER,
     OUTSIDE_PARAMETER,
+    ROUTER_PARAMETER,
+    SHARED_PARAMETER,
+    Policies,
     UnitChoice,
+    by_granularity,
     keys_of,
-    norms_by_granularity,
     refuse_unmoved,
     rows_of,
     spread,
     swaps,
+    view,
 )
 from safeswap.selectors.registry import Row, selector
 
@@ -32,10 +37,18 @@ SMALL_NORM = 1e-8
 SMALL_TOTAL = 1e-8
 """Added to the total when shares are formed."""
 TAU = Parameter(
-    "tau", 0.001, "threshold on the difference of shares: 0.1% or 0.001", low=0.0, share=True
+    "tau",
+    None,
+    "threshold on the difference of shares: 0.1% or 0.001, the default; by expert 0.064 of the "
+    "mean share",
+    low=0.0,
+    share=True,
 )
 TAU_RELATIVE = Parameter("tau_relative", False, "tau is a fraction of the mean share", bool)
-PARAMETERS = (BY, TAU, TAU_RELATIVE, ALPHA, NORMS_PARAMETER, OUTSIDE_PARAMETER)
+PARAMETERS = (
+    *(BY, TAU, TAU_RELATIVE, ALPHA, NORMS_PARAMETER, OUTSIDE_PARAMETER),
+    *(ROUTER_PARAMETER, SHARED_PARAMETER),
+)
 
 
 def relative_update(tensor: TensorProfile, expert: str) -> float:
@@ -44,12 +57,18 @@ def relative_update(tensor: TensorProfile, expert: str) -> float:
     return tensor.update_norm[expert] / (base if base > SMALL_NORM else 1.0)
 
 
-def statistics(profile: Profile, expert: str, by: str) -> dict[str, float]:
+def statistics(
+    profile: Profile, expert: str, by: str, shared_experts: str | None = None
+) -> dict[str, float]:
     """The statistic n_e(u) of every unit that is decided.
 
     By ``"layer"`` the keys are layer numbers as text and the statistic is the **sum** of r over the
-    layer's projections; by ``"module"`` the keys are units and it is the **root of the sum of
-    squares**.
+    layer's projections; by ``"module"`` and ``"expert"`` the keys are units and it is the **root of
+    the sum of squares**.
+
+    Args:
+        profile: by ``"expert"`` as ``safeswap.profile.by_expert`` makes it.
+        shared_experts: the policy; they speak for themselves where it is ``own``.
     """
     by_unit = profile.by_unit
     groups = {
@@ -59,7 +78,7 @@ def statistics(profile: Profile, expert: str, by: str) -> dict[str, float]:
             for t in by_unit[unit]
             if t.role == "projection"
         ]
-        for key, units in keys_of(profile.units, by).items()
+        for key, units in keys_of(profile.units, by, shared_experts).items()
     }
     if by == "layer":
         return {key: math.fsum(values) for key, values in groups.items()}
@@ -76,14 +95,23 @@ def module_shares(profile: Profile, language: str) -> dict[str, tuple[float, flo
 
 
 def decide(
-    profile: Profile, language: str, *, by: str, tau: float, tau_relative: bool
+    profile: Profile,
+    language: str,
+    *,
+    by: str,
+    tau: float,
+    tau_relative: bool,
+    shared_experts: str | None = None,
 ) -> dict[str, UnitChoice]:
-    """The decision of every key (layer or module) with the shares that led to it.
+    """The decision of every key (layer, module or expert) with the shares that led to it.
+
+    Args:
+        profile, shared_experts: as for :func:`statistics`.
 
     Raises:
         PlanError: an expert that is identical to the base has no shares.
     """
-    own = {expert: statistics(profile, expert, by) for expert in (SAFETY, language)}
+    own = {e: statistics(profile, e, by, shared_experts) for e in (SAFETY, language)}
     totals = {expert: math.fsum(values.values()) for expert, values in own.items()}
     refuse_unmoved(profile, totals)
     keys = list(own[SAFETY])
@@ -109,6 +137,8 @@ def share_difference(
     tau: float = 0.001,
     tau_relative: bool = False,
     norms: str = "language",
+    router: str | None = None,
+    shared_experts: str | None = None,
 ) -> Mapping[str, UnitChoice]:
     """Decide every unit of the layers; the units outside are the caller's.
 
@@ -116,16 +146,24 @@ def share_difference(
     ``d > τ``, language where ``d < −τ``, else blend.
 
     Args:
-        by: ``layer`` or ``module``.
+        by: ``layer``, ``module`` or ``expert``.
         tau: the threshold; with ``tau_relative`` a fraction of the mean share (1 / units).
         norms: ``language``, ``safety``, ``blend`` or ``follow``. ``follow`` takes the layer's
-            decision; by module, the decision that attention and MLP share, else blend.
+            decision; else the decision that all units of the layer share, else blend.
+        router, shared_experts: policies of mixtures of experts, as the parameters say.
 
     Raises:
         PlanError: an expert that is identical to the base has no shares.
     """
-    choices = decide(profile, language, by=by, tau=tau, tau_relative=tau_relative)
-    return spread(profile, choices, by, norms)
+    seen = view(profile, by)
+    rule: dict[str, Any] = {
+        "by": by,
+        "tau": tau,
+        "tau_relative": tau_relative,
+        "shared_experts": shared_experts,
+    }
+    choices = decide(seen, language, **rule)
+    return spread(seen, choices, Policies(by, norms, router, shared_experts))
 
 
 @selector(
@@ -133,7 +171,7 @@ def share_difference(
     summary="Swap each unit to the expert whose share of its own update is larger there.",
     source="Shin & Hwang, EACL 2026, arXiv 2601.22620",
     parameters=PARAMETERS,
-    resolve=norms_by_granularity,
+    resolve=by_granularity,
 )
 def fill(
     profile: Profile,
@@ -143,11 +181,10 @@ def fill(
     tau: float,
     tau_relative: bool,
     alpha: float,
-    norms: str,
     outside: str,
+    **policies: Any,
 ) -> dict[str, Row]:
     """The paper's table: ``(1, 0)`` for safety, ``(0, 1)`` for language, ``(α, 1−α)`` for blend."""
-    choices = share_difference(
-        profile, language, by=by, tau=tau, tau_relative=tau_relative, norms=norms
-    )
+    rule: dict[str, Any] = {"by": by, "tau": tau, "tau_relative": tau_relative}
+    choices = share_difference(profile, language, **rule, **policies)
     return rows_of(profile, choices, outside, swaps(alpha))

@@ -68,7 +68,8 @@ def threshold(selector: Mapping[str, Any], units: Sequence[str]) -> float | None
     if selector.get("tau_relative") is not True:
         return float(tau)
     by = "layer" if selector.get("by") == "layer" else "module"
-    return tau / max(1, len(keys_of(units, by)))
+    shared = selector.get("shared_experts")
+    return tau / max(1, len(keys_of(units, by, shared if isinstance(shared, str) else None)))
 
 
 def describe(

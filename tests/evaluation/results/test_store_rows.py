@@ -265,7 +265,7 @@ def test_arms_are_in_the_order_of_the_runs(tmp_path: Path) -> None:
     results = start_results(tmp_path / "r", AGREED, ["zeta", "alpha"])
     for name in ("alpha", "zeta", "unknown"):
         write_json(results.folder / name / "model.json", {"name": name})
-    assert open_results(tmp_path / "r").arms == ["zeta", "alpha", "unknown"]
+    assert open_results(tmp_path / "r").models == ["zeta", "alpha", "unknown"]
     assert find_model(results, "zeta") == "zeta" and results.model("zeta") == {"name": "zeta"}
     with pytest.raises(EvaluationError, match="did you mean 'zeta'"):
         find_model(results, "zetta")

@@ -33,11 +33,13 @@ class Applied:
     Attributes:
         changed: name → the tensor as the adapter makes it.
         names: name → the module or parameter of the adapter, as peft names it.
+        parameters: name → how many wrappers lie around its own; of ``target_parameters`` only.
         notes: what a user should know.
     """
 
     changed: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -224,7 +226,7 @@ class _Run:
         wrappers = sorted(wrappers, key=lambda parts: -parts.depth)
         if not self.config.target_parameters:
             raise self._not_there(next(iter(wrappers[0].parts.values())), f"{place}.weight")
-        for parts, name, factors in experts_of(
+        for parts, parameter, name, factors in experts_of(
             self.config, wrappers, place, self.base, self.family
         ):
             under = self.now(name)
@@ -234,7 +236,8 @@ class _Run:
                 factors=factors,
                 recent=self.recent,
             )
-            self.put(name, made, parts.name)
+            self.put(name, made, f"{parts.module}.{parameter}")
+            self.applied.parameters[name] = parts.depth
 
     def _repeats_embeddings(self, head: ModuleParts) -> bool:
         """Whether a tied head's update is the embeddings' own (``ensure_weight_tying``)."""

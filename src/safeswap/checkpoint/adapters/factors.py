@@ -137,6 +137,14 @@ def inner(one: Factors, two: Factors) -> float:
     The square of a norm where both are the same (tr(BᵀB·AAᵀ)). Reads the factors alone; float64.
     """
     total = 0.0
+    for value in inner_of_blocks(one, two):
+        total += value
+    return total
+
+
+def inner_of_blocks(one: Factors, two: Factors) -> list[float]:
+    """The same for each pair of factors by itself: for each expert that lies in the tensor."""
+    found = []
     with one_thread(), np.errstate(over="ignore", invalid="ignore"):
         for block in range(one.blocks):
             lefts = np.zeros((one.rank, two.rank))
@@ -146,8 +154,8 @@ def inner(one: Factors, two: Factors) -> float:
                 lefts += first.T @ (first if one is two else two.left(block, at, end))
             right = one.right(block)
             rights = right @ (right if one is two else two.right(block)).T
-            total += float((lefts * rights).sum())
-    return total
+            found.append(float((lefts * rights).sum()))
+    return found
 
 
 def first_bad(factors: Factors) -> tuple[Tensor, int, float] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from safeswap.checkpoint.adapters.apply import Applied
 from safeswap.checkpoint.adapters.config import CONFIG, LoraConfig, read_config
 from safeswap.checkpoint.adapters.keys import AdapterKeys, sort_keys
 from safeswap.checkpoint.source import ADAPTER_FILES, WEIGHT_FILES, Source
-from safeswap.checkpoint.weight_file import WeightFile, open_weight_file
+from safeswap.checkpoint.weight_file import WeightFile, open_file
 from safeswap.errors import CheckpointError
 from safeswap.io.files import Signature, signatures
 
@@ -52,9 +52,13 @@ class Adapter:
         return digests.of_weight_file(self.file.header, self.file.tensors, found)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and no whole model."""
-    whole = any((folder / name).exists() for name in WEIGHT_FILES)
+def is_adapter(folder: Path, remote: Collection[str] = ()) -> bool:
+    """Whether a folder holds an adapter and no whole model.
+
+    Args:
+        remote: names of files that belong to it and do not lie here.
+    """
+    whole = any(name in remote or (folder / name).exists() for name in WEIGHT_FILES)
     return (folder / CONFIG).exists() and not whole
 
 
@@ -65,7 +69,7 @@ def open_adapter(source: Source) -> Adapter:
         CheckpointError: no LoRA, damaged files, tensors that no LoRA has.
     """
     folder = source.folder
-    if not is_adapter(folder):
+    if not is_adapter(folder, source.remote):
         what = "holds a whole model beside" if (folder / CONFIG).exists() else "has no"
         raise CheckpointError(
             f"{folder}: {what} {CONFIG}, so it is no adapter's folder. Give the folder that peft's "
@@ -73,12 +77,12 @@ def open_adapter(source: Source) -> Adapter:
         )
     seen = signatures(folder)
     config = read_config(folder)
-    path = next((folder / n for n in ADAPTER_FILES if (folder / n).exists()), None)
+    path = next((folder / n for n in ADAPTER_FILES if source.has(n)), None)
     if path is None:
         raise CheckpointError(
             f"{folder}: has {CONFIG} but no {' or '.join(ADAPTER_FILES)}. Fetch its weights too."
         )
-    file = open_weight_file(path)
+    file = open_file(source, path)
     if not file.tensors:
         raise CheckpointError(f"{path}: holds no tensors. Save or fetch the adapter again.")
     return Adapter(source, config, file, sort_keys(path, file.tensors), seen)

@@ -110,7 +110,7 @@ def experts_of(
     module: str,
     tensors: Mapping[str, Tensor],
     family: str,
-) -> list[tuple[ModuleParts, str, Factors]]:
+) -> list[tuple[ModuleParts, str, str, Factors]]:
     """The updates of parameters that are no module's ``weight`` (``target_parameters``).
 
     Args:
@@ -119,7 +119,7 @@ def experts_of(
         family: the base's model type.
 
     Returns:
-        The wrapper, the base's tensor and the update, for every tensor that is changed.
+        For every tensor that is changed the wrapper, its parameter, the base's name, the update.
 
     Raises:
         CheckpointError: no such parameters, or several ways in which the shapes fit.
@@ -143,7 +143,7 @@ def experts_of(
         try:
             fits.append(
                 [
-                    (wrapper, *one)
+                    (wrapper, name, *one)
                     for wrapper, name in zip(wrappers, order, strict=True)
                     for one in _stack(config, wrapper, module, name, tensors, family)
                 ]

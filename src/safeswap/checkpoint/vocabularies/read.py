@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from safeswap.checkpoint.digests import of_small_file
 from safeswap.checkpoint.inside import refuse_leaving
 from safeswap.checkpoint.loaded_names import LARGEST
 from safeswap.checkpoint.source import read_json
+from safeswap.checkpoint.vocabularies.byte_tokens import qwen_of, ranks_of, tekken_of
+from safeswap.checkpoint.vocabularies.fairseq import fairseq_tokens, m2m_languages, tokenizer_class
 from safeswap.checkpoint.vocabularies.pieces import pieces_of
 from safeswap.errors import CheckpointError, ConfigError, FamilyError
 from safeswap.io.files import reading_remedy, refuse_pointer
@@ -22,9 +24,11 @@ Tokens = Mapping[str, int]
 FAST, SLOW = "tokenizer.json", "vocab.json"
 WORDPIECE = "vocab.txt"
 PIECES = ("tokenizer.model", "spiece.model")
-CLOSED = (*PIECES, WORDPIECE, "tekken.json", "qwen.tiktoken", "sentencepiece.bpe.model")
-"""Compared byte by byte where their tokens are not read: the last three have ids that their
-tokenizers' code makes, and a damaged file of pieces has none.
+TEKKEN, QWEN, FAIRSEQ = "tekken.json", "qwen.tiktoken", "sentencepiece.bpe.model"
+RANKS = ("tiktoken.model", "tokenizer.tiktoken")
+CLOSED = (*PIECES, WORDPIECE, TEKKEN, QWEN, *RANKS, FAIRSEQ)
+"""Compared byte by byte where their tokens are not read: a damaged file has none, and ids of
+``sentencepiece.bpe.model`` are known for some tokenizers.
 """
 FILES = (FAST, SLOW, *CLOSED)
 
@@ -63,9 +67,9 @@ def read_vocabularies(folders: Mapping[str, Path]) -> dict[str, Vocabulary]:
 def read_vocabulary(
     folder: Path, known: dict[str, tuple[Mapping[str, Any], Tokens]] | None = None
 ) -> Vocabulary:
-    """Find the tokens of a folder: in ``tokenizer.json``, else ``vocab.json``, ``vocab.txt`` or a
-    sentencepiece model, as transformers would; with what ``tokenizer_config.json`` and
-    ``added_tokens.json`` add.
+    """Find the tokens of a folder: in ``tokenizer.json``, else ``vocab.json``, ``vocab.txt``,
+    ``tekken.json``, a sentencepiece model or a table of ranks, as their libraries would; with what
+    ``tokenizer_config.json`` and ``added_tokens.json`` add.
 
     Args:
         known: SHA-256 of a ``tokenizer.json`` that was read before → its content and tokens; what
@@ -82,11 +86,11 @@ def read_vocabulary(
     if (folder / SLOW).exists():
         plain: Any = read_json(folder / SLOW)
         check_ids(plain, folder / SLOW)
+        if tokenizer_class(*_settings(folder)) == "M2M100Tokenizer":
+            plain = m2m_languages(plain, _languages(folder, added)) | plain
         return Vocabulary(added | plain, added)
-    if (folder / WORDPIECE).exists():
-        return _of_lines(folder / WORDPIECE, added)
-    model = next((folder / name for name in PIECES if (folder / name).exists()), None)
-    return Vocabulary(None, added) if model is None else _of_pieces(model, added)
+    found = [*(n for n in _READERS if (folder / n).exists()), *_other_ranks(folder)]
+    return _of_file(folder / found[0], added) if found else Vocabulary(None, added)
 
 
 def _known(
@@ -120,22 +124,91 @@ def _fast(content: Mapping[str, Any], path: Path) -> dict[str, int]:
     return found
 
 
-def _of_lines(path: Path, added: Mapping[str, int]) -> Vocabulary:
+def _other_ranks(folder: Path) -> list[str]:
+    """A table of ranks under a name of its own, where there is one only."""
+    found = sorted(path.name for path in folder.glob("*.tiktoken"))
+    return found if len(found) == 1 else []
+
+
+def _of_file(path: Path, added: Tokens) -> Vocabulary:
+    """The tokens of a file that its reader takes apart, and what was added to them."""
+    kind, read = _READERS.get(path.name, _OTHER_RANKS)
     try:
-        lines = _whole(path).decode("utf-8").split("\n")
+        found = read(path)
     except UnicodeDecodeError as error:
-        return Vocabulary(None, added, unread=f"{path} is no text ({error.reason})")
+        return Vocabulary(None, added, unread=f"{path} is no {kind} ({error.reason})")
+    except ValueError as error:
+        return Vocabulary(None, added, unread=f"{path} is no {kind} ({error})")
+    return Vocabulary(found | dict(added), added)
+
+
+def _of_lines(path: Path) -> dict[str, int]:
+    lines = _whole(path).decode("utf-8").split("\n")
     if lines and not lines[-1]:
         lines.pop()
-    return Vocabulary({line.rstrip("\r"): n for n, line in enumerate(lines)} | dict(added), added)
+    return {line.rstrip("\r"): number for number, line in enumerate(lines)}
 
 
-def _of_pieces(path: Path, added: Mapping[str, int]) -> Vocabulary:
+def _of_pieces(path: Path) -> dict[str, int]:
+    """A sentencepiece model; some models' ``tokenizer.model`` is a table of ranks (GLM-4)."""
+    raw = _whole(path)
     try:
-        pieces = pieces_of(_whole(path))
-    except ValueError as error:  # UnicodeDecodeError is one
-        return Vocabulary(None, added, unread=f"{path} is no sentencepiece model ({error})")
-    return Vocabulary({piece: n for n, piece in enumerate(pieces)} | dict(added), added)
+        return {piece: number for number, piece in enumerate(pieces_of(raw))}
+    except ValueError:
+        try:
+            return ranks_of(raw)
+        except ValueError:
+            pass
+        raise
+
+
+def _of_ranks(path: Path) -> dict[str, int]:
+    return ranks_of(_whole(path))
+
+
+def _of_qwen(path: Path) -> dict[str, int]:
+    return qwen_of(_whole(path))
+
+
+def _of_tekken(path: Path) -> dict[str, int]:
+    return tekken_of(read_json(path))
+
+
+def _of_fairseq(path: Path) -> dict[str, int]:
+    kind = tokenizer_class(*_settings(path.parent))
+    languages = _languages(path.parent, _added(path.parent))
+    return fairseq_tokens(pieces_of(_whole(path)), kind, languages)
+
+
+_OTHER_RANKS = ("table of ranks", _of_ranks)
+_READERS: Mapping[str, tuple[str, Callable[[Path], dict[str, int]]]] = {
+    WORDPIECE: ("text", _of_lines),
+    TEKKEN: ("tokenizer of Mistral's", _of_tekken),
+    **dict.fromkeys(PIECES, ("sentencepiece model", _of_pieces)),
+    QWEN: ("table of ranks", _of_qwen),
+    **dict.fromkeys(RANKS, _OTHER_RANKS),
+    FAIRSEQ: ("sentencepiece model whose ids are known", _of_fairseq),
+}
+"""Files in the order in which they are looked for: what each is, and what reads it."""
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    return json_of(folder / "tokenizer_config.json"), json_of(folder / "config.json")
+
+
+def _languages(folder: Path, added: Tokens) -> list[str]:
+    """The codes of languages that a folder lists among its special tokens; none where their ids
+    are stated: then they are read from there.
+    """
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        content = json_of(folder / name)
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            listed = content.get(key)
+            if isinstance(listed, list) and listed:
+                texts = [t.get("content") if isinstance(t, Mapping) else t for t in listed]
+                known = [text for text in texts if isinstance(text, str)]
+                return [] if any(text in added for text in known) else list(dict.fromkeys(known))
+    return []
 
 
 def _whole(path: Path) -> bytes:

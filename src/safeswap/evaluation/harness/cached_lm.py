@@ -8,7 +8,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.generate import Tell
+from safeswap.evaluation.generate import ShowProgress
 from safeswap.evaluation.results.journal import Journal, Row
 from safeswap.evaluation.results.store import digest_of
 
@@ -28,9 +28,11 @@ def _is_cut(tokens: int, limit: int) -> bool:
 class StoredModel(LM):  # type: ignore[misc]
     """An lm-eval model whose answers are stored as they come, and asked for only once."""
 
-    def __init__(self, inner: Any, journal: Journal, model: str, template: str, tell: Tell) -> None:
+    def __init__(
+        self, inner: Any, journal: Journal, model: str, template: str, progress: ShowProgress
+    ) -> None:
         super().__init__()
-        self.inner, self.journal, self.tell = inner, journal, tell
+        self.inner, self.journal, self.progress = inner, journal, progress
         self._about = [model, template]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
@@ -72,7 +74,7 @@ class StoredModel(LM):  # type: ignore[misc]
         todo = sorted(missing.items(), key=lambda pair: -len(str(pair[1].args[0])))
         if kind == "generate_until" and todo:
             self._refuse_no_room(todo[0][1].args[1])
-        with self.tell(f"lm-eval: {kind.replace('_', ' ')}", len(todo)) as advance:
+        with self.progress(f"lm-eval: {kind.replace('_', ' ')}", len(todo)) as advance:
             for start in range(0, len(todo), AT_ONCE[kind]):
                 part = todo[start : start + AT_ONCE[kind]]
                 answers = getattr(self.inner, kind)([r for _, r in part], disable_tqdm=True)

@@ -39,7 +39,7 @@ from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.backends import Backend
 from safeswap.evaluation.benchmarks.registry import HarnessTask, folder_of
 from safeswap.evaluation.benchmarks.suites import Benchmark, Suite
-from safeswap.evaluation.generate import Generation, Tell
+from safeswap.evaluation.generate import Generation, ShowProgress
 from safeswap.evaluation.harness.at_hand import refuse_missing
 from safeswap.evaluation.harness.cached_lm import StoredModel
 from safeswap.evaluation.harness.local_data import as_parquet
@@ -60,9 +60,11 @@ _LOADING = (
 """What lm-eval raises for a dataset that cannot be had, or one with other columns."""
 
 
-def missing_tasks(results: Results, arm: str, suite: Suite) -> list[tuple[Benchmark, HarnessTask]]:
-    """What lm-eval has not scored yet for an arm."""
-    done = {row["key"] for row in read_rows(results.folder / arm / SCORES)}
+def missing_tasks(
+    results: Results, model: str, suite: Suite
+) -> list[tuple[Benchmark, HarnessTask]]:
+    """What lm-eval has not scored yet for a model."""
+    done = {row["key"] for row in read_rows(results.folder / model / SCORES)}
     return [
         (benchmark, task)
         for benchmark in suite.benchmarks
@@ -71,7 +73,7 @@ def missing_tasks(results: Results, arm: str, suite: Suite) -> list[tuple[Benchm
     ]
 
 
-def refuse_missing_datasets(results: Results, arms: Sequence[str], suite: Suite) -> None:
+def refuse_missing_datasets(results: Results, models: Sequence[str], suite: Suite) -> None:
     """Refuse, before a model is loaded, tasks whose dataset can be had from nowhere.
 
     Raises:
@@ -79,8 +81,8 @@ def refuse_missing_datasets(results: Results, arms: Sequence[str], suite: Suite)
     """
     todo = {
         f"{benchmark.name}/{task.language}": task
-        for arm in arms
-        for benchmark, task in missing_tasks(results, arm, suite)
+        for model in models
+        for benchmark, task in missing_tasks(results, model, suite)
     }
     unfiled = {cell: task for cell, task in todo.items() if task.file is None}
     if unfiled:
@@ -89,28 +91,28 @@ def refuse_missing_datasets(results: Results, arms: Sequence[str], suite: Suite)
 
 def score_tasks(
     results: Results,
-    arm: EvaluatedModel,
+    model: EvaluatedModel,
     suite: Suite,
-    responder: Backend,
+    engine: Backend,
     generation: Generation,
-    tell: Tell,
+    progress: ShowProgress,
 ) -> int:
     """Run what is missing, one task after the other; how many questions were scored.
 
-    Zero-shot; the chat template is on for every arm or off for every arm.
+    Zero-shot; the chat template is on for every model or off for every model.
 
     Raises:
         EvaluationError: lm-eval knows no such task, its dataset cannot be had, the backend cannot
             score choices.
     """
-    todo = missing_tasks(results, arm.name, suite)
+    todo = missing_tasks(results, model.name, suite)
     if not todo:
         return 0
     for benchmark, task in todo:
         check_settings(task.settings, f"{benchmark.name}, {task.language}: {task.task}")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = _manager([task for _, task in todo])
-    folder, count = results.folder / arm.name, 0
+    folder, count = results.folder / model.name, 0
     with (
         Journal(folder / REQUESTS) as requests,
         Journal(folder / SCORES) as scores,
@@ -118,17 +120,17 @@ def score_tasks(
         installed(),
         TemporaryDirectory(prefix="safeswap-tasks-") as scratch,
     ):
-        inner, form = responder.harness(), generation.template
+        inner, form = engine.harness(), generation.template
         if generation.told is not None:
             _tell_template(inner, generation.told)
             form += f", thinking {generation.thinking}"
         if generation.cut_thoughts:
             inner.thought_limit = generation.think_tokens
             form += f", thoughts cut after {generation.think_tokens}"
-        model = StoredModel(inner, requests, arm.digest, form, tell)
+        stored = StoredModel(inner, requests, model.digest, form, progress)
         for benchmark, task in todo:
-            samples = _evaluate(model, manager, task, generation, Path(scratch), suite)
-            rows = list(score_rows(benchmark, task, samples, model))
+            samples = _evaluate(stored, manager, task, generation, Path(scratch), suite)
+            rows = list(score_rows(benchmark, task, samples, stored))
             prefix = f"{benchmark.name}/{task.language}"
             scores.add(row for row in rows if row["key"] not in scores)
             done: CompleteRow = {"key": f"{prefix}/{_COMPLETE}", "items": len(rows)}

@@ -26,40 +26,40 @@ def remove_results(folder: Path, settings: Mapping[str, Any]) -> None:
         EvaluationError: a model's folder is a link; another process writes to one; the disk
             refuses.
     """
-    arms = [name for name in settings.get("arms", ()) if isinstance(name, str)]
-    for name in arms:
+    models = [name for name in settings.get("arms", ()) if isinstance(name, str)]
+    for name in models:
         if is_plain_name(name) and "/" not in name:
-            remove_arm(folder / name)
+            remove_model(folder / name)
 
 
-def remove_arm(arm: Path) -> None:
+def remove_model(model: Path) -> None:
     """Remove what a model's folder holds of ours; the folder too, where nothing else is in it.
 
     Raises:
         EvaluationError: as `remove_results`.
     """
-    if not arm.is_dir():
+    if not model.is_dir():
         return
-    _refuse_link(arm)
-    _refuse_link(arm / VERDICTS)
-    for path in _verdict_files(arm / VERDICTS):
+    _refuse_link(model)
+    _refuse_link(model / VERDICTS)
+    for path in _verdict_files(model / VERDICTS):
         _remove(path)
     for name in (RESPONSES, REQUESTS, SCORES, MODEL):  # the record last: it says whose they are
-        _remove(arm / name)
-    for empty in (arm / VERDICTS, arm):
+        _remove(model / name)
+    for empty in (model / VERDICTS, model):
         with suppress(OSError):  # others' files are in it, and stay
             empty.rmdir()
 
 
-def remove_verdicts(arm: Path, judge: str) -> None:
+def remove_verdicts(model: Path, judge: str) -> None:
     """Remove one judge's verdicts on a model's answers.
 
     Raises:
         EvaluationError: as `remove_results`.
     """
-    _refuse_link(arm / VERDICTS)
+    _refuse_link(model / VERDICTS)
     for suffix in (".jsonl", ".json"):
-        _remove(arm / VERDICTS / f"{judge}{suffix}")
+        _remove(model / VERDICTS / f"{judge}{suffix}")
 
 
 def _verdict_files(folder: Path) -> Iterator[Path]:

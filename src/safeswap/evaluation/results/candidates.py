@@ -31,7 +31,7 @@ class CandidateResult:
     """One candidate, or a model it was made from, on one side of a split, in one language.
 
     Attributes:
-        name: its arm in the results.
+        name: its model in the results.
         role: ``base``, ``safety``, ``language`` or ``merged``.
         record: how its table was made; an empty one for the models it was made from.
         aliases: other cells of the grid that came to the very same table.
@@ -125,7 +125,7 @@ def _estimate(content: Any, where: str) -> RateEstimate | None:
     return RateEstimate(**content)
 
 
-def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measure, RateEstimate | None]:
+def figures_of(evidence: Outcomes, model: str, language: str) -> dict[Measure, RateEstimate | None]:
     """The three figures of one model in one language.
 
     A figure is the mean of its benchmarks' rates, so that a large benchmark does not drown a small
@@ -136,7 +136,7 @@ def figures_of(evidence: Outcomes, arm: str, language: str) -> dict[Measure, Rat
     for cell in evidence.cells:
         if cell.language != language or cell.absent:
             continue
-        found = evidence.get(arm, cell.benchmark, language)
+        found = evidence.get(model, cell.benchmark, language)
         rate = found.rate if found.outcomes else None
         listed = rates[cell.measures]
         if listed is None or rate is None or rate.value is None or found.missing:
@@ -177,14 +177,14 @@ def read_measured(
     """
     evidence = gather([results], judge, strict, dev=True, models=models)
     found = []
-    for arm, model in evidence.models.items():
-        figures = figures_of(evidence, arm, language)
-        about, where = model.get("candidate", {}), f"{results / arm / MODEL}: candidate"
+    for model, record in evidence.models.items():
+        figures = figures_of(evidence, model, language)
+        about, where = record.get("candidate", {}), f"{results / model / MODEL}: candidate"
         found.append(
             CandidateResult(
-                name=arm,
+                name=model,
                 language=language,
-                role=str(model.get("role", "other")),
+                role=str(record.get("role", "other")),
                 record=CandidateRecord.from_dict(about, where),
                 aliases=read_aliases(about.get("aliases", ()), where),
                 unsafe=figures[Measure.UNSAFE],

@@ -118,6 +118,7 @@ MODEL: Mapping[str, Check] = {
     "role?": _text,
     "reference?": _text,
     "language?": _text,
+    "made?": _table,
     "candidate?": _table,
     "chosen?": _table,
     "backend?": _text,

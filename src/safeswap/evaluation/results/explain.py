@@ -37,8 +37,8 @@ def explain(
     evidence = gather(results, judge, strict, dev=True)  # single rows are no result
     name, paired, reference = cell.partition(AGAINST)
     known = [
-        f"{c.benchmark}/{language}/{arm}"
-        for arm in evidence.models
+        f"{c.benchmark}/{language}/{model}"
+        for model in evidence.models
         for c in evidence.cells
         for language in (c.language, POOLED)
     ]
@@ -48,12 +48,12 @@ def explain(
         raise EvaluationError(
             f"{cell}: no model is called {reference!r}{nearest(reference, evidence.models)}"
         )
-    benchmark, language, arm = name.rsplit("/", 2)
+    benchmark, language, model = name.rsplit("/", 2)
     place = _Places()
     if paired:
-        lines = _pair_lines(evidence, benchmark, language, (arm, reference), place)
+        lines = _pair_lines(evidence, benchmark, language, (model, reference), place)
     else:
-        lines = _cell_lines(evidence, benchmark, language, arm, place)
+        lines = _cell_lines(evidence, benchmark, language, model, place)
     return "\n".join([f"{cell}: {next(lines)}", *lines])
 
 
@@ -70,12 +70,12 @@ class _Places:
 
 
 def _cell_lines(
-    evidence: Outcomes, benchmark: str, language: str, arm: str, place: _Places
+    evidence: Outcomes, benchmark: str, language: str, model: str, place: _Places
 ) -> Iterator[str]:
     """The count; the model; outcome, place, key, what was said, and how the response begins."""
-    found = evidence.get(arm, benchmark, language)
+    found = evidence.get(model, benchmark, language)
     yield _count(found.outcomes)
-    yield _model_line(evidence.models, arm)
+    yield _model_line(evidence.models, model)
     if found.missing:
         yield f"not in it: {found.missing}"
     for id_, (path, row) in found.rows.items():
@@ -85,43 +85,43 @@ def _cell_lines(
 
 
 def _pair_lines(
-    evidence: Outcomes, benchmark: str, language: str, arms: tuple[str, str], place: _Places
+    evidence: Outcomes, benchmark: str, language: str, models: tuple[str, str], place: _Places
 ) -> Iterator[str]:
     """The counts of both on what both answered; then every prompt, those that differ first."""
-    one, other = (evidence.get(arm, benchmark, language) for arm in arms)
+    one, other = (evidence.get(model, benchmark, language) for model in models)
     ids = [id_ for id_ in one.outcomes if id_ in other.outcomes]
     deltas = {id_: one.outcomes[id_] - other.outcomes[id_] for id_ in ids}
     used = [id_ for id_ in ids if not math.isnan(deltas[id_])]
     if not used:
         raise EvaluationError(
-            f"{benchmark}/{language}: {arms[0]} and {arms[1]} have no outcome in common: "
+            f"{benchmark}/{language}: {models[0]} and {models[1]} have no outcome in common: "
             f"{one.missing or other.missing or 'no verdict could be read'}."
         )
     counts = [_count({id_: a.outcomes[id_] for id_ in used}) for a in (one, other)]
     only = [sum(deltas[id_] == sign for id_ in used) for sign in (1, -1)]
     left_out = f", {len(ids) - len(used)} pairs left out" if len(used) < len(ids) else ""
     yield (
-        f"{counts[0]} − {counts[1]}; {only[0]} only {arms[0]}, {only[1]} only {arms[1]}, "
+        f"{counts[0]} − {counts[1]}; {only[0]} only {models[0]}, {only[1]} only {models[1]}, "
         f"{len(used) - sum(only)} alike{left_out}"
     )
-    for arm in arms:
-        yield _model_line(evidence.models, arm)
+    for model in models:
+        yield _model_line(evidence.models, model)
     for id_ in sorted(ids, key=lambda id_: _rank(deltas[id_])):
         values = " ".join(_outcome(a.outcomes[id_]) for a in (one, other))
         places = "  ".join(place(*a.rows[id_]) for a in (one, other))
         yield f"{values}  {places}  {one.rows[id_][1]['key']}"
         rows = [a.rows[id_][1] for a in (one, other)]
-        yield from _asked_and_answered(list(zip(arms, rows, strict=True)))
+        yield from _asked_and_answered(list(zip(models, rows, strict=True)))
 
 
 def _asked_and_answered(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
     """The prompt, and how every answer to it begins; nothing of what is not stored."""
     if prompt := _beginning(rows[0][1].get("prompt")):
         yield f"    asked: {prompt}"
-    for arm, row in rows:
+    for model, row in rows:
         if "response" in row:
-            said = f", {_said(row)}" if arm else ""
-            yield f"    {arm or 'said'}{said}: {_beginning(row['response'])}".rstrip()
+            said = f", {_said(row)}" if model else ""
+            yield f"    {model or 'said'}{said}: {_beginning(row['response'])}".rstrip()
 
 
 def _beginning(text: object) -> str:
@@ -140,8 +140,8 @@ def _count(outcomes: Mapping[str, float]) -> str:
     return f"{int(sum(read))} of {len(read)}" + (f", {unparsed} unparsed" if unparsed else "")
 
 
-def _model_line(models: Mapping[str, ModelRecord], arm: str) -> str:
-    return f"model: {arm} = {models[arm].get('source')}, digest {models[arm].get('digest')}"
+def _model_line(models: Mapping[str, ModelRecord], model: str) -> str:
+    return f"model: {model} = {models[model].get('source')}, digest {models[model].get('digest')}"
 
 
 def _outcome(value: float) -> str:

@@ -116,16 +116,16 @@ class Outcomes:
         """The cells of a benchmark, one per language."""
         return [cell for cell in self.cells if cell.benchmark == benchmark]
 
-    def get(self, arm: str, benchmark: str, language: str) -> CellOutcomes:
+    def get(self, model: str, benchmark: str, language: str) -> CellOutcomes:
         """What a model has in a cell, or in the benchmark's languages together (``POOLED``)."""
         if language != POOLED:
-            return self.answered[(arm, benchmark, language)]
-        return self._pooled(arm, benchmark)
+            return self.answered[(model, benchmark, language)]
+        return self._pooled(model, benchmark)
 
-    def _pooled(self, arm: str, benchmark: str) -> CellOutcomes:
+    def _pooled(self, model: str, benchmark: str) -> CellOutcomes:
         """All languages; the same prompt in several languages is one cluster."""
         found = [
-            (cell.language, self.answered[(arm, benchmark, cell.language)])
+            (cell.language, self.answered[(model, benchmark, cell.language)])
             for cell in self.of(benchmark)
             if not cell.absent
         ]
@@ -177,16 +177,16 @@ def gather(
     found: dict[str, ModelRecord] = {}
     answered: dict[tuple[str, str, str], CellOutcomes] = {}
     for results in opened:
-        for arm in results.arms:
-            if models is not None and arm not in models:
+        for model in results.models:
+            if models is not None and model not in models:
                 continue
-            if arm in found:
+            if model in found:
                 raise EvaluationError(
-                    f"{results.folder} and another results folder both have a model called {arm}. "
-                    "Evaluate one of them under another name (NAME=SOURCE)."
+                    f"{results.folder} and another results folder both have a model called "
+                    f"{model}. Evaluate one of them under another name (NAME=SOURCE)."
                 )
-            found[arm] = results.model(arm)
-            answered |= dict(_of_arm(results, arm, cells, chosen, strict))
+            found[model] = results.model(model)
+            answered |= dict(_of_arm(results, model, cells, chosen, strict))
     seen = models_that_saw(settings, opened, found, dev=dev)
     return Outcomes(cells, found, answered, chosen, strict, seen)
 
@@ -227,12 +227,12 @@ def _cell_spec(name: str, value: CellSettings) -> CellSpec:
 
 
 def _of_arm(
-    results: Results, arm: str, cells: Iterable[CellSpec], judge: str, strict: bool
+    results: Results, model: str, cells: Iterable[CellSpec], judge: str, strict: bool
 ) -> Iterator[tuple[tuple[str, str, str], CellOutcomes]]:
-    folder = results.folder / arm
+    folder = results.folder / model
     scored, complete = read_scores(folder)
     responses, scores = _by_cell(read_responses(folder)), _by_cell(scored)
-    verdicts = verdicts_of(results, arm, judge) if judge else {}
+    verdicts = verdicts_of(results, model, judge) if judge else {}
     judged_in = folder / VERDICTS / f"{judge}.jsonl"
     for cell in cells:
         where = (cell.benchmark, cell.language)
@@ -243,7 +243,7 @@ def _of_arm(
             found = _scored(scores.get(where, []), folder / SCORES, whole)
         else:
             found = _judged(cell, responses.get(where, []), verdicts, judged_in, judge, strict)
-        yield (arm, *where), found
+        yield (model, *where), found
 
 
 def _by_cell(rows: Iterable[_Asked]) -> dict[tuple[str, str], list[_Asked]]:

@@ -196,6 +196,8 @@ class ModelRecord(TypedDict):
     """Of a language expert, or of a merge with one; left out where there is none."""
     chosen: NotRequired[dict[str, Any]]
     """On which questions it was chosen (`ChosenOn`); left out where it was not."""
+    made: NotRequired[dict[str, Any]]
+    """How a merge's table was made (`CandidateRecord`), by its manifest; left out of others."""
     candidate: NotRequired[dict[str, Any]]
     """How one that lived in memory only was made (`CandidateRecord`), with its aliases."""
     earlier_versions: NotRequired[list[str]]

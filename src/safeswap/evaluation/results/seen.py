@@ -46,11 +46,11 @@ def _asked(settings: Settings, opened: Sequence[Results]) -> dict[str, set[str]]
     """What tells the prompts of each cell: as the settings say, and by what was asked."""
     found = {cell: set(text.split()) for cell, text in settings.get("prompts", {}).items()}
     for results in opened:
-        for arm in results.arms:
-            for row in read_responses(results.folder / arm):
+        for model in results.models:
+            for row in read_responses(results.folder / model):
                 cell = f"{row['benchmark']}/{row['language']}"
                 found.setdefault(cell, set()).add(identity_of(row["prompt"]))
-            for score in read_scores(results.folder / arm)[0]:
+            for score in read_scores(results.folder / model)[0]:
                 if question := score.get("question"):
                     cell = f"{score['benchmark']}/{score['language']}"
                     found.setdefault(cell, set()).add(question)

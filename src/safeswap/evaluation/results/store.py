@@ -3,7 +3,7 @@
 ::
 
     RESULTS/
-      settings.json                 what all arms share; a run with other settings is refused
+      settings.json                 what all models share; a run with other settings is refused
       ARM/model.json                which model this is: source, digest, backend, versions
       ARM/responses.jsonl           one row per prompt
       ARM/requests.jsonl            what lm-eval asked the model, and what it answered
@@ -112,28 +112,28 @@ class Results:
 
     @property
     def settings(self) -> Settings:
-        """What all arms share."""
+        """What all models share."""
         path = self.folder / SETTINGS
         found = read_json(path)
         checked(found, checks.SETTINGS, path)
         return cast(Settings, found)
 
     @property
-    def arms(self) -> list[str]:
+    def models(self) -> list[str]:
         """The models in it, in the order they were first evaluated in."""
         found = [path.parent for path in self.folder.glob(f"*/{MODEL}")]
         order = {name: n for n, name in enumerate(self.settings.get("arms", []))}
         return sorted((p.name for p in found), key=lambda name: (order.get(name, len(order)), name))
 
-    def model(self, arm: str) -> ModelRecord:
-        """Which model an arm is."""
-        path = self.folder / arm / MODEL
+    def model(self, model: str) -> ModelRecord:
+        """What is recorded of a model."""
+        path = self.folder / model / MODEL
         found = read_json(path)
         checked(found, checks.MODEL, path)
         return cast(ModelRecord, found)
 
     def judges(self) -> list[str]:
-        """The judges that any arm has verdicts of."""
+        """The judges that any model has verdicts of."""
         return sorted({path.stem for path in self.folder.glob(f"*/{VERDICTS}/*.jsonl")})
 
 
@@ -166,7 +166,7 @@ def _refuse_leaving(folder: Path) -> None:
 
 
 def start_results(
-    folder: str | Path, settings: Settings, arms: Iterable[str], *, overwrite: bool = False
+    folder: str | Path, settings: Settings, models: Iterable[str], *, overwrite: bool = False
 ) -> Results:
     """Make a results folder, or go on in one of the same settings.
 
@@ -182,7 +182,7 @@ def start_results(
         path.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path):
             _refuse_leaving(path)
-            whole: Settings = {**settings, "arms": list(arms)}
+            whole: Settings = {**settings, "arms": list(models)}
             return _start(path, whole, overwrite)
     except OSError as error:
         raise EvaluationError(
@@ -206,7 +206,7 @@ def _start(path: Path, settings: Settings, overwrite: bool) -> Results:
     try:
         joined = join_settings(found, settings, str(path), "this run")
     except EvaluationError:
-        if any(holds_answers(arm) for arm in path.iterdir() if arm.is_dir()):
+        if any(holds_answers(model) for model in path.iterdir() if model.is_dir()):
             if not overwrite:
                 raise
             remove_results(path, found)
@@ -217,11 +217,11 @@ def _start(path: Path, settings: Settings, overwrite: bool) -> Results:
     return Results(path)
 
 
-def holds_answers(arm: Path) -> bool:
+def holds_answers(model: Path) -> bool:
     """Whether a model's folder holds anything that was answered: an attempt that failed before its
     first answer binds nobody.
     """
-    files = (arm / name for name in (RESPONSES, REQUESTS, SCORES))
+    files = (model / name for name in (RESPONSES, REQUESTS, SCORES))
     return any(file.is_file() and file.stat().st_size for file in files)
 
 
@@ -260,9 +260,9 @@ def join_settings(
         if known != value and "absent" not in known and "absent" not in value:
             _refuse_difference(f"the input of {cell}", known, value, name, other_name)
         cells[cell] = value if "absent" in known else known
-    arms = list(dict.fromkeys([*one.get("arms", []), *plain.get("arms", [])]))
+    models = list(dict.fromkeys([*one.get("arms", []), *plain.get("arms", [])]))
     told = {**plain.get("prompts", {}), **one.get("prompts", {})}
-    joined = {**one, "cells": cells, "arms": arms}
+    joined = {**one, "cells": cells, "arms": models}
     return cast(Settings, joined | ({"prompts": told} if told else {}))
 
 
@@ -278,14 +278,14 @@ def _refuse_difference(key: str, one: Any, other: Any, name: str, other_name: st
 
 
 def find_model(results: Results, name: str) -> str:
-    """An arm by name.
+    """A model by name.
 
     Raises:
         EvaluationError: there is none of that name; the nearest is named.
     """
-    if name not in results.arms:
+    if name not in results.models:
         raise EvaluationError(
-            f"{results.folder}: has no model called {name!r}{nearest(name, results.arms)}"
+            f"{results.folder}: has no model called {name!r}{nearest(name, results.models)}"
         )
     return name
 
