@@ -21,6 +21,10 @@ from safeswap.io.jsonfile import read_json_lines
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".tsv")
 _SIB = ("index_id", "category", "text")
+_TOPICS = (
+    *("science/technology", "travel", "politics", "sports", "health", "entertainment"),
+    "geography",
+)
 
 
 def as_parquet(file: Path, scratch: Path) -> Path:
@@ -81,6 +85,11 @@ def _sib_rows(file: Path, rows: Sequence[tuple[int, list[str]]]) -> Iterator[dic
     for number, row in rows:
         if len(row) != len(_SIB):
             raise EvaluationError(f"{file}: line {number} is not {', tab, '.join(_SIB)}.")
+        if row[1] not in _TOPICS:
+            raise EvaluationError(
+                f"{file}: line {number} has the topic {row[1]!r}, which SIB-200 has not"
+                f"{nearest(row[1], _TOPICS)}"
+            )
         yield dict(zip(_SIB, row, strict=True))
 
 
