@@ -142,6 +142,8 @@ def test_a_dry_evaluation_says_what_it_would_fetch(
     address = "https://raw.githubusercontent.com/DAMO-NLP-SG/multilingual-safety-for-LLMs/577ac51"
     assert f"MultiJail, sw: to be fetched ({len(multijail)} bytes, SHA-256 compared)" in text
     assert f"from {address}" in text and "nothing asked or stored" in text
+    assert "MultiJail: not fetched yet; from github.com/DAMO-NLP-SG" in text
+    assert "licence: MIT" in text and "to be fetched are not counted above" in text
     assert "n/a: MultiJail in yo: MultiJail can be fetched in en, zh, it" in text
     record = json.loads(
         CliRunner().invoke(main, [*map(str, words), "--prompts", "multijail", "--json"]).stdout

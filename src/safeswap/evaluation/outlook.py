@@ -92,6 +92,8 @@ def lines_of(record: Record) -> list[str]:
         held = "" if weights is None else f", weights {shown_bytes(weights)} in memory"
         return [f"judge {judge['name']}: {judge['source']} as {judge['kind']}{held}", *lines, LAST]
     lines += cell_lines(record["cells"])
+    if any("fetch" in cell for cell in record["cells"]):
+        lines.append("prompts that are to be fetched are not counted above")
     lines.append("generation: " + ", ".join(f"{k} {v}" for k, v in record["generation"].items()))
     if record["limit"] is not None:
         lines.append(f"a trial: at most {record['limit']['count']} questions of each cell")

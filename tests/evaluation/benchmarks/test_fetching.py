@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,6 +233,13 @@ def test_a_cache_that_cannot_be_made(
     monkeypatch.setenv("SAFESWAP_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(Exception, match="Set SAFESWAP_CACHE to a folder that can be written"):
         loot("sw")
+
+
+def test_without_the_library_that_fetches(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "safeswap.checkpoint.remote.http", raising=False)
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    said = refusal("sw")
+    assert "needs urllib3. Run pip install 'safeswap[remote]'." in said and not web.asked
 
 
 def test_a_benchmark_without_known_files_is_not_fetched(web: Web) -> None:

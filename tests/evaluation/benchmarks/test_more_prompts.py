@@ -60,7 +60,7 @@ def test_polyrefuse_in_english_and_translated(
     caplog.set_level(logging.INFO, logger="safeswap")
     english = read("polyrefuse", poly(tmp_path / "en.json"))
     assert [p.text for p in english] == ["Who took it?", "Who burnt it?", "Who sold it?"]
-    assert "en.json: 1 of its 4 requests stand twice; each is asked once" in caplog.messages[0]
+    assert "polyrefuse, en: 1 of 4 requests stand twice; each is asked once" in caplog.messages[0]
     assert {(p.language, p.tags) for p in english} == {("en", ("theft",))}
     thai = read("polyrefuse", poly(tmp_path / "th.json", "th"), "th")
     assert [p.text for p in thai] == ["Who took it? th", "Who burnt it? th", "Who sold it? th"]

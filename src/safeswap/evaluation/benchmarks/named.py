@@ -77,6 +77,8 @@ def find_files(
         codes = [code for code in asked if code in file.languages]
         if codes:
             _take(found, one, origin, file, codes, fetch)
+    if found.to_fetch:
+        _log.info(f"{one.title}: not fetched yet; from {origin.place}, licence: {origin.licence}")
     missing = [code for code in asked if code not in origin.languages]
     found.absent.update(dict.fromkeys(missing, _why_not(one, origin)))
     return found

@@ -83,7 +83,10 @@ def read_polyrefuse(kind: Kind, path: Path, name: str, language: str | None) -> 
     if not asked:
         raise EvaluationError(f"{path}: holds no requests.")
     if twice := len(entries) - len(asked):
-        _log.info(f"{path}: {twice} of its {len(entries)} requests stand twice; each is asked once")
+        _log.info(
+            f"{name}, {language or 'en'}: {twice} of {len(entries)} requests stand twice; each is "
+            "asked once"
+        )
     return PromptSet(name, kind, tuple(asked.values()))
 
 
