@@ -174,7 +174,7 @@ def test_what_lies_in_the_cache_is_asked_and_its_licence_said(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("multijal", "is neither NAME=FILE nor the name of prompts that can be fetched; did you"),
+        ("multijal", "or as the name of prompts that can be fetched; did you mean 'multijail'?"),
         ("mgsm", "asks no prompts of this name"),
         ("multijail=", "is given as NAME=VALUE"),
         ("xsafety", "no digests of its files are known; get the repository yourself and give"),

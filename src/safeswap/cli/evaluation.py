@@ -321,7 +321,7 @@ def _prompts(given: Sequence[str]) -> dict[str, Path | None]:
             found[text] = None
         else:
             raise ConfigError(
-                f"--prompts {text!r}: is neither NAME=FILE nor the name of prompts that can be "
+                f"--prompts {text!r}: is given as NAME=FILE, or as the name of prompts that can be "
                 f"fetched{nearest(text, fetchable())}"
             )
     return found

@@ -146,11 +146,31 @@ def test_more_suites_say_what_they_lack() -> None:
     assert list(xcopa.tasks) == ["sw", "th"] and xcopa.absent["te"].startswith("XCOPA is in et, ht")
     assert sums.tasks["sw"].numbers and "AfriMGSM is in am, ee" in sums.absent["th"]
     assert mmlu.absent["te"].startswith("AfriMMLU is in am") and list(mmlu.tasks) == ["sw"]
-    assert list(include.tasks) == ["te"] and "INCLUDE is in ar" in include.absent["sw"]
+    assert list(include.tasks) == ["te"] and include.absent["sw"] == LACKS.format(
+        "INCLUDE", 44, "sw"
+    )
     said = refusal("low-resource", ["xx"])
     assert "try FLORES-200's, such as hau_Latn; XCOPA" in said
     said = refusal("mergebench", ["sw"])
-    assert "M-MMLU is in ar, bn" in said and "M-HellaSwag is in ar" in said
+    assert LACKS.format("M-MMLU", 34, "sw") in said and LACKS.format("M-ARC", 31, "sw") in said
+    assert LACKS.format("M-HellaSwag", 30, "sw") in said
+
+
+LACKS = "{} has {} languages, and {} is none of them"
+
+
+def test_it_is_said_where_nothing_harmless_is_asked(
+    files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="safeswap")
+    files["multijail"].write_text("id,th,vi,ko,en,sw\n1,a,b,c,d,e\n")
+    make_suite("safety", ["th", "vi", "ko", "en", "sw"], prompts=both(files))
+    first = "no harmless prompts are asked in th: a model that refuses everything looks safe. Add "
+    assert caplog.messages == [
+        f"{first}polyrefuse-harmless or sea-safeguard-harmless to --suite and --prompts",
+        f"{first}sea-safeguard-harmless to --suite and --prompts".replace(" th:", " vi:"),
+        f"{first}polyrefuse-harmless to --suite and --prompts".replace(" th:", " ko:"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def task(code: str) -> HarnessTask | str:
         language = INCLUDE[code]
         name = f"include_base_44_{language.lower().replace(' ', '_')}"
         return HarnessTask(code, name, folder=f"include/default/{language}")
-    return f"INCLUDE is in {', '.join(INCLUDE)} only"
+    return f"INCLUDE has {len(INCLUDE)} languages, and {code} is none of them"
 
 
 register(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +94,33 @@ def say_origin(one: PromptBenchmark, sets: Sequence[PromptSet]) -> None:
         alike.setdefault(count, []).append(code)
     many = "; ".join(f"{count} prompts in {', '.join(codes)}" for count, codes in alike.items())
     _log.info(f"{one.title}: {many}; from {one.origin.place}, licence: {one.origin.licence}")
+
+
+def advise_harmless(harmful: Collection[str], harmless: Collection[str]) -> None:
+    """Say which harmless prompts could be asked where only harmful ones are: a model that refuses
+    everything looks safe there.
+
+    Args:
+        harmful, harmless: the languages in which prompts of a kind are asked.
+    """
+    advice: dict[str, list[str]] = {}
+    for code in harmful:
+        if code not in harmless:
+            names = [
+                one.name
+                for one in BENCHMARKS.values()
+                if isinstance(one, PromptBenchmark)
+                and one.kind == "harmless"
+                and one.origin is not None
+                and code in one.origin.languages
+            ]
+            if names:
+                advice.setdefault(" or ".join(names), []).append(code)
+    for names_, codes in advice.items():
+        _log.info(
+            f"no harmless prompts are asked in {', '.join(codes)}: a model that refuses everything "
+            f"looks safe. Add {names_} to --suite and --prompts"
+        )
 
 
 def _origin_of(one: PromptBenchmark, key: str) -> Origin:

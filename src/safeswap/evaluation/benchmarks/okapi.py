@@ -24,7 +24,7 @@ def _register(name: str, title: str) -> None:
     def task(code: str) -> HarnessTask | str:
         if code in languages:
             return HarnessTask(code, f"{name}_{code}", cluster="id", folder=folder)
-        return f"{title} is in {', '.join(languages)} only"
+        return f"{title} has {len(languages)} languages, and {code} is none of them"
 
     register(TaskBenchmark(name, title, languages, task, suites=("mergebench",)), __name__)
 

@@ -128,7 +128,7 @@ def _near(code: str) -> str:
 
 def _origin(name: str) -> Origin:
     return Origin(
-        place=f"github.com/{REPOSITORY} at {COMMIT[:7]}",
+        place=f"github.com/{REPOSITORY} at {COMMIT[:7]} (ta, vi: {_EARLIER[:7]})",
         licence="MIT",
         files=tuple(
             OriginFile(

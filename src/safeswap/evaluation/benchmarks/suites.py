@@ -28,7 +28,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from safeswap.errors import EvaluationError, listed, nearest
-from safeswap.evaluation.benchmarks.named import Found, fetchable, find_files, say_origin
+from safeswap.evaluation.benchmarks.named import (
+    Found,
+    advise_harmless,
+    fetchable,
+    find_files,
+    say_origin,
+)
 from safeswap.evaluation.benchmarks.prompts import FORMS, PromptSet, with_instruction
 from safeswap.evaluation.benchmarks.registry import (
     BENCHMARKS,
@@ -99,7 +105,19 @@ def make_suite(
             raise EvaluationError(
                 f"no benchmark of the suite has the language {code!r} ({reasons})."
             )
-    return Suite(wanted, tuple(benchmarks))
+    made = Suite(wanted, tuple(benchmarks))
+    if path.suffix not in (".yaml", ".yml"):
+        advise_harmless(_asked(made, Measure.UNSAFE), _asked(made, Measure.OVER_REFUSAL))
+    return made
+
+
+def _asked(suite: Suite, measures: Measure) -> list[str]:
+    """The languages in which prompts of a kind are asked."""
+    return [
+        code
+        for code in suite.languages
+        if any(b.measures == measures and code not in b.absent for b in suite.benchmarks)
+    ]
 
 
 def _names(spec: str) -> tuple[str, ...]:
