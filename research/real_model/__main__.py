@@ -12,9 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from real_model import packages, prepare, records, tables
+from real_model import fetch, packages, prepare, records, tables
 from real_model.answers import chat_answers, few_shot_answers, stored
-from real_model.corpora import FOLDERS, Corpora
+from real_model.corpora import Corpora
 from real_model.languages import NAMES, language
 from real_model.run import Study, one
 
@@ -88,8 +88,11 @@ def main() -> None:
     if lacking := packages.missing():
         sys.exit(f"missing: {', '.join(lacking)}. Install them: {packages.INSTALL}")
     corpora = Corpora(args.data)
-    if absent := corpora.missing():
-        sys.exit(f"{args.data} has no {', '.join(absent)}; it needs {', '.join(FOLDERS)}")
+    if absent := fetch.missing(args.data):
+        sys.exit(
+            f"{args.data} lacks {len(absent)} files, such as {absent[0]['file']}. Fetch them: "
+            f"python -m real_model.fetch --data {args.data}"
+        )
     print(said(args), flush=True)
     study = Study(args.out, args.size, args.device, args.epochs)
     make_inputs(study, corpora, args.languages)

@@ -43,10 +43,6 @@ class Corpora:
 
     folder: Path
 
-    def missing(self) -> list[str]:
-        """Which of the folders are not there."""
-        return [name for name in FOLDERS if not (self.folder / name).is_dir()]
-
     def digests(self) -> dict[str, str]:
         """SHA-256 of every data file, by its path below the folder."""
         files = sorted(path for name in FOLDERS for path in (self.folder / name).iterdir())
@@ -93,7 +89,7 @@ class Corpora:
     # What is trained on and what is asked share no request.
 
     def harmful_english(self) -> list[str]:
-        """English harmful requests to refuse in training: none of PolyRefuse's test or validation."""
+        """English harmful requests to refuse in training: none of PolyRefuse's test or val."""
         asked = {*self.instructions("harmful_test_en"), *self.instructions("harmful_val_en")}
         known = [*self.instructions("harmful_train_en"), *self.instructions("advbench_en")]
         return [text for text in dict.fromkeys(known) if text not in asked]

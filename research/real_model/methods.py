@@ -7,11 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """``options`` of ``safeswap plan``; ``short`` ones belong to the shortest study too."""
+    """One merge.
+
+    Attributes:
+        options: of ``safeswap plan``; ``{grams}`` in them is the cell's folder of Gram matrices.
+        short: belongs to the shortest study too.
+    """
 
     name: str
     options: tuple[str, ...]
     short: bool = False
+
+
+def guided(strength: float, balance: float, short: bool = False) -> Method:
+    """The safety update where harmful requests act and harmless chats do not."""
+    options = (
+        *("--method", "chat-vector", "--set", f"gamma={strength:g}", "--operator", "gram-add"),
+        *("--operator-set", "grams={grams}", "--operator-set", f"balance={balance:g}"),
+    )
+    return Method(f"gram-add-{strength:g}-{balance:g}", options, short)
 
 
 METHODS = (
@@ -26,5 +40,11 @@ METHODS = (
     Method("gated-2", ("--method", "gated", "--set", "gamma=2")),
     Method("band", ("--method", "band")),
     Method("ties", ("--method", "soup", "--operator", "ties")),
+    guided(2, 1, short=True),
+    guided(3, 1),
+    guided(4, 1, short=True),
+    guided(3, 0.3),
+    guided(4, 0.3, short=True),
+    guided(4, 0.1),
     *(Method(f"random-{n}", ("--method", "random", "--set", f"seed={n}")) for n in range(20)),
 )

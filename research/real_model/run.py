@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from real_model.corpora import some
 from real_model.methods import METHODS, Method
 
 HERE = Path(__file__).parent
@@ -78,6 +79,29 @@ def train(study: Study, mix: str, seed: int) -> Path:
     return out
 
 
+def calibrate(study: Study, code: str, seed: int) -> Path:
+    """What the language expert's layers see at refusals in English and at chats in its language."""
+    cell, data = study.cell(code, seed), study.work / "data"
+    out = cell / "grams"
+    harmful, harmless = cell / "harmful.jsonl", cell / "harmless.jsonl"
+    for path, sources, count in (
+        (harmful, [data / "safety-refusals.jsonl"], 200),
+        (harmless, [data / f"{code}-{part}.jsonl" for part in ("chats", "translations")], 150),
+    ):
+        lines = [
+            line
+            for source in sources
+            for line in some(source.read_text("utf-8").splitlines(), count, f"grams {seed}")
+        ]
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+    safeswap(
+        "calibrate", study.base, "--safety", study.expert("safety", seed),
+        "--language", f"{code}={study.expert(code, seed)}", "--harmful", harmful,
+        "--harmless", f"{code}={harmless}", "--max-tokens", 160, "-o", out, "--force",
+    )  # fmt: skip
+    return out
+
+
 def merge_all(study: Study, code: str, seed: int) -> dict[str, Path]:
     """A profile, a plan per method, and the merges; name to folder."""
     cell = study.cell(code, seed)
@@ -88,12 +112,14 @@ def merge_all(study: Study, code: str, seed: int) -> dict[str, Path]:
             "profile", study.base, "--safety", study.expert("safety", seed),
             "--language", f"{code}={study.expert(code, seed)}", "-o", profile,
         )  # fmt: skip
+    grams = calibrate(study, code, seed)
     merged = {}
     for method in study.methods():
         plan, out = cell / "plans" / f"{method.name}.yaml", cell / "merged" / method.name
         plan.parent.mkdir(exist_ok=True)
         if not plan.is_file():
-            safeswap("plan", profile, *method.options, "-o", plan)
+            options = (option.format(grams=grams) for option in method.options)
+            safeswap("plan", profile, *options, "-o", plan)
         if not out.is_dir():
             safeswap("merge", "--plan", plan, "--out", out, "--quiet")
         merged[method.name] = out

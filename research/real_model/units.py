@@ -7,11 +7,11 @@ For each of the profile's attentions and MLPs:
 * **in**: the language expert with this unit from the safety expert (what a swap of it alone does);
 * **out**: the chat vector (γ = 1) with the safety update left out of this unit.
 
-Two readouts: *selectivity*, the mean log-probability of refusal openings after harmful requests minus that
-after harmless ones, both in the language; and *ability*, minus the mean nats of reference translations.
-A unit's effect is the change against the model without the swap, or against the whole chat vector with
-its sign turned, so that a positive effect on selectivity always speaks for safety's part in the unit.
-Kept beside the cell's record as ``CODE-SEED-units.json``.
+Two readouts: *selectivity*, the mean log-probability of refusal openings after harmful requests
+minus that after harmless ones, both in the language; and *ability*, minus the mean nats of
+reference translations. A unit's effect is the change against the model without the swap, or
+against the whole chat vector with its sign turned, so that a positive effect on selectivity always
+speaks for safety's part in the unit. Kept beside the cell's record as ``CODE-SEED-units.json``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PROMPTS, TRANSLATIONS, PACKED = 40, 24, 24
 
 
 def log_likelihoods(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
-    """Log-probability of each answer after its request, as far as its words go; float64 (pairs,)."""
+    """Log-probability of each answer after its request, without what ends it; float64 (pairs,)."""
     found = []
     end = len(encode(tokenizer, Example("a", "", ""), 512)["input_ids"])
     turn = end - len(
@@ -67,7 +67,9 @@ def log_likelihoods(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]
         said = logits.float().log_softmax(-1).gather(1, labels[counted + 1, None])[:, 0]
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         owner = torch.repeat_interleave(torch.arange(len(rows)), lengths)[counted + 1]
-        found.append(torch.zeros(len(rows), dtype=torch.float64).index_add_(0, owner, said.double()))
+        found.append(
+            torch.zeros(len(rows), dtype=torch.float64).index_add_(0, owner, said.double())
+        )
     return torch.cat(found)
 
 
@@ -84,7 +86,9 @@ class Readouts:
 
     def of(self, model: Any) -> tuple[float, float]:
         """(selectivity, ability), both in nats."""
-        harmful, harmless = (self._refusals(model, texts) for texts in (self.harmful, self.harmless))
+        harmful, harmless = (
+            self._refusals(model, texts) for texts in (self.harmful, self.harmless)
+        )
         ability = log_likelihoods(model, self.tokenizer, self.translations).mean()
         return float(harmful - harmless), float(ability)
 
