@@ -182,7 +182,7 @@ def test_a_judge_that_answers_nonsense(results: Path) -> None:
         (("--only", ",", "--suite", "ability"), "no language is given"),
         (("--suite", "safety"), "--prompts multijail=FILE"),
         (("--suite", "multijail", "--prompts", "multijail=none.csv"), "no such file of prompts"),
-        (("--suite", "multijail", "--prompts", "none.csv"), "is given as NAME=VALUE"),
+        (("--suite", "multijail", "--prompts", "none.csv"), "is given as NAME=FILE"),
         (("--suite", "mgsm", "--data", "mgsm=x"), "BENCHMARK/LANGUAGE=FILE"),
         (("--suite", "mgsm", "--data", "mgsm/sw=none.tsv"), "no such file"),
         (("--suite", "mgsm", "--data", "mgsm/te=none.tsv"), "is no cell of the suite"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from safeswap.cli import main
+from safeswap.evaluation.benchmarks import BENCHMARKS, PromptBenchmark
 from tiny import digest_of
 
 Trio = dict[str, Path]
@@ -108,6 +111,92 @@ def test_a_file_of_which_nothing_is_asked_is_said(
     assert f"--prompts xstest={prompts}: its prompts are in en, and none" in text
     assert "add --only en" in text
     assert "note:" not in said(*words, "-o", tmp_path / "r", "--dry-run", "--only", "en")
+
+
+@pytest.fixture
+def multijail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """MultiJail as its authors would publish it, were it this one: its address leads nowhere."""
+    pytest.importorskip("torch")
+    content = b"id,source,tags,en,sw\n1,x,[],Who took it?,Nani aliiba?\n"
+    one = BENCHMARKS["multijail"]
+    assert isinstance(one, PromptBenchmark) and one.origin is not None
+    file = replace(
+        one.origin.files[0], sha256=hashlib.sha256(content).hexdigest(), size=len(content)
+    )
+    monkeypatch.setitem(
+        BENCHMARKS._entries,  # type: ignore[attr-defined]
+        "multijail",
+        replace(one, origin=replace(one.origin, files=(file,))),
+    )
+    monkeypatch.setenv("SAFESWAP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return content
+
+
+def test_a_dry_evaluation_says_what_it_would_fetch(
+    trio: Trio, tmp_path: Path, multijail: bytes
+) -> None:
+    words = ["evaluate", f"a={trio['sw']}", "--suite", "multijail,belebele", "--only", "sw,yo"]
+    words += ["-o", tmp_path / "results", "--dry-run"]
+    text = said(*words, "--prompts", "multijail")
+    address = "https://raw.githubusercontent.com/DAMO-NLP-SG/multilingual-safety-for-LLMs/577ac51"
+    assert f"MultiJail, sw: to be fetched ({len(multijail)} bytes, SHA-256 compared)" in text
+    assert f"from {address}" in text and "nothing asked or stored" in text
+    assert "MultiJail: not fetched yet; from github.com/DAMO-NLP-SG" in text
+    assert "licence: MIT" in text and "to be fetched are not counted above" in text
+    assert "n/a: MultiJail in yo: MultiJail can be fetched in en, zh, it" in text
+    record = json.loads(
+        CliRunner().invoke(main, [*map(str, words), "--prompts", "multijail", "--json"]).stdout
+    )
+    (cell,) = [one for one in record["cells"] if "fetch" in one]
+    assert cell["language"] == "sw" and cell["fetch"]["bytes"] == len(multijail)
+    assert cell["fetch"]["sha256"] == hashlib.sha256(multijail).hexdigest()
+    assert not list((tmp_path / "cache").rglob("*.csv"))
+    code, output = typed(*words[:-1], "--prompts", "multijail")
+    assert code == 1 and "HF_HUB_OFFLINE is set: nothing is fetched from https://raw" in output
+    config = tmp_path / "run.yaml"
+    config.write_text("prompts: {multijail: }\n")
+    assert "MultiJail, sw: to be fetched" in said(*words, "--config", config)
+
+
+def test_what_lies_in_the_cache_is_asked_and_its_licence_said(
+    trio: Trio, tmp_path: Path, multijail: bytes
+) -> None:
+    place = tmp_path / "cache" / "prompts"
+    place.mkdir(parents=True)
+    (place / f"{hashlib.sha256(multijail).hexdigest()}.csv").write_bytes(multijail)
+    words = ["evaluate", f"a={trio['sw']}", "--suite", "multijail", "--only", "sw,en"]
+    text = said(*words, "--prompts", "multijail", "-o", tmp_path / "results", "--dry-run")
+    assert "MultiJail: 1 prompts in sw, en; from github.com/DAMO-NLP-SG/multilingual" in text
+    assert "licence: MIT" in text and "2 of 2 prompts to answer" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("multijal", "or as the name of prompts that can be fetched; did you mean 'multijail'?"),
+        ("mgsm", "asks no prompts of this name"),
+        ("multijail=", "is given as NAME=VALUE"),
+        ("xsafety", "no digests of its files are known; get the repository yourself and give"),
+        (
+            "polyrefuse/sw",
+            "PolyRefuse can be fetched in en, ar, it, ko, th, yo, zh only; no digest",
+        ),
+    ],
+)
+def test_names_that_fetch_nothing(tmp_path: Path, given: str, words: str) -> None:
+    pytest.importorskip("torch")
+    suite = "multijail,xsafety,polyrefuse"
+    line = ["evaluate", "a=b", "--suite", suite, "--only", "sw", "-o", tmp_path / "results"]
+    more = [] if given.startswith("multi") else ["--prompts", f"multijail={tmp_path}/m.csv"]
+    if given == "polyrefuse/sw":
+        (tmp_path / "m.csv").write_text("id,sw\n1,Nani?\n")
+        more += ["--prompts", f"xsafety={tmp_path}/Insult.csv"]
+        (tmp_path / "Insult.csv").write_text("one\n")
+    if given == "xsafety":
+        (tmp_path / "m.csv").write_text("id,sw\n1,Nani?\n")
+    code, output = typed(*line, *more, "--prompts", given)
+    assert code == 1 and words in output, output
 
 
 def test_how_much_is_said(trio: Trio, tmp_path: Path) -> None:

@@ -307,6 +307,8 @@ def questions(folder: Path) -> None:
     (folder / "read.jsonl").write_text('{"question": "a", "answer": 1}\n' * 3)
     (folder / "numbers.tsv").write_text("how many\t12\nand now\t7\n")
     (folder / "table.csv").write_text("question,answer\na,1\nb,2\n")
+    (folder / "topics.tsv").write_text("index_id\tcategory\ttext\n7\ttravel\tqa qi\n")
+    more_prompts(folder)
     (folder / "texts.txt").write_text("qa qi\nqo qu\n")
     (folder / "texts.jsonl").write_text('{"text": "qa qi"}\n{"text": "qo qu"}\n')
     benchmarks = {
@@ -355,6 +357,20 @@ def questions(folder: Path) -> None:
     start = [{"method": "gated", "gamma": [0.5, 1]}]
     space = {"weights": "free", "high": 1.5, "step": 0.05}
     _yaml(folder / "search.yaml", {**sweep, "start": start, "space": space})
+
+
+def more_prompts(folder: Path) -> None:
+    """Files of the benchmarks that have forms of their own."""
+    asked = [{"instruction": t, "instruction_translated": t, "category": None} for t in "ab"]
+    _json(folder / "poly.json", asked)
+    about = {"metadata": {"language": "vi", "topic": "t"}}
+    lines = [
+        {"label": label, "prompts": [{"local_prompt": label, "en_prompt": f"x {label}"}], **about}
+        for label in ("An toàn", "Có hại")
+    ]
+    (folder / "sea.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "strong.csv").write_text("category,source,forbidden_prompt\na,b,c\nd,e,f\n")
+    (folder / "Insult_n.csv").write_text('one\n"two, three"\n')
 
 
 def mergekit(folder: Path) -> None:
@@ -471,6 +487,10 @@ def _prompts(folder: Path) -> Any:
     return made, read_texts(folder / "harm.csv", "sw")
 
 
+def _asked(benchmark: str, name: str) -> Read:
+    return lambda folder: make_suite(benchmark, ["vi"], prompts={f"{benchmark}/vi": folder / name})
+
+
 def _instruction(folder: Path) -> Any:
     return with_instruction(read_prompts(folder / "harm.csv", "harm"), folder / "attack.txt")
 
@@ -558,21 +578,41 @@ READERS: tuple[Reader, ...] = (
     Reader("Gram matrices", "sw.safetensors", _M.of_safetensors, _grams, grams),
     Reader("suite", "suite.yaml", _M.of_yaml, _suite, questions),
     Reader("rules", "rules.yaml", _M.of_yaml, _rules, questions),
-    Reader("sweep", "sweep.yaml", _M.of_yaml, lambda f: read_sweep(f / "sweep.yaml"), questions),
+    Reader(
+        "sweep",
+        "sweep.yaml",
+        _M.of_yaml,
+        lambda f: read_sweep(f / "sweep.yaml", fetch=False),
+        questions,
+    ),
     Reader(
         "sweep of named suites",
         "named.yaml",
         _M.of_yaml,
-        lambda f: read_sweep(f / "named.yaml"),
+        lambda f: read_sweep(f / "named.yaml", fetch=False),
         questions,
     ),
     Reader(
-        "search", "search.yaml", _M.of_yaml, lambda f: read_search(f / "search.yaml"), questions
+        "search",
+        "search.yaml",
+        _M.of_yaml,
+        lambda f: read_search(f / "search.yaml", fetch=False),
+        questions,
     ),
     Reader("mergekit ties", "ties.yaml", _M.of_yaml, _mergekit("ties.yaml"), mergekit, 2),
     Reader("mergekit slerp", "slerp.yaml", _M.of_yaml, _mergekit("slerp.yaml"), mergekit),
     Reader("prompts, harmful", "harm.csv", _M.of_csv, _prompts, questions),
     Reader("prompts, harmless", "benign.csv", _M.of_csv, _suite, questions),
+    Reader("PolyRefuse", "poly.json", _M.of_json, _asked("polyrefuse", "poly.json"), questions),
+    Reader(
+        *("SEA-Safeguard", "sea.jsonl", _M.of_lines, _asked("sea-safeguard", "sea.jsonl")),
+        questions,
+    ),
+    Reader(
+        *("StrongREJECT", "strong.csv", _M.of_csv, _asked("strongreject", "strong.csv")),
+        questions,
+    ),
+    Reader("XSafety", "Insult_n.csv", _M.of_csv, _asked("xsafety", "Insult_n.csv"), questions),
     Reader("instruction", "attack.txt", _M.of_text, _instruction, questions),
     Reader(
         "chat template",
@@ -583,6 +623,7 @@ READERS: tuple[Reader, ...] = (
     ),
     Reader("data, csv", "table.csv", _M.of_csv, _local("table.csv"), questions),
     Reader("data, tsv", "numbers.tsv", _M.of_text, _local("numbers.tsv"), questions),
+    Reader("data, tsv of SIB", "topics.tsv", _M.of_text, _local("topics.tsv"), questions),
     Reader("data, jsonl", "read.jsonl", _M.of_lines, _local("read.jsonl"), questions),
     Reader(
         "texts", "texts.txt", _M.of_text, lambda f: read_texts(f / "texts.txt", "sw"), questions

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safeswap.errors import ConfigError, EvaluationError
 from safeswap.evaluation.benchmarks.prompts import read_prompts
 from safeswap.evaluation.human import read_sheet
-from safeswap.io.csvfile import need_column, read_csv, read_tsv
+from safeswap.io.csvfile import need_column, read_bare_csv, read_csv, read_tsv
 
 LONG = "x" * 131_073
 """One character more than csv reads unless it is told to."""
@@ -84,6 +84,20 @@ def test_what_only_spreadsheets_write_is_data_elsewhere(tmp_path: Path) -> None:
 def test_a_file_without_header_or_quoting(tmp_path: Path) -> None:
     path = written(tmp_path, '\ufeff"How many?\t1\n\nx\n')
     assert read_tsv(path) == [(1, ['"How many?', "1"]), (2, []), (3, ["x"])]
+
+
+def test_a_csv_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('\ufeffone\n\n"two, ""2""\nand more"\na,b\n', encoding="utf-8")
+    assert read_bare_csv(path) == [
+        (1, ["one"]),
+        (2, []),
+        (3, ['two, "2"\nand more']),
+        (5, ["a", "b"]),
+    ]
+    path.write_text('one\n"two\n')
+    with pytest.raises(EvaluationError, match="line 2: cannot be read as CSV"):
+        read_bare_csv(path, EvaluationError)
 
 
 def test_a_missing_column_names_the_nearest() -> None:

@@ -126,6 +126,20 @@ def test_what_is_wrong_is_said(folder: Path, changes: dict[str, Any], said: str)
         read(folder, **changes)
 
 
+def test_prompts_without_a_file_are_those_of_their_authors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFESWAP_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    named = {"suite": "multijail", "prompts": {"multijail": None}}
+    with pytest.raises(SafeswapError, match="MultiJail is not in the cache, and HF_HUB_OFFLINE"):
+        read(folder, **named)
+    sweep = read_sweep(write(folder, **named), fetch=False)
+    (benchmark,) = sweep.suites["sw"].benchmarks
+    assert list(benchmark.to_fetch) == ["sw"]
+    assert list(sweep.suites["sw"].on(sweep.dev).benchmarks[0].to_fetch) == ["sw"]
+
+
 def test_not_yaml_and_not_there(folder: Path) -> None:
     with pytest.raises(SafeswapError, match="cannot be read"):
         read_sweep(folder / "other.yaml")

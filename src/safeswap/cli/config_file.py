@@ -81,7 +81,7 @@ def _value(path: Path, name: str, parameter: click.Parameter, value: Any) -> Any
     from safeswap.checkpoint.source import refuse_foreign
 
     if isinstance(value, Mapping):
-        value = [f"{key}={one}" for key, one in value.items()]
+        value = [str(key) if one is None else f"{key}={one}" for key, one in value.items()]
     several = parameter.multiple if isinstance(parameter, click.Option) else parameter.nargs == -1
     given = value if several and isinstance(value, list) else [value]
     for one in given:

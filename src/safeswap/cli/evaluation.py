@@ -25,7 +25,7 @@ from safeswap.cli.options import (
 )
 from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, either
 from safeswap.cli.verbs import Verb, options, quoted, say, say_step
-from safeswap.errors import ConfigError
+from safeswap.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from safeswap.evaluation.judging import JudgeConfig
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
         "--suite",
         default="paper",
         show_default=True,
-        help="paper, safety, ability, benchmarks joined by commas, or a YAML file.",
+        help="paper, safety, ability, mergebench, low-resource, benchmarks joined by commas, or a "
+        "YAML file.",
     ),
     click.option(
         "--only",
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
     click.option(
         "--prompts",
         multiple=True,
-        metavar="NAME[/LANGUAGE]=FILE",
-        help="multijail=MultiJail.csv, xstest=xstest_prompts.csv, xstest/sw=translated.csv.",
+        metavar="NAME[/LANGUAGE][=FILE]",
+        help="multijail=MultiJail.csv, xstest/sw=translated.csv; a name alone (multijail) fetches "
+        "the file of its authors, compares its digest and keeps it.",
     ),
     click.option(
         "--data",
@@ -180,10 +182,11 @@ def evaluate(
     made = pipeline.make_suite(
         suite,
         codes_of(only),
-        prompts={key: Path(path) for key, path in pairs_of("--prompts", prompts)},
+        prompts=_prompts(prompts),
         files={_cell(key): Path(path) for key, path in pairs_of("--data", data)},
         instruction=instruction,
         allow_outside=allow_outside,
+        fetch=not dry_run,
     ).on(None if split is None else read_split(split))
     made = made.limited(None if limit is None else Limit(limit, limit_seed))
     for benchmark in made.benchmarks:
@@ -302,6 +305,26 @@ def _judge(
         for model, verdicts in counts.items()
     ]
     return {"kind": "judged", "out": str(results), "judge": config.name, "models": judged}
+
+
+def _prompts(given: Sequence[str]) -> dict[str, Path | None]:
+    """Key → file; None where nothing but a name is given, which asks for its authors' file."""
+    from safeswap.evaluation.benchmarks.named import fetchable
+    from safeswap.evaluation.benchmarks.registry import BENCHMARKS
+
+    found: dict[str, Path | None] = {}
+    for text in given:
+        if "=" in text:
+            ((key, path),) = pairs_of("--prompts", [text])
+            found[key] = Path(path)
+        elif text.partition("/")[0] in BENCHMARKS:
+            found[text] = None
+        else:
+            raise ConfigError(
+                f"--prompts {text!r}: is given as NAME=FILE, or as the name of prompts that can be "
+                f"fetched{nearest(text, fetchable())}"
+            )
+    return found
 
 
 def _cell(key: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ def sweep(
         from safeswap.search.outlook import lines_of, sweep_outlook
         from safeswap.search.sweep_config import read_sweep
 
-        asked = read_sweep(sweep, allow_outside=allow_outside)
+        asked = read_sweep(sweep, allow_outside=allow_outside, fetch=False)
         say_outlook(sweep_outlook(asked, results, force=force), lines_of, as_json)
         return
     use_threads(backend["threads"])
@@ -164,7 +164,7 @@ def search(
     settings = {name: given.pop(name) for name in names}
     kind = given.pop("backend")
     refuse_foreign_options(options_of(given, "on"), (kind, judge_backend))
-    asked = read_search(search, group, allow_outside=allow_outside)
+    asked = read_search(search, group, allow_outside=allow_outside, fetch=not dry_run)
     if dry_run:
         from safeswap.search.outlook import lines_of, search_outlook
 

@@ -92,6 +92,8 @@ def lines_of(record: Record) -> list[str]:
         held = "" if weights is None else f", weights {shown_bytes(weights)} in memory"
         return [f"judge {judge['name']}: {judge['source']} as {judge['kind']}{held}", *lines, LAST]
     lines += cell_lines(record["cells"])
+    if any("fetch" in cell for cell in record["cells"]):
+        lines.append("prompts that are to be fetched are not counted above")
     lines.append("generation: " + ", ".join(f"{k} {v}" for k, v in record["generation"].items()))
     if record["limit"] is not None:
         lines.append(f"a trial: at most {record['limit']['count']} questions of each cell")
@@ -105,6 +107,10 @@ def cell_lines(cells: Sequence[Record]) -> list[str]:
         name = f"{cell['title']}, {cell['language']}"
         if "absent" in cell:
             found.append(f"{name}: n/a ({cell['absent']})")
+        elif "fetch" in cell:
+            fetch = cell["fetch"]
+            size = shown_bytes(fetch["bytes"])
+            found.append(f"{name}: to be fetched ({size}, SHA-256 compared) from {fetch['url']}")
         elif "prompts" in cell:
             found.append(f"{name}: {cell['prompts']} prompts")
         else:
@@ -155,6 +161,9 @@ def _cells(benchmark: Benchmark, suite: Suite) -> Iterator[Record]:
         cell: Record = {"benchmark": benchmark.name, "title": benchmark.title, "language": code}
         if code in benchmark.absent:
             yield {**cell, "absent": benchmark.absent[code]}
+        elif code in benchmark.to_fetch:
+            file = benchmark.to_fetch[code]
+            yield {**cell, "fetch": {"url": file.url, "bytes": file.size, "sha256": file.sha256}}
         elif benchmark.prompts is not None:
             yield {**cell, "prompts": len(benchmark.prompts.in_languages([code]))}
         else:

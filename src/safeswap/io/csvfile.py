@@ -70,6 +70,20 @@ def read_tsv(path: Path, error: type[SafeswapError] = ConfigError) -> list[tuple
     return _lines(_text_of(path, error), path, "\t", False, error)
 
 
+def read_bare_csv(
+    path: Path, error: type[SafeswapError] = ConfigError
+) -> list[tuple[int, list[str]]]:
+    """The cells of every line of a CSV without a header, with the line that each begins in.
+
+    An empty line has no cells.
+
+    Raises:
+        OSError: it cannot be read; the caller knows what to do about it.
+        SafeswapError: of the class ``error``; not UTF-8, NUL, a quote left open.
+    """
+    return _lines(_text_of(path, error), path, ",", True, error)
+
+
 def need_column(
     name: str, columns: Sequence[str], path: Path | str, error: type[SafeswapError] = ConfigError
 ) -> str:

@@ -53,12 +53,14 @@ class Search:
         return self.sweep.cells
 
 
-def read_search(path: Path, group: str = "layer", *, allow_outside: bool = False) -> Search:
+def read_search(
+    path: Path, group: str = "layer", *, allow_outside: bool = False, fetch: bool = True
+) -> Search:
     """Read a search's file and check every key and value of it.
 
     Args:
         group: which units share their weights; see ``Space``.
-        allow_outside: as for ``read_sweep``.
+        allow_outside, fetch: as for ``read_sweep``.
 
     Raises:
         SafeswapError: what is wrong at which key, with the nearest right one.
@@ -66,7 +68,7 @@ def read_search(path: Path, group: str = "layer", *, allow_outside: bool = False
     content = read_content(path, KEYS)
     space = read_space(path, content.pop("space", {}), group)
     given = content.pop("start", None)
-    sweep = sweep_of({**content, "grid": []}, path, allow_outside=allow_outside)
+    sweep = sweep_of({**content, "grid": []}, path, allow_outside=allow_outside, fetch=fetch)
     language = next(iter(sweep.languages))
     start = [dict(entry) for entry in START] if given is None else given
     cells = tuple(read_cells(path, start, language, "start"))

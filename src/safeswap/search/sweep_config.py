@@ -6,7 +6,7 @@ YAML, read strictly::
     safety: me/Llama-3.1-8B-safety-en
     languages: {sw: me/Llama-3.1-8B-swahili}
     suite: safety                       # as for `safeswap evaluate`
-    prompts: {multijail: MultiJail.csv, xstest/sw: xstest_sw.csv}
+    prompts: {multijail: null, xstest/sw: xstest_sw.csv}   # null: that of its authors
     judge: Qwen/Qwen3Guard-Gen-4B
     split: {fraction: 0.5, seed: 0}     # dev questions to choose on; the others to report
     choose: {loss: 1.0, refused: 2.0}   # points of ability lost, of harmless prompts refused more
@@ -131,16 +131,17 @@ class Sweep:
         )
 
 
-def read_sweep(path: Path, *, allow_outside: bool = False) -> Sweep:
+def read_sweep(path: Path, *, allow_outside: bool = False, fetch: bool = True) -> Sweep:
     """Read a sweep's file and check every key, method and value of it.
 
     Args:
         allow_outside: its suite's YAML may name files outside the suite's own folder.
+        fetch: False: prompts that are asked for by name are not fetched; see ``make_suite``.
 
     Raises:
         SafeswapError: what is wrong at which key, with the nearest right one.
     """
-    return sweep_of(read_content(path, KEYS), path, allow_outside=allow_outside)
+    return sweep_of(read_content(path, KEYS), path, allow_outside=allow_outside, fetch=fetch)
 
 
 def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -156,7 +157,9 @@ def read_content(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     return content
 
 
-def sweep_of(content: Mapping[str, Any], path: Path, *, allow_outside: bool = False) -> Sweep:
+def sweep_of(
+    content: Mapping[str, Any], path: Path, *, allow_outside: bool = False, fetch: bool = True
+) -> Sweep:
     """Check a sweep's content and make it whole; ``path`` names it, and is where paths start.
 
     Raises:
@@ -174,7 +177,7 @@ def sweep_of(content: Mapping[str, Any], path: Path, *, allow_outside: bool = Fa
         judge = f"rule:{_source(here, judge.removeprefix('rule:'))}"
     elif judge:
         judge = _source(here, judge)
-    suites = {code: _suite(here, content, code, allow_outside) for code in languages}
+    suites = {code: _suite(here, content, code, allow_outside, fetch) for code in languages}
     if not judge and any(b.prompts for s in suites.values() for b in s.benchmarks):
         raise EvaluationError(f"{path}: the suite has prompts, so it needs a judge.")
     return Sweep(
@@ -229,8 +232,13 @@ def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return table
 
 
-def _suite(here: Path, content: Mapping[str, Any], language: str, outside: bool) -> Suite:
-    prompts = {k: Path(_source(here, v)) for k, v in _table(content, "prompts").items()}
+def _suite(
+    here: Path, content: Mapping[str, Any], language: str, outside: bool, fetch: bool
+) -> Suite:
+    prompts = {
+        key: None if value is None else Path(_source(here, value))
+        for key, value in _table(content, "prompts").items()
+    }
     data = {}
     for key, value in _table(content, "data").items():
         benchmark, separator, code = key.partition("/")
@@ -249,6 +257,7 @@ def _suite(here: Path, content: Mapping[str, Any], language: str, outside: bool)
         files=data,
         instruction=None if instruction is None else Path(_source(here, instruction)),
         allow_outside=outside,
+        fetch=fetch,
     )
 
 

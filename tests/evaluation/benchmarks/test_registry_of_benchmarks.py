@@ -32,6 +32,8 @@ def test_the_named_suites_are_what_the_benchmarks_say() -> None:
         "paper": ("multijail", "xstest", "mmmlu", "belebele", "mgsm"),
         "safety": ("multijail", "xstest"),
         "ability": ("mmmlu", "belebele", "mgsm"),
+        "mergebench": ("m_mmlu", "arc", "hellaswag"),
+        "low-resource": ("sib200", "xcopa", "afrimgsm", "afrimmlu", "include"),
     }
 
 
@@ -45,6 +47,8 @@ def test_every_language_of_a_task_benchmark_has_its_task_and_folder() -> None:
     assert folder_of("global_mmlu_full_te") == "global_mmlu"
     assert folder_of("belebele_swh_Latn") == "belebele"
     assert folder_of("mgsm_native_cot_te") == "mgsm" and folder_of("hellaswag") == ""
+    assert folder_of("m_mmlu_fr") == "okapi/mmlu_multilingual"
+    assert folder_of("include_base_44_telugu") == "include/default/Telugu"
 
 
 @pytest.mark.usefixtures("restored")
@@ -53,7 +57,9 @@ def test_a_users_benchmarks_join_suites_and_are_refused_alike(tmp_path: Path) ->
     register(mine, __name__)
     register(TaskBenchmark("sums", "Sums", ("sw",), lambda code: f"no {code}"), __name__)
     assert named_suites()["own"] == ("mine",) and named_suites()["safety"][-1] == "mine"
-    with pytest.raises(EvaluationError, match=r"Mine needs its CSV file.*It comes from my desk"):
+    with pytest.raises(
+        EvaluationError, match=r"Mine needs its file: --prompts mine=FILE. It comes from my desk"
+    ):
         make_suite("own", ["sw"])
     (tmp_path / "mine.csv").write_text("id,sw\n1,Iba?\n")
     given = {"mine": tmp_path / "mine.csv"}

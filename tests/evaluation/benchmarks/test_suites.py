@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ import pytest
 import yaml
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.benchmarks import belebele, mgsm, mmmlu
+from safeswap.evaluation.benchmarks import (
+    BENCHMARKS,
+    HarnessTask,
+    TaskBenchmark,
+    belebele,
+    mgsm,
+    mmmlu,
+)
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 
 
@@ -101,6 +109,68 @@ def test_every_mapped_task_is_in_the_installed_lm_eval() -> None:
     assert {f"belebele_{name}" for name in belebele.BELEBELE.values()} <= known
     known = {path.stem for path in (tasks / "mgsm" / "native_cot").glob("*.yaml")}
     assert {f"mgsm_native_cot_{name}" for name in mgsm.MGSM.split()} == known
+    for name in (*("m_mmlu", "arc", "hellaswag"), *("xcopa", "afrimgsm", "afrimmlu", "include")):
+        found = defined(tasks, name)
+        benchmark = BENCHMARKS[name]
+        assert isinstance(benchmark, TaskBenchmark)
+        made = [benchmark.task(code) for code in benchmark.languages]
+        assert {one.task for one in made if isinstance(one, HarnessTask)} == found, name
+    assert "task: sib_eng_prompt_1" in (tasks / "afrobench/sib/prompt_1/sib_eng.yaml").read_text()
+
+
+def defined(tasks: Path, name: str) -> set[str]:
+    """The tasks that lm-eval defines in the folders of a benchmark, in all its languages."""
+    wanted = {
+        "m_mmlu": ("okapi/mmlu_multilingual", r"^task: (m_mmlu_\w+)$"),
+        "arc": ("okapi/arc_multilingual", r"^task: (arc_\w+)$"),
+        "hellaswag": ("okapi/hellaswag_multilingual", r"^task: (hellaswag_\w+)$"),
+        "xcopa": ("xcopa", r"^task: (xcopa_\w+)$"),
+        "afrimgsm": ("afrimgsm/direct_cot", r"^task: (afrimgsm_cot_\w+_prompt_1)$"),
+        "afrimmlu": ("afrimmlu/direct", r"^task: (afrimmlu_direct_\w+_prompt_1)$"),
+        "include": ("include/default", r"^group: (include_base_44_\w+)$"),
+    }
+    folder, pattern = wanted[name]
+    files = list((tasks / folder).rglob("*.yaml"))
+    return {name for path in files for name in re.findall(pattern, path.read_text(), re.MULTILINE)}
+
+
+def test_more_suites_say_what_they_lack() -> None:
+    suite = make_suite("mergebench", ["fr", "es", "de", "ru"])
+    assert names(suite) == ["m_mmlu", "arc", "hellaswag"]
+    assert all(not benchmark.absent for benchmark in suite.benchmarks)
+    assert [b.tasks["ru"].task for b in suite.benchmarks] == ["m_mmlu_ru", "arc_ru", "hellaswag_ru"]
+    suite = make_suite("low-resource", ["sw", "th", "te", "hau_Latn"])
+    sib, xcopa, sums, mmlu, include = suite.benchmarks
+    assert not sib.absent and sib.tasks["hau_Latn"].settings["dataset_name"] == "hau_Latn"
+    assert sib.tasks["th"].settings["dataset_name"] == "tha_Thai"
+    assert list(xcopa.tasks) == ["sw", "th"] and xcopa.absent["te"].startswith("XCOPA is in et, ht")
+    assert sums.tasks["sw"].numbers and "AfriMGSM is in am, ee" in sums.absent["th"]
+    assert mmlu.absent["te"].startswith("AfriMMLU is in am") and list(mmlu.tasks) == ["sw"]
+    assert list(include.tasks) == ["te"] and include.absent["sw"] == LACKS.format(
+        "INCLUDE", 44, "sw"
+    )
+    said = refusal("low-resource", ["xx"])
+    assert "try FLORES-200's, such as hau_Latn; XCOPA" in said
+    said = refusal("mergebench", ["sw"])
+    assert LACKS.format("M-MMLU", 34, "sw") in said and LACKS.format("M-ARC", 31, "sw") in said
+    assert LACKS.format("M-HellaSwag", 30, "sw") in said
+
+
+LACKS = "{} has {} languages, and {} is none of them"
+
+
+def test_it_is_said_where_nothing_harmless_is_asked(
+    files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="safeswap")
+    files["multijail"].write_text("id,th,vi,ko,en,sw\n1,a,b,c,d,e\n")
+    make_suite("safety", ["th", "vi", "ko", "en", "sw"], prompts=both(files))
+    first = "no harmless prompts are asked in th: a model that refuses everything looks safe. Add "
+    assert caplog.messages == [
+        f"{first}polyrefuse-harmless or sea-safeguard-harmless to --suite and --prompts",
+        f"{first}sea-safeguard-harmless to --suite and --prompts".replace(" th:", " vi:"),
+        f"{first}polyrefuse-harmless to --suite and --prompts".replace(" th:", " ko:"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +180,7 @@ def test_every_mapped_task_is_in_the_installed_lm_eval() -> None:
         ("mgsm,belebel", "did you mean 'belebele'?"),
         ("mgsm,", "no suite or benchmark is called ''"),
         ("none.yaml", "Check --suite"),
-        ("safety", "--prompts multijail=FILE. It comes from github.com"),
+        ("safety", "--prompts multijail=FILE, or --prompts multijail to fetch it. It comes from"),
     ],
 )
 def test_unknown_suites(spec: str, said: str) -> None:

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from safeswap.errors import ConfigError, EvaluationError, listed, nearest
 from safeswap.io.csvfile import read_csv
@@ -112,7 +112,7 @@ def read_prompts(path: str | Path, name: str, language: str | None = None) -> Pr
         EvaluationError: no such file, not UTF-8, columns of neither form, no prompts, an id twice,
             an empty id or prompt.
     """
-    columns, rows = _read_rows(Path(path))
+    columns, rows = read_rows(Path(path))
     if all(column in columns for column in _XSTEST_NEEDED):
         prompts = _xstest_rows(Path(path), rows, language or "en")
         kind: Kind = "harmless"
@@ -130,7 +130,7 @@ def read_prompts(path: str | Path, name: str, language: str | None = None) -> Pr
         raise EvaluationError(
             f"{path}: holds no prompts to use (XSTest's unsafe ones are left out)."
         )
-    _refuse_twice(Path(path), prompts)
+    refuse_twice(Path(path), prompts)
     return PromptSet(name, kind, tuple(prompts))
 
 
@@ -161,7 +161,12 @@ def with_instruction(prompts: PromptSet, instruction: Path) -> PromptSet:
     return PromptSet(f"{prompts.name}{HOSTILE}", prompts.kind, asked)
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a CSV of prompts, and its rows.
+
+    Raises:
+        EvaluationError: no such file, not UTF-8, no CSV, empty.
+    """
     try:
         columns, rows = read_csv(path, error=EvaluationError)
     except FileNotFoundError as error:
@@ -219,12 +224,30 @@ def _prompt(
     return Prompt(row["id"].strip(), language, text.strip(), tags, row.get("reference", "").strip())
 
 
+def need_text(entry: Mapping[str, Any], key: str, where: str) -> str:
+    """The text of a key, without the space around it.
+
+    Raises:
+        EvaluationError: there is none, or it is empty.
+    """
+    value = entry.get(key)
+    if not isinstance(value, str) or not value.strip():
+        said = "nothing" if value is None or isinstance(value, str) else type(value).__name__
+        raise EvaluationError(f"{where} needs text as {key!r}, and has {said}.")
+    return value.strip()
+
+
+def sibling_of(*told: str) -> str:
+    """What tells a prompt from its translations' files by its place (set, file, line)."""
+    return "\x1f".join(("row", *told))
+
+
 def _row_of(row: Mapping[str, str], *columns: str) -> str:
     """A row's id and these columns in one text; empty where one of them says nothing: ids alone are
     the same numbers in every set.
     """
     told = [row.get(column, "").strip() for column in ("id", *columns)]
-    return "\x1f".join(("row", *told)) if all(text not in ("", "[]") for text in told) else ""
+    return sibling_of(*told) if all(text not in ("", "[]") for text in told) else ""
 
 
 def _tags(path: Path, number: int, text: str) -> tuple[str, ...]:
@@ -243,7 +266,8 @@ def _tags(path: Path, number: int, text: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _refuse_twice(path: Path, prompts: list[Prompt]) -> None:
+def refuse_twice(path: Path, prompts: Iterable[Prompt]) -> None:
+    """Raise for a file that has an id twice in one language."""
     counts = Counter((p.language, p.id) for p in prompts)
     twice = [f"{id_} ({language})" for (language, id_), count in counts.items() if count > 1]
     if twice:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safeswap.evaluation.benchmarks.origins import Origin
 from safeswap.evaluation.benchmarks.prompts import HOSTILE, Kind, PromptSet, read_prompts
 from safeswap.registry import Registry
 
@@ -43,7 +44,7 @@ class HarnessTask:
 
 @dataclass(frozen=True, slots=True)
 class PromptBenchmark:
-    """Prompts from a CSV file: harmful ones measure unsafe answers, harmless ones refusals.
+    """Prompts from a file: harmful ones measure unsafe answers, harmless ones refusals.
 
     Attributes:
         name: on the command line, in results and tables' data.
@@ -54,6 +55,7 @@ class PromptBenchmark:
             the file's language, or None.
         suites: the named suites that it belongs to.
         hostile_title: the title of its mode with a malicious instruction; empty where it has none.
+        origin: the files that are fetched where it is named alone; None where none are known.
     """
 
     name: str
@@ -63,6 +65,7 @@ class PromptBenchmark:
     read: Callable[[Path, str, str | None], PromptSet] = read_prompts
     suites: tuple[str, ...] = ()
     hostile_title: str = ""
+    origin: Origin | None = None
 
     @property
     def hostile_name(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.benchmarks.limit import Limit
+from safeswap.evaluation.benchmarks.origins import OriginFile
 from safeswap.evaluation.benchmarks.prompts import PromptSet
 from safeswap.evaluation.benchmarks.registry import (
     HarnessTask,
@@ -19,7 +20,8 @@ from safeswap.evaluation.measures import Measure
 class Benchmark:
     """One benchmark of a suite: prompts of ours, or tasks of lm-eval; and what it lacks.
 
-    ``absent`` has the reason for each language asked for that the benchmark does not have.
+    ``absent`` has the reason for each language asked for that the benchmark does not have,
+    ``to_fetch`` the file of each language whose prompts are not here, in a suite that only looks.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Benchmark:
     prompts: PromptSet | None = None
     tasks: Mapping[str, HarnessTask] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    to_fetch: Mapping[str, OriginFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def _on_side(benchmark: Benchmark, split: Split | None) -> Benchmark:
 
 def of_prompts(name: str, title: str, prompts: PromptSet, wanted: Sequence[str]) -> Benchmark:
     """A benchmark of prompts in the wanted languages, with those that it lacks."""
-    has = ", ".join(prompts.languages)
+    has = ", ".join(prompts.languages) or "other languages"
     absent = {
         code: f"the prompts are in {has} only" for code in wanted if code not in prompts.languages
     }

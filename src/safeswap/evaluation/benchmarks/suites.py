@@ -28,6 +28,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from safeswap.errors import EvaluationError, listed, nearest
+from safeswap.evaluation.benchmarks.named import (
+    Found,
+    advise_harmless,
+    fetchable,
+    find_files,
+    say_origin,
+)
 from safeswap.evaluation.benchmarks.prompts import FORMS, PromptSet, with_instruction
 from safeswap.evaluation.benchmarks.registry import (
     BENCHMARKS,
@@ -48,10 +55,11 @@ def make_suite(
     spec: str,
     languages: Sequence[str],
     *,
-    prompts: Mapping[str, Path] | None = None,
+    prompts: Mapping[str, Path | None] | None = None,
     files: Mapping[tuple[str, str], Path] | None = None,
     instruction: Path | None = None,
     allow_outside: bool = False,
+    fetch: bool = True,
 ) -> Suite:
     """Resolve a suite for the languages.
 
@@ -59,14 +67,15 @@ def make_suite(
         spec: a named suite, benchmark names joined by commas, or the path of a YAML file.
         languages: codes; MultiJail's own, ISO 639-1, or FLORES-200 (``hau_Latn``) for BELEBELE.
         prompts: name of a prompt benchmark (``multijail``, or ``xstest/sw`` for one language) to
-            its CSV file.
+            its file; to None where the file of its authors is to be fetched.
         files: (benchmark, language) to a local file in the benchmark's own schema.
         instruction: adds the hostile mode (MultiJail's intentional one) with this instruction.
         allow_outside: a suite's YAML file may name files outside its own folder.
+        fetch: False: nothing is fetched, and the benchmarks say what would be.
 
     Raises:
-        EvaluationError: unknown suite, benchmark or key; a missing file; a language that no
-            benchmark of the suite has.
+        EvaluationError: unknown suite, benchmark or key; a missing file, or one that cannot be
+            fetched; a language that no benchmark of the suite has.
     """
     wanted = tuple(dict.fromkeys(languages))
     if not wanted:
@@ -87,7 +96,7 @@ def make_suite(
         for name in names:
             one = BENCHMARKS[name]
             if isinstance(one, PromptBenchmark):
-                benchmarks += _prompt_benchmarks(one, wanted, prompts or {}, instruction)
+                benchmarks += _prompt_benchmarks(one, wanted, prompts or {}, instruction, fetch)
             else:
                 benchmarks.append(_harness_benchmark(one, wanted, files or {}))
     for code in wanted:
@@ -96,7 +105,19 @@ def make_suite(
             raise EvaluationError(
                 f"no benchmark of the suite has the language {code!r} ({reasons})."
             )
-    return Suite(wanted, tuple(benchmarks))
+    made = Suite(wanted, tuple(benchmarks))
+    if path.suffix not in (".yaml", ".yml"):
+        advise_harmless(_asked(made, Measure.UNSAFE), _asked(made, Measure.OVER_REFUSAL))
+    return made
+
+
+def _asked(suite: Suite, measures: Measure) -> list[str]:
+    """The languages in which prompts of a kind are asked."""
+    return [
+        code
+        for code in suite.languages
+        if any(b.measures == measures and code not in b.absent for b in suite.benchmarks)
+    ]
 
 
 def _names(spec: str) -> tuple[str, ...]:
@@ -112,7 +133,7 @@ def _names(spec: str) -> tuple[str, ...]:
 
 
 def _refuse_unused(
-    prompts: Mapping[str, Path] | None,
+    prompts: Mapping[str, Path | None] | None,
     files: Mapping[tuple[str, str], Path] | None,
     instruction: Path | None,
     names: Sequence[str],
@@ -158,32 +179,49 @@ def _has_hostile_mode(one: PromptBenchmark | TaskBenchmark) -> bool:
 def _prompt_benchmarks(
     one: PromptBenchmark,
     wanted: Sequence[str],
-    prompts: Mapping[str, Path],
+    prompts: Mapping[str, Path | None],
     instruction: Path | None,
+    fetch: bool,
 ) -> list[Benchmark]:
     """The benchmark with its prompts; and its hostile mode, where an instruction is given."""
     chosen = {key: path for key, path in prompts.items() if key.partition("/")[0] == one.name}
     if not chosen:
+        alone = f", or --prompts {one.name} to fetch it" if one.name in fetchable() else ""
         raise EvaluationError(
-            f"{one.title} needs its CSV file: --prompts {one.name}=FILE. It comes from "
+            f"{one.title} needs its file: --prompts {one.name}=FILE{alone}. It comes from "
             f"{one.source}."
         )
-    joined = _all_prompts(one, chosen, wanted)
+    found = find_files(one, chosen, wanted, fetch)
+    joined = _all_prompts(one, found, wanted)
     made = [of_prompts(one.name, one.title, joined, wanted)]
     if instruction is not None and one.hostile_title:
         hostile = with_instruction(joined, instruction)
         made.append(of_prompts(hostile.name, one.hostile_title, hostile, wanted))
-    return made
+    return [_completed(benchmark, found) for benchmark in made]
 
 
-def _all_prompts(
-    one: PromptBenchmark, chosen: Mapping[str, Path], wanted: Sequence[str]
-) -> PromptSet:
+def _completed(benchmark: Benchmark, found: Found) -> Benchmark:
+    """The benchmark with what its authors' files lack, and what of them is not here yet."""
+    absent = {
+        code: found.absent.get(code, reason)
+        for code, reason in benchmark.absent.items()
+        if code not in found.to_fetch
+    }
+    return replace(benchmark, absent=absent, to_fetch=found.to_fetch)
+
+
+def _all_prompts(one: PromptBenchmark, files: Found, wanted: Sequence[str]) -> PromptSet:
     """The prompts of several files together, all of the benchmark's kind and each only once.
 
     A file of which nothing is asked is said: who gave it expects to see it in the tables.
     """
+    chosen = files.files
     sets = [one.read(path, one.name, key.partition("/")[2] or None) for key, path in chosen.items()]
+    sets = [
+        replace(found, prompts=found.in_languages(files.theirs.get(key, found.languages)))
+        for key, found in zip(chosen, sets, strict=True)
+    ]
+    say_origin(one, [found for key, found in zip(chosen, sets, strict=True) if key in files.theirs])
     for path, found in zip(chosen.values(), sets, strict=True):
         if found.kind != one.kind:
             raise EvaluationError(

@@ -6,7 +6,7 @@ read as text here and handed over as Parquet, which holds what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,18 @@ from safeswap.io.csvfile import read_csv, read_tsv
 from safeswap.io.jsonfile import read_json_lines
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".tsv")
+_SIB = ("index_id", "category", "text")
+_TOPICS = (
+    *("science/technology", "travel", "politics", "sports", "health", "entertainment"),
+    "geography",
+)
 
 
 def as_parquet(file: Path, scratch: Path) -> Path:
     """A local file with its values as they are written, where ``datasets`` guesses no types.
 
-    CSV has a header; TSV is MGSM's own form, question and number without header or quoting.
+    CSV has a header; TSV is MGSM's own form, question and number without header or quoting, or
+    SIB-200's, which has one.
     """
     readers = {".csv": _csv_rows, ".tsv": _mgsm_rows, ".jsonl": _json_rows}
     kind = file.suffix.lower()
@@ -61,7 +67,11 @@ def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _mgsm_rows(file: Path) -> Iterator[dict[str, Any]]:
-    for number, row in read_tsv(file, EvaluationError):
+    rows = read_tsv(file, EvaluationError)
+    if rows and tuple(rows[0][1]) == _SIB:
+        yield from _sib_rows(file, rows[1:])
+        return
+    for number, row in rows:
         value = final_number(row[1]) if len(row) == 2 else None
         if value is None or not row[0].strip():
             raise EvaluationError(
@@ -69,6 +79,18 @@ def _mgsm_rows(file: Path) -> Iterator[dict[str, Any]]:
             )
         # A string, since lm-eval compares texts: the target is "18", never "18.0".
         yield {"question": row[0], "answer": None, "answer_number": written(value)}
+
+
+def _sib_rows(file: Path, rows: Sequence[tuple[int, list[str]]]) -> Iterator[dict[str, Any]]:
+    for number, row in rows:
+        if len(row) != len(_SIB):
+            raise EvaluationError(f"{file}: line {number} is not {', tab, '.join(_SIB)}.")
+        if row[1] not in _TOPICS:
+            raise EvaluationError(
+                f"{file}: line {number} has the topic {row[1]!r}, which SIB-200 has not"
+                f"{nearest(row[1], _TOPICS)}"
+            )
+        yield dict(zip(_SIB, row, strict=True))
 
 
 def written(value: Decimal) -> str:

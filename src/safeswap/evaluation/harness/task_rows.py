@@ -63,6 +63,8 @@ def score_rows(
 _ASKED = (
     *("question", "flores_passage", "passage", "a", "b", "c", "d"),
     *("mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"),
+    *("premise", "choice1", "choice2"),  # XCOPA's question is but "cause" or "effect"
+    *("instruction", "ctx_a", "ctx_b"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def spec_of(manager: TaskManager, task: HarnessTask, local: Path | None) -> str 
         return task.task
     overrides = deepcopy(dict(task.settings))  # lm-eval writes into what it is given
     if local is not None:
-        splits = dict.fromkeys(("test", "train", "validation", "dev"), str(local))
+        splits = dict.fromkeys(("test", "train", "validation", "val", "dev"), str(local))
         overrides |= {
             "dataset_path": "parquet",
             "dataset_name": None,
@@ -39,8 +40,13 @@ def spec_of(manager: TaskManager, task: HarnessTask, local: Path | None) -> str 
 
 
 def _subjects(local: Path) -> set[str]:
-    """The subjects in a file of MMMLU's or Global-MMLU's columns, less what follows the name."""
-    for column in {"Subject", "subject"} & set(pyarrow.parquet.read_schema(local).names):
+    """The subjects in a file of MMMLU's or Global-MMLU's columns, less what follows the name; the
+    domains in one of INCLUDE's, as its parts are called.
+    """
+    names = set(pyarrow.parquet.read_schema(local).names)
+    for column in ({"domain"} & names) or ({"Subject", "subject"} & names):
         values = pyarrow.parquet.read_table(local, columns=[column])[column].to_pylist()
+        if column == "domain":
+            return {re.sub(r" (& )?", "_", str(value).lower()) for value in values}
         return {str(value).partition("_test")[0] for value in values}
     return set()

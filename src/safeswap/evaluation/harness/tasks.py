@@ -223,7 +223,7 @@ def _refuse_lost(task: HarnessTask, local: Path | None, asked: int) -> None:
     if local is not None and asked != (rows := pyarrow.parquet.read_metadata(local).num_rows):
         raise EvaluationError(
             f"{task.file}: {asked} of its {rows} rows are asked by lm-eval's task {task.task}; the "
-            "others belong to none of its parts. Check the column Subject."
+            "others belong to none of its parts. Check the column Subject, or domain."
         )
 
 
