@@ -60,7 +60,7 @@ def calibrated(out: Path, count: int, seed: int) -> Path:
         options=OPTIONS,
     ):
         seen = one.entry.texts
-        print(f"seed {seed}: {one.role} {seen['texts']} texts, {seen['tokens']} tokens", flush=True)
+        print(f"seed {seed}: {one.name} {seen['texts']} texts, {seen['tokens']} tokens", flush=True)
     return out / "grams"
 
 

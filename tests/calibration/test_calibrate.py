@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 import safeswap  # noqa: E402
 from families import save_tiny  # noqa: E402
-from safeswap.calibration import run  # noqa: E402
-from safeswap.calibration.collect import InputGroup, batches_of  # noqa: E402
+from safeswap.calibration import entry as runs  # noqa: E402
+from safeswap.calibration.collect import Encoded, InputGroup, batches_of  # noqa: E402
 from safeswap.calibration.layers import LinearLayer  # noqa: E402
 from safeswap.cli import main  # noqa: E402
 from safeswap.errors import CalibrationError  # noqa: E402
@@ -74,7 +74,7 @@ def calibrated(family: dict[str, Path], texts: dict[str, Path], out: Path, **how
         family["base"], safety=family["safety"], languages={"sw": family["sw"]},
         texts=texts, out=out, **given,
     )  # fmt: skip
-    assert [one.role for one in found] == ["safety", "sw"]
+    assert [one.name for one in found] == ["safety", "sw"]
     return found
 
 
@@ -180,13 +180,13 @@ def test_the_memory_decides_the_passes_and_nothing_else(
 ) -> None:
     family, texts = make_family(tmp_path, "llama"), write_texts(tmp_path)
     calibrated(family, texts, tmp_path / "large")
-    passes, held = [], run.sum_inputs
+    passes, held = [], runs.sum_inputs
 
     def counted(model: Any, part: Any, *rest: Any) -> None:
         passes.append(sum(group.nbytes for group in part))
         held(model, part, *rest)
 
-    monkeypatch.setattr(run, "sum_inputs", counted)
+    monkeypatch.setattr(runs, "sum_inputs", counted)
     memory = 8 * (48**2 + 32**2)
     calibrated(family, texts, tmp_path / "small", memory=memory)
     assert len(passes) > 4 and max(passes) <= memory
@@ -221,9 +221,9 @@ def test_layers_that_part_are_refused() -> None:
 
 
 def test_batches_hold_texts_of_one_length() -> None:
-    texts = [[1] * length for length in (3, 2, 3, 3, 5, 2)]
-    assert [[len(t) for t in b] for b in batches_of(texts, 6)] == [[2, 2], [3, 3], [3], [5]]
-    assert [[len(t) for t in b] for b in batches_of(texts, 1)] == [[2], [2], [3], [3], [3], [5]]
+    texts = [Encoded([1] * length, 0, length) for length in (3, 2, 3, 3, 5, 2)]
+    assert [[len(t.ids) for t in b] for b in batches_of(texts, 6)] == [[2, 2], [3, 3], [3], [5]]
+    assert [[len(t.ids) for t in b] for b in batches_of(texts, 1)] == [[2], [2], [3], [3], [3], [5]]
 
 
 def test_long_texts_are_cut_and_templates_used(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_killed_run_goes_on_expert_by_expert(
 ) -> None:
     family, texts = make_family(tmp_path, "llama"), write_texts(tmp_path)
     calibrated(family, texts, tmp_path / "whole")
-    out, held = tmp_path / "out", run.sum_inputs
+    out, held = tmp_path / "out", runs.sum_inputs
 
     def dies(model: Any, part: Any, *rest: Any) -> None:
         held(model, part, *rest)
@@ -256,7 +256,7 @@ def test_a_killed_run_goes_on_expert_by_expert(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "sum_inputs", dies)
+        patch.setattr(runs, "sum_inputs", dies)
         calibrated(family, texts, out)
     assert not (out / "sw.safetensors").exists() and (out / ".sw.safetensors.partial").exists()
     made = (out / "safety.safetensors").stat().st_mtime_ns
@@ -272,7 +272,7 @@ def test_a_run_killed_before_its_first_expert_goes_on(
 ) -> None:
     family, texts = make_family(tmp_path, "llama"), write_texts(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "sum_inputs", _interrupted)
+        patch.setattr(runs, "sum_inputs", _interrupted)
         calibrated(family, texts, tmp_path / "out")
     assert [one.kept for one in calibrated(family, texts, tmp_path / "out")] == [False, False]
 
@@ -339,7 +339,7 @@ def test_a_loader_that_changes_numbers_is_found_out(
 ) -> None:
     """A name proves nothing: the loaded weight is compared with the stored one."""
     family, texts = make_family(tmp_path, "llama"), write_texts(tmp_path)
-    opened = run.open_backend
+    opened = runs.open_backend
     changed = "model.layers.1.mlp.up_proj.weight"
 
     def spoils(*given: Any) -> Any:
@@ -348,7 +348,7 @@ def test_a_loader_that_changes_numbers_is_found_out(
             responder.model.get_parameter(changed)[0, 0] += 1
         return responder
 
-    monkeypatch.setattr(run, "open_backend", spoils)
+    monkeypatch.setattr(runs, "open_backend", spoils)
     safety, _ = calibrated(family, texts, tmp_path / "grams")
     assert safety.entry.left_out == {changed: f"the loaded model holds other numbers in {changed}"}
     assert len(safety.entry.tensors) == 13

@@ -21,6 +21,21 @@ from safeswap.errors import CalibrationError
 Ids = list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text's tokens, and those at which layers' inputs are counted.
+
+    Attributes:
+        ids: of all tokens.
+        begin, end: positions that count: all of a text; of a chat those from which a token of the
+            answer is predicted.
+    """
+
+    ids: Ids
+    begin: int
+    end: int
+
+
 @dataclass(slots=True)
 class InputGroup:
     """Layers that see the same inputs, and their one matrix.
@@ -58,22 +73,36 @@ class InputGroup:
         self.rows = 0
         self._last, self._seen = None, set()
 
-    def see(self, place: int, inputs: torch.Tensor) -> None:
+    def see(self, place: int, inputs: torch.Tensor, counted: torch.Tensor | None = None) -> None:
         """A layer of the group got inputs, in whatever order the layers run; they are added once.
 
+        Args:
+            counted: bool, a value for each token of the batch; None: all count.
+
         Raises:
-            CalibrationError: the layers had the same inputs on the probe, and have not now.
+            CalibrationError: the layers had the same inputs on the probe, and have not now; or
+                they are not those of the batch's tokens, one by one.
         """
         if inputs is not self._last or place in self._seen:
             self._require_none_waiting()
             self._last, self._seen = inputs, set()
-            rows = inputs.detach().reshape(-1, self.side).float()
+            rows = self._counted(inputs.detach().reshape(-1, self.side), counted).float()
             assert self.total is not None
             self.total += torch.matmul(rows.T, rows)
             self.rows += len(rows)
         self._seen.add(place)
         if len(self._seen) == len(self.layers):  # let go of the inputs: a batch's are large
             self._last, self._seen = None, set()
+
+    def _counted(self, rows: torch.Tensor, counted: torch.Tensor | None) -> torch.Tensor:
+        if counted is None:
+            return rows
+        if len(rows) != counted.numel():
+            raise CalibrationError(
+                f"{self.name}: sees {len(rows)} inputs for {counted.numel()} tokens, so which are "
+                "of the answers is not known. Use another operator for this model."
+            )
+        return rows[counted.reshape(-1)]
 
     def _require_none_waiting(self) -> None:
         if self._last is not None:
@@ -137,22 +166,23 @@ def parts_within(groups: Sequence[InputGroup], memory: int) -> list[list[InputGr
     return parts
 
 
-def batches_of(encoded: Sequence[Ids], batch_tokens: int) -> list[list[Ids]]:
+def batches_of(encoded: Sequence[Encoded], batch_tokens: int) -> list[list[Encoded]]:
     """Texts of one length together, shortest first: nothing is padded, so every row is a token."""
-    batches: list[list[Ids]] = []
-    for ids in sorted(encoded, key=len):
-        last = batches[-1] if batches else []
-        if last and len(last[0]) == len(ids) and (len(last) + 1) * len(ids) <= batch_tokens:
-            last.append(ids)
+    batches: list[list[Encoded]] = []
+    for one in sorted(encoded, key=lambda one: len(one.ids)):
+        last, length = batches[-1] if batches else [], len(one.ids)
+        same = bool(last) and len(last[0].ids) == length
+        if same and (len(last) + 1) * length <= batch_tokens:
+            last.append(one)
         else:
-            batches.append([ids])
+            batches.append([one])
     return batches
 
 
 def sum_inputs(
     model: nn.Module,
     part: Sequence[InputGroup],
-    batches: Sequence[Sequence[Ids]],
+    batches: Sequence[Sequence[Encoded]],
     device: torch.device,
     advance: Callable[[int], None],
 ) -> None:
@@ -164,16 +194,28 @@ def sum_inputs(
     for group in part:
         group.start(device)
 
+    counted: list[torch.Tensor | None] = [None]
+
     def add(group: InputGroup, place: int) -> Callable[[torch.Tensor], None]:
-        return lambda inputs: group.see(place, inputs)
+        return lambda inputs: group.see(place, inputs, counted[0])
 
     hooked = [
         (layer, add(group, place)) for group in part for place, layer in enumerate(group.layers)
     ]
     with _hooks(hooked):
         for batch in batches:
-            _run(model, batch)
+            counted[0] = _counted(batch, device)
+            _run(model, [one.ids for one in batch])
             advance(len(batch))
+
+
+def _counted(batch: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
+    """Which tokens of a batch count, bool [texts, tokens]; None where all do."""
+    length = len(batch[0].ids)
+    if all((one.begin, one.end) == (0, length) for one in batch):
+        return None
+    at = torch.arange(length, device=device)
+    return torch.stack([(at >= one.begin) & (at < one.end) for one in batch])
 
 
 def _run(model: nn.Module, batch: Sequence[Ids]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safeswap.calibration.texts import read_texts
+from safeswap.calibration.run import read_jobs
 from safeswap.checkpoint.family import open_family
 from safeswap.io.progress import shown_bytes
 from safeswap.operators.gram_store import MANIFEST, open_grams
@@ -19,7 +19,9 @@ def calibration_outlook(
     *,
     safety: str | Path,
     languages: Mapping[str, str | Path],
-    texts: Mapping[str, Path],
+    texts: Mapping[str, Path] | None = None,
+    harmful: Path | None = None,
+    harmless: Mapping[str, Path] | None = None,
     out: Path,
     force: bool = False,
 ) -> Record:
@@ -32,14 +34,14 @@ def calibration_outlook(
     before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
     experts = [
         {
-            "expert": role,
-            "source": family.members[role].text,
-            "weights_bytes": family.members[role].nbytes,
-            "texts": len(read_texts(texts[role], role).texts),
-            "file": str(texts[role]),
-            "there": role in before,
+            "expert": job.entry,
+            "source": family.members[job.role].text,
+            "weights_bytes": family.members[job.role].nbytes,
+            "texts": len(job.texts.texts),
+            "file": job.texts.name,
+            "there": job.entry in before,
         }
-        for role in family.experts
+        for job in read_jobs(texts or {}, harmful, harmless or {}, force=force)
     ]
     return {"kind": "outlook", "verb": "calibrate", "out": str(out), "experts": experts}
 

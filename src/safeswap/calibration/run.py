@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from blake3 import blake3
-
-from safeswap.calibration.collect import (
-    InputGroup,
-    batches_of,
-    group_layers,
-    parts_within,
-    sum_inputs,
-)
-from safeswap.calibration.layers import LinearLayer, find_layers
-from safeswap.calibration.texts import Texts, read_texts
+from safeswap.calibration.entry import EntryRun, Job
+from safeswap.calibration.texts import Texts, read_chats, read_texts
 from safeswap.checkpoint.digests import of_small_file
-from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, open_family
-from safeswap.checkpoint.header import build_header
 from safeswap.checkpoint.inside import files_below, why_not_read
-from safeswap.checkpoint.model import Checkpoint
 from safeswap.errors import CalibrationError, OutputError, listed
-from safeswap.evaluation.backends import BackendOptions, Chat, open_backend
-from safeswap.evaluation.backends.encoding import encode_chat
-from safeswap.evaluation.backends.runnable import refuse_gguf
-from safeswap.io.files import fsync, write_at
+from safeswap.evaluation.backends import BackendOptions
 from safeswap.io.locks import HeldError, take_lock
-from safeswap.io.progress import bytes_bar, items_bar
+from safeswap.io.progress import bytes_bar
+from safeswap.operators.gram_guided import HARMFUL, HARMLESS, entry_of
 from safeswap.operators.gram_store import (
     MANIFEST,
     ExpertGrams,
-    GramRecord,
     file_of,
     open_grams,
     write_manifest,
@@ -49,14 +32,17 @@ from safeswap.version import __version__
 
 _log = logging.getLogger("safeswap.calibration")
 _LOCK = ".lock"
-_FLOAT32 = DTYPES["F32"]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """One expert's matrices: where, how many, and whether they were there before."""
+    """One entry's matrices: where, how many, and whether they were there before.
 
-    role: str
+    Attributes:
+        name: the entry: an expert's role, or with its chats (``sw@harmful``).
+    """
+
+    name: str
     path: Path
     entry: ExpertGrams
     kept: bool
@@ -72,7 +58,9 @@ def calibrate(
     *,
     safety: str | Path,
     languages: Mapping[str, str | Path],
-    texts: Mapping[str, Path],
+    texts: Mapping[str, Path] | None = None,
+    harmful: Path | None = None,
+    harmless: Mapping[str, Path] | None = None,
     out: Path,
     options: BackendOptions | None = None,
     memory: int = 8 * 10**9,
@@ -87,7 +75,11 @@ def calibrate(
     killed run had not finished is made again.
 
     Args:
-        texts: role → file, see :func:`safeswap.calibration.texts.read_texts`.
+        texts: role → file, see :func:`safeswap.calibration.texts.read_texts`; for ``regmean``.
+        harmful: English harmful requests with refusals, and
+        harmless: language → harmless chats in it, see
+            :func:`~safeswap.calibration.texts.read_chats`. Both are run through the language
+            experts; for ``gram-add`` and ``gram-swap``.
         options: device, dtype, tokens per batch, chat template (off by default: texts as they are).
         memory: bytes of the sums that are held at once, on the model's device; more layers than fit
             need more passes over the texts. The model, a batch and one product come on top.
@@ -107,43 +99,80 @@ def calibrate(
     >>> experts = {"safety": world / "safety", "languages": {"qab": world / "qab"}}
     >>> of_each = {"safety": texts, "qab": texts}
     >>> found = calibrate(world / "base", **experts, texts=of_each, out=Path("grams"))
-    >>> [one.role for one in found]
+    >>> [one.name for one in found]
     ['safety', 'qab']
     """
     options = options or BackendOptions(use_template=False)
-    read = {role: read_texts(path, role) for role, path in texts.items()}
+    jobs = read_jobs(texts or {}, harmful, harmless or {}, force=force)
     family = open_family(base, safety, languages, force=force)
     if not force:
         refuse_strangers(family)
     settings = _settings(options, max_tokens)
     with _taken(out):
         before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
-        total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
-        with bytes_bar("digest", total) as advance:
-            profile = measure_family(family, workers=workers, advance=advance)
-        check_descent(profile, force=force)
-        weights = {role: profile.inputs[role].digest for role in family.experts}
-        for role in family.experts:
-            other = _other(before.get(role), weights[role], read[role], settings)
+        weights = _digests(family, workers, force)
+        for job in jobs:
+            other = _other(before.get(job.entry), weights[job.role], job.texts, settings)
             if other and overwrite:
-                del before[role]  # its file is replaced when the new one is whole
+                del before[job.entry]  # its file is replaced when the new one is whole
             elif other:
                 raise CalibrationError(
-                    f"{out}: holds Gram matrices of {role} from other {' and '.join(other)}. "
+                    f"{out}: holds Gram matrices of {job.entry} from other {' and '.join(other)}. "
                     "Choose another -o, or make them anew with --overwrite."
                 )
-            elif role in before:
-                open_grams(out).check_file(role)
+            elif job.entry in before:
+                open_grams(out).check_file(job.entry)
         found = []
-        for role in family.experts:
-            kept = role in before
+        for job in jobs:
+            kept = job.entry in before
             if not kept:
-                run = _Run(family, role, read[role], options, settings, memory, out)
-                before[role] = run.entry(weights[role])
+                run = EntryRun(family, job, options, settings, memory, out)
+                before[job.entry] = run.entry(weights[job.role])
                 write_manifest(out, before, __version__)
-            found.append(Calibrated(role, file_of(out, role), before[role], kept))
+            found.append(Calibrated(job.entry, file_of(out, job.entry), before[job.entry], kept))
             _report(found[-1])
     return found
+
+
+def read_jobs(
+    texts: Mapping[str, Path],
+    harmful: Path | None,
+    harmless: Mapping[str, Path],
+    *,
+    force: bool = False,
+) -> list[Job]:
+    """What is to be run, with all files read.
+
+    Raises:
+        CalibrationError: nothing, harmful or harmless chats alone, or a file that is not valid.
+    """
+    jobs = [Job(role, role, read_texts(path, role)) for role, path in texts.items()]
+    if (harmful is None) != (not harmless):
+        given, lacks = ("--harmful", "--harmless") if harmful else ("--harmless", "--harmful")
+        raise CalibrationError(
+            f"{given} goes with {lacks}: the two are weighed against each other."
+        )
+    if harmful is not None:
+        refusals = read_chats(harmful)
+        for role, path in harmless.items():
+            jobs.append(Job(entry_of(role, HARMFUL), role, refusals))
+            chats = read_chats(path, None if force else role)
+            jobs.append(Job(entry_of(role, HARMLESS), role, chats))
+    if not jobs:
+        raise CalibrationError(
+            "there is nothing to run: give --texts FILE (for regmean), or --harmful and --harmless "
+            "(for gram-add and gram-swap)."
+        )
+    return jobs
+
+
+def _digests(family: Family, workers: int | None, force: bool) -> dict[str, str]:
+    """Role → digest of its weights; they are read once, and strangers are refused."""
+    total = sum(m.tensors[n].nbytes for m in family.members.values() for n in family.names)
+    with bytes_bar("digest", total) as advance:
+        profile = measure_family(family, workers=workers, advance=advance)
+    check_descent(profile, force=force)
+    return {role: profile.inputs[role].digest for role in family.experts}
 
 
 def _report(done: Calibrated) -> None:
@@ -160,7 +189,7 @@ def _report(done: Calibrated) -> None:
     never = [name for name, record in entry.tensors.items() if not record.rows]
     reasons |= {"the layer never ran on these texts": never} if never else {}
     for reason, names in reasons.items():
-        _log.warning(f"{done.role}: regmean will average {listed(names)}: {reason}")
+        _log.warning(f"{done.name}: no matrices of {listed(names)}: {reason}")
 
 
 def _settings(options: BackendOptions, max_tokens: int) -> dict[str, Any]:
@@ -217,132 +246,3 @@ def _taken(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One expert's run."""
-
-    family: Family
-    role: str
-    texts: Texts
-    options: BackendOptions
-    settings: Mapping[str, Any]
-    memory: int
-    out: Path
-
-    def entry(self, weights: str) -> ExpertGrams:
-        """Run the expert and write its file; what belongs into the manifest."""
-        member = self.family.members[self.role]
-        refuse_gguf(member.source, gguf=member.facts is not None)
-        loaded: Any = self._opened(member)
-        try:
-            encoded, cut = self._encoded(loaded.tokenizer, loaded.model)
-            layers, left_out = self._layers(loaded.model)
-            groups = group_layers(loaded.model, layers, min(encoded, key=len))
-            tensors = self._write(loaded, groups, encoded)
-        finally:
-            loaded.close()
-        return ExpertGrams(
-            source=member.text,
-            weights=weights,
-            texts={
-                "file": self.texts.name,
-                "digest": self.texts.digest,
-                "texts": len(encoded),
-                "tokens": sum(map(len, encoded)),
-                "cut": cut,
-            },
-            settings=self.settings,
-            backend=loaded.description,
-            tensors=tensors,
-            left_out=left_out,
-        )
-
-    def _opened(self, member: Checkpoint) -> Any:
-        if member.adapter is None:
-            return open_backend(str(member.folder), "hf", self.options)
-        from safeswap.evaluation.backends.hf import HFBackend
-
-        return HFBackend(str(member.folder), self.options, member)
-
-    def _encoded(self, tokenizer: Any, model: Any) -> tuple[list[list[int]], int]:
-        limit = int(self.settings["max_tokens"])
-        holds = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        limit = min(limit, holds) if isinstance(holds, int) and holds > 0 else limit
-        found, cut = [], 0
-        for number, text in enumerate(self.texts.texts, 1):
-            chat = Chat(({"role": "user", "content": text},), 0)
-            ids = encode_chat(tokenizer, chat, self.options.use_template)
-            if not ids:
-                raise CalibrationError(
-                    f"{self.texts.name}: text {number} has no tokens for the {self.role} expert's "
-                    "tokenizer. Remove it."
-                )
-            cut += len(ids) > limit
-            found.append(ids[:limit])
-        return found, cut
-
-    def _layers(self, model: Any) -> tuple[list[LinearLayer], dict[str, str]]:
-        """The layers of the weight matrices of attention and MLP."""
-        places, stored = self.family.anatomy.placements, self.family.members[self.role].tensors
-        inside = [n for n in self.family.names if places[n].role == "projection"]
-        matrices = {n: stored[n] for n in inside if len(stored[n].shape) == 2}
-        layers, left_out = find_layers(model, matrices)
-        for name in inside:
-            if len(stored[name].shape) > 2:
-                left_out[name] = "has more than two dimensions: not the weight of one linear layer"
-        if not layers:
-            raise CalibrationError(
-                f"{self.role}: no weight matrix of its checkpoint belongs to a linear layer of the "
-                "loaded model. Use another operator for this model."
-            )
-        return layers, left_out
-
-    def _write(
-        self, loaded: Any, groups: Sequence[InputGroup], encoded: Sequence[list[int]]
-    ) -> dict[str, GramRecord]:
-        path = file_of(self.out, self.role)
-        partial = path.with_name(f".{path.name}.partial")
-        header, begins = build_header([(g.name, _FLOAT32, (g.side, g.side)) for g in groups], {})
-        parts = parts_within(groups, self.memory)
-        batches = batches_of(encoded, self.options.batch_tokens)
-        self._check_room(len(header) + sum(4 * g.side**2 for g in groups))
-        digests = {}
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            write_at(descriptor, 0, header, partial)
-            title, total = f"calibrate {self.role}", len(parts) * len(encoded)
-            with items_bar(title, total) as advance:
-                for part in parts:
-                    sum_inputs(loaded.model, part, batches, loaded.device, advance)
-                    for group in part:
-                        matrix = np.ascontiguousarray(group.finish().numpy())
-                        self._check_finite(group, matrix)
-                        raw = matrix.reshape(-1).view(np.uint8).data
-                        write_at(descriptor, begins[group.name], raw, partial)
-                        digests[group.name] = blake3(raw).hexdigest()
-            fsync(descriptor, partial)
-        finally:
-            os.close(descriptor)
-        partial.replace(path)
-        return {
-            layer.tensor: GramRecord(group.name, layer.inputs, group.rows, digests[group.name])
-            for group in groups
-            for layer in group.layers
-        }
-
-    def _check_finite(self, group: InputGroup, matrix: np.ndarray[Any, Any]) -> None:
-        if not np.isfinite(matrix).all():
-            raise CalibrationError(
-                f"{self.role}: the inputs of {group.name!r} are too large or no numbers in dtype "
-                f"{self.options.dtype}. Use --dtype float32."
-            )
-
-    def _check_room(self, nbytes: int) -> None:
-        free = shutil.disk_usage(self.out).free
-        if free < nbytes:
-            raise OutputError(
-                f"{self.out}: {nbytes} bytes ({nbytes / 1e9:.2f} GB) are needed for {self.role}, "
-                f"only {free} are available. Free some space or choose another -o."
-            )

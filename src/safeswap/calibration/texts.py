@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safeswap.errors import CalibrationError, ConfigError, EvaluationError, nearest
 from safeswap.evaluation.benchmarks.prompts import read_prompts
+from safeswap.evaluation.quality import in_other_language
 from safeswap.io.jsonfile import LARGE, LineError, read_json_lines
 from safeswap.io.regular import is_there, read_regular
 from safeswap.roles import SAFETY
@@ -26,19 +27,23 @@ class Texts:
     Attributes:
         name: the file's own name.
         texts: in the file's order; none is empty.
-        digest: SHA-256 (hex) of the texts, whatever file format they came from.
+        answers: of chats, the answer to each text, whose tokens alone are counted; else none.
     """
 
     name: str
     texts: tuple[str, ...]
+    answers: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the texts in their order."""
-        return hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()
+        """SHA-256 (hex) of the texts (and answers) in their order, whatever the file's format."""
+        content = [self.texts, self.answers] if self.answers else self.texts
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def assign_texts(given: Sequence[str], roles: Sequence[str]) -> dict[str, Path]:
+def assign_texts(
+    given: Sequence[str], roles: Sequence[str], option: str = "--texts"
+) -> dict[str, Path]:
     """Which file each expert reads, from ``FILE`` (for all others) and ``ROLE=FILE``.
 
     Raises:
@@ -51,22 +56,22 @@ def assign_texts(given: Sequence[str], roles: Sequence[str]) -> dict[str, Path]:
         whole = is_there(Path(text)) and not is_there(Path(path))  # a name that holds "="
         if separator and role in roles and not whole:
             if role in chosen:
-                raise CalibrationError(f"--texts {role}=… is given twice. Give one file.")
+                raise CalibrationError(f"{option} {role}=… is given twice. Give one file.")
             chosen[role] = path
         elif separator and not is_there(Path(text)):
             raise CalibrationError(
-                f"--texts {text}: there is no expert {role!r}{nearest(role, roles)}. Give "
+                f"{option} {text}: there is no expert {role!r}{nearest(role, roles)}. Give "
                 "EXPERT=FILE."
             )
         else:
             rest.append(text)
     if len(rest) > 1:
         raise CalibrationError(
-            f"--texts: {' and '.join(rest)} are both for all experts. Give EXPERT=FILE for each."
+            f"{option}: {' and '.join(rest)} are both for all experts. Give EXPERT=FILE for each."
         )
     missing = [role for role in roles if role not in chosen]
     if missing and not rest:
-        raise CalibrationError(f"{missing[0]} has no texts: add --texts {missing[0]}=FILE.")
+        raise CalibrationError(f"{missing[0]} has no texts: add {option} {missing[0]}=FILE.")
     return {role: Path(chosen.get(role) or rest[0]) for role in roles}
 
 
@@ -96,6 +101,52 @@ def read_texts(path: Path, role: str) -> Texts:
     return Texts(path.name, texts)
 
 
+def read_chats(path: Path, language: str | None = None) -> Texts:
+    """Read requests with their answers: JSON Lines with ``prompt`` and ``response``.
+
+    Args:
+        language: what the answers must be in, where that can be told; None: whatever.
+
+    Raises:
+        CalibrationError: no such file, not UTF-8, no chats, a line without one of the two, most
+            answers in another language.
+    """
+    if path.suffix != ".jsonl":
+        raise CalibrationError(
+            f"{path}: chats are JSON Lines (.jsonl) with prompt and response in every line."
+        )
+    try:
+        pairs = [
+            (_text_of(row, "prompt", path, number), _text_of(row, "response", path, number))
+            for number, row in read_json_lines(path, constants=True, names=False)
+        ]
+    except LineError as error:
+        raise CalibrationError(
+            f"{error} Give one object with prompt and response a line."
+        ) from error
+    except ConfigError as error:
+        raise CalibrationError(str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{path}: the chats cannot be read ({error}).") from error
+    if not pairs:
+        raise CalibrationError(f"{path}: holds no chats. Give prompt and response in every line.")
+    if language is not None:
+        strange = [answer for _, answer in pairs if in_other_language(answer, language)]
+        if 2 * len(strange) > len(pairs):
+            raise CalibrationError(
+                f"{path}: {len(strange)} of {len(pairs)} answers are not in {language!r}, and the "
+                f"harmless chats must be what the {language} expert is to keep. Give chats in the "
+                "language; --force takes them as they are."
+            )
+    prompts, answers = zip(*pairs, strict=True)
+    return Texts(path.name, prompts, answers)
+
+
+def assign_chats(given: Sequence[str], languages: Sequence[str]) -> dict[str, Path]:
+    """Which file of harmless chats each language expert reads; see :func:`assign_texts`."""
+    return assign_texts(given, languages, "--harmless")
+
+
 def _lines(path: Path) -> Iterator[str]:
     lines = re.split("\r\n|\r|\n", read_regular(path, LARGE).decode("utf-8-sig"))
     return (line.strip() for line in lines if line.strip())
@@ -103,15 +154,20 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _json_texts(path: Path) -> Iterator[str]:
     for number, row in read_json_lines(path, constants=True, names=False):
-        if not isinstance(row, Mapping) or "text" not in row:
-            near = nearest("text", row) if isinstance(row, Mapping) else ""
-            raise CalibrationError(f"{path}: line {number} has no key 'text'{near}. Give it one.")
-        text = row["text"]
-        if not isinstance(text, str) or not text.strip():
-            raise CalibrationError(
-                f"{path}: line {number}: text is empty or no text. Remove the line."
-            )
-        yield text.strip()
+        yield _text_of(row, "text", path, number)
+
+
+def _text_of(row: object, key: str, path: Path, number: int) -> str:
+    """A line's text under a key, stripped."""
+    if not isinstance(row, Mapping) or key not in row:
+        near = nearest(key, row) if isinstance(row, Mapping) else ""
+        raise CalibrationError(f"{path}: line {number} has no key {key!r}{near}. Give it one.")
+    text = row[key]
+    if not isinstance(text, str) or not text.strip():
+        raise CalibrationError(
+            f"{path}: line {number}: {key} is empty or no text. Remove the line."
+        )
+    return text.strip()
 
 
 def _from_prompts(path: Path, role: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The verb ``calibrate``: Gram matrices for the operator `regmean`."""
+"""The verb ``calibrate``: Gram matrices for ``regmean``, ``gram-add`` and ``gram-swap``."""
 
 from __future__ import annotations
 
@@ -39,9 +39,22 @@ from safeswap.errors import CalibrationError
 @click.option(
     "--texts",
     multiple=True,
-    required=True,
     metavar="[EXPERT=]FILE",
-    help="One text a line, JSONL with text, or a CSV of prompts; one for all, or one for each.",
+    help="For regmean: one text a line, JSONL with text, or a CSV of prompts; one for all, or one "
+    "for each.",
+)
+@click.option(
+    "--harmful",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="For gram-add and gram-swap: English harmful requests with refusals, JSONL with prompt "
+    "and response.",
+)
+@click.option(
+    "--harmless",
+    multiple=True,
+    metavar="[LANGUAGE=]FILE",
+    help="Likewise harmless chats in the language, for each language expert.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="grams", show_default=True)
 @click.option("--memory", default="8GB", show_default=True, help="For the sums held at once.")
@@ -54,9 +67,8 @@ from safeswap.errors import CalibrationError
 )
 @click.option(
     "--chat-template",
-    default="off",
-    show_default=True,
-    help="off: texts as they are; on, or a Jinja file: each text is a user's message.",
+    help="off: texts as they are; on, or a Jinja file: each text is a user's message.  [default: "
+    "off for --texts, on for --harmful]",
 )
 @click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
@@ -80,6 +92,8 @@ def calibrate(
     safety: str,
     languages: tuple[str, ...],
     texts: tuple[str, ...],
+    harmful: Path | None,
+    harmless: tuple[str, ...],
     out: Path,
     memory: str,
     max_tokens: int,
@@ -91,8 +105,10 @@ def calibrate(
     as_json: bool,
     **backend: Any,
 ) -> None:
-    """Run each expert over a few unlabelled texts and keep what its layers saw, for regmean.
+    """Run experts over a few hundred texts and keep what their layers saw.
 
+    --texts: every expert over its unlabelled texts, for regmean. --harmful and --harmless: every
+    language expert over refusals in English and chats in its language, for gram-add and gram-swap.
     The same command goes on where it was stopped: finished experts are kept.
     """
     from safeswap.checkpoint.shards import parse_size
@@ -101,16 +117,22 @@ def calibrate(
     limit = parse_size(memory, "--memory")
     try:
         from safeswap.calibration import outlook, run
-        from safeswap.calibration.texts import assign_texts
+        from safeswap.calibration.texts import assign_chats, assign_texts
     except ImportError as error:
         raise CalibrationError(
             f"calibrate runs the experts and needs {error.name}: pip install 'safeswap[eval]'."
         ) from error
 
-    chosen = assign_texts(texts, ("safety", *experts))
+    if texts and harmful is not None:
+        raise CalibrationError(
+            "--texts and --harmful are for different operators: run one of them."
+        )
+    chosen = assign_texts(texts, ("safety", *experts)) if texts else {}
+    chats = assign_chats(harmless, tuple(experts)) if harmless else {}
+    files: dict[str, Any] = {"texts": chosen, "harmful": harmful, "harmless": chats}
     if dry_run:
         record = outlook.calibration_outlook(
-            base, safety=safety, languages=experts, texts=chosen, out=out, force=force
+            base, safety=safety, languages=experts, **files, out=out, force=force
         )
         say_outlook(record, outlook.lines_of, as_json)
         return
@@ -119,30 +141,31 @@ def calibrate(
         base,
         safety=safety,
         languages=experts,
-        texts=chosen,
+        **files,
         out=out,
-        options=_options(backend),
+        options=_options(backend, "off" if harmful is None else "on"),
         memory=limit,
         max_tokens=max_tokens,
         workers=workers,
         force=force,
         overwrite=overwrite,
     )
-    say_step(f"next: safeswap plan … --operator regmean --operator-set grams={quoted(out)}")
+    operator = "regmean" if harmful is None else "gram-add --method chat-vector --set gamma=4"
+    say_step(f"next: safeswap plan … --operator {operator} --operator-set grams={quoted(out)}")
     if as_json:
         found = [
-            {"expert": one.role, "file": one.path, "matrices": one.matrices, "kept": one.kept}
+            {"expert": one.name, "file": one.path, "matrices": one.matrices, "kept": one.kept}
             | {"texts": one.entry.texts["texts"], "tokens": one.entry.texts["tokens"]}
             for one in done
         ]
         print_json({"kind": "calibrated", "out": out, "experts": found})
 
 
-def _options(backend: Mapping[str, Any]) -> Any:
+def _options(backend: Mapping[str, Any], default: str) -> Any:
     from safeswap.evaluation.backends import BackendOptions
 
     given = dict(backend)
-    template = given.pop("chat_template")
+    template = given.pop("chat_template") or default
     file = None if template in ("on", "off") else Path(template)
     return BackendOptions(**given, chat_template=file, use_template=template != "off")
 

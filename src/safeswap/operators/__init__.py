@@ -49,6 +49,7 @@ from safeswap.operators import (  # isort: skip
     wudi,  # noqa: F401
     project,  # noqa: F401
     regmean,  # noqa: F401
+    gram_guided,  # noqa: F401
 )
 
 

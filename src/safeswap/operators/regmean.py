@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from safeswap.errors import CalibrationError, PlanError
-from safeswap.operators.base import Numbers, Operator, TensorContext, task_vectors, weighted_sum
-from safeswap.operators.gram_store import GramRecord, Grams, open_grams
+from safeswap.errors import CalibrationError
+from safeswap.operators.base import Numbers, TensorContext, task_vectors, weighted_sum
+from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of
+from safeswap.operators.gram_store import GramRecord
 from safeswap.operators.kernels.inner_products import parts
+from safeswap.operators.kernels.positive import Wide, factor, solve
 from safeswap.operators.registry import operator
-from safeswap.parameters import Parameter, Value
-
-Wide = NDArray[np.float64]
-_BLOCK = 256
-"""Side of the blocks in which triangles are solved."""
+from safeswap.parameters import Parameter
 
 
 @operator
-class RegMean(Operator):
+class RegMean(CalibratedOperator):
     """``base + (Σ w G)⁻¹ Σ w G t`` for the weight matrices of attention and MLP (written for
     weights [in, out]), with ``G = XᵀX / rows`` the Gram matrix of an expert's inputs to the layer;
     all other tensors get the mean ``base + Σ w·t / Σ w``.
@@ -37,7 +33,7 @@ class RegMean(Operator):
     an input that was never seen gets the mean of the experts' weights. Differences: the authors
     have no ridge, and they take output layers too; here embeddings, outputs, biases and norms are
     averaged, and so is what the calibration left out (``grams.json`` says why). Not in mergekit
-    0.1.5. Added memory per worker: three square float64 matrices of the layer's inputs, and about
+    0.1.5. Added memory per worker: one square float64 matrix of the layer's inputs, and about
     four float64 of the tensor's size.
     """
 
@@ -46,64 +42,18 @@ class RegMean(Operator):
     source = "Jin et al., ICLR 2023, arXiv 2212.09849"
     positive = True
     parameters = (
-        Parameter("grams", "", "the folder that safeswap calibrate wrote", Path),
-        Parameter("grams_digest", "", "which matrices (filled in by safeswap)", str),
+        *GRAMS,
         Parameter("scale", 0.9, "factor of G off the diagonal (the paper's α)", float, 0, 1),
         Parameter(
             "ridge", 1e-6, "pull to the experts' mean, in mean diagonals of G", float, 0, 1e3
         ),
     )
 
-    def check(self, settings: Mapping[str, Value], where: str) -> None:
-        if not settings["grams"]:
-            raise PlanError(
-                f"{where}: operator regmean needs Gram matrices. Run safeswap calibrate, and give "
-                "its folder with --operator-set grams=FOLDER."
-            )
-
-    def pinned(
-        self, given: Mapping[str, Value], experts: Sequence[str], where: str
-    ) -> dict[str, Value]:
-        folder = Path(str(given["grams"])).expanduser().resolve()
-        digest = open_grams(folder).digest(experts)
-        wanted = given.get("grams_digest") or digest
-        if digest != wanted:
-            raise CalibrationError(
-                f"{where}: the Gram matrices of {' and '.join(experts)} in {folder} are not those "
-                f"that the plan was made with (digest {digest[:12]}…, plan {str(wanted)[:12]}…). "
-                "Give the original folder, or plan again."
-            )
-        return {**given, "grams": str(folder), "grams_digest": digest}
-
-    def check_files(self, context: TensorContext, digests: Mapping[str, str]) -> None:
-        grams = _grams(context)
-        for role in context.experts:
-            found = grams.expert(role).weights
-            if found != digests[role]:
-                raise CalibrationError(
-                    f"{grams.folder}: its Gram matrices of {role} are of other weights (digest "
-                    f"{found[:12]}…, checkpoint {digests[role][:12]}…). Run safeswap calibrate on "
-                    "the checkpoints of this plan, into another folder."
-                )
-        self._records(context)
-
-    def _records(self, context: TensorContext) -> list[GramRecord] | None:
-        """Every expert's matrix; None where the tensor is averaged."""
-        if not context.is_matrix or context.is_piece:  # no layer of its own saw its inputs
-            return None
-        grams = _grams(context)
-        found = [grams.record(role, context.name, context.shape) for role in context.experts]
-        seen = [record for record in found if record is not None and record.rows]
-        return seen if len(seen) == len(found) else None
-
-    def whole(self, context: TensorContext) -> bool:
-        return self._records(context) is not None
-
     def merge(
         self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
     ) -> Numbers:
         vectors = task_vectors(base, experts)
-        records = self._records(context)
+        records = self.records(context)
         if records is None:
             joined = weighted_sum(parts(context), vectors)
             return np.add(base, joined, out=joined)
@@ -115,17 +65,13 @@ class RegMean(Operator):
         return np.asarray(np.add(base, joined.astype(base.dtype).reshape(-1)))
 
 
-def _grams(context: TensorContext) -> Grams:
-    return open_grams(Path(str(context.settings["grams"])))
-
-
 def _regression_mean(
     context: TensorContext, records: Sequence[GramRecord], matrices: Sequence[Numbers]
 ) -> Wide:
     """``(Σ w t G)(Σ w G)⁻¹`` for task vectors [out, in], float64; their weighted mean where the
     experts saw nothing but zeros.
     """
-    grams, weights = _grams(context), parts(context)
+    grams, weights = grams_of(context), parts(context)
     alpha, ridge = np.float32(context.settings["scale"]), float(context.settings["ridge"])
     side = matrices[0].shape[1]
     system, known = np.zeros((side, side)), np.zeros(matrices[0].shape)
@@ -151,28 +97,10 @@ def _regression_mean(
     if not system.any():
         return mean
     try:
-        lower = np.linalg.cholesky(system)
+        return solve(factor(system), known)
     except np.linalg.LinAlgError as error:
         raise CalibrationError(
             f"tensor {context.name!r}: its Gram matrices leave some inputs undetermined (not "
             f"positive definite at scale {alpha:g} and ridge {ridge:g}). Use a larger ridge, e.g. "
             "--operator-set ridge=0.001, a smaller scale, or more calibration texts."
         ) from error
-    return _solve(np.asarray(lower, np.float64), known)
-
-
-def _solve(lower: Wide, known: Wide) -> Wide:
-    """``known · (L Lᵀ)⁻¹``, in the place of ``known``: numpy has no solver for triangles, so blocks
-    of the diagonal are solved and the rest is multiplied.
-    """
-    side = len(lower)
-    columns = known.T
-    for begin in range(0, side, _BLOCK):
-        end = min(begin + _BLOCK, side)
-        columns[begin:end] -= np.matmul(lower[begin:end, :begin], columns[:begin])
-        columns[begin:end] = np.linalg.solve(lower[begin:end, begin:end], columns[begin:end])
-    for begin in reversed(range(0, side, _BLOCK)):
-        end = min(begin + _BLOCK, side)
-        columns[begin:end] -= np.matmul(lower[end:, begin:end].T, columns[end:])
-        columns[begin:end] = np.linalg.solve(lower[begin:end, begin:end].T, columns[begin:end])
-    return known

@@ -1,0 +1,155 @@
+"""The safety update, let through where harmful requests act and harmless chats do not.
+
+Two Gram matrices per weight matrix, both of what the *language expert's* layer sees: ``G_h`` at the
+answers to harmful requests, ``G_b`` at the answers to harmless chats in its language. From them
+
+    P = G_h (G_h + γ G_b + λ I)⁻¹
+
+lets a direction of inputs through as far as harmful requests excite it and harmless text does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from safeswap.errors import CalibrationError, PlanError
+from safeswap.operators.base import Numbers, TensorContext, task_vectors
+from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of
+from safeswap.operators.gram_store import GramRecord
+from safeswap.operators.kernels.positive import Wide, factor, solve
+from safeswap.operators.registry import operator
+from safeswap.parameters import Parameter
+from safeswap.roles import SAFETY
+
+HARMFUL, HARMLESS = "harmful", "harmless"
+
+
+def entry_of(role: str, texts: str) -> str:
+    """The name of an expert's matrices over texts of a kind, such as ``sw@harmful``."""
+    return f"{role}@{texts}"
+
+
+class _Guided(CalibratedOperator):
+    """What addition and swap share."""
+
+    how = "--harmful REFUSALS.jsonl --harmless LANGUAGE=CHATS.jsonl"
+    experts = (2, 2)
+    parameters = (
+        *GRAMS,
+        Parameter("balance", 1.0, "weight of harmless text against harmful requests (γ)", low=0),
+        Parameter(
+            "ridge", 1e-4, "λ, in mean diagonals of G_h + γ G_b", float, 0, 1e3, open_low=True
+        ),
+    )
+
+    def entries(self, experts: Sequence[str]) -> Mapping[str, str]:
+        (language,) = [role for role in experts if role != SAFETY]
+        return {entry_of(language, texts): language for texts in (HARMFUL, HARMLESS)}
+
+    def pinned(
+        self, given: Mapping[str, Any], experts: Sequence[str], where: str
+    ) -> dict[str, Any]:
+        if len(experts) != 2 or SAFETY not in experts:
+            raise PlanError(
+                f"{where}: operator {self.name} joins the safety expert and one language expert, "
+                f"not {' and '.join(experts)}. Plan each language by itself."
+            )
+        return super().pinned(given, experts, where)
+
+    def merge(
+        self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
+    ) -> Numbers:
+        safe = context.experts.index(SAFETY)
+        vectors = task_vectors(base, experts)
+        safety, language = vectors[safe], vectors[1 - safe]
+        strength, kept = context.weights[safe], context.weights[1 - safe]
+        records = self.records(context)
+        joined: Numbers = base + language * base.dtype.type(kept)
+        if records is None:
+            return joined  # nothing says what its inputs are: the language expert's stays
+        direction: Numbers = self.direction(safety, language).reshape(context.shape)
+        transposed = records[0].inputs == "rows"  # GPT-2's [in, out]; from here on [out, in]
+        let_through = _through(context, records, direction.T if transposed else direction)
+        if transposed:
+            let_through = let_through.T
+        let_through *= strength
+        joined += let_through.reshape(-1).astype(base.dtype)
+        return joined
+
+    def direction(self, safety: Numbers, language: Numbers) -> Numbers:
+        """What is let through, from both task vectors; either may be overwritten."""
+        raise NotImplementedError
+
+
+@operator
+class GramAdd(_Guided):
+    """``base + w_l t_l + w_s t_s P`` with ``P = G_h (G_h + γ G_b + λ I)⁻¹`` for weight matrices of
+    attention and MLP (written for weights [out, in]); all other tensors get ``base + w_l t_l``.
+
+    safeswap. ``t_s P`` is the update D with the least ``‖X_h(D − t_s)ᵀ‖² + γ‖X_b Dᵀ‖² + λ‖D‖²``
+    (means over rows): on what the language expert's layers see at answers to harmful requests it
+    acts as the safety update does, on harmless chats in the language as little as possible. γ is
+    ``balance``, λ is ``ridge`` times the mean of the diagonal of ``G_h + γ G_b``, ``w_s`` the
+    safety expert's weight in the plan (k in the docs; ``--method chat-vector --set gamma=4``).
+    Both matrices come from ``safeswap calibrate … --harmful … --harmless …``. Not in mergekit
+    0.1.5. Added memory per worker: one square float64 matrix of the layer's inputs, and about
+    three float64 of the tensor's size.
+    """
+
+    name = "gram-add"
+    summary = "Add the safety update where harmful requests act and harmless chats do not."
+    source = "safeswap; the least squares are RegMean's (arXiv 2212.09849)"
+
+    def direction(self, safety: Numbers, language: Numbers) -> Numbers:
+        return safety
+
+
+@operator
+class GramSwap(_Guided):
+    """``base + w_l t_l + w_s (t_s − t_l) P`` with ``P = G_h (G_h + γ G_b + λ I)⁻¹`` for weight
+    matrices of attention and MLP (weights [out, in]); all other tensors get ``base + w_l t_l``.
+
+    safeswap. At both weights 1 it is the W with the least
+    ``‖X_h(W − W_s)ᵀ‖² + γ‖X_b(W − W_l)ᵀ‖² + λ‖W − W_l‖²``: the safety expert's outputs on harmful
+    requests, the language expert's on harmless chats in its language. RegMean is this with γ = 1,
+    λ = 0 and each expert's own inputs. Settings and matrices are those of ``gram-add``.
+    """
+
+    name = "gram-swap"
+    summary = "The safety expert's outputs on harmful requests, the language expert's elsewhere."
+    source = "safeswap; RegMean (arXiv 2212.09849) with two sets of texts"
+
+    def direction(self, safety: Numbers, language: Numbers) -> Numbers:
+        return np.subtract(safety, language, out=safety)
+
+
+def _through(context: TensorContext, records: Sequence[GramRecord], direction: Numbers) -> Wide:
+    """``D G_h (G_h + γ G_b + λ I)⁻¹`` for D [out, in], float64 [out, in]."""
+    grams, balance = grams_of(context), float(context.settings["balance"])
+    entries = list(_Guided.entries(_Guided(), context.experts))
+    side = direction.shape[1]
+    system = np.zeros((side, side))
+    known = np.zeros(direction.shape)
+    wide = direction.astype(np.float64)
+    for entry, record, weight in zip(entries, records, (1.0, balance), strict=True):
+        for begin, block in grams.blocks(entry, record):
+            rows = block.astype(np.float64)
+            if weight == 1.0 and entry == entries[0]:
+                known[:, begin : begin + len(rows)] = np.matmul(wide, rows.T)  # G is symmetric
+            rows *= weight
+            system[begin : begin + len(rows)] += rows
+    del wide
+    system[np.diag_indices(side)] += float(context.settings["ridge"]) * np.trace(system) / side
+    if not system.any():
+        return known  # nothing was ever seen but zeros: nothing is let through
+    try:
+        return solve(factor(system), known)
+    except np.linalg.LinAlgError as error:
+        raise CalibrationError(
+            f"tensor {context.name!r}: its Gram matrices leave some inputs undetermined (not "
+            f"positive definite at ridge {context.settings['ridge']:g}). Use a larger ridge, e.g. "
+            "--operator-set ridge=0.001, or more texts."
+        ) from error
