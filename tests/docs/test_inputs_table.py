@@ -9,6 +9,7 @@ case fails, and so does a case without a row. A new kind of input is a row in ea
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ import grown  # noqa: E402
 from adapted import make_adapter, merged_by_peft, state_of  # noqa: E402
 from families import save_all, save_tiny, t5, with_pictures  # noqa: E402
 from gguf_bytes import llama_bytes  # noqa: E402
+from mixtures import loaded as mixtures_loaded  # noqa: E402
+from mixtures import merge as merge_mixture  # noqa: E402
+from mixtures import names_in, same_logits, save_trio  # noqa: E402
 from narrow import (  # noqa: E402
     alter,
     gpt_oss,
@@ -48,6 +52,7 @@ from tiny import (  # noqa: E402
     save_checkpoint,
     swap,
 )
+from web import Web  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("base", "safety", "sw")
@@ -388,6 +393,47 @@ def mixture(tmp: Path) -> None:
     assert {"0.attention", "0.mlp", "0.norms"} <= plan.units.keys()
 
 
+def by_expert(tmp: Path) -> None:
+    trio = save_trio(tmp, "qwen3-moe")
+    out = swap(trio, tmp / "out", by="expert")
+    assert api.verify_merge(out).from_inputs
+    members = [mixtures_loaded(trio[role]) for role in ROLES]
+    wanted = merge_mixture(*members, by="expert", halves=True)
+    assert len(set(wanted.decisions.values())) > 1
+    assert same_logits(out, wanted.state)
+    assert "0.experts.0" in Plan.load(out / "safeswap-plan.yaml").units
+
+
+def other_layout(tmp: Path) -> None:
+    """The safety expert in one tensor, the others apart: as with all apart."""
+    trio = save_trio(tmp, "qwen3-moe", {"safety": False})
+    out = swap(trio, tmp / "out")
+    assert api.verify_merge(out).from_inputs
+    members = [mixtures_loaded(trio[role]) for role in ROLES]
+    assert same_logits(out, merge_mixture(*members, by="module", halves=True).state)
+    assert names_in(out) == names_in(trio["sw"]) != names_in(trio["safety"])
+
+
+def at_an_address(tmp: Path) -> None:
+    """Byte for byte what local folders give."""
+    trio = make_trio(tmp / "served")
+    local = swap(trio, tmp / "local")
+    served = Web(tmp / "served")
+    cache, before = str(tmp / "cache"), os.environ.get("SAFESWAP_CACHE")
+    os.environ["SAFESWAP_CACHE"] = cache
+    try:
+        found: Any = {role: f"{served.url}{role}/" for role in ROLES}
+        out = swap(found, tmp / "out")
+    finally:
+        served.stop()
+        if before is None:
+            del os.environ["SAFESWAP_CACHE"]
+        else:
+            os.environ["SAFESWAP_CACHE"] = before
+    names = [file.name for file in local.glob("*.safetensors")]
+    assert names and all((out / n).read_bytes() == (local / n).read_bytes() for n in names)
+
+
 def hybrid(tmp: Path) -> None:
     _, plan = of_family(tmp, "jamba")
     assert {"0.mixer", "0.mlp", "1.attention", "1.mlp"} <= plan.units.keys()
@@ -502,6 +548,9 @@ PAGE: dict[str, Case] = {
     "GGUF": Case(gguf, ("BF16", "`--donor`")),
     "a narrow base, wider experts": Case(narrow_base, ("refused", "`--force`")),
     "mixtures of experts": Case(mixture, ("`N.mlp`",)),
+    "mixtures of experts, with `--by expert`": Case(by_expert, ("`N.experts.E`",)),
+    "experts apart in one member, in one tensor in another": Case(other_layout, ("donor",)),
+    "weights at `https://`, `s3://`, `gs://`, `hf://`": Case(at_an_address, ("by ranges",)),
     "layers of state-space, linear attention or convolution": Case(hybrid, ("`N.mixer`",)),
     "mixers alone": Case(mixer, ("`N.mixer`",)),
     "towers for pictures or sound": Case(towers, ("donor's",)),
@@ -539,7 +588,14 @@ README: dict[str, tuple[str, ...]] = {
     ),
     "fp8 with scales, MXFP4": ("fp8 with scales", "MXFP4", "a narrow base, wider experts"),
     "GGUF": ("GGUF",),
-    "mixtures of experts": ("mixtures of experts",),
+    "mixtures of experts, stored apart or in one tensor": (
+        "mixtures of experts",
+        "mixtures of experts, with `--by expert`",
+        "experts apart in one member, in one tensor in another",
+    ),
+    "weights at `https://`, `s3://`, `gs://`, `hf://`": (
+        "weights at `https://`, `s3://`, `gs://`, `hf://`",
+    ),
     "hybrids, mixers alone (Jamba, Qwen3-Next, Mamba)": (
         "layers of state-space, linear attention or convolution",
         "mixers alone",
