@@ -8,8 +8,9 @@ A mix is YAML::
          where: {language_code: swh}, prompt: inputs, response: targets, take: 4000}
 
 A file is JSON Lines; a path is relative to the mix. ``prompt`` and ``response`` are names of
-fields (these, where nothing is said), or texts with ``{field}`` in them; ``{a.b}`` is a field in a field. ``take`` draws that many
-rows by the seed; without it all are taken. Unknown keys are refused.
+fields (these, where nothing is said), or texts with ``{field}`` in them; ``{a.b}`` is a field
+in a field. ``take`` draws that many rows by the seed; without it all are taken. Unknown keys
+are refused.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import yaml
 
 from real_model.corpora import Corpora
 from real_model.run import Study, recipe
+from safeswap.profile import Profile
 
 BROKEN = {"empty", "repetition", "echo"}
 
@@ -22,13 +23,14 @@ BROKEN = {"empty", "repetition", "echo"}
 def read(study: Study, code: str, seed: int, results: Path, corpora: Corpora) -> dict[str, Any]:
     """The record of one cell, from its results folder."""
     names = ["base", "safety", code, *(method.name for method in study.methods())]
-    profile = json.loads((study.cell(code, seed) / "profile.json").read_text("utf-8"))
+    cell = study.cell(code, seed)
     return {
         "language": code,
         "seed": seed,
         "size": study.size,
         "experts": {name: recipe(study.expert(name, seed)) for name in ("safety", code)},
-        "profile": _norms(profile),
+        "moved": _moved(Profile.load(cell / "profile.json")),
+        "shares": _shares(cell / "plans" / "paper-by-module.yaml"),
         "plans": {
             m.name: _plan(study.cell(code, seed) / "plans" / f"{m.name}.yaml")
             for m in study.methods()
@@ -98,9 +100,25 @@ def _place(id_: str) -> int:
     return int(id_.rpartition("/")[2] or -1)
 
 
-def _norms(profile: dict[str, Any]) -> dict[str, Any]:
-    """Per unit: squared norms of both updates and their inner product, as the profile has them."""
-    return {"units": profile["units"], "experts": profile["experts"]}
+def _moved(profile: Profile) -> dict[str, float]:
+    """Expert to ‖W − W_base‖ / ‖W_base‖ over all projections."""
+    inside = [t for t in profile.tensors if t.role == "projection" and t.base_norm]
+    base = sum(t.base_norm**2 for t in inside)
+    roles = [role for role in profile.inputs if role != "base"]
+    return {
+        role: round((sum(t.update_norm[role] ** 2 for t in inside) / base) ** 0.5, 5)
+        for role in roles
+    }
+
+
+def _shares(path: Path) -> dict[str, list[float]]:
+    """Unit to its share in the safety expert's update, in the language's, and their difference."""
+    units = yaml.safe_load(path.read_text("utf-8"))["units"]
+    return {
+        unit: [*(round(one, 6) for one in row["shares"].values()), round(row["difference"], 6)]
+        for unit, row in units.items()
+        if "shares" in row
+    }
 
 
 def _plan(path: Path) -> dict[str, list[float]]:
