@@ -8,8 +8,9 @@ demo: .venv-demo/ready
 	rm -rf demo-out
 	.venv-demo/bin/safeswap demo --out demo-out
 
+# one thread each: two workers whose torch takes both cores wait for each other
 test: .venv-test/ready
-	.venv-test/bin/python -m pytest -n 2 tests
+	OMP_NUM_THREADS=1 .venv-test/bin/python -m pytest -n 2 tests
 
 # mergekit pins much; it gets an environment of its own, and only these tests use it
 parity: .venv-test/ready .venv-mergekit/ready

@@ -15,7 +15,7 @@ import argparse
 import itertools
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import safeswap
@@ -107,7 +107,7 @@ def main() -> None:
         )
         print(f"| refused / right, % | {' | '.join(SMALL_LANGUAGES)} | mean |")
         print(row("language expert", {code: models / code for code in SMALL_LANGUAGES}))
-        print(row("safety expert", {code: models / "safety" for code in SMALL_LANGUAGES}))
+        print(row("safety expert", dict.fromkeys(SMALL_LANGUAGES, models / "safety")))
         for gamma in chosen.gammas:
             folders = merged(profile, out / f"chat-{gamma}", gamma, "linear")
             print(row(f"chat vector γ = {gamma:g}", folders), flush=True)

@@ -12,6 +12,8 @@ from blake3 import blake3
 from safetensors.numpy import load_file, save_file
 
 Array = np.ndarray[Any, Any]
+NEED_GRAMS = frozenset({"regmean", "gram-add", "gram-swap"})
+"""Operators that read such a folder."""
 
 
 def write_grams(

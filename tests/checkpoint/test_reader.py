@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from gram_folder import NEED_GRAMS
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
 from safeswap.checkpoint.family import Family, join_family
 from safeswap.checkpoint.header import read_header
@@ -29,7 +30,7 @@ from safeswap.profile import measure_family
 from tiny import BF16, make_trio
 
 ROLES = ("base", "safety", "sw")
-NO_FILES_NEEDED = [name for name in OPERATORS if name != "regmean"]
+NO_FILES_NEEDED = [name for name in OPERATORS if name not in NEED_GRAMS]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import safeswap
+from gram_folder import NEED_GRAMS
 from safeswap.checkpoint import reader
 from safeswap.errors import PlanError, VerificationError
 from safeswap.io import workers
@@ -21,7 +22,7 @@ from safeswap.operators import OPERATORS, Operation, TensorContext, merge_arrays
 from safeswap.plan import Plan
 from tiny import digest_of, make_trio, rewrite, swap
 
-OTHERS = [name for name in OPERATORS if name not in ("linear", "regmean")]  # it needs files
+OTHERS = [name for name in OPERATORS if name != "linear" and name not in NEED_GRAMS]
 
 
 def plan_of(trio: dict[str, Path], operation: Operation, **units: Any) -> Plan:

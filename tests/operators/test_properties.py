@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from test_formulas import joined, make
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from gram_folder import NEED_GRAMS
 from safeswap.errors import CheckpointError, PlanError
 from safeswap.io.blas import one_thread
 from safeswap.operators import (
@@ -32,7 +33,7 @@ from safeswap.operators.kernels.random_masks import draw, kept
 STREAMED = ("linear", "ties", "dare", "dare-ties", "della", "breadcrumbs")
 SUMMED = ("slerp", "nuslerp", "model-stock", "karcher", "sce")
 WHOLE = ("tsv", "iso-c", "wudi", "project")
-NAMES = tuple(name for name in OPERATORS if name != "regmean")  # it needs files: test_regmean.py
+NAMES = tuple(name for name in OPERATORS if name not in NEED_GRAMS)  # those need files
 FREE = {"dare": {"drop": 0.0}, "dare-ties": {"drop": 0.0}, "breadcrumbs": {"density": 1.0}}
 
 

@@ -159,7 +159,7 @@ def _input(record: dict[str, Any]) -> InputRecord:
 def _files(record: dict[str, Any]) -> tuple[FileRecord, ...]:
     found = tuple(FileRecord(**file) for file in record["files"])
     for file in found:
-        _check_texts(file, "name", "digest", or_none=("sha256",))
+        _check_texts(file, "name", "digest", or_none=("sha256", "version"))
         if type(file.size) is not int or type(file.mtime_ns) is not int:
             raise TypeError(f"size or mtime_ns of {file.name!r} is no whole number")
     return found

@@ -50,7 +50,7 @@ class Client:
         self.authorization = authorization
 
     @contextmanager
-    def open(
+    def ask(
         self, method: str, url: str, where: str, headers: Mapping[str, str] | None = None
     ) -> Iterator[tuple[Any, str]]:
         """Send a request and follow redirects.

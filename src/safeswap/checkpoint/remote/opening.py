@@ -270,7 +270,9 @@ def _download(path: Path, origin: Origin) -> None:
     ranges = getattr(origin, "ranged", True)
     try:
         begun = part.stat().st_size if part.exists() and ranges and origin.version else 0
-        with part.open("r+b" if begun else "wb") as stream:
+        if not begun:
+            part.write_bytes(b"")
+        with part.open("r+b") as stream:
             begun = min(begun, origin.size)
             stream.truncate(begun)
             stream.seek(begun)

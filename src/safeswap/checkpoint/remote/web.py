@@ -44,7 +44,7 @@ class WebFile:
         """See ``Origin.stream``."""
         headers = {} if begin == 0 and end == self.size else ranged(begin, end)
         url = self._located or self.url
-        with self.client.open("GET", url, self.where, headers) as (response, final):
+        with self.client.ask("GET", url, self.where, headers) as (response, final):
             if url != self.url and is_gone(response.status):  # a signed address that ran out
                 self._located = None
                 raise TransientError(f"the server says {response.status}", 0.0)
@@ -115,7 +115,7 @@ def probe(client: Client, url: str, where: str) -> WebFile | None:
     """
 
     def ask() -> WebFile | None:
-        with client.open("GET", url, where, ranged(0, 8)) as (response, _):
+        with client.ask("GET", url, where, ranged(0, 8)) as (response, _):
             if response.status in (404, 410):
                 return None
             version = version_of(response)

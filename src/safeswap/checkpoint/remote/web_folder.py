@@ -67,7 +67,7 @@ class WebFolder:
         kept = _Kept(url)
 
         def ask() -> bytes | int:
-            with self._client.open("GET", url, where, kept.headers) as (response, _):
+            with self._client.ask("GET", url, where, kept.headers) as (response, _):
                 if response.status == 304 and kept.content is not None:
                     return kept.content
                 if response.status != 200:

@@ -101,7 +101,7 @@ def _ask(file: OriginFile) -> bytes:
     client = Client(file.url)
     for wait in _WAITS:
         try:
-            with client.open("GET", file.url, file.url) as (response, _):
+            with client.ask("GET", file.url, file.url) as (response, _):
                 if response.status != 200:
                     refuse_status(response.status, file.url, login=False)
                 return whole(response, file.size, file.url)
