@@ -15,24 +15,29 @@ from safeswap.checkpoint.adapted import open_member
 from safeswap.checkpoint.dtypes import DTYPES
 from safeswap.checkpoint.family import Family, join_family
 from safeswap.checkpoint.header import read_header
-from safeswap.checkpoint.inside import files_below, why_not_read
-from safeswap.checkpoint.loaded_names import LARGEST, is_loaded, is_weights, looks_like_weights
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
 from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.shards import OutputTensor, lay_out
 from safeswap.errors import PlanError, VerificationError, listed, nearest
 from safeswap.io.buffers import buffer
-from safeswap.io.regular import is_there
 from safeswap.io.workers import BLOCK_ELEMENTS, chunks_of, default_workers, run_chunks
 from safeswap.merge.adapter_verify import check_adapter
 from safeswap.merge.chunks import ChunkHash, all_finite, announce_chunks, chunk_bytes
-from safeswap.merge.companions import MANIFEST, OURS, PLAN_FILE, small_files
+from safeswap.merge.companions import MANIFEST
 from safeswap.merge.manifest import AGAIN, check_digest, read_manifest
 from safeswap.merge.manifest_check import check_manifest
 from safeswap.merge.packed import differing_parts
 from safeswap.merge.prepare import Chunk, MergeJob, check_operator_files, prepare
 from safeswap.merge.stream import run_passes
-from safeswap.operators import paths_in, place_operation
+from safeswap.merge.verify_files import (
+    changed_small_files,
+    check_plan_file,
+    check_small_files,
+    is_file_with,
+    refuse_links,
+    unexpected_files,
+)
+from safeswap.operators import paths_in
 from safeswap.plan import Plan, edited_units, pin_operators
 from safeswap.profile import Profile, measure_family
 from safeswap.roles import BASE, SAFETY
@@ -94,10 +99,10 @@ def verify_folder(
         if role not in plan.inputs:
             raise PlanError(f"{out}: has no input {role!r}{nearest(role, plan.inputs)}")
     profile = Profile.from_dict(manifest["profile"], str(out / MANIFEST))
-    _refuse_links(out)
-    _check_small_files(out, manifest)
-    notes = _unexpected_files(out, manifest)
-    _check_plan_file(out, plan)
+    refuse_links(out)
+    check_small_files(out, manifest)
+    notes = unexpected_files(out, manifest)
+    check_plan_file(out, plan)
     written = _check_shards(out, manifest)
     if grams is not None:
         plan = _with_grams(plan, Path(grams), out)
@@ -143,14 +148,14 @@ def verify_folder(
             job, log = check_adapter(out, manifest, family, pin_operators(plan, MANIFEST), written)
         measured = measure_family(family, workers=workers, advance=advance)
         check_manifest(out / MANIFEST, manifest, job, measured, log)
-        notes += _changed_small_files(manifest, family)
+        notes += changed_small_files(manifest, family)
     check_digest(out / MANIFEST, manifest)  # last: what the others find, they name
     return Verification(
         tensors=len(written),
         nbytes=sum(tensor.nbytes for tensor in written.values()),
         from_inputs=not without_inputs,
         edited=edited_units(plan, profile),
-        rewritten=tuple(n for n, d in manifest["about"].items() if not _is_file(out / n, d)),
+        rewritten=tuple(n for n, d in manifest["about"].items() if not is_file_with(out / n, d)),
         notes=tuple(notes),
     )
 
@@ -171,99 +176,6 @@ def _with_grams(plan: Plan, grams: Path, out: Path) -> Plan:
     return plan.with_operations(
         lambda o: replace(o, settings={**o.settings, **moved}) if "grams" in paths_in(o) else o
     )
-
-
-def _check_small_files(out: Path, manifest: Mapping[str, Any]) -> None:
-    for name, digest in manifest["files"].items():
-        path = out / name
-        if not is_there(path):
-            raise VerificationError(
-                f"{path}: is missing; it was there when the merge was made. {AGAIN}"
-            )
-        if not _is_file(path, digest):
-            raise VerificationError(f"{path}: was changed after the merge was made. {AGAIN}")
-        if not name.endswith(".index.json") and (is_weights(name) or looks_like_weights(path)):
-            raise VerificationError(
-                f"{path}: holds weights or an archive that are not the merge's. A copy of an "
-                f"input's weights is not safe to hand on. {AGAIN}"
-            )
-
-
-def _is_file(path: Path, digest: str) -> bool:
-    """Whether it is a plain file with this digest; larger ones than ever go along are not read."""
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        return False
-    return digests.of_small_file(path) == digest
-
-
-def _refuse_links(out: Path) -> None:
-    """What the merge wrote are plain files: no link is followed out of a stranger's folder, nothing
-    waited for at a pipe, no device read.
-    """
-    for name in files_below(out):
-        reason = why_not_read(out, out / name)
-        if reason is not None:
-            raise VerificationError(
-                f"{out / name}: is {reason}, which no merge writes. Remove it; if it stands for a "
-                "file of the merge, merge again from the plan."
-            )
-
-
-def _unexpected_files(out: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Loaders pick files by name: a stray one may be loaded in place of, or on top of, the merge;
-    and weights of whatever format are not the merge's, and may be the unsafe expert's.
-
-    Returns:
-        A note for every other file that the merge did not write.
-    """
-    known = {record["name"] for record in manifest["outputs"]}
-    known |= {*manifest["files"], *OURS}
-    found = [name for name in files_below(out) if name not in known]
-    strange = [name for name in found if not name.startswith(_TOOLS)]
-    kept = sorted({f"{name.partition('/')[0]}/" for name in found if name.startswith(_TOOLS)})
-    loaded = [name for name in strange if "/" not in name and is_loaded(name)]
-    if loaded:
-        raise VerificationError(
-            f"{out}: holds {listed(loaded)}, which the merge did not write. A loader may take them "
-            "for the model's own; move them elsewhere."
-        )
-    weights = [name for name in strange if is_weights(name) or looks_like_weights(out / name)]
-    if weights:
-        raise VerificationError(
-            f"{out}: holds {listed(weights)}, which the merge did not write and which hold weights "
-            "or an archive; they may be an expert's. Move them elsewhere."
-        )
-    return [f"{name} was not written by the merge" for name in (*strange, *kept)]
-
-
-_TOOLS = (".git/", ".cache/")
-"""Folders in which git and the hub's client keep copies of what is beside them."""
-
-
-def _changed_small_files(manifest: Mapping[str, Any], family: Family) -> list[str]:
-    places = {role: small_files(member) for role, member in family.members.items()}
-    return [
-        f"{places[role].get(name, name)} is not as it was when the merge was made"
-        for role, files in manifest["input_files"].items()
-        if role in family.members
-        for name, digest in files.items()
-        if name not in places[role] or not _is_file(places[role][name], digest)
-    ]
-
-
-def _check_plan_file(out: Path, plan: Plan) -> None:
-    path = out / PLAN_FILE
-    if not path.exists():
-        raise VerificationError(
-            f"{path}: is missing; it was there when the merge was made. Merge again; safeswap.json "
-            "still holds the plan."
-        )
-    placed = plan.with_operations(lambda operation: place_operation(operation, out))
-    if Plan.load(path).as_dict() != placed.as_dict():
-        raise VerificationError(
-            f"{path}: was changed after the merge was made. To carry the edited plan out, run "
-            f"safeswap merge --plan {path} --out NEW."
-        )
 
 
 def _check_shards(out: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
