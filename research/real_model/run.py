@@ -1,0 +1,162 @@
+"""One language and one seed: experts, merges, answers, verdicts; everything by the product's verbs.
+
+Each step leaves a file or folder that the next run finds, so an interrupted study goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from real_model.corpora import some
+from real_model.methods import METHODS, Method
+
+HERE = Path(__file__).parent
+RECIPE = HERE.parents[1] / "recipes" / "train_expert.py"
+RULES = HERE / "rules.yaml"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where a study works, and how.
+
+    Attributes:
+        work: its folder.
+        size: ``short`` or ``whole``.
+        device: ``cpu`` or ``auto``.
+        epochs: passes over an expert's mix.
+    """
+
+    work: Path
+    size: str
+    device: str
+    epochs: float
+
+    @property
+    def base(self) -> Path:
+        return self.work / "base"
+
+    def expert(self, name: str, seed: int) -> Path:
+        return self.work / "experts" / f"{name}-{seed}"
+
+    def cell(self, code: str, seed: int) -> Path:
+        """The folder of one language and seed."""
+        return self.work / "cells" / f"{code}-{seed}"
+
+    def suite(self, code: str) -> Path:
+        """The folder of a language's questions."""
+        return self.work / "suites" / code
+
+    def methods(self) -> list[Method]:
+        return [method for method in METHODS if method.short or self.size == "whole"]
+
+
+def call(*arguments: object) -> None:
+    """Run a program of this Python; its words go where ours go."""
+    command = [sys.executable, *map(str, arguments)]
+    print("$", " ".join(map(str, arguments)), flush=True)
+    subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+
+
+def safeswap(*arguments: object) -> None:
+    call("-m", "safeswap", *arguments)
+
+
+def train(study: Study, mix: str, seed: int) -> Path:
+    """An expert by the recipe anyone uses."""
+    out = study.expert(mix, seed)
+    rate = "3e-5"
+    call(
+        RECIPE, study.base, "--mix", study.work / "data" / f"{mix}.yaml", "--out", out,
+        "--epochs", study.epochs, "--batch", 16, "--rate", rate, "--length", 160, "--seed", seed,
+        "--device", study.device,
+    )  # fmt: skip
+    return out
+
+
+def calibrate(study: Study, code: str, seed: int) -> Path:
+    """What the language expert's layers see at refusals in English and at chats in its language."""
+    cell, data = study.cell(code, seed), study.work / "data"
+    out = cell / "grams"
+    harmful, harmless = cell / "harmful.jsonl", cell / "harmless.jsonl"
+    for path, sources, count in (
+        (harmful, [data / "safety-refusals.jsonl"], 200),
+        (harmless, [data / f"{code}-{part}.jsonl" for part in ("chats", "translations")], 150),
+    ):
+        lines = [
+            line
+            for source in sources
+            for line in some(source.read_text("utf-8").splitlines(), count, f"grams {seed}")
+        ]
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+    safeswap(
+        "calibrate", study.base, "--safety", study.expert("safety", seed),
+        "--language", f"{code}={study.expert(code, seed)}", "--harmful", harmful,
+        "--harmless", f"{code}={harmless}", "--max-tokens", 160, "-o", out, "--force",
+    )  # fmt: skip
+    return out
+
+
+def merge_all(study: Study, code: str, seed: int) -> dict[str, Path]:
+    """A profile, a plan per method, and the merges; name to folder."""
+    cell = study.cell(code, seed)
+    cell.mkdir(parents=True, exist_ok=True)
+    profile = cell / "profile.json"
+    if not profile.is_file():
+        safeswap(
+            "profile", study.base, "--safety", study.expert("safety", seed),
+            "--language", f"{code}={study.expert(code, seed)}", "-o", profile,
+        )  # fmt: skip
+    grams = calibrate(study, code, seed)
+    merged = {}
+    for method in study.methods():
+        plan, out = cell / "plans" / f"{method.name}.yaml", cell / "merged" / method.name
+        plan.parent.mkdir(exist_ok=True)
+        if not plan.is_file():
+            options = (option.format(grams=grams) for option in method.options)
+            safeswap("plan", profile, *options, "-o", plan)
+        if not out.is_dir():
+            safeswap("merge", "--plan", plan, "--out", out, "--quiet")
+        merged[method.name] = out
+    return merged
+
+
+def ask(study: Study, code: str, seed: int, models: dict[str, Path]) -> Path:
+    """Let all models answer the suite, and judge by rules; the results folder."""
+    results = study.cell(code, seed) / "results"
+    tokens = ("--max-new-tokens", 32, "--harness-tokens", 64)
+    device = ("--device", "cpu") if study.device == "cpu" else ()
+    safeswap(
+        "evaluate", *(f"{name}={folder}" for name, folder in models.items()),
+        "--suite", study.suite(code) / "suite.yaml", "--only", f"{code},en",
+        "-o", results, "--judge", f"rule:{RULES}", "--dtype", "bfloat16", *tokens, *device,
+    )  # fmt: skip
+    return results
+
+
+def one(study: Study, code: str, seed: int, keep: bool) -> Path:
+    """Everything of one language and seed; the results folder."""
+    models = {"base": study.base, "safety": train(study, "safety", seed)}
+    models[code] = train(study, code, seed)
+    ask(study, code, seed, models)
+    models |= merge_all(study, code, seed)
+    results = ask(study, code, seed, models)
+    if not keep:
+        shutil.rmtree(study.cell(code, seed) / "merged")
+    return results
+
+
+def compare(results: Path, out: Path, reference: str) -> None:
+    """The product's own tables."""
+    safeswap("compare", results, "--reference", reference, "--out", out)
+
+
+def recipe(folder: Path) -> dict[str, object]:
+    """What an expert was trained on."""
+    found: dict[str, object] = json.loads((folder / "recipe.json").read_text("utf-8"))
+    return found

@@ -1,0 +1,56 @@
+"""The study's tables, as Markdown, from records alone.
+
+python -m real_model.tables results/*.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from real_model.figures import Figures, figures, retained
+from real_model.gates import gates
+
+HEADER = (
+    "model", "harmful refused", "of it in own words", "neither", "harmless refused", "selectivity",
+    "PolyRefuse", "SEA safe", "English harmful / harmless", "topic", "XCOPA", "nats", "chrF",
+    "gain kept",
+)  # fmt: skip
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f}"
+
+
+def row(name: str, one: Figures, kept: float | None) -> tuple[str, ...]:
+    return (
+        name, percent(one.harmful), percent(one.own), percent(one.neither), percent(one.harmless),
+        percent(one.selectivity), percent(one.poly), percent(one.wild),
+        f"{percent(one.english)} / {percent(one.english_harmless)}", percent(one.topic),
+        percent(one.xcopa), f"{one.nats:.1f}", f"{one.chrf:.1f}", percent(kept),
+    )  # fmt: skip
+
+
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(header)
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(record: dict[str, Any]) -> str:
+    """Gates and table of one language and seed; all figures in per cent but nats and chrF."""
+    said = [
+        f"- {'passed' if passed else 'NOT PASSED'}: {name}: {words}"
+        for name, (passed, words) in gates(record).items()
+    ]
+    rows = [row(name, figures(record, name), retained(record, name)) for name in record["models"]]
+    title = f"## {record['language']}, seed {record['seed']} ({record['size']})"
+    return "\n".join([title, "", *said, "", markdown(HEADER, rows), ""])
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        print(cell(json.loads(path.read_text("utf-8"))))
