@@ -64,7 +64,10 @@ def test_what_is_no_mix_is_refused_in_words(tmp_path: Path, text: str, said: str
 def test_a_dot_leads_into_a_field(tmp_path: Path) -> None:
     row = {"translation": {"eng_Latn": "good day", "swh_Latn": "habari"}}
     (tmp_path / "one.jsonl").write_text(json.dumps(row))
-    text = "parts: [{file: one.jsonl, prompt: 'Say: {translation.eng_Latn}', response: translation.swh_Latn}]"
+    text = (
+        "parts: [{file: one.jsonl, prompt: 'Say: {translation.eng_Latn}', "
+        "response: translation.swh_Latn}]"
+    )
     (example,) = read_mix(_mix(tmp_path, text), 0).examples
     assert (example.prompt, example.response) == ("Say: good day", "habari")
 

@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 
-import train_expert
-from mixes import Example
+import train_expert  # noqa: E402
+from mixes import Example  # noqa: E402
 
 WORDS = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "user", "model", *"abcdefghij"]
 
