@@ -20,6 +20,7 @@ from safeswap.errors import EvaluationError, listed
 from safeswap.evaluation.backends import Chat, FinishReason, HFOptions, Reply
 from safeswap.evaluation.backends.adapted import adapter_at, put_into
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
+from safeswap.evaluation.backends.short_logits import with_short_logits
 from safeswap.evaluation.backends.thought_limit import (
     ThoughtLimit,
     closing_tokens,
@@ -78,7 +79,7 @@ class HFBackend:
         """lm-eval's wrapper around the very model that answers the chats."""
         from lm_eval.models.huggingface import HFLM
 
-        model = limited_harness(HFLM)(
+        model = with_short_logits(limited_harness(HFLM))(
             pretrained=self.model,
             tokenizer=self.tokenizer,
             batch_size=16,
