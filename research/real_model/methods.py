@@ -30,7 +30,7 @@ def guided(strength: float, balance: float, short: bool = False) -> Method:
 
 METHODS = (
     Method("paper-by-module", (), short=True),
-    Method("paper-by-layer", ("--by", "layer"), short=True),
+    Method("paper-by-layer", ("--by", "layer")),
     Method("inverted", ("--method", "inverted"), short=True),
     Method("soup", ("--method", "soup"), short=True),
     Method("chat-vector-1", ("--method", "chat-vector", "--set", "gamma=1"), short=True),

@@ -43,7 +43,7 @@ class Size:
     translated: int
 
 
-SIZES = {"short": Size(60, 40, 30, 30, 24), "whole": Size(160, 120, 80, 120, 60)}
+SIZES = {"short": Size(60, 40, 30, 30, 16), "whole": Size(160, 120, 80, 120, 60)}
 
 Pairs = Iterable[tuple[str, str]]
 Answers = Callable[[Sequence[str]], dict[str, str]]
