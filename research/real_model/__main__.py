@@ -28,7 +28,7 @@ def said(args: argparse.Namespace) -> str:
     cells = len(args.languages) * len(args.seeds)
     return (
         f"{cells} cells (language × seed) of size {args.size!r}: about "
-        f"{cells * MINUTES[args.size]} minutes on two free cores, 6 GB of disk, 5 GB of memory. "
+        f"{cells * MINUTES[args.size]} minutes on two free cores, 6 GB of disk, 11 GB of memory. "
         "No network is used. The base is Gemma 3 270M (terms: ai.google.dev/gemma/terms)."
     )
 
