@@ -48,7 +48,15 @@ def merges_table(merges: Sequence[MergeRun], names: Mapping[Path, str]) -> Table
     """A row per merge: how it was decided and joined, from where the rest came, its own digest."""
     if not merges:
         return None
-    columns = ("merge", "language", "decided by", "joined by", "tokenizer from", "tensors", "digest")
+    columns = (
+        "merge",
+        "language",
+        "decided by",
+        "joined by",
+        "donor",
+        "tensors",
+        "digest",
+    )
     rows = []
     for merge in merges:
         plan, content = merge.plan, merge.manifest
@@ -65,7 +73,7 @@ def merges_table(merges: Sequence[MergeRun], names: Mapping[Path, str]) -> Table
             )
         )
     note = (
-        "The digest is of the whole manifest, which holds one of every tensor and file: "
+        "The donor gave configuration and tokenizer. The digest is of the whole manifest, which holds one of every tensor and file: "
         "`safeswap verify` compares all."
     )
     return Table(

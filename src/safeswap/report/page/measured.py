@@ -1,4 +1,4 @@
-"""The evaluation's part of the page: the tables of ``compare``, drawings, and the story in short."""
+"""The evaluation's part of the page: tables of ``compare``, drawings, the story in short."""
 
 from __future__ import annotations
 
@@ -101,9 +101,7 @@ def measured(folders: Sequence[Path], title: str, counting: Counting) -> list[Me
     return made
 
 
-def _judged(
-    folders: Sequence[Path], title: str, judge: str | None, counting: Counting
-) -> Measured:
+def _judged(folders: Sequence[Path], title: str, judge: str | None, counting: Counting) -> Measured:
     evidence = gather(folders, judge, counting.strict, dev=counting.dev)
     family = primary_family(evidence, counting.primary)
     compared = compare_all(evidence, counting.reference, counting.margin, counting.primary)
@@ -158,9 +156,7 @@ def swept(run: SweepRun, name: str, counting: Counting) -> list[Measured]:
         found = [
             one
             for code, folder in folders.items()
-            for one in read_measured(
-                folder, code, judge=counting.judge, strict=counting.strict
-            )
+            for one in read_measured(folder, code, judge=counting.judge, strict=counting.strict)
         ]
         if not any(one.role == "merged" for one in found):
             continue

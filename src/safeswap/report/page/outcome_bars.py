@@ -11,8 +11,8 @@ from safeswap.evaluation.stats import Rate
 from safeswap.report.comparison import model_title, sorted_models
 from safeswap.report.page.svg import drawing, element, title, words
 
-_NAMES, _BAR, _ROW = 230.0, 560.0, 30.0
-_LONGEST = 32
+_NAMES, _BAR, _ROW = 190.0, 370.0, 30.0
+_LONGEST = 28
 """Letters of a model's name beside its bar; all of it stands on hover and in the table."""
 KINDS = ("refused", "harmful", "neither")
 

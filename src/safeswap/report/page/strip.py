@@ -44,6 +44,7 @@ def strip(plan: Plan) -> str:
 
     kinds = [k for k in (*MODULE_KINDS, *PART_KINDS, "norms") if k in map(kind_of, plan.units)]
     parts: list[str] = []
+    kind: str
     for number, kind in enumerate(kinds):
         top = _TOP + number * (_ROW + _GAP)
         parts.append(words(kind.replace("_", " "), _NAMES - 8, top + _ROW / 2 + 4, "name", "end"))
@@ -105,7 +106,9 @@ def _measured(plan: Plan) -> dict[str, list[str]]:
     """What has shares of its own → its units by layer; ``layer`` where all of it has the same."""
     rows = folded(plan)
     labels = layer_labels(plan.units)
-    every = {kind: [f"{label}.{kind}" for label in labels] for kind in MODULE_KINDS}
+    every: dict[str, list[str]] = {
+        kind: [f"{label}.{kind}" for label in labels] for kind in MODULE_KINDS
+    }
     found = {
         kind: units
         for kind, units in every.items()
@@ -122,7 +125,10 @@ def _difference(row: PlannedUnit | None) -> float:
 
 
 def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: float) -> list[str]:
-    """Bars of safety − language in points, and lines at ±τ."""
+    """Bars of safety − language in points, and lines at ±τ.
+
+    Where all units have the same weights nothing was decided, and the colour says who moved more.
+    """
     rows = folded(plan)
     values = [_difference(rows.get(unit)) for unit in units]
     tau = None if experts_of(plan) else threshold(plan.selector, list(plan.units))
@@ -133,12 +139,15 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
     def y(value: float) -> float:
         return top + 8 + high * (most - value) / (2 * most)
 
-    parts = [words(f"{kind}:", _NAMES - 44, y(0) - 8, "name", "end")]
+    parts = [words(kind.replace("_", " "), _NAMES - 44, y(0) - 8, "name", "end")]
     parts += [words("difference", _NAMES - 44, y(0) + 6, "tick", "end")]
     parts += [words("in points", _NAMES - 44, y(0) + 19, "tick", "end")]
     for number in ticks(-most, most, 4):
-        parts.append(words(f"{number:+.3g}", _NAMES - 6, y(number) + 4, "tick", "end"))
-        parts.append(element("line", x1=_NAMES, x2=right, y1=y(number), y2=y(number), class_="grid"))
+        text = f"{number:+.3g}" if number else "0"
+        parts.append(words(text, _NAMES - 6, y(number) + 4, "tick", "end"))
+        parts.append(
+            element("line", x1=_NAMES, x2=right, y1=y(number), y2=y(number), class_="grid")
+        )
     for at, (unit, value) in enumerate(zip(units, values, strict=True)):
         if not math.isfinite(value):
             continue
@@ -211,5 +220,3 @@ def counts_line(plan: Plan) -> str:
         f"{kind.replace('_', ' ')}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
         for kind, counts in counted.items()
     )
-
-

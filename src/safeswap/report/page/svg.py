@@ -161,10 +161,7 @@ def _axis(numbers: Sequence[float], y: Callable[[float], float], width: float) -
 def layer_axis(layers: Sequence[str], x: Callable[[int], float], y: float) -> list[str]:
     """Names of about sixteen layers below a drawing; ``x``: number of a layer → its middle."""
     step = max(1, math.ceil(len(layers) / 16))
-    return [
-        words(layers[at], x(at), y, "tick", "middle")
-        for at in range(0, len(layers), step)
-    ]
+    return [words(layers[at], x(at), y, "tick", "middle") for at in range(0, len(layers), step)]
 
 
 def _runs(points: Sequence[tuple[int, float, float]]) -> Iterable[list[tuple[int, float, float]]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from safeswap.evaluation.measures import Measure
-from safeswap.evaluation.results.candidates import CandidateResult, figures_of
+from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate, figures_of
 from safeswap.evaluation.results.outcomes import Outcomes
 from safeswap.evaluation.results.pareto import pareto_front
 from safeswap.report.comparison import role_of
@@ -14,7 +14,6 @@ from safeswap.report.page.svg import (
     BOTTOM,
     LEFT,
     RIGHT,
-    TOP,
     drawing,
     element,
     ticks,
@@ -23,7 +22,7 @@ from safeswap.report.page.svg import (
 )
 from safeswap.selectors.words import in_words
 
-_WIDTH, _HEIGHT = 720.0, 430.0
+_WIDTH, _HEIGHT, _TOP = 580.0, 380.0, 26.0
 _NAMED = 14
 """Models up to which each has its name beside its mark; of more, those on the front have."""
 _Scale = Callable[[float], float]
@@ -59,29 +58,26 @@ def trade_chart(found: Sequence[CandidateResult], language: str) -> str:
         return ""
     merged = [one for one in drawn if one.role == "merged"]
     front = pareto_front(drawn, (Measure.UNSAFE, Measure.ACCURACY))
-    unsafe = [100 * one.unsafe.value for one in drawn if one.unsafe]
-    right = [100 * one.right.value for one in drawn if one.right]
-    left, wide = min(unsafe), max(5.0, max(unsafe) - min(unsafe))
-    low, tall = min(right), max(5.0, max(right) - min(right))
-    left, low, wide, tall = left - 0.12 * wide, low - 0.12 * tall, 1.35 * wide, 1.24 * tall
+    left, wide = _span([one.unsafe for one in drawn if one.unsafe])
+    low, tall = _span([one.right for one in drawn if one.right])
 
     def x(value: float) -> float:
         return LEFT + (_WIDTH - LEFT - RIGHT) * (value - left) / wide
 
     def y(value: float) -> float:
-        return TOP + (_HEIGHT - TOP - BOTTOM - 14) * (low + tall - value) / tall
+        return _TOP + (_HEIGHT - _TOP - BOTTOM - 14) * (low + tall - value) / tall
 
     parts = []
     bottom = _HEIGHT - BOTTOM - 14
     for number in ticks(left, left + wide, 6):
-        parts.append(element("line", x1=x(number), x2=x(number), y1=TOP, y2=bottom, class_="grid"))
+        parts.append(element("line", x1=x(number), x2=x(number), y1=_TOP, y2=bottom, class_="grid"))
         parts.append(words(f"{number:g}", x(number), bottom + 16, "tick", "middle"))
     for number in ticks(low, low + tall, 6):
         across = {"x1": LEFT, "x2": _WIDTH - RIGHT, "y1": y(number), "y2": y(number)}
         parts.append(element("line", class_="grid", **across))
         parts.append(words(f"{number:g}", LEFT - 8, y(number) + 4, "tick", "end"))
     parts.append(words("unsafe answers, % (fewer is better: left)", LEFT, _HEIGHT - 12, "tick"))
-    parts.append(words("right answers, % (more is better: up)", 6, 11, "tick"))
+    parts.append(words("right answers, % (more is better: up)", 6, 13, "tick"))
     steps = sorted(
         (x(100 * one.unsafe.value), y(100 * one.right.value))
         for one in front
@@ -93,7 +89,7 @@ def trade_chart(found: Sequence[CandidateResult], language: str) -> str:
     if len(corners) > 1:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in corners)
         parts.append(element("polyline", points=path, class_="front"))
-    clip = (LEFT, _WIDTH - RIGHT, TOP, bottom)
+    clip = (LEFT, _WIDTH - RIGHT, _TOP, bottom)
     for one in drawn:
         parts += _arms(one, x, y, clip)
     for one in drawn:
@@ -101,6 +97,13 @@ def trade_chart(found: Sequence[CandidateResult], language: str) -> str:
         parts.append(_mark(one, x, y, name))
     label = f"Right against unsafe answers, {language}"
     return drawing(_WIDTH, _HEIGHT, label, parts, "trade")
+
+
+def _span(figures: Sequence[RateEstimate]) -> tuple[float, float]:
+    """Where an axis begins and how long it is, in per cent: all intervals, and room for a name."""
+    low = 100 * min(one.low for one in figures)
+    size = max(5.0, 100 * max(one.high for one in figures) - low)
+    return low - 0.05 * size, 1.12 * size
 
 
 def _arms(

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from safeswap.anatomy import layer_labels
 from safeswap.errors import SafeswapError
 from safeswap.evaluation.results.store import open_results
 from safeswap.io.files import check_writable, save_text
@@ -29,6 +30,8 @@ from safeswap.tables import Table, html_table, plain
 from safeswap.version import __version__
 
 TITLE = "safeswap report"
+_FEW = 8
+"""Layers up to which maps stand side by side."""
 
 
 def write_report(
@@ -72,7 +75,7 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
     """
     from markupsafe import Markup
 
-    paths = [one.path for one in (*runs.merges, *runs.sweeps)]
+    paths = [one.path for one in runs.merges] + [one.path for one in runs.sweeps]
     paths += [path for group in runs.results for path in group]
     names = named(paths, runs.given)
     public = Public(_places(runs, names))
@@ -83,7 +86,7 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
     groups = _measured(runs, names, counting)
     found = sample(runs.results, samples, counting.strict) if runs.results and samples else None
     style, script = _part("page.css"), _part("page.js")
-    return _template().render(
+    text: str = _template().render(
         title=plain(title) or TITLE,
         style=Markup(style),
         script=Markup(script),
@@ -114,6 +117,7 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
         command=command,
         made_by=f"safeswap {__version__}",
     )
+    return text
 
 
 class _Numbers:
@@ -141,6 +145,7 @@ def _strip(run: MergeRun, names: Mapping[Path, str], numbering: _Numbers) -> dic
         "outside": outside(plan),
         "legend": legend(plan),
         "drawing": Markup(strip(plan)),
+        "wide": len(layer_labels(plan.units)) > _FEW,
         "table": numbering.html(units_table(plan)),
     }
 
@@ -221,7 +226,7 @@ _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def as_data(value: Any) -> Any:
-    """Plain values as JSON for the inside of an element: no letter of it is markup or ends a line."""
+    """Plain values as JSON inside an element: no letter of it is markup or ends a line."""
     from markupsafe import Markup
 
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
