@@ -167,10 +167,20 @@ def report(
     RUN is a merged checkpoint, a results folder, a profile, a plan, a sweep's folder, or a folder
     that holds some of these. The page needs no network and opens from a disk or a mail.
     """
-    from safeswap.report.page import Counting, write_report
+    from safeswap.report.page import write_report
 
-    counting = Counting(judge, not loose, reference, primary, margin / 100, dev)
-    path = write_report(runs, out, samples=samples, title=title, counting=counting)
+    path = write_report(
+        runs,
+        out,
+        samples=samples,
+        title=title,
+        judge=judge,
+        strict=not loose,
+        reference=reference,
+        margin=margin / 100,
+        dev=dev,
+        primary=primary,
+    )
     size = path.stat().st_size
     if as_json:
         print_json({"kind": "report", "page": path, "bytes": size})

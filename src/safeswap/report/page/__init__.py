@@ -4,7 +4,6 @@
 >>> write_report(["merged", "results"], "report.html", samples=200)        # doctest: +SKIP
 """
 
-from safeswap.report.page.measured import Counting
 from safeswap.report.page.write import write_report
 
-__all__ = ["Counting", "write_report"]
+__all__ = ["write_report"]

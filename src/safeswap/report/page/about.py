@@ -73,8 +73,8 @@ def merges_table(merges: Sequence[MergeRun], names: Mapping[Path, str]) -> Table
             )
         )
     note = (
-        "The donor gave configuration and tokenizer. The digest is of the whole manifest, which holds one of every tensor and file: "
-        "`safeswap verify` compares all."
+        "The donor gave configuration and tokenizer. The digest is of the whole manifest, which "
+        "holds one of every tensor and file: `safeswap verify` compares all."
     )
     return Table(
         "Merges", tuple(Column(c, align="left") for c in columns), tuple(rows), (note,), "merges"

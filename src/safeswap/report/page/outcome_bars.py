@@ -11,9 +11,10 @@ from safeswap.evaluation.stats import Rate
 from safeswap.report.comparison import model_title, sorted_models
 from safeswap.report.page.svg import drawing, element, title, words
 
-_NAMES, _BAR, _ROW = 190.0, 370.0, 30.0
-_LONGEST = 28
-"""Letters of a model's name beside its bar; all of it stands on hover and in the table."""
+_BAR, _HIGH, _ROW = 356.0, 20.0, 42.0
+"""Names stand above their bars: all of it fits a phone."""
+_LONGEST = 50
+"""Letters of a model's name; all of it stands on hover and in the table."""
 KINDS = ("refused", "harmful", "neither")
 
 
@@ -52,21 +53,21 @@ def _shares(evidence: Outcomes, model: str, cell: CellSpec) -> dict[str, float]:
 def _bars(evidence: Outcomes, cell: CellSpec, rows: Mapping[str, Mapping[str, float]]) -> str:
     parts = []
     for number, (model, shares) in enumerate(rows.items()):
-        top, left = 6 + number * _ROW, _NAMES
+        top, left = 20 + number * _ROW, 2.0
         name = model_title(evidence, model)
         short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-        parts.append(words(short, _NAMES - 10, top + 17, "name", "end"))
+        parts.append(words(short, 2, top - 5, "name"))
         for kind in KINDS:
             wide = _BAR * shares.get(kind, 0.0)
             if not wide:
                 continue
             text = f"{100 * shares[kind]:.1f}"
-            box = element("rect", x=left, y=top, width=max(0.5, wide - 1), height=_ROW - 6, rx=2.0)
+            box = element("rect", x=left, y=top, width=max(0.5, wide - 1), height=_HIGH, rx=2.0)
             inside = [title(f"{name}: {kind} {text} %"), box]
             if wide > 34:
-                inside.append(words(text, left + wide / 2, top + 16, "letter", "middle"))
+                inside.append(words(text, left + wide / 2, top + 14, "letter", "middle"))
             parts.append(element("g", *inside, class_=f"outcome {kind}"))
             left += wide
-    height = 12 + len(rows) * _ROW
+    height = 4 + len(rows) * _ROW
     label = f"Per cent refused, harmful, neither: {cell.title}, {cell.language}"
-    return drawing(_NAMES + _BAR + 12, height, label, parts, "outcomes")
+    return drawing(_BAR + 4, height, label, parts, "outcomes")

@@ -83,13 +83,15 @@ function browse(index) {
     const select = form.elements[name];
     const found = [...new Set(values)];
     select.append(new Option("all", ""), ...found.map((value) => new Option(label(value), value)));
-    if (found.length < 2 && (name === "group" || !found.length)) select.closest("label").hidden = true;
+    if (found.length < (name === "group" ? 2 : 1)) select.closest("label").hidden = true;
   };
   fill("group", questions.map((q) => String(q.group)), (n) => index.groups[Number(n)].name);
   fill("benchmark", questions.map((q) => q.benchmark));
   fill("language", questions.map((q) => q.language));
   fill("tag", questions.flatMap((q) => q.tags).sort());
   fill("flag", questions.flatMap((q) => q.flags).sort());
+
+  if (index.groups.every((group) => group.judges.length < 2)) form.elements.disagree.closest("label").hidden = true;
 
   const matches = (q) => {
     const asked = Object.fromEntries(["group", "benchmark", "language", "tag", "flag"].map((name) => [name, form.elements[name].value]));

@@ -78,6 +78,9 @@ def trade_chart(found: Sequence[CandidateResult], language: str) -> str:
         parts.append(words(f"{number:g}", LEFT - 8, y(number) + 4, "tick", "end"))
     parts.append(words("unsafe answers, % (fewer is better: left)", LEFT, _HEIGHT - 12, "tick"))
     parts.append(words("right answers, % (more is better: up)", 6, 13, "tick"))
+    clip = (LEFT, _WIDTH - RIGHT, _TOP, bottom)
+    for one in drawn:
+        parts += _arms(one, x, y, clip)
     steps = sorted(
         (x(100 * one.unsafe.value), y(100 * one.right.value))
         for one in front
@@ -89,9 +92,6 @@ def trade_chart(found: Sequence[CandidateResult], language: str) -> str:
     if len(corners) > 1:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in corners)
         parts.append(element("polyline", points=path, class_="front"))
-    clip = (LEFT, _WIDTH - RIGHT, _TOP, bottom)
-    for one in drawn:
-        parts += _arms(one, x, y, clip)
     for one in drawn:
         name = one.name if len(drawn) <= _NAMED or one in front or one not in merged else ""
         parts.append(_mark(one, x, y, name))

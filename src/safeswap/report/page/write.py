@@ -14,6 +14,7 @@ from typing import Any
 from safeswap.anatomy import layer_labels
 from safeswap.errors import SafeswapError
 from safeswap.evaluation.results.store import open_results
+from safeswap.evaluation.stats import MARGIN
 from safeswap.io.files import check_writable, save_text
 from safeswap.plan import Plan
 from safeswap.profile import Profile
@@ -40,7 +41,12 @@ def write_report(
     *,
     samples: int = 0,
     title: str = TITLE,
-    counting: Counting | None = None,
+    judge: str | None = None,
+    strict: bool = True,
+    reference: str | None = None,
+    margin: float = MARGIN,
+    dev: bool = False,
+    primary: Sequence[str] = (),
 ) -> Path:
     """Write one HTML file on merges, results, profiles, plans and sweeps: no network, no others.
 
@@ -49,7 +55,8 @@ def write_report(
         out: the file; one that is there is replaced.
         samples: questions with all answers that the page holds, harmful ones behind a click.
         title: of the page.
-        counting: the options of ``safeswap compare``.
+        judge: whose verdicts count; by default each judge has tables of its own.
+        strict, reference, margin, dev, primary: as of `safeswap.report.evaluation.compare`.
 
     Returns:
         ``out``.
@@ -62,7 +69,8 @@ def write_report(
     path = Path(out)
     check_writable(path)
     _template()  # before what takes long
-    save_text(path, page(open_runs(runs), path.name, samples, title, counting or Counting()))
+    counting = Counting(judge, strict, reference, tuple(primary), margin, dev)
+    save_text(path, page(open_runs(runs), path.name, samples, title, counting))
     return path
 
 
@@ -71,7 +79,8 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
 
     Args:
         name: of its file, for the command that makes it again.
-        samples, title, counting: as of `write_report`.
+        samples, title: as of `write_report`.
+        counting: how outcomes are counted and compared.
     """
     from markupsafe import Markup
 
@@ -185,7 +194,7 @@ def _places(runs: Runs, names: Mapping[Path, str]) -> dict[str, str]:
     for group in runs.results:
         for results in map(open_results, group):
             for model in map(results.model, results.models):
-                for place in (model["source"], model["location"]):
+                for place in (str(model["source"]), str(model.get("location", ""))):
                     if Path(place).is_absolute():
                         found[place] = Path(place).name
     for path, name in names.items():
