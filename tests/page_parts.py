@@ -13,68 +13,14 @@ from typing import Any
 from safeswap.evaluation.results.store import digest_of
 from stored import BENIGN, HARM, READING, Stored
 
-KNOWN = frozenset(
-    [
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "header",
-        "main",
-        "section",
-        "div",
-        "article",
-        "nav",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "p",
-        "a",
-        "b",
-        "em",
-        "bdi",
-        "span",
-        "ul",
-        "li",
-        "ol",
-        "dl",
-        "dt",
-        "dd",
-        "figure",
-        "figcaption",
-        "details",
-        "summary",
-        "table",
-        "caption",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-        "sup",
-        "noscript",
-        "form",
-        "label",
-        "select",
-        "input",
-        "button",
-        "output",
-        "pre",
-        "code",
-        "script",
-        "svg",
-        "g",
-        "rect",
-        "circle",
-        "line",
-        "polyline",
-        "polygon",
-        "text",
-    ]
-)
+_SVG = {"svg", "g", "rect", "circle", "line", "polyline", "polygon", "text", "title"}
+_TABLE = {"table", "caption", "thead", "tbody", "tr", "th", "td", "sup"}
+_FORM = {"form", "label", "select", "input", "button", "output", "noscript"}
+_HEAD = {"html", "head", "meta", "style", "script", "body"}
+_BLOCKS = {"header", "main", "section", "div", "article", "nav", "h1", "h2", "h3", "h4", "p", "pre"}
+_LISTS = {"ul", "li", "ol", "dl", "dt", "dd", "figure", "figcaption", "details", "summary"}
+_WORDS = {"a", "b", "em", "bdi", "span", "code"}
+KNOWN = _SVG | _TABLE | _FORM | _HEAD | _BLOCKS | _LISTS | _WORDS
 """What a page is made of: nothing that fetches, frames or embeds."""
 VOID = {"meta", "input", "br", "link", "img", "hr"}
 HOSTILE = (

@@ -149,10 +149,10 @@ def test_hostile_text_is_text(tmp_path: Path, text: str) -> None:
         more = {"tags": [text[:99]], "reference": text}
         with_answer(folder / model, "harm/sw/0", prompt=text, response=text, **more)
     rename_titles(folder, text[:99])
-    read = page_of(tmp_path, folder, samples=3, title=text)
-    index, texts = read.samples
+    index, texts = page_of(tmp_path, folder, samples=3, title=text).samples
+    raw = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u2028\x00\x1b]", raw)
     harmless = [answer[0] for row in texts for answer in row[2]]
-    assert not re.search("[\u202a-\u202e\u2066-\u2069\u2028\x00\x1b]", "".join(harmless))
     if text.isascii() and len(text) < 20_000 and "\x1b" not in text:
         assert text in harmless and any(text in row[4] for row in index["rows"])
 
