@@ -15,8 +15,8 @@ from safeswap.selectors.words import in_points, threshold
 from safeswap.tables import Cell, Column, Row, Table
 
 _ROW, _GAP, _TOP, _BARS = 26.0, 3.0, 8.0, 110.0
-_LEAST, _MOST = 10.0, 40.0
-"""Width of a cell: so that 126 layers stand in a row that scrolls, and 6 are no banner."""
+_LEAST, _MOST = 8.0, 40.0
+"""Width of a cell: so that 126 layers stand in a row, and 6 are no banner."""
 _NAMES = 112.0
 """Room for the names of the rows."""
 _LETTERS = {"safety": "S", "language": "L", "blend": "·", "mix": "+", "base": "B", "": "?"}
@@ -142,7 +142,7 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
     parts = [words(kind.replace("_", " "), _NAMES - 44, y(0) - 8, "name", "end")]
     parts += [words("difference", _NAMES - 44, y(0) + 6, "tick", "end")]
     parts += [words("in points", _NAMES - 44, y(0) + 19, "tick", "end")]
-    for number in ticks(-most, most, 4):
+    for number in ticks(-most, most, 6):
         text = f"{number:+.3g}" if number else "0"
         parts.append(words(text, _NAMES - 6, y(number) + 4, "tick", "end"))
         parts.append(
