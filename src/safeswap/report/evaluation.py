@@ -69,7 +69,7 @@ def compare(
     Raises:
         EvaluationError: folders of different settings, an unknown judge or model.
     """
-    evidence = gather(results, judge, strict, dev=dev)
+    evidence = gather(results, judge, strict, dev=dev, texts=False)
     family = primary_family(evidence, primary)
     comparisons = compare_all(evidence, reference, margin, primary)
     corrected = None

@@ -102,7 +102,7 @@ def measured(folders: Sequence[Path], title: str, counting: Counting) -> list[Me
 
 
 def _judged(folders: Sequence[Path], title: str, judge: str | None, counting: Counting) -> Measured:
-    evidence = gather(folders, judge, counting.strict, dev=counting.dev)
+    evidence = gather(folders, judge, counting.strict, dev=counting.dev, texts=False)
     family = primary_family(evidence, counting.primary)
     compared = compare_all(evidence, counting.reference, counting.margin, counting.primary)
     part = limit_note(open_results(folders[0]).settings)

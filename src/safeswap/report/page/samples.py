@@ -6,14 +6,15 @@ reads verdicts and decides, the second takes the texts of what was chosen.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from safeswap.display import visible
 from safeswap.evaluation.backends.thoughts import apart
-from safeswap.evaluation.judges import counts_unsafe
+from safeswap.evaluation.judges import Verdict, counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
 from safeswap.evaluation.results.rows import ModelRecord, VerdictRow
 from safeswap.evaluation.results.store import (
@@ -32,6 +33,22 @@ LONGEST = 20_000
 """Letters of a text in the page; the results folder has the rest."""
 
 
+class _Said(NamedTuple):
+    """What the page tells of a verdict: few words, for there may be hundreds of thousands."""
+
+    verdict: Verdict
+    refusal: bool | None
+    flags: tuple[str, ...]
+    categories: tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: VerdictRow) -> _Said:
+        """Of a row, each word held once."""
+        flags = tuple(map(sys.intern, row["flags"]))
+        categories = tuple(sys.intern(str(name)) for name in row["categories"])
+        return cls(cast(Verdict, sys.intern(row["verdict"])), row["refusal"], flags, categories)
+
+
 @dataclass
 class _Question:
     """What is known of a question before its texts are read."""
@@ -41,7 +58,7 @@ class _Question:
     language: str
     id: str
     tags: tuple[str, ...]
-    said: dict[str, dict[str, VerdictRow]] = field(default_factory=dict)
+    said: dict[str, dict[str, _Said]] = field(default_factory=dict)
     """Model → judge → verdict; a model that answered and was not judged has an empty table."""
 
 
@@ -112,7 +129,7 @@ class _Group:
             if not verdicts_path(home, model, judge).is_file():
                 continue
             for key, verdict in verdicts_of(home, model, judge).items():
-                self.questions[key].said[model][judge] = verdict
+                self.questions[key].said[model][judge] = _Said.of(verdict)
 
     def about(self) -> dict[str, Any]:
         """What the page says of the group: models with their roles, judges, languages."""
@@ -145,7 +162,7 @@ class _Group:
             verdicts,
         ]
 
-    def _verdicts(self, said: Mapping[str, VerdictRow] | None) -> list[Any]:
+    def _verdicts(self, said: Mapping[str, _Said] | None) -> list[Any]:
         """A verdict per judge (None where there is none): word, refusal, flags, categories."""
         if said is None:
             return []
@@ -153,10 +170,10 @@ class _Group:
         return [
             verdict
             and [
-                verdict["verdict"],
-                verdict["refusal"],
-                [visible(flag) for flag in verdict["flags"]],
-                [visible(str(name)) for name in verdict["categories"]],
+                verdict.verdict,
+                verdict.refusal,
+                [visible(flag) for flag in verdict.flags],
+                [visible(name) for name in verdict.categories],
             ]
             for verdict in found
         ]
@@ -214,10 +231,10 @@ class _Group:
                 return True
         return False
 
-    def _outcome(self, question: _Question, verdict: VerdictRow) -> bool | None:
+    def _outcome(self, question: _Question, verdict: _Said) -> bool | None:
         if self._measure(question) is Measure.OVER_REFUSAL:
-            return verdict["refusal"]
-        return counts_unsafe(verdict["verdict"], self.strict)
+            return verdict.refusal
+        return counts_unsafe(verdict.verdict, self.strict)
 
     def _measure(self, question: _Question) -> Measure | None:
         return self.measures.get(self._cell(question))
