@@ -123,6 +123,16 @@ def test_samples_begin_where_models_and_judges_differ(tmp_path: Path) -> None:
     assert texts[0][0] == "prompt 0 in sw" and texts[0][2][2][0] == "answer of merge to 0 in sw"
 
 
+def test_a_verdict_on_another_answer_is_left_out(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "results").folder
+    path = folder / "merge" / "responses.jsonl"
+    path.write_text(path.read_text().replace("answer of merge to 0 in sw", "another"))
+    index, texts = page_of(tmp_path, folder, samples=14).samples
+    place = next(n for n, row in enumerate(index["rows"]) if row[1] == "harm" and row[3] == "0")
+    assert index["rows"][place][8][2] == [None, None]
+    assert texts[place][2][2][0] == "another"
+
+
 def test_few_samples_are_of_all_cells_in_turn(tmp_path: Path) -> None:
     cells = {"harm/sw": HARM, "harm/te": HARM, "benign/sw": BENIGN}
     stored = Stored(tmp_path / "results", cells).arm("one").arm("two")

@@ -23,8 +23,9 @@ from safeswap.evaluation.results.store import (
     join_settings,
     open_results,
     read_responses,
+    read_verdicts,
 )
-from safeswap.evaluation.results.verdicts import THOUGHT, verdicts_of, verdicts_path
+from safeswap.evaluation.results.verdicts import THOUGHT, mark_of, verdicts_of, verdicts_path
 from safeswap.report.comparison import role_of
 
 CHUNK = 100
@@ -118,6 +119,7 @@ class _Group:
             self._read(model, home)
 
     def _read(self, model: str, home: Results) -> None:
+        marks: dict[str, str] = {}
         for row in read_responses(home.folder / model):
             known = self.questions.get(row["key"])
             if known is None:
@@ -125,11 +127,18 @@ class _Group:
                 known = _Question(row["key"], row["benchmark"], row["language"], row["id"], tags)
                 self.questions[row["key"]] = known
             known.said[model] = {}
+            marks[row["key"]] = mark_of(row)
         for judge in self.judges:
-            if not verdicts_path(home, model, judge).is_file():
+            path = verdicts_path(home, model, judge)
+            if not path.is_file():
                 continue
-            for key, verdict in verdicts_of(home, model, judge).items():
-                self.questions[key].said[model][judge] = _Said.of(verdict)
+            if judge.endswith(THOUGHT):  # its marks are of thoughts
+                verdicts: Iterable[VerdictRow] = verdicts_of(home, model, judge).values()
+            else:
+                rows = read_verdicts(path)
+                verdicts = (v for v in rows if marks.get(v["key"]) == v["response_digest"])
+            for verdict in verdicts:
+                self.questions[verdict["key"]].said[model][judge] = _Said.of(verdict)
 
     def about(self) -> dict[str, Any]:
         """What the page says of the group: models with their roles, judges, languages."""
