@@ -186,6 +186,11 @@ def report(
         print_json({"kind": "report", "page": path, "bytes": size})
         return
     say(f"{path}: written ({shown_bytes(size)}); open it in a browser")
+    if samples:
+        say(
+            "note: it holds answers, harmful ones too: think before you send it",
+            err=True,
+        )
 
 
 @click.group(cls=Verbs)

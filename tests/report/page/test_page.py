@@ -244,7 +244,8 @@ def test_folders_of_other_models_stand_in_one_table(tmp_path: Path) -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for path in (tmp_path / "empty", tmp_path / "missing"):
+    (tmp_path / "search.db").write_bytes(b"\xfb")
+    for path in (tmp_path / "empty", tmp_path / "missing", tmp_path / "search.db"):
         with pytest.raises(ConfigError, match=r"A run is a merged checkpoint \(safeswap.json\)"):
             write_report([path], tmp_path / "page.html")
     with pytest.raises(OutputError, match=r"Make .*nowhere first"):

@@ -128,3 +128,4 @@ def test_a_sweep_has_its_front(tmp_path: Path) -> None:
     assert corners[0] == (float(str(dot.attributes["cx"])), float(str(dot.attributes["cy"])))
     assert len(corners) == 3 and corners[-1][0] > corners[0][0] and corners[-1][1] < corners[0][1]
     assert any("Test questions" in words(one) for one in page.all("p"))
+    assert "safeswap sweep SWEEP.yaml -o swept" in [words(one) for one in page.all("code")]

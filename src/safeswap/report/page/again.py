@@ -40,9 +40,10 @@ def steps(
         folders = _said(names[folder] for folder in group)
         made.append(Step("Compare", [f"safeswap compare {folders}"]))
     for sweep in runs.sweeps:
-        command = f"safeswap sweep SWEEP.yaml -o {_said([names[sweep.path]])}"
-        note = "SWEEP.yaml is the file that it was run with; the folder does not hold it."
-        made.append(Step("Sweep", [command], note))
+        verb = "search" if (sweep.path / "pareto").is_dir() else "sweep"
+        command = f"safeswap {verb} {verb.upper()}.yaml -o {_said([names[sweep.path]])}"
+        note = f"{verb.upper()}.yaml is the file that it was run with; the folder does not hold it."
+        made.append(Step(verb.capitalize(), [command], note))
     made.append(Step("This page", [report]))
     return [step for step in made if step.commands]
 

@@ -17,6 +17,7 @@ from safeswap.profile import Profile
 
 _DEEPEST = 2
 """Folders inside one that is no run itself: OUT, and its languages."""
+_FILES = (".json", ".yaml", ".yml")
 _KINDS = (
     "A run is a merged checkpoint (safeswap.json), a results folder (settings.json), a profile "
     "(.json), a plan (.yaml), a sweep's folder (dev/, test/), or a folder that holds some of these."
@@ -97,7 +98,10 @@ def _why_none(path: Path) -> str:
 def _inside(path: Path, depth: int) -> Iterator[Path]:
     """The runs that a path is or holds; links are followed only where they were given."""
     if path.is_file():
-        yield path.parent if path.name in (MANIFEST, SETTINGS) else path
+        if path.name in (MANIFEST, SETTINGS):
+            yield path.parent
+        elif path.suffix in _FILES:
+            yield path
     elif _is_run(path):
         yield path
     elif path.is_dir() and depth:
