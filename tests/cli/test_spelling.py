@@ -19,7 +19,7 @@ from stored import HARM, Stored
 
 SECTIONS = {
     "Merge": ["profile", "plan", "merge", "show", "verify", "push"],
-    "Evaluate": ["evaluate", "judge", "compare", "label"],
+    "Evaluate": ["evaluate", "judge", "compare", "report", "label"],
     "Choose": ["sweep", "search"],
     "Tools": ["methods", "convert", "calibrate", "demo"],
 }

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from page_parts import Page, words
 from safeswap.plan import Plan, PlannedInput, PlannedUnit
 from safeswap.plan.mixtures import folded, shown_rows
+from safeswap.report.page.strip import strip
 from safeswap.report.plan_figure import draw, panels_of
 from safeswap.report.plan_terminal import plan_view
 
@@ -54,6 +56,18 @@ def test_an_mlp_of_all_its_parts(plan: Plan) -> None:
     assert whole["1.mlp"].shares == pytest.approx({"safety": 0.4, "sw": 0.4})
     assert whole["0.attention"] is plan.units["0.attention"]
     assert panels_of(plan) == {k: [f"{n}.{k}" for n in (0, 1)] for k in ("attention", "mlp")}
+
+
+def test_the_page_divides_a_layers_cell_as_its_experts_were(plan: Plan) -> None:
+    cells = [one for one in Page(strip(plan)).all("g") if "experts" in words(one.inside[0])]
+    shown = [
+        (one.attributes["class"], float(str(one.inside[1].attributes["height"]))) for one in cells
+    ]
+    assert [name for name, _ in shown] == [
+        "unit safety", "unit blend", "unit language", "unit language",
+    ]  # fmt: skip
+    assert [high / shown[3][1] for _, high in shown] == [0.5, 0.25, 0.25, 1.0]
+    assert words(cells[0].inside[0]) == "0.experts, 4: 2 safety, 1 blend, 1 sw"
 
 
 def test_the_terminal_says_how_many_were_decided_how(plan: Plan) -> None:

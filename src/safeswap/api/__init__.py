@@ -36,6 +36,11 @@ Evaluating, here with the small models that come with safeswap and a judge that 
 >>> len(api.compare(["results"])) > 0
 True
 
+And all of it as one page:
+
+>>> api.report(["merged", "results"], "report.html", samples=20).name
+'report.html'
+
 What is worth knowing on the way is logged (``logging.getLogger("safeswap")``), and a library is
 silent until logging is set up; ``safeswap.io.progress.enable()`` turns progress bars on.
 """
@@ -61,6 +66,7 @@ if TYPE_CHECKING:
     from safeswap.evaluation.pipeline import evaluate, judge, make_suite
     from safeswap.interchange import from_mergekit, to_mergekit
     from safeswap.report.evaluation import compare
+    from safeswap.report.page import write_report as report
 
 _HOMES = {
     "push": "safeswap.api.publishing",
@@ -73,14 +79,17 @@ _HOMES = {
     "from_mergekit": "safeswap.interchange",
     "judge": "safeswap.evaluation.pipeline",
     "make_suite": "safeswap.evaluation.pipeline",
+    "report": "safeswap.report.page",
     "to_mergekit": "safeswap.interchange",
 }
+_NAMES = {"report": "write_report"}
+"""Verbs that are called otherwise where they are at home."""
 
 
 def __getattr__(name: str) -> Any:
     """Import the other verbs when they are first used: merging needs nothing of theirs."""
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_HOMES[name]), _NAMES.get(name, name))
     raise AttributeError(f"module 'safeswap.api' has no attribute {name!r}")
 
 
@@ -104,6 +113,7 @@ __all__ = [
     "merge_plans",
     "push",
     "push_outlook",
+    "report",
     "search",
     "swap",
     "sweep",

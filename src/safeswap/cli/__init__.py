@@ -33,7 +33,7 @@ from safeswap.version import __version__
 
 _SECTIONS = {
     "Merge": ("profile", "plan", "merge", "show", "verify", "push"),
-    "Evaluate": ("evaluate", "judge", "compare", "label"),
+    "Evaluate": ("evaluate", "judge", "compare", "report", "label"),
     "Choose": ("sweep", "search"),
     "Tools": ("methods", "convert", "calibrate", "demo"),
 }

@@ -1,4 +1,4 @@
-"""The verbs that read results: compare, label."""
+"""The verbs that read results: compare, report, label."""
 
 from __future__ import annotations
 
@@ -10,12 +10,33 @@ from safeswap.cli.options import JSON, print_json
 from safeswap.cli.tables import PRINTING, check_format, chosen_tables, print_tables
 from safeswap.cli.verbs import Verb, Verbs, say
 from safeswap.errors import ConfigError
+from safeswap.io.progress import shown_bytes
 
 _results = click.argument("results", type=click.Path(path_type=Path))
 _many_results = click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 _judge_choice = click.option("--judge", help="Whose verdicts count, if there are several.")
 _counting = click.option(
     "--loose", is_flag=True, help="Count “controversial” as safe (default: as unsafe)."
+)
+
+_reference = click.option(
+    "--reference", help="Compare all with this model (default: each merge with its own)."
+)
+_primary = click.option(
+    "--primary",
+    multiple=True,
+    metavar="MODEL",
+    help="The merge whose comparison is primary, where several are of one language. Repeat it.",
+)
+_margin = click.option(
+    "--margin",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    default=2.0,
+    show_default=True,
+    help="Points of ability that may be lost.",
+)
+_dev = click.option(
+    "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
 )
 
 _sheet_key = click.option(
@@ -29,29 +50,16 @@ _sheet_key = click.option(
 @_many_results
 @_judge_choice
 @_counting
-@click.option("--reference", help="Compare all with this model (default: each merge with its own).")
-@click.option(
-    "--primary",
-    multiple=True,
-    metavar="MODEL",
-    help="The merge whose comparison is primary, where several are of one language. Repeat it.",
-)
-@click.option(
-    "--margin",
-    type=click.FloatRange(0, 100, min_open=True, max_open=True),
-    default=2.0,
-    show_default=True,
-    help="Points of ability that may be lost.",
-)
+@_reference
+@_primary
+@_margin
 @click.option(
     "--annotations",
     type=click.Path(path_type=Path),
     help="A labelled sheet of `safeswap label sample`: corrects the rates for the judge's errors.",
 )
 @_sheet_key
-@click.option(
-    "--dev", is_flag=True, help="Also where a model was chosen on these very questions; it is said."
-)
+@_dev
 @click.option(
     "--explain",
     "cell",
@@ -113,6 +121,76 @@ def compare(
     if out is not None:
         for path in render.write_reports(tables, out, facts=facts):
             say(f"{path}: written", err=as_json or form != "terminal")
+
+
+@click.command(cls=Verb)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The page: one HTML file.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Put in N questions with every model's answer; harmful text stands behind a click.",
+)
+@click.option("--title", default="safeswap report", show_default=True, help="Of the page.")
+@click.option("--judge", help="Whose verdicts count.  [default: each judge has its own tables]")
+@_counting
+@_reference
+@_primary
+@_margin
+@_dev
+@JSON
+def report(
+    runs: tuple[Path, ...],
+    out: Path,
+    samples: int,
+    title: str,
+    judge: str | None,
+    loose: bool,
+    reference: str | None,
+    primary: tuple[str, ...],
+    margin: float,
+    dev: bool,
+    as_json: bool,
+) -> None:
+    """Write one page on what was merged and measured, with the answers side by side.
+
+    RUN is a merged checkpoint, a results folder, a profile, a plan, a sweep's folder, or a folder
+    that holds some of these. The page needs no network and opens from a disk or a mail.
+    """
+    from safeswap.report.page import write_report
+
+    path = write_report(
+        runs,
+        out,
+        samples=samples,
+        title=title,
+        judge=judge,
+        strict=not loose,
+        reference=reference,
+        margin=margin / 100,
+        dev=dev,
+        primary=primary,
+    )
+    size = path.stat().st_size
+    if as_json:
+        print_json({"kind": "report", "page": path, "bytes": size})
+        return
+    say(f"{path}: written ({shown_bytes(size)}); open it in a browser")
+    if samples:
+        say(
+            "note: it holds answers, harmful ones too: think before you send it",
+            err=True,
+        )
 
 
 @click.group(cls=Verbs)
@@ -213,4 +291,4 @@ def sample_to_label(
     say(f"{key}: which is which; keep it from whoever labels")
 
 
-COMMANDS = (compare, label)
+COMMANDS = (compare, report, label)

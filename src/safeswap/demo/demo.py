@@ -20,6 +20,7 @@ from safeswap.evaluation import pipeline
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.generate import Generation
 from safeswap.report.evaluation import compare, facts
+from safeswap.report.page import write_report
 from safeswap.tables import Table, as_text, write_reports
 
 _log = logging.getLogger("safeswap.demo")
@@ -29,13 +30,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "chat-vector": {"method": "uniform", "form": "chat-vector"},
 }
 """The paper's rule both ways, and what did better in this world (docs/small-world.md)."""
+SAMPLES = 150
+"""Questions with all answers in the page; nothing of them is harmful but by the world's word."""
 
 
 def run_demo(out: Path) -> None:
     """Merge the small world's experts by layer and by module and evaluate before and after.
 
     Args:
-        out: a new folder for profile, plans, merged checkpoints, results and reports.
+        out: a new folder: profile, plans, merged checkpoints, results, reports, ``report.html``.
 
     Raises:
         OutputError: ``out`` exists already.
@@ -72,6 +75,8 @@ def run_demo(out: Path) -> None:
     _log.info(
         f"files: {out}/profile.json, plan-*.yaml, {'/, '.join(METHODS)}/, results-*/, report-*/"
     )
+    page = write_report([out], out / "report.html", samples=SAMPLES, title="The small world")
+    _log.info(f"all of it on one page, for a browser: {page}")
 
 
 def _evaluate(code: str, models: Path, out: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from safeswap.errors import listed
 from safeswap.evaluation.benchmarks.limit import limit_note
 from safeswap.evaluation.human import read_annotations
-from safeswap.evaluation.results.outcomes import choose_judge, gather
+from safeswap.evaluation.results.outcomes import Outcomes, choose_judge, gather
 from safeswap.evaluation.results.store import open_results
 from safeswap.evaluation.stats import MARGIN
 from safeswap.report.answer_quality import (
@@ -28,8 +28,9 @@ from safeswap.report.comparison import (
     comparisons_tables,
     rates_table,
 )
-from safeswap.report.primary import primary_family
+from safeswap.report.primary import PrimaryFamily, primary_family
 from safeswap.report.provenance import facts_of
+from safeswap.report.readings import Comparison
 from safeswap.report.three_outcomes import outcomes_table
 from safeswap.tables import Facts, Table
 
@@ -68,17 +69,37 @@ def compare(
     Raises:
         EvaluationError: folders of different settings, an unknown judge or model.
     """
-    evidence = gather(results, judge, strict, dev=dev)
+    evidence = gather(results, judge, strict, dev=dev, texts=False)
     family = primary_family(evidence, primary)
     comparisons = compare_all(evidence, reference, margin, primary)
+    corrected = None
+    if annotations is not None:
+        corrected = corrected_table(evidence, read_annotations(annotations, key))
+    part = limit_note(open_results(results[0]).settings)
+    return tables_of(evidence, comparisons, family, margin, part=part, corrected=corrected)
+
+
+def tables_of(
+    evidence: Outcomes,
+    comparisons: Sequence[Comparison],
+    family: PrimaryFamily,
+    margin: float = MARGIN,
+    *,
+    part: str = "",
+    corrected: Table | None = None,
+) -> list[Table]:
+    """The tables of ``compare`` from evidence that is at hand.
+
+    Args:
+        comparisons: as ``compare_all`` gives them for this evidence, family and margin.
+        part: what is said where only a part of the questions was asked.
+        corrected: the table of rates corrected for the judge's errors, where there is one.
+    """
     alone = () if comparisons else (_NO_PAIRS,)
     tables: list[Table | None] = [rates_table(evidence, alone), outcomes_table(evidence)]
     tables += [methods_table(evidence), degrees_table(evidence)]
     tables += comparisons_tables(comparisons, margin, family)
-    if annotations is not None:
-        tables.append(corrected_table(evidence, read_annotations(annotations, key)))
-    tables += [answers_table(evidence), numbers_table(evidence)]
-    part = limit_note(open_results(results[0]).settings)
+    tables += [corrected, answers_table(evidence), numbers_table(evidence)]
     return [_limited(_marked(table, evidence.dev), part) for table in tables if table is not None]
 
 

@@ -20,7 +20,7 @@ from safeswap.evaluation.stats import SEED
 from safeswap.tables import Facts
 from safeswap.version import __version__
 
-_ABOUT = ("name", "source", "location", "digest", "role", "reference", "language", "chosen")
+_ABOUT = ("name", "source", "location", "digest", "role", "reference", "language", "chosen", "made")
 _LISTED = 40
 """Models that are named one by one."""
 

@@ -40,6 +40,7 @@ from safeswap.evaluation.stats import Rate, rate_by_clusters
 _Asked = TypeVar("_Asked", ResponseRow, ScoreRow)
 BROKEN = frozenset({"empty", "repetition", "echo"})
 """Flags of answers that say nothing, whatever a judge makes of them."""
+_TEXTS = ("prompt", "response", "thought", "reference", "tags")
 POOLED = "all"
 """The name of a benchmark's column over all its languages."""
 
@@ -153,6 +154,7 @@ def gather(
     *,
     dev: bool = False,
     models: Sequence[str] | None = None,
+    texts: bool = True,
 ) -> Outcomes:
     """Read results folders of the same settings into one body of evidence.
 
@@ -161,6 +163,7 @@ def gather(
         strict: whether "controversial" counts as unsafe.
         dev: take figures of questions on which a model was chosen, too; they are no test of it.
         models: only these, where others are of no interest (default: all).
+        texts: whether rows keep prompts and answers, which tables do not need.
 
     Raises:
         EvaluationError: no results folder, different settings, a model of one name twice, no such
@@ -186,7 +189,7 @@ def gather(
                     f"{model}. Evaluate one of them under another name (NAME=SOURCE)."
                 )
             found[model] = results.model(model)
-            answered |= dict(_of_arm(results, model, cells, chosen, strict))
+            answered |= dict(_of_arm(results, model, cells, chosen, strict, texts))
     seen = models_that_saw(settings, opened, found, dev=dev)
     return Outcomes(cells, found, answered, chosen, strict, seen)
 
@@ -227,11 +230,17 @@ def _cell_spec(name: str, value: CellSettings) -> CellSpec:
 
 
 def _of_arm(
-    results: Results, model: str, cells: Iterable[CellSpec], judge: str, strict: bool
+    results: Results,
+    model: str,
+    cells: Iterable[CellSpec],
+    judge: str,
+    strict: bool,
+    texts: bool,
 ) -> Iterator[tuple[tuple[str, str, str], CellOutcomes]]:
     folder = results.folder / model
     scored, complete = read_scores(folder)
-    responses, scores = _by_cell(read_responses(folder)), _by_cell(scored)
+    responses = _by_cell(_kept(read_responses(folder), texts))
+    scores = _by_cell(_kept(scored, texts))
     verdicts = verdicts_of(results, model, judge) if judge else {}
     judged_in = folder / VERDICTS / f"{judge}.jsonl"
     for cell in cells:
@@ -244,6 +253,15 @@ def _of_arm(
         else:
             found = _judged(cell, responses.get(where, []), verdicts, judged_in, judge, strict)
         yield (model, *where), found
+
+
+def _kept(rows: Iterable[_Asked], texts: bool) -> Iterator[_Asked]:
+    """The rows, without their texts unless these are wanted: they are most of the memory."""
+    for row in rows:
+        if not texts:
+            for name in _TEXTS:
+                row.pop(name, None)  # type: ignore[misc]
+        yield row
 
 
 def _by_cell(rows: Iterable[_Asked]) -> dict[tuple[str, str], list[_Asked]]:
