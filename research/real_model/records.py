@@ -22,7 +22,8 @@ BROKEN = {"empty", "repetition", "echo"}
 
 def read(study: Study, code: str, seed: int, results: Path, corpora: Corpora) -> dict[str, Any]:
     """The record of one cell, from its results folder."""
-    names = ["base", "safety", code, *(method.name for method in study.methods())]
+    wanted = ["base", "safety", code, *(method.name for method in study.methods())]
+    names = [name for name in wanted if (results / name / "verdicts").is_dir()]
     cell = study.cell(code, seed)
     return {
         "language": code,
