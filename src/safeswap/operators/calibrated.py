@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from safeswap.errors import CalibrationError, PlanError
 from safeswap.operators.base import Operator, TensorContext
 from safeswap.operators.gram_store import GramRecord, Grams, open_grams
+from safeswap.operators.kernels.positive import Wide, factor, solve
 from safeswap.parameters import Parameter, Value
 
 GRAMS = (
@@ -77,6 +80,27 @@ class CalibratedOperator(Operator):
 
     def whole(self, context: TensorContext) -> bool:
         return self.records(context) is not None
+
+
+def solved(context: TensorContext, system: Wide, known: Wide, at: str, ways_out: str) -> Wide:
+    """``known · system⁻¹``, in the places of both.
+
+    Args:
+        system: float64 [n, n], symmetric: of a tensor's Gram matrices.
+        known: float64 [rows, n].
+        at: with which settings it was made, and ways_out: what helps, for the message.
+
+    Raises:
+        CalibrationError: it is not positive definite.
+    """
+    try:
+        return solve(factor(system), known)
+    except np.linalg.LinAlgError as error:
+        raise CalibrationError(
+            f"tensor {context.name!r}: its Gram matrices leave some inputs undetermined (not "
+            f"positive definite at {at}). Use a larger ridge, e.g. --operator-set ridge=0.001, "
+            f"{ways_out}."
+        ) from error
 
 
 def grams_of(context: TensorContext) -> Grams:

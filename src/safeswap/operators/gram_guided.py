@@ -10,16 +10,16 @@ lets a direction of inputs through as far as harmful requests excite it and harm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from safeswap.errors import CalibrationError, PlanError
+from safeswap.errors import PlanError
 from safeswap.operators.base import Numbers, TensorContext, task_vectors
-from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of
+from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of, solved
 from safeswap.operators.gram_store import GramRecord
-from safeswap.operators.kernels.positive import Wide, factor, solve
+from safeswap.operators.kernels.positive import Wide
 from safeswap.operators.registry import operator
 from safeswap.parameters import Parameter
 from safeswap.roles import SAFETY
@@ -72,7 +72,8 @@ class _Guided(CalibratedOperator):
             return joined  # nothing says what its inputs are: the language expert's stays
         direction: Numbers = self.direction(safety, language).reshape(context.shape)
         transposed = records[0].inputs == "rows"  # GPT-2's [in, out]; from here on [out, in]
-        let_through = _through(context, records, direction.T if transposed else direction)
+        matrices = zip(self.entries(context.experts), records, strict=True)
+        let_through = _through(context, matrices, direction.T if transposed else direction)
         if transposed:
             let_through = let_through.T
         let_through *= strength
@@ -126,30 +127,28 @@ class GramSwap(_Guided):
         return np.subtract(safety, language, out=safety)
 
 
-def _through(context: TensorContext, records: Sequence[GramRecord], direction: Numbers) -> Wide:
-    """``D G_h (G_h + γ G_b + λ I)⁻¹`` for D [out, in], float64 [out, in]."""
-    grams, balance = grams_of(context), float(context.settings["balance"])
-    entries = list(_Guided.entries(_Guided(), context.experts))
+def _through(
+    context: TensorContext, matrices: Iterable[tuple[str, GramRecord]], direction: Numbers
+) -> Wide:
+    """``D G_h (G_h + γ G_b + λ I)⁻¹`` for D [out, in], float64 [out, in].
+
+    Args:
+        matrices: entry and record of ``G_h``, then of ``G_b``.
+    """
+    grams, settings = grams_of(context), context.settings
+    harmful, harmless = matrices
     side = direction.shape[1]
-    system = np.zeros((side, side))
-    known = np.zeros(direction.shape)
+    system, known = np.zeros((side, side)), np.zeros(direction.shape)
     wide = direction.astype(np.float64)
-    for entry, record, weight in zip(entries, records, (1.0, balance), strict=True):
-        for begin, block in grams.blocks(entry, record):
-            rows = block.astype(np.float64)
-            if weight == 1.0 and entry == entries[0]:
-                known[:, begin : begin + len(rows)] = np.matmul(wide, rows.T)  # G is symmetric
-            rows *= weight
-            system[begin : begin + len(rows)] += rows
+    for begin, block in grams.blocks(*harmful):
+        rows = block.astype(np.float64)
+        known[:, begin : begin + len(rows)] = np.matmul(wide, rows.T)  # G is symmetric
+        system[begin : begin + len(rows)] = rows
     del wide
-    system[np.diag_indices(side)] += float(context.settings["ridge"]) * np.trace(system) / side
+    for begin, block in grams.blocks(*harmless):
+        system[begin : begin + len(block)] += float(settings["balance"]) * block.astype(np.float64)
+    ridge = float(settings["ridge"])
+    system[np.diag_indices(side)] += ridge * np.trace(system) / side
     if not system.any():
         return known  # nothing was ever seen but zeros: nothing is let through
-    try:
-        return solve(factor(system), known)
-    except np.linalg.LinAlgError as error:
-        raise CalibrationError(
-            f"tensor {context.name!r}: its Gram matrices leave some inputs undetermined (not "
-            f"positive definite at ridge {context.settings['ridge']:g}). Use a larger ridge, e.g. "
-            "--operator-set ridge=0.001, or more texts."
-        ) from error
+    return solved(context, system, known, f"ridge {ridge:g}", "or more texts")

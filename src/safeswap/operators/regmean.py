@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from safeswap.errors import CalibrationError
 from safeswap.operators.base import Numbers, TensorContext, task_vectors, weighted_sum
-from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of
+from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of, solved
 from safeswap.operators.gram_store import GramRecord
 from safeswap.operators.kernels.inner_products import parts
-from safeswap.operators.kernels.positive import Wide, factor, solve
+from safeswap.operators.kernels.positive import Wide
 from safeswap.operators.registry import operator
 from safeswap.parameters import Parameter
 
@@ -96,11 +95,5 @@ def _regression_mean(
     known += pull * mean
     if not system.any():
         return mean
-    try:
-        return solve(factor(system), known)
-    except np.linalg.LinAlgError as error:
-        raise CalibrationError(
-            f"tensor {context.name!r}: its Gram matrices leave some inputs undetermined (not "
-            f"positive definite at scale {alpha:g} and ridge {ridge:g}). Use a larger ridge, e.g. "
-            "--operator-set ridge=0.001, a smaller scale, or more calibration texts."
-        ) from error
+    at = f"scale {alpha:g} and ridge {ridge:g}"
+    return solved(context, system, known, at, "a smaller scale, or more calibration texts")

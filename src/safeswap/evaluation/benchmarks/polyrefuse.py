@@ -22,6 +22,7 @@ from safeswap.evaluation.benchmarks.prompts import (
     PromptSet,
     identity_of,
     need_text,
+    reading,
 )
 from safeswap.evaluation.benchmarks.registry import PromptBenchmark, register
 from safeswap.io.jsonfile import load_json
@@ -92,13 +93,8 @@ def read_polyrefuse(kind: Kind, path: Path, name: str, language: str | None) -> 
 
 def _entries(path: Path) -> list[Any]:
     try:
-        entries = load_json(path)
-    except FileNotFoundError as error:
-        raise EvaluationError(
-            f"{path}: there is no such file of prompts. Check the path after --prompts."
-        ) from error
-    except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error.strerror}).") from error
+        with reading(path):
+            entries = load_json(path)
     except ConfigError as error:
         raise EvaluationError(f"{error} PolyRefuse's files are JSON.") from error
     if not isinstance(entries, list):

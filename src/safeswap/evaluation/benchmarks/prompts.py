@@ -20,7 +20,8 @@ import ast
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -161,20 +162,31 @@ def with_instruction(prompts: PromptSet, instruction: Path) -> PromptSet:
     return PromptSet(f"{prompts.name}{HOSTILE}", prompts.kind, asked)
 
 
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns of a CSV of prompts, and its rows.
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A file of prompts that is not there, or cannot be read, is said as such.
 
     Raises:
-        EvaluationError: no such file, not UTF-8, no CSV, empty.
+        EvaluationError: in place of an OSError.
     """
     try:
-        columns, rows = read_csv(path, error=EvaluationError)
+        yield
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{path}: there is no such file of prompts. Check the path after --prompts."
         ) from error
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a CSV of prompts, and its rows.
+
+    Raises:
+        EvaluationError: no such file, not UTF-8, no CSV, empty.
+    """
+    with reading(path):
+        columns, rows = read_csv(path, error=EvaluationError)
     if not columns:
         raise EvaluationError(f"{path}: is empty; it needs a header and prompts.")
     return columns, [row for _, row in rows]

@@ -21,6 +21,7 @@ from safeswap.evaluation.benchmarks.prompts import (
     PromptSet,
     identity_of,
     need_text,
+    reading,
     refuse_twice,
 )
 from safeswap.evaluation.benchmarks.registry import PromptBenchmark, register
@@ -77,13 +78,8 @@ def read_sea_safeguard(kind: Kind, path: Path, name: str, language: str | None) 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        yield from read_json_lines(path)
-    except FileNotFoundError as error:
-        raise EvaluationError(
-            f"{path}: there is no such file of prompts. Check the path after --prompts."
-        ) from error
-    except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error.strerror}).") from error
+        with reading(path):
+            yield from read_json_lines(path)
     except ConfigError as error:
         raise EvaluationError(f"{error} SEA-Safeguard's files have one JSON object a line.") from (
             error

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from safeswap.errors import EvaluationError, listed, nearest
 from safeswap.evaluation.benchmarks.origins import Origin
-from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet, sibling_of
+from safeswap.evaluation.benchmarks.prompts import Prompt, PromptSet, reading, sibling_of
 from safeswap.evaluation.benchmarks.registry import PromptBenchmark, register
 from safeswap.io.csvfile import read_bare_csv
 from safeswap.io.regular import is_folder
@@ -107,14 +107,8 @@ def _kind(file: Path) -> str:
 
 def _prompts(file: Path, kind: str, language: str) -> Iterator[Prompt]:
     """A request a line; blank lines are passed over, and counted."""
-    try:
+    with reading(file):
         rows = read_bare_csv(file, EvaluationError)
-    except FileNotFoundError as error:
-        raise EvaluationError(
-            f"{file}: there is no such file of prompts. Check the path after --prompts."
-        ) from error
-    except OSError as error:
-        raise EvaluationError(f"{file}: cannot be read ({error.strerror}).") from error
     for number, (line, cells) in enumerate(rows, start=1):
         if len(cells) > 1:
             raise EvaluationError(
