@@ -21,7 +21,7 @@ import numpy as np
 
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
 from safeswap.checkpoint.inside import open_plain
-from safeswap.checkpoint.reader import ByteRanges, StoredTensor
+from safeswap.checkpoint.stored import ByteRanges, StoredTensor
 from safeswap.errors import CheckpointError, nearest
 from safeswap.io.files import reading_remedy, refuse_pointer
 from safeswap.io.jsonfile import MOST

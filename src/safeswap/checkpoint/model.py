@@ -14,7 +14,7 @@ from safeswap.checkpoint.names import HEADS
 from safeswap.checkpoint.precisions import PackedTensor, Unpacked, stored_bytes, unpacked
 from safeswap.checkpoint.precisions.gguf import GgufFacts, gguf_files, open_gguf
 from safeswap.checkpoint.precisions.gguf_header import read_gguf
-from safeswap.checkpoint.reader import StoredTensor, Tensor
+from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.refusals import (
     quantization_of,
     refuse_adapter,
@@ -22,6 +22,7 @@ from safeswap.checkpoint.refusals import (
     refuse_quantized,
 )
 from safeswap.checkpoint.source import GGUF, WEIGHT_FILES, Source, read_json, resolve
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.checkpoint.tokenizers import has_tokenizer
 from safeswap.checkpoint.weight_file import WeightFile, open_file
 from safeswap.errors import CheckpointError, listed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.checkpoint.dtypes import DTYPES
-from safeswap.checkpoint.reader import StoredTensor
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.errors import CheckpointError
 from safeswap.io.files import refuse_pointer
 from safeswap.io.regular import shortened

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from safeswap.checkpoint.header import read_header
 from safeswap.checkpoint.inside import open_plain, refuse_leaving
-from safeswap.checkpoint.reader import ByteRanges, StoredTensor
 from safeswap.checkpoint.source import Source, known_sha256
+from safeswap.checkpoint.stored import ByteRanges, StoredTensor
 from safeswap.checkpoint.torch_bin import read_torch_file
 from safeswap.errors import CheckpointError
 from safeswap.io.files import reading_remedy

@@ -15,8 +15,9 @@ from safeswap.checkpoint import digests
 from safeswap.checkpoint.numerics import arithmetic_dtype
 from safeswap.checkpoint.precisions import parts_of
 from safeswap.checkpoint.precisions.packed import Source
-from safeswap.checkpoint.reader import Numbers, StoredTensor, Tensor, same_bytes
+from safeswap.checkpoint.reader import Numbers, Tensor, same_bytes
 from safeswap.checkpoint.shard_writer import ShardWriter
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, run_chunks
 from safeswap.merge.chunks import combined, refuse_unfit

@@ -13,8 +13,9 @@ from typing import Any
 from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.precisions import PackedTensor, Packing, parts_of
-from safeswap.checkpoint.reader import StoredTensor, Tensor
+from safeswap.checkpoint.reader import Tensor
 from safeswap.checkpoint.shards import Layout, OutputTensor, group_by_size, lay_out
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.checkpoint.tokenizers import has_tokenizer
 from safeswap.errors import ConfigError, FamilyError, OutputError, PlanError
 from safeswap.io.workers import chunks_of

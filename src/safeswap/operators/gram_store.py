@@ -26,7 +26,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from safeswap.checkpoint.header import read_header
-from safeswap.checkpoint.reader import StoredTensor
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.errors import CalibrationError, CheckpointError, listed, nearest
 from safeswap.io.files import write_atomically
 from safeswap.io.jsonfile import LARGE, load_json

@@ -18,7 +18,8 @@ from safeswap.checkpoint.adapted import open_member
 from safeswap.checkpoint.adapters import factors
 from safeswap.checkpoint.family import open_family
 from safeswap.checkpoint.model import Checkpoint, open_checkpoint
-from safeswap.checkpoint.reader import StoredTensor, Tensor
+from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.stored import StoredTensor
 from tiny import Tensors, make_trio, refused, save_checkpoint, swap
 
 Trio = dict[str, Path]

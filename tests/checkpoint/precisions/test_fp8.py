@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from narrow import E4M3, E5M2, alter, compressed, from_fp8, grid_of, make_fp8, to_fp8
 from safeswap.checkpoint.model import open_checkpoint
 from safeswap.checkpoint.precisions.fp8 import ScaledTensor, block_of
-from safeswap.checkpoint.reader import StoredTensor
+from safeswap.checkpoint.stored import StoredTensor
 from tiny import edit_json, make_trio, refused
 
 KINDS = {

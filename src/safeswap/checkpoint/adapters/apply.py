@@ -19,7 +19,8 @@ from safeswap.checkpoint.adapters.tensors import (
     RowsTensor,
 )
 from safeswap.checkpoint.names import HEADS
-from safeswap.checkpoint.reader import StoredTensor, Tensor, same_bytes
+from safeswap.checkpoint.reader import Tensor, same_bytes
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.errors import CheckpointError, nearest
 
 _HEAD_WORDS = tuple(head.removesuffix(".weight") for head in HEADS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from safeswap.checkpoint.names import without_marks
-from safeswap.checkpoint.reader import StoredTensor
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.errors import CheckpointError, listed
 
 _PART = re.compile(

@@ -9,7 +9,8 @@ from typing import Any
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
 from safeswap.checkpoint.precisions.fp8 import CODES, SCALES, ScaledTensor, block_of
 from safeswap.checkpoint.precisions.mxfp4 import Mxfp4Tensor
-from safeswap.checkpoint.reader import StoredTensor, Tensor
+from safeswap.checkpoint.reader import Tensor
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.errors import CheckpointError, listed
 
 FP8_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "mxfp8")

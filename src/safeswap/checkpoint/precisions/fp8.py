@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
 from safeswap.checkpoint.precisions.packed import PackedReader, PackedTensor, Part, Source, Span
-from safeswap.checkpoint.reader import Bytes, Numbers, StoredTensor, Tensor
+from safeswap.checkpoint.reader import Bytes, Numbers, Tensor
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS, CHUNK_ELEMENTS
 

@@ -14,7 +14,7 @@ from safeswap.checkpoint.dtypes import Dtype
 from safeswap.checkpoint.precisions.gguf_header import Entry, GgufHeader, read_gguf
 from safeswap.checkpoint.precisions.gguf_names import ARCHITECTURES, POSITIONS, Architecture
 from safeswap.checkpoint.precisions.gguf_tensor import GgufTensor, require_gguf
-from safeswap.checkpoint.reader import StoredTensor
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.errors import CheckpointError, listed, nearest
 
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")

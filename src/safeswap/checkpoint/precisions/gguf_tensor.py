@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from safeswap.checkpoint.dtypes import DTYPES, Dtype
 from safeswap.checkpoint.precisions.gguf_header import BlockType
 from safeswap.checkpoint.precisions.packed import PackedReader, PackedTensor, Packing
-from safeswap.checkpoint.reader import Bytes, Numbers, StoredTensor
+from safeswap.checkpoint.reader import Bytes, Numbers
+from safeswap.checkpoint.stored import StoredTensor
 from safeswap.errors import CheckpointError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS

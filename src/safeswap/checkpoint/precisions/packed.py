@@ -14,15 +14,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from safeswap.checkpoint.dtypes import Dtype
-from safeswap.checkpoint.reader import (
-    Bytes,
-    Numbers,
-    Sized,
-    StoredReader,
-    StoredTensor,
-    Tensor,
-    WithoutBytes,
-)
+from safeswap.checkpoint.reader import Bytes, Numbers, Sized, Tensor, WithoutBytes
+from safeswap.checkpoint.stored import StoredReader, StoredTensor
 
 Source = Callable[[int, int], Numbers]
 """The merged numbers of a range of elements, float32 or float64; good until it is called again."""
