@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 import safeswap
 from gram_folder import NEED_GRAMS
-from safeswap.checkpoint import reader
+from safeswap.checkpoint import reader, stored
 from safeswap.errors import PlanError, VerificationError
 from safeswap.io import workers
 from safeswap.merge import chunks, stream, write
@@ -53,7 +53,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks and blocks so small that every tensor has several."""
-    for module in (workers, stream, chunks, write, reader):
+    for module in (workers, stream, chunks, write, reader, stored):
         if hasattr(module, "BLOCK_ELEMENTS"):
             monkeypatch.setattr(module, "BLOCK_ELEMENTS", 96)
     for module in (workers, chunks):
@@ -106,7 +106,7 @@ def test_chunks_do_not_matter(
         plan = plan_of(trio, Operation(name))
         safeswap.merge_plans([plan], tmp_path / f"{name}-large", figure=False)
         with monkeypatch.context() as patch:
-            for module in (workers, stream, chunks, write, reader):
+            for module in (workers, stream, chunks, write, reader, stored):
                 if hasattr(module, "BLOCK_ELEMENTS"):
                     patch.setattr(module, "BLOCK_ELEMENTS", 40)
             for module in (workers, chunks):
