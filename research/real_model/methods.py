@@ -43,8 +43,8 @@ METHODS = (
     guided(2, 1, short=True),
     guided(3, 1),
     guided(4, 1, short=True),
+    guided(2, 0.3),
     guided(3, 0.3),
-    guided(4, 0.3, short=True),
-    guided(4, 0.1),
+    guided(2, 0.1, short=True),
     *(Method(f"random-{n}", ("--method", "random", "--set", f"seed={n}")) for n in range(20)),
 )
