@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 
 from real_model.tables import markdown
 
-READOUTS = ("selectivity", "english", "ability")
+READOUTS = ("refusing", "overrefusing", "english", "selectivity", "ability")
 RULE = "paper-by-module"
 
 
@@ -52,13 +52,13 @@ def standing(tables: Mapping[str, Mapping[str, float]], name: str = RULE) -> dic
 def readout_rows(tables: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """A row for every table; of the random ones, the range."""
     rows = [
-        [name, *(f"{values[one]:.2f}" for one in READOUTS)]
+        [name, *(f"{values[one]:.2f}" for one in READOUTS), f"{100 * values['moved']:.2f}"]
         for name, values in tables.items()
         if not name.startswith("random-")
     ]
     random = [values for key, values in tables.items() if key.startswith("random-")]
     ends = [(min(v[one] for v in random), max(v[one] for v in random)) for one in READOUTS]
-    return [*rows, ["random", *(f"{low:.2f} to {high:.2f}" for low, high in ends)]]
+    return [*rows, ["random", *(f"{low:.2f} to {high:.2f}" for low, high in ends), ""]]
 
 
 def report(cell: str, record: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ def report(cell: str, record: Mapping[str, Any], found: Mapping[str, Any]) -> st
         stands = standing(found["tables"], name)
         beaten = ", ".join(f"{one} {stands[one]}" for one in READOUTS)
         lines.append(f"- {name} exceeds of {stands['of']} random tables: {beaten}")
-    lines += ["", markdown(["table", *READOUTS], readout_rows(found["tables"])), ""]
+    lines += ["", markdown(["table", *READOUTS, "moved, %"], readout_rows(found["tables"])), ""]
     return "\n".join(lines)
 
 

@@ -33,6 +33,20 @@ from safeswap.anatomy import anatomy_of
 from safeswap.profile import Profile
 
 RANDOM_TABLES = 20
+RULE = "paper-by-module"
+# Other settings of the rule, and of the vector that is added: a name, and options of a plan.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper-by-layer": {"by": "layer"},
+    "paper-tau-0": {"tau": 0.0},
+    "inverted-tau-0": {"method": "inverted", "tau": 0.0},
+    "paper-alpha-0.25": {"alpha": 0.25},
+    "paper-alpha-0.75": {"alpha": 0.75},
+    **{
+        f"chat-vector-{gamma:g}": {"method": "chat-vector", "gamma": gamma}
+        for gamma in (0.25, 0.5, 1.5)
+    },
+    **{f"random-{seed}": {"method": "random", "seed": seed} for seed in range(RANDOM_TABLES)},
+}
 
 Weights = Mapping[str, torch.Tensor]
 Table = Mapping[str, Sequence[float]]
@@ -84,6 +98,18 @@ class Trio:
         """The table that weighs every unit alike."""
         return dict.fromkeys(self.units, (safety, expert))
 
+    def moved(self, table: Table) -> float:
+        """‖W − W_expert‖ / ‖W_base‖ of the model that a table gives."""
+        update = size = 0.0
+        for unit, (safety, expert) in table.items():
+            for name in self.units[unit]:
+                base = self.base[name].float()
+                change = safety * (self.safety[name].float() - base)
+                change += (expert - 1) * (self.expert[name].float() - base)
+                update += float(change.square().sum())
+                size += float(base.square().sum())
+        return (update / size) ** 0.5
+
 
 def effects(trio: Trio, readouts: Readouts) -> Iterator[tuple[str, Reading, Reading]]:
     """Unit, its effect put in, its effect left out."""
@@ -96,18 +122,17 @@ def effects(trio: Trio, readouts: Readouts) -> Iterator[tuple[str, Reading, Read
         yield unit, put_in[unit] - without, added - left_out
 
 
-def tables(record: Mapping[str, Any], profile: Path) -> Iterator[tuple[str, Table]]:
-    """Name and weights of every table to be read: the models, the cell's plans, random ones."""
+def tables(trio: Trio, record: Mapping[str, Any], profile: Path) -> Iterator[tuple[str, Table]]:
+    """Name and weights of every table to be read; the last is as long an update as the rule's."""
     for name, plan in record["plans"].items():
         if not name.startswith("gram") and name != "ties":  # these do more than weigh
             yield name, plan
     known = Profile.load(profile)
-    for seed in range(RANDOM_TABLES):
-        plan = api.make_plan(known, method="random", seed=seed)
-        yield (
-            f"random-{seed}",
-            {unit: tuple(row.weights.values()) for unit, row in plan.units.items()},
-        )
+    for name, options in VARIANTS.items():
+        plan = api.make_plan(known, **options)
+        yield name, {unit: tuple(row.weights.values()) for unit, row in plan.units.items()}
+    length = trio.moved(record["plans"][RULE]) / trio.moved(trio.all(1, 1))
+    yield "chat-vector-equal-norm", trio.all(length, 1)
 
 
 def main() -> None:
@@ -127,8 +152,9 @@ def main() -> None:
     whole = {"base": trio.all(0, 0), "safety": trio.all(1, 0), args.language: trio.all(0, 1)}
     found: dict[str, Any] = {"tables": {}, "units": {}}
     profile = study.cell(args.language, args.seed) / "profile.json"
-    for name, table in [*whole.items(), *tables(record, profile)]:
-        found["tables"][name] = readouts.of(trio.take({**trio.all(0, 1), **table})).rounded()
+    for name, table in [*whole.items(), *tables(trio, record, profile)]:
+        reading = readouts.of(trio.take({**trio.all(0, 1), **table}))
+        found["tables"][name] = {**reading.rounded(), "moved": round(trio.moved(table), 6)}
         print(name, found["tables"][name], flush=True)
     for unit, inside, outside in effects(trio, readouts):
         found["units"][unit] = {"in": inside.rounded(), "out": outside.rounded()}

@@ -19,8 +19,8 @@ def effect(value: float) -> dict[str, dict[str, float]]:
 SHARES = {f"{n}.mlp": [0.1, 0.1, float(n)] for n in range(-3, 4)} | {"0.norms": [0, 0, 9.0]}
 UNITS = {f"{n}.mlp": effect(n) for n in range(-3, 4)}
 TABLES: dict[str, Any] = {
-    "paper-by-module": {"selectivity": 2.5, "english": 0.0, "ability": 9.0},
-    "inverted": {"selectivity": 0.5, "english": 0.0, "ability": -9.0},
+    "paper-by-module": {"selectivity": 2.5, "english": 0.0, "ability": 9.0, "moved": 0.01},
+    "inverted": {"selectivity": 0.5, "english": 0.0, "ability": -9.0, "moved": 0.01},
     **{f"random-{n}": {"selectivity": n, "english": n, "ability": n} for n in range(4)},
 }
 
@@ -40,5 +40,5 @@ def test_a_table_exceeds_some_of_the_random_ones() -> None:
 def test_the_report_shows_the_range_of_the_random_ones() -> None:
     text = report("th-0", {"shares": SHARES}, {"units": UNITS, "tables": TABLES})
     assert "+1.00 (p = " in text
-    assert "| random | 0.00 to 3.00 |" in text
+    assert "| random | 0.00 to 3.00 | 0.00 to 3.00 | 0.00 to 3.00 |" in text
     assert "- inverted exceeds of 4 random tables: selectivity 1, english 0, ability 0" in text
