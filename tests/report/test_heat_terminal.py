@@ -23,7 +23,9 @@ def drawn(heat: HeatMap, width: int, encoding: str = "utf-8") -> list[str]:
     return raw.getvalue().decode(encoding).splitlines()
 
 
-@given(st.integers(1, 140), st.lists(names, min_size=1, max_size=4, unique=True), st.integers(34, 170))
+@given(
+    st.integers(1, 140), st.lists(names, min_size=1, max_size=4, unique=True), st.integers(34, 170)
+)
 def test_every_layer_stands_once_below_its_number(
     layers: int, experts: list[str], width: int
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from safeswap.cli.tables import PRINTING, check_format, chosen_tables, print_tab
 from safeswap.cli.verbs import Verb, Verbs, say
 from safeswap.errors import ConfigError
 from safeswap.io.progress import shown_bytes
+
+if TYPE_CHECKING:
+    from safeswap.report.evaluation import Compared
 
 _results = click.argument("results", type=click.Path(path_type=Path))
 _many_results = click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -101,7 +105,7 @@ def compare(
     if cell is not None:
         say(pipeline.explain(results, cell, judge=judge, strict=not loose))
         return
-    tables = evaluation_report.compare(
+    found = evaluation_report.compared(
         results,
         judge=judge,
         strict=not loose,
@@ -112,15 +116,31 @@ def compare(
         key=key,
         dev=dev,
     )
+    tables = found.tables
     facts = evaluation_report.facts(results, judge=judge, strict=not loose)
     printed = chosen_tables(tables, wanted)
     if as_json:
         print_json({"kind": "tables", "tables": render.as_records(printed)})
     else:
+        if form == "terminal" and not wanted:
+            _tell(found)
         print_tables(printed, form, facts)
     if out is not None:
         for path in render.write_reports(tables, out, facts=facts):
             say(f"{path}: written", err=as_json or form != "terminal")
+
+
+def _tell(found: Compared) -> None:
+    """The story in short, above the tables that it is taken from."""
+    from rich.console import Console
+
+    from safeswap.report.comparison import model_title
+    from safeswap.report.story import cards_of, outcome_shares
+    from safeswap.report.story_terminal import story_view
+
+    titles = {model: model_title(found.evidence, model) for model in found.evidence.models}
+    cards = list(cards_of(found.evidence, found.comparisons))
+    Console().print(story_view(cards, outcome_shares(found.evidence), titles))
 
 
 @click.command(cls=Verb)

@@ -150,7 +150,9 @@ def _labels(rows: Sequence[HeatRow], longest: int, short: Mapping[str, str]) -> 
     found = [_padded(kind, first) for kind in kinds]
     if names:
         called = (names.get(row.name, "") for row in rows)
-        found = [f"{kind} {_padded(name, second)}" for kind, name in zip(found, called, strict=True)]
+        found = [
+            f"{kind} {_padded(name, second)}" for kind, name in zip(found, called, strict=True)
+        ]
     return [_padded(label, len("layer")) for label in found]
 
 

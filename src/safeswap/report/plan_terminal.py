@@ -264,9 +264,7 @@ def _cosines(profile: Profile, language: str, units: Iterable[str]) -> dict[str,
 def _colours(experts: Iterable[str]) -> dict[str, str]:
     """Safety's, and one per language; they come again after as many as there are."""
     languages = [expert for expert in experts if expert != SAFETY]
-    found = {
-        code: LANGUAGE_COLOURS[n % len(LANGUAGE_COLOURS)] for n, code in enumerate(languages)
-    }
+    found = {code: LANGUAGE_COLOURS[n % len(LANGUAGE_COLOURS)] for n, code in enumerate(languages)}
     return {SAFETY: COLOURS["safety"], **found}
 
 
