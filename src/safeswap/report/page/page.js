@@ -1,4 +1,5 @@
-"use strict";
+import { walkable } from "../web/map.js";
+
 // Two things: what a map of decisions says of the cell under the pointer or the arrow keys, and the
 // browser of answers. Texts of others only ever become textContent, never markup.
 
@@ -11,44 +12,7 @@ const make = (tag, className, text) => {
 
 // --- the maps of decisions ------------------------------------------------------------------
 for (const map of document.querySelectorAll(".map")) {
-  const readout = map.parentElement.querySelector(".readout");
-  const cells = [...map.querySelectorAll("g.unit")];
-  const at = (cell) => {
-    const box = cell.querySelector("rect");
-    return [Number(box.getAttribute("x")), Number(box.getAttribute("y"))];
-  };
-  const told = (cell) => cell.querySelector("title").textContent;
-  let on = null;
-  const choose = (cell) => {
-    if (on) on.classList.remove("on");
-    on = cell;
-    on.classList.add("on");
-    readout.textContent = told(on);
-    const [x] = at(on);
-    if (x < map.scrollLeft || x > map.scrollLeft + map.clientWidth - 40) map.scrollLeft = x - map.clientWidth / 2;
-  };
-  map.addEventListener("pointerover", (event) => {
-    const cell = event.target.closest("g.unit");
-    if (cell) choose(cell);
-  });
-  const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-  map.addEventListener("keydown", (event) => {
-    const step = steps[event.key];
-    if (!step || !cells.length) return;
-    event.preventDefault();
-    if (!on) return choose(cells[0]);
-    const [x, y] = at(on);
-    // the nearest cell on that side, in the same row or column if there is one
-    const score = (cell) => {
-      const [cx, cy] = at(cell);
-      const along = (cx - x) * step[0] + (cy - y) * step[1];
-      const aside = Math.abs(step[0] ? cy - y : cx - x);
-      return along > 0.5 ? along + 1000 * aside : Infinity;
-    };
-    const next = cells.reduce((best, cell) => (score(cell) < score(best) ? cell : best));
-    if (score(next) < Infinity) choose(next);
-  });
-  map.addEventListener("focus", () => cells.length && !on && choose(cells[0]));
+  walkable(map, map.parentElement.querySelector(".readout"), (cell) => cell.querySelector("title").textContent);
 }
 
 // --- the browser of answers -----------------------------------------------------------------

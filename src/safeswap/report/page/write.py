@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from safeswap.anatomy import layer_labels
-from safeswap.errors import SafeswapError
 from safeswap.evaluation.results.store import open_results
 from safeswap.evaluation.stats import MARGIN
 from safeswap.io.files import check_writable, save_text
@@ -27,6 +22,7 @@ from safeswap.report.page.runs import MergeRun, Runs, open_runs
 from safeswap.report.page.samples import sample
 from safeswap.report.page.strip import counts_line, legend, outside, strip, units_table
 from safeswap.report.provenance import made_now
+from safeswap.report.web.html_file import as_data, environment, joined, part, render
 from safeswap.tables import Table, html_table, plain
 from safeswap.version import __version__
 
@@ -68,7 +64,7 @@ def write_report(
     """
     path = Path(out)
     check_writable(path)
-    _template()  # before what takes long
+    environment()  # before what takes long
     counting = Counting(judge, strict, reference, tuple(primary), margin, dev)
     save_text(path, page(open_runs(runs), path.name, samples, title, counting))
     return path
@@ -82,8 +78,6 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
         samples, title: as of `write_report`.
         counting: how outcomes are counted and compared.
     """
-    from markupsafe import Markup
-
     paths = [one.path for one in runs.merges] + [one.path for one in runs.sweeps]
     paths += [path for group in runs.results for path in group]
     names = named(paths, runs.given)
@@ -94,13 +88,12 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
     numbering = _Numbers()
     groups = _measured(runs, names, counting)
     found = sample(runs.results, samples, counting.strict) if runs.results and samples else None
-    style, script = _part("page.css"), _part("page.js")
-    text: str = _template().render(
+    return render(
+        __package__,
+        "page.html.j2",
+        style=part(__package__, "page.css"),
+        script=joined([("safeswap.report.web", "map.js"), (__package__, "page.js")]),
         title=plain(title) or TITLE,
-        style=Markup(style),
-        script=Markup(script),
-        style_digest=_digest(style),
-        script_digest=_digest(script),
         head=made_now(),
         about=[numbering.html(table) for table in tables if table],
         strips=[_strip(one, names, numbering) for one in runs.merges],
@@ -126,7 +119,6 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
         command=command,
         made_by=f"safeswap {__version__}",
     )
-    return text
 
 
 class _Numbers:
@@ -229,53 +221,3 @@ def _samples(found: Mapping[str, Any]) -> dict[str, Any]:
         "index": as_data(index),
         "chunks": [as_data(chunk) for chunk in found["chunks"]],
     }
-
-
-_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-
-
-def as_data(value: Any) -> Any:
-    """Plain values as JSON inside an element: no letter of it is markup or ends a line."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.translate(_ESCAPES))
-
-
-def _part(name: str) -> str:
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """What a Content-Security-Policy calls a text that may run or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _template() -> Any:
-    """The page's template: ours, and nothing of a run is ever taken for one.
-
-    Raises:
-        SafeswapError: jinja2 is not installed.
-    """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError:
-        raise SafeswapError(
-            "the page is made with jinja2: install safeswap[report], then run the same command "
-            "again."
-        ) from None
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_harmless,
-    )
-    return environment.from_string(_part("page.html.j2"))
-
-
-def _harmless(value: Any) -> Any:
-    """A text without control characters and marks that turn the direction of writing; markup and
-    numbers as they are. The template escapes what is no markup after it.
-    """
-    return value if hasattr(value, "__html__") or not isinstance(value, str) else plain(value)
