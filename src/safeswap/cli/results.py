@@ -9,7 +9,7 @@ import click
 
 from safeswap.cli.options import JSON, print_json
 from safeswap.cli.tables import PRINTING, check_format, chosen_tables, print_tables
-from safeswap.cli.verbs import Verb, Verbs, say
+from safeswap.cli.verbs import Verb, Verbs, quoted, say
 from safeswap.errors import ConfigError
 from safeswap.io.progress import shown_bytes
 
@@ -162,6 +162,20 @@ def _tell(found: Compared) -> None:
     help="Put in N questions with every model's answer; harmful text stands behind a click.",
 )
 @click.option("--title", default="safeswap report", show_default=True, help="Of the page.")
+@click.option(
+    "--card",
+    "cards",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Put the results into this merge's model card, too. Repeat it for several.",
+)
+@click.option(
+    "--space",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write a folder with the page that is ready for a static Space of the hub.",
+)
 @click.option("--judge", help="Whose verdicts count.  [default: each judge has its own tables]")
 @_counting
 @_reference
@@ -174,6 +188,8 @@ def report(
     out: Path,
     samples: int,
     title: str,
+    cards: tuple[Path, ...],
+    space: Path | None,
     judge: str | None,
     loose: bool,
     reference: str | None,
@@ -200,12 +216,20 @@ def report(
         margin=margin / 100,
         dev=dev,
         primary=primary,
+        cards=cards,
+        space=space,
     )
     size = path.stat().st_size
+    others = {"cards": list(cards), "space": space}
     if as_json:
-        print_json({"kind": "report", "page": path, "bytes": size})
+        given = {name: place for name, place in others.items() if place}
+        print_json({"kind": "report", "page": path, "bytes": size, **given})
         return
     say(f"{path}: written ({shown_bytes(size)}); open it in a browser")
+    for card in cards:
+        say(f"{card}: its model card has the results")
+    if space is not None:
+        say(f"{space}: a static Space; hf upload ORG/NAME {quoted(space)} --repo-type space")
     if samples:
         say(
             "note: it holds answers, harmful ones too: think before you send it",

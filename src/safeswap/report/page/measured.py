@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safeswap.evaluation.benchmarks.limit import limit_note
 from safeswap.evaluation.benchmarks.splits import PARTS
 from safeswap.evaluation.results.candidates import read_measured
 from safeswap.evaluation.results.store import open_results
@@ -13,6 +14,7 @@ from safeswap.evaluation.stats import MARGIN
 from safeswap.report.ablation import ablation_table, matched_table
 from safeswap.report.ablation.table import QUESTIONS
 from safeswap.report.evaluation import compared, facts
+from safeswap.report.model_card import ModelResults, results_of
 from safeswap.report.page.outcome_bars import outcome_charts
 from safeswap.report.page.runs import SweepRun
 from safeswap.report.page.trade import candidates_of, trade_chart
@@ -47,6 +49,7 @@ class Measured:
         about: the head of a report on them.
         tables: the very ones of ``safeswap compare``.
         outcomes, trades: drawings with their titles.
+        models: what cards of models are to have.
     """
 
     title: str
@@ -55,10 +58,16 @@ class Measured:
     cards: Sequence[Card] = ()
     outcomes: Sequence[tuple[str, str]] = ()
     trades: Sequence[tuple[str, str]] = ()
+    models: Sequence[ModelResults] = ()
 
 
-def measured(folders: Sequence[Path], title: str, counting: Counting) -> list[Measured]:
+def measured(
+    folders: Sequence[Path], title: str, counting: Counting, digests: Sequence[str] = ()
+) -> list[Measured]:
     """What results folders of the same settings say, once per judge.
+
+    Args:
+        digests: of models whose results a card is to have.
 
     Raises:
         EvaluationError: as ``compare``.
@@ -70,11 +79,17 @@ def measured(folders: Sequence[Path], title: str, counting: Counting) -> list[Me
     made = []
     for judge in judges:
         called = f"{title}, judged by {judge}" if len(judges) > 1 else title
-        made.append(_judged(folders, called, judge, counting))
+        made.append(_judged(folders, called, judge, counting, digests))
     return made
 
 
-def _judged(folders: Sequence[Path], title: str, judge: str | None, counting: Counting) -> Measured:
+def _judged(
+    folders: Sequence[Path],
+    title: str,
+    judge: str | None,
+    counting: Counting,
+    digests: Sequence[str],
+) -> Measured:
     found = compared(
         folders,
         judge=judge,
@@ -94,7 +109,14 @@ def _judged(folders: Sequence[Path], title: str, judge: str | None, counting: Co
         list(cards_of(evidence, found.comparisons)),
         outcome_charts(evidence),
         [(code, chart) for code, chart in charts.items() if chart],
+        list(results_of(found, digests, _trial(folders[0]))),
     )
+
+
+def _trial(folder: Path) -> str:
+    """Why results are no test result; empty where they are."""
+    part = limit_note(open_results(folder).settings)
+    return f"only a part of the questions was asked ({part})" if part else ""
 
 
 def swept(run: SweepRun, name: str, counting: Counting) -> list[Measured]:
