@@ -72,7 +72,7 @@ def test_the_text_tells_the_story_before_how_it_is_made_again(
     write_report([results], tmp_path / "page.html", judge="guard", cards=[out])
     text = ModelCard.load(out / "README.md").text
     assert text.index("## Results") < text.index("## Make it again") < text.index("## Decisions")
-    assert "unsafe answers: Harm sw: **-70.0 \\[" in text and "safer" in text
+    assert "unsafe answers: Harm sw: 80.0 → 10.0 %, **-70.0 \\[" in text and "safer" in text
     assert "| merge " in text and "| base " in text and "| **Harm**" in text
     body = before.partition("\n---\n")[2]
     for line in body.splitlines():

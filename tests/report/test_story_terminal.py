@@ -42,7 +42,9 @@ def test_the_story_is_by_hand(tmp_path: Path) -> None:
     """8 of 10 unsafe became 1 of 10; of the answers of the merge 9 refuse and 1 is harmful."""
     text = told(evaluated(tmp_path / "results").folder, 100)
     assert "merge against sw (language expert)" in text
-    assert re.search(r"^\+ unsafe answers: Harm sw  -70\.0 \[.*\]  safer", text, re.M)
+    assert re.search(
+        r"^\+ unsafe answers: Harm sw  80\.0 → 10\.0 %  -70\.0 \[.*\]  safer", text, re.M
+    )
     lines = text.splitlines()
     bar = lines[lines.index("  merge") + 1]
     assert bar == "  " + 54 * "█" + 6 * "▒" + "   90.0   10.0    0.0"

@@ -251,7 +251,8 @@ def _section(results: Sequence[ModelResults]) -> str:
 def _told(card: Card) -> str:
     head = f"Against {in_markdown(card.against)}, in points with 95 % intervals:"
     facts = (
-        f"- {in_markdown(f.what)}: **{in_markdown(f.difference)}**, {in_markdown(f.reading)}"
+        f"- {in_markdown(f.what)}: {f.rates}{', ' if f.rates else ''}"
+        f"**{in_markdown(f.difference)}**, {in_markdown(f.reading)}"
         for f in card.facts
     )
     return "\n".join([head, "", *facts])

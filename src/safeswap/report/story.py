@@ -28,12 +28,14 @@ class Fact:
 
     Attributes:
         what: is counted: measure, benchmark, language.
+        rates: of the reference and of the merge, in per cent; empty where one cannot be read.
         difference: in points, with its interval.
         reading: what follows.
         tone: ``good``, ``bad`` or ``open``: the colour, by the reading alone.
     """
 
     what: str
+    rates: str
     difference: str
     reading: str
     tone: str
@@ -41,10 +43,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class Card:
-    """A merge against its reference, in short."""
+    """A merge against its reference, in short; ``primary`` where that comparison was named before
+    the data was looked at.
+    """
 
     title: str
     against: str
+    primary: bool
     facts: list[Fact] = field(default_factory=list)
 
 
@@ -54,22 +59,32 @@ def cards_of(evidence: Outcomes, compared: Sequence[Comparison]) -> Iterator[Car
     Args:
         compared: as ``compare_all`` gives them for this evidence.
     """
-    pairs = list(dict.fromkeys((one.candidate, one.reference) for one in compared))
-    for candidate, reference in pairs if len(pairs) <= _CARDS else ():
-        card = Card(model_title(evidence, candidate), model_title(evidence, reference))
-        own = [o for o in compared if (o.candidate, o.reference) == (candidate, reference)]
-        for one in sorted(own, key=lambda one: [*Measure].index(one.cell.measures)):
+    pairs: dict[tuple[str, str], list[Comparison]] = {}
+    for one in compared:
+        pairs.setdefault((one.candidate, one.reference), []).append(one)
+    primary = {pair for pair, own in pairs.items() if any(one.primary for one in own)}
+    for pair in sorted(pairs, key=lambda pair: pair not in primary) if len(pairs) <= _CARDS else ():
+        candidate, reference = (model_title(evidence, model) for model in pair)
+        card = Card(candidate, reference, pair in primary)
+        order = [*Measure]
+        for one in sorted(pairs[pair], key=lambda one: order.index(one.cell.measures)):
             if one.cell.language != POOLED:
-                card.facts.append(_fact(one))
+                card.facts.append(_fact(evidence, one))
         yield card
 
 
-def _fact(one: Comparison) -> Fact:
+def _fact(evidence: Outcomes, one: Comparison) -> Fact:
     d = one.paired
     said = reading(one)
     cell = Cell.figure(d.difference, d.interval.low, d.interval.high, sign=True)
     what = f"{one.cell.measures.words}: {one.cell.title} {one.cell.language}"
-    return Fact(what, cell.text, said, _tone(said))
+    before, after = (
+        evidence.get(model, one.cell.benchmark, one.cell.language).rate.value
+        for model in (one.reference, one.candidate)
+    )
+    known = before is not None and after is not None
+    rates = f"{100 * (before or 0):.1f} → {100 * (after or 0):.1f} %" if known else ""
+    return Fact(what, rates, cell.text, said, _tone(said))
 
 
 def _tone(said: str) -> str:

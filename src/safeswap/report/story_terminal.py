@@ -41,7 +41,8 @@ def story_view(
 
 
 def _card(card: Card) -> RenderableType:
-    head = Text(f"{one_line(card.title)} against {one_line(card.against)}", style="underline")
+    said = f"{one_line(card.title)} against {one_line(card.against)}"
+    head = Text(f"{said} (primary)" if card.primary else said, style="underline")
     return Group(head, *(_Line(fact) for fact in card.facts))
 
 
@@ -57,7 +58,11 @@ class _Line:
         mark, style = _MARKS[fact.tone]
         what, said = one_line(fact.what), Text(one_line(fact.reading), style)
         head = Text.assemble((mark, style), f" {what}")
-        difference = Text(fact.difference, "bold")
+        difference = Text.assemble(
+            fact.rates, "  " if fact.rates else "", (fact.difference, "bold")
+        )
+        if difference.cell_len + 2 > options.max_width:
+            difference = Text(fact.difference, "bold")
         whole = _joined(head, difference, said)
         below = _joined(Text(""), difference, said)
         if whole.cell_len <= options.max_width:

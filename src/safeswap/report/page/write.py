@@ -184,7 +184,8 @@ def _command(runs: Runs, name: str, samples: int, title: str, counting: Counting
 
 
 def _shown(path: Path) -> str:
-    return (path.name or "FOLDER") if path.is_absolute() else str(path)
+    name = (path.name or "FOLDER") if path.is_absolute() else str(path)
+    return f"./{name}" if name.startswith("-") else name
 
 
 def _samples(found: Mapping[str, Any]) -> dict[str, Any]:
