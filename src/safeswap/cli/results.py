@@ -176,6 +176,12 @@ def _tell(found: Compared) -> None:
     metavar="FOLDER",
     help="Also write a folder with the page that is ready for a static Space of the hub.",
 )
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write the page's figures for a paper: SVG, and PNG with 300 dpi.",
+)
 @click.option("--judge", help="Whose verdicts count.  [default: each judge has its own tables]")
 @_counting
 @_reference
@@ -190,6 +196,7 @@ def report(
     title: str,
     cards: tuple[Path, ...],
     space: Path | None,
+    figures: Path | None,
     judge: str | None,
     loose: bool,
     reference: str | None,
@@ -218,9 +225,10 @@ def report(
         primary=primary,
         cards=cards,
         space=space,
+        figures=figures,
     )
     size = path.stat().st_size
-    others = {"cards": list(cards), "space": space}
+    others = {"cards": list(cards), "space": space, "figures": figures}
     if as_json:
         given = {name: place for name, place in others.items() if place}
         print_json({"kind": "report", "page": path, "bytes": size, **given})
@@ -230,6 +238,8 @@ def report(
         say(f"{card}: its model card has the results")
     if space is not None:
         say(f"{space}: a static Space; hf upload ORG/NAME {quoted(space)} --repo-type space")
+    if figures is not None:
+        say(f"{figures}: the figures, as SVG and PNG")
     if samples:
         say(
             "note: it holds answers, harmful ones too: think before you send it",

@@ -75,10 +75,10 @@ def sample(groups: Sequence[Sequence[Path]], count: int, strict: bool = True) ->
         ``groups`` (models, their roles, judges), ``rows`` (a list per question: group, benchmark,
         language, id, tags, discordant, numbers of the models on whose answers judges disagree,
         harmful, verdicts), ``chunks`` (lists of prompt, reference and answers, in the order of the
-        rows, ``CHUNK`` in each) and ``of`` (how many questions there are). Questions where a merge and its reference differ come first,
-        then those where judges disagree, then the rest; within these, benchmarks and languages
-        take turns. Texts are harmless to show: control characters and marks that turn the
-        direction of writing are written out.
+        rows, ``CHUNK`` in each) and ``of`` (how many questions there are). Questions where a merge
+        and its reference differ come first, then those where judges disagree, then the rest;
+        within these, benchmarks and languages take turns. Texts are harmless to show: control
+        characters and marks that turn the direction of writing are written out.
 
     Raises:
         EvaluationError: a damaged results folder.

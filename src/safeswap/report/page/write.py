@@ -15,7 +15,9 @@ from safeswap.report.model_card import digests_of, write_cards
 from safeswap.report.page.about import described, inputs_table, merges_table
 from safeswap.report.page.again import steps, versions
 from safeswap.report.page.depth import depth_of
+from safeswap.report.page.figures import write_figures
 from safeswap.report.page.measured import Counting
+from safeswap.report.page.paper import check_matplotlib
 from safeswap.report.page.prepared import Prepared, prepare
 from safeswap.report.page.runs import MergeRun, Runs, open_runs
 from safeswap.report.page.samples import sample
@@ -45,6 +47,7 @@ def write_report(
     primary: Sequence[str] = (),
     cards: Sequence[str | Path] = (),
     space: str | Path | None = None,
+    figures: str | Path | None = None,
 ) -> Path:
     """Write one HTML file on merges, results, profiles, plans and sweeps: no network, no others.
 
@@ -57,6 +60,7 @@ def write_report(
         strict, reference, margin, dev, primary: as of `safeswap.report.evaluation.compare`.
         cards: merged folders whose model cards are to have the results, too.
         space: a folder for a Space of the hub, with the same page.
+        figures: a folder for the page's figures as SVG and PNG.
 
     Returns:
         ``out``.
@@ -71,6 +75,8 @@ def write_report(
     environment()  # before what takes long
     if space is not None:
         check_space(Path(space))
+    if figures is not None:
+        check_matplotlib()
     digests = digests_of(cards)
     counting = Counting(judge, strict, reference, tuple(primary), margin, dev)
     prepared = prepare(open_runs(runs), counting, list(digests.values()))
@@ -80,6 +86,8 @@ def write_report(
         write_cards(digests, [one for group in prepared.groups for one in group.models])
     if space is not None:
         write_space(Path(space), text, title, prepared.runs.merges)
+    if figures is not None:
+        write_figures(prepared, Path(figures))
     return path
 
 
