@@ -27,12 +27,21 @@ from tiny import png_size
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, in linear RGB: what is left of a colour
 BLIND = {
-    "no red": (0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216)
-    + (-0.003882, -0.048116, 1.051998),
-    "no green": (0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413)
-    + (-0.011820, 0.042940, 0.968881),
-    "no blue": (1.255528, -0.076749, -0.178779, -0.078411, 0.930809, 0.147602)
-    + (0.004733, 0.691367, 0.303900),
+    "no red": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "no green": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "no blue": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
 }
 TOGETHER = (("safety", "language", "blend", "base"), ("refused", "harmful", "neither"))
 
@@ -55,7 +64,7 @@ def test_colours_are_told_apart_in_grey_and_by_the_colour_blind(names: tuple[str
     for one, other in combinations(names, 2):
         assert abs(lightness(FILLS[one]) - lightness(FILLS[other])) > 10, (one, other)
         for kind, matrix in BLIND.items():
-            seen = [lab(np.reshape(matrix, (3, 3)) @ linear(FILLS[name])) for name in (one, other)]
+            seen = [lab(np.array(matrix) @ linear(FILLS[name])) for name in (one, other)]
             assert np.linalg.norm(seen[0] - seen[1]) > 15, (kind, one, other)
 
 
