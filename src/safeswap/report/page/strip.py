@@ -72,7 +72,7 @@ def _cell(plan: Plan, unit: str, place: tuple[float, float, float]) -> str:
     if wide >= _LETTERED:
         letter = _LETTERS.get(kind, "?")
         inside.append(words(letter, x + wide / 2, y + _ROW / 2 + 4, "letter", "middle"))
-    return element("g", *inside, class_=f"unit {kind}")
+    return element("g", *inside, class_=f"unit {kind}", data_unit=unit)
 
 
 def _experts(
@@ -87,7 +87,7 @@ def _experts(
         kind = style_of(decision, plan.language)
         box = element("rect", x=x, y=y, width=wide, height=high)
         about = title(f"{label}.experts, {len(units)}: {said}")
-        made.append(element("g", about, box, class_=f"unit {kind}"))
+        made.append(element("g", about, box, class_=f"unit {kind}", data_experts=label))
         y += high
     return made
 
@@ -157,7 +157,11 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
         box = {"x": _NAMES + cell * at + 1, "y": min(y(0), y(value)), "width": cell - 2}
         high_ = max(0.5, abs(y(value) - y(0)))
         parts.append(
-            element("rect", title(told(unit, row)), **box, height=high_, class_=f"bar {style}")
+            element(
+                "rect",
+                title(told(unit, row)),
+                **{**box, "height": high_, "class_": f"bar {style}", "data_unit": unit},
+            )
         )
     parts.append(element("line", x1=_NAMES, x2=right, y1=y(0), y2=y(0), class_="zero"))
     for sign in (1, -1) if tau else ():
@@ -167,6 +171,7 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
                 "line",
                 title(f"τ = {in_points(tau or 0.0)} points"),
                 **{"x1": _NAMES, "x2": right, "y1": at_, "y2": at_, "class_": "tau"},
+                **{"data_sign": sign, "data_zero": y(0), "data_scale": f"{high / most / 2:.9g}"},
             )
         )
     return parts

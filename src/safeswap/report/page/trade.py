@@ -128,7 +128,7 @@ def _mark(one: CandidateResult, x: _Scale, y: _Scale, name: str) -> str:
     inside = [title(_told(one)), _shape(_SHAPES.get(one.role, "dot"), cx, cy)]
     if name:
         inside.append(words(name, cx + 9, cy - 7, "name"))
-    return element("g", *inside, class_=f"model {one.role}")
+    return element("g", *inside, class_=f"model {one.role}", data_name=one.name)
 
 
 def _shape(kind: str, x: float, y: float) -> str:
