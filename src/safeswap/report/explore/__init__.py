@@ -8,3 +8,7 @@ address. The rules themselves run in the page (``rules.js``), and a test holds t
 >>> write_explorer("profile.json", "explore.html")                         # doctest: +SKIP
 """
 
+from safeswap.report.explore.serve import serve_explorer
+from safeswap.report.explore.write import write_explorer
+
+__all__ = ["serve_explorer", "write_explorer"]

@@ -14,6 +14,8 @@ export interface Numbers {
 }
 export interface Language {
   name: string;
+  /** the name with what turns the direction of writing written out */
+  shown: string;
   /** its name, the head of a plan's file, and what stands between selector and units, as YAML */
   key: string; head: string; between: string;
   tables: Record<string, Numbers>;

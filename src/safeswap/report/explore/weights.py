@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safeswap.anatomy import Placement
 from safeswap.checkpoint.dtypes import DTYPES
+from safeswap.plan import PlannedUnit, rows_for
+from safeswap.plan.fill import names_of
 from safeswap.profile import Profile, TensorProfile
+from safeswap.roles import SAFETY
 
 
 def weights_of(profile: Profile) -> list[dict[str, Any]]:
@@ -45,3 +50,39 @@ def weights_of(profile: Profile) -> list[dict[str, Any]]:
 def _size(tensor: TensorProfile) -> int:
     bits = DTYPES[tensor.dtype].bits if tensor.dtype in DTYPES else 16
     return math.prod(tensor.shape) * bits // 8
+
+
+def mean_weights(
+    profile: Profile, rows: Mapping[str, PlannedUnit], language: str
+) -> list[tuple[float, float]] | None:
+    """The mean weights (safety, language) by bytes of every unit of the profile, in its order.
+
+    None where the rows do not decide all of this model: they are of another.
+    """
+    found = []
+    for unit, tensors in profile.by_unit.items():
+        held = [t for t in tensors if t.role != "buffer"]
+        total, safety, spoken = 0.0, 0.0, 0.0
+        for tensor in held:
+            try:
+                names = rows_for(rows, _placement(tensor, tensors))
+            except KeyError:
+                return None
+            size = _size(tensor)
+            total += size
+            for name in names:
+                safety += rows[name].weights[SAFETY] * size / len(names)
+                spoken += rows[name].weights[language] * size / len(names)
+        found.append((safety / total, spoken / total) if total else (0.0, 0.0))
+        if not held and unit not in rows:
+            return None
+    return found
+
+
+def _placement(tensor: TensorProfile, beside: Sequence[TensorProfile]) -> Placement:
+    """Where a tensor belongs; a router has a row for each of its layer's experts."""
+    count = len(tensor.experts.base_norm) if tensor.experts else 0
+    if (tensor.part or "").endswith(".router"):
+        held = {name for one in beside for name in names_of(one) if ".experts." in name}
+        count = len(held)
+    return Placement(tensor.unit, "projection", tensor.part, count)

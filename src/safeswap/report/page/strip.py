@@ -171,7 +171,8 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
                 "line",
                 title(f"τ = {in_points(tau or 0.0)} points"),
                 **{"x1": _NAMES, "x2": right, "y1": at_, "y2": at_, "class_": "tau"},
-                **{"data_sign": sign, "data_zero": y(0), "data_scale": f"{high / most / 2:.9g}"},
+                **{"data_sign": sign, "data_zero": y(0), "data_half": high / 2},
+                data_scale=f"{high / most / 2:.9g}",
             )
         )
     return parts
