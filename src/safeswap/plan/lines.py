@@ -43,7 +43,8 @@ def _is_numbers(value: Any) -> bool:
 
 def _flow(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key_text(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+        pairs = (f"{key_text(key)}: {_flow(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
     text = repr(value).lower()
     return text.replace("e", ".0e", 1) if "." not in text and "e" in text else text
 

@@ -27,6 +27,7 @@ from safeswap.report.explore.write import rules_script
 node = shutil.which("node")
 pytestmark = pytest.mark.skipif(node is None, reason="needs node, to run the page's script")
 PROFILES = 2400
+PLACE = "/p/profile.json"
 _DRIVER = """
 const lines = require("fs").readFileSync(0, "utf8").split("\\n").filter(Boolean);
 for (const line of lines) {
@@ -36,8 +37,9 @@ for (const line of lines) {
       const settings = settle(data, method, given);
       const own = data.languages[language];
       const rows = inOrder(data, fill(data, own, method, settings));
-      const counts = Object.fromEntries([...countsOf(rows)].map(([k, v]) => [k, Object.fromEntries(v)]));
-      return { text: planText(data, own, method, settings, rows), counts, totals: totalsOf(data, rows) };
+      const plain = [...countsOf(rows)].map(([kind, own]) => [kind, Object.fromEntries(own)]);
+      const text = planText(data, own, method, settings, rows);
+      return { text, counts: Object.fromEntries(plain), totals: totalsOf(data, rows) };
     } catch (error) {
       if (error instanceof Refusal) return { refused: error.message };
       throw error;
@@ -52,7 +54,9 @@ def run_script(script: str, text: str, folder: Path) -> str:
     file = folder / "script.cjs"
     file.write_text(script, encoding="utf-8")
     assert node is not None
-    done = subprocess.run([node, str(file)], input=text, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [node, str(file)], input=text, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -95,7 +99,11 @@ def planned(profile: Profile, case: dict[str, Any]) -> Plan | str:
     language = profile.languages[case["language"]]
     try:
         return fill_plan(
-            profile, language, method=case["method"], profile_path="/p/profile.json", **case["given"]
+            profile,
+            language,
+            method=case["method"],
+            profile_path="/p/profile.json",
+            **case["given"],
         )
     except PlanError as error:
         return str(error)
@@ -107,7 +115,7 @@ def test_the_page_plans_as_python_does(tmp_path: Path) -> None:
     profiles = [random_profile(dice) for _ in range(PROFILES)]
     asked, lines = [], []
     for profile in profiles:
-        facts = facts_of(profile, "/p/profile.json")
+        facts = facts_of(profile, PLACE)
         cases = [random_case(dice, profile, facts) for _ in range(2)]
         asked.append(cases)
         lines.append(json.dumps({"data": facts, "cases": cases}))
@@ -181,7 +189,8 @@ def test_numbers_are_written_as_python_writes_them(tmp_path: Path) -> None:
     small = [n / 2048 for n in range(-2048, 2049)] + [dice.uniform(-1, 1) for _ in range(3000)]
     script = rules_script() + (
         'const [a, b] = JSON.parse(require("fs").readFileSync(0, "utf8"));'
-        "process.stdout.write(JSON.stringify([a.map(pythonFloat), b.map(rounded).map(pythonFloat)]));"
+        "const said = [a.map(pythonFloat), b.map(rounded).map(pythonFloat)];"
+        "process.stdout.write(JSON.stringify(said));"
     )
     written, rounded = json.loads(run_script(script, json.dumps([numbers, small]), tmp_path))
     assert written == [repr(number) for number in numbers]

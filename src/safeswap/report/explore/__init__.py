@@ -5,7 +5,7 @@
 address. The rules themselves run in the page (``rules.js``), and a test holds them to Python's.
 
 >>> from safeswap.report.explore import write_explorer                     # doctest: +SKIP
->>> write_explorer("profile.json", "explore.html")                         # doctest: +SKIP
+>>> write_explorer(profile, "explore.html")                         # doctest: +SKIP
 """
 
 from safeswap.report.explore.serve import serve_explorer

@@ -247,8 +247,13 @@ function countsLine(made) {
   const counts = countsOf(made.rows);
   return kinds
     .filter((kind) => counts.has(kind))
-    .map((kind) => `${kind.replace("_", " ")}: ${[...(counts.get(kind) ?? [])].map(([word, count]) => `${count} ${word}`).join(", ")}`)
+    .map((kind) => `${kind.replace("_", " ")}: ${ordered(counts.get(kind))}`)
     .join("; ");
+}
+
+/** @param {Map<string, number> | undefined} counts @returns {string} */
+function ordered(counts) {
+  return Object.keys(LETTERS).flatMap((word) => (counts?.get(word) ? [`${counts.get(word)} ${word}`] : [])).join(", ");
 }
 
 /** @param {HTMLElement} article @param {Made} made */
@@ -291,9 +296,9 @@ function showNearest(article, data, n, made) {
 function told(data, chosen, n, made, units) {
   const hand = chosen.hand[n];
   if (units.length !== 1) {
-    const counts = [...(countsOf(new Map(units.map((unit) => [unit, /** @type {Row} */ (made.rows.get(unit))]))).get("experts") ?? [])];
+    const counts = countsOf(new Map(units.map((unit) => [unit, /** @type {Row} */ (made.rows.get(unit))]))).get("experts");
     const byHand = units.filter((unit) => hand.has(unit)).length;
-    return `${layerOf(units[0] ?? "")}.experts, ${units.length}: ${counts.map(([word, count]) => `${count} ${word}`).join(", ")}${byHand ? `; ${byHand} by hand` : ""}. The table below sets one of them.`;
+    return `${layerOf(units[0] ?? "")}.experts, ${units.length}: ${ordered(counts)}${byHand ? `; ${byHand} by hand` : ""}. The table below sets one of them.`;
   }
   const [unit] = units;
   const row = made.rows.get(unit);

@@ -11,6 +11,8 @@ import { settingsOf } from "./state.js";
 const STEPS = 1000;
 /** What sliders go to where a parameter has no limits of its own. */
 const SPAN = { gamma: 2, scale: 1 };
+/** @type {Record<string, string>} */
+const HINTS = { tau: "An expert has a unit where its share is larger by more than τ; between −τ and τ it is a blend. The slider ends at the largest difference." };
 
 /**
  * The form, bound to what is chosen.
@@ -104,7 +106,7 @@ export function controls(data, chosen, changed) {
       place.hidden = !own || (!mixture && (name === "router" || name === "shared_experts"));
       if (!own || place.hidden) continue;
       const hint = place.querySelector(".hint");
-      if (hint) say(hint, own.doc);
+      if (hint) say(hint, HINTS[name] ?? own.doc);
       if (name === "by") {
         for (const radio of place.querySelectorAll("input")) radio.checked = radio.value === (chosen.given.by ?? own.default);
       } else if (place.querySelector("input[type=range]")) showSlider(place);

@@ -53,9 +53,7 @@ class Points:
         ]
 
 
-def points_of(
-    folder: Path, profile: Profile, judge: str | None, strict: bool
-) -> dict[str, Points]:
+def points_of(folder: Path, profile: Profile, judge: str | None, strict: bool) -> dict[str, Points]:
     """The points of each language that both the profile and the sweep have.
 
     Raises:
@@ -91,7 +89,7 @@ def points_of(
 def _weights(
     folder: Path, profile: Profile, language: str, measured: Sequence[CandidateResult]
 ) -> dict[str, Sequence[tuple[float, float]]]:
-    found = {}
+    found: dict[str, Sequence[tuple[float, float]]] = {}
     for one in measured:
         if one.role in _INPUTS:
             pair = dict(zip((SAFETY, language), _INPUTS[one.role], strict=True))

@@ -74,7 +74,7 @@ function numbersOf(data, language, now, byHand) {
   const copies = copied.safety + copied.language + copied.base;
   const percent = (/** @type {number} */ part) => `${(100 * part).toFixed(1)} %`;
   const words = Object.entries(counts).map(([, count]) => String(count));
-  return [...words, shownBytes(copies), shownBytes(computed), ...weight.map((w) => short(w, 3)), ...update.map(percent), String(byHand)];
+  return [...words, String(byHand), shownBytes(copies), shownBytes(computed), short(weight[0], 3), percent(update[0]), short(weight[1], 3), percent(update[1])];
 }
 
 /**

@@ -1,4 +1,4 @@
-"""The explorer on this machine's own address: under a path that nobody guesses, until it is ended."""
+"""The explorer on this machine's own address, under a path that nobody guesses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from safeswap.errors import ConfigError
@@ -17,7 +16,7 @@ HOST = "127.0.0.1"
 
 
 def serve_explorer(
-    profile: str | Path | Profile,
+    profile: Profile,
     *,
     port: int = 0,
     ready: Callable[[str], None] = lambda address: None,
@@ -26,7 +25,6 @@ def serve_explorer(
     """Serve the page on loopback until the process is interrupted.
 
     Args:
-        profile: a profile or its file.
         port: of the address; 0 for one that is free.
         ready: told the page's address once it is served.
         options: as of `safeswap.report.explore.write.explorer`.

@@ -1,4 +1,4 @@
-"""The explorer's page as one file: what Python knows of a profile, and the rules that move in it."""
+"""The explorer's page as one file: what is known of a profile, and the rules that move in it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _VIEW = ("dom.js", "units_table.js", "card.js", "controls.js", "page.js")
 _FEW = 16
 """Layers up to which languages stand side by side."""
 _COLUMNS = (
-    *("safety", "language", "blend", "mix", "base", "copied", "computed"),
-    *("weight, safety", "weight, language", "of safety's update", "of the language's", "by hand"),
+    *("safety", "language", "blend", "mix", "base", "by hand", "copied", "computed"),
+    *("weight", "of its update", "weight", "of its update"),
 )
 _SLIDERS: Mapping[str, tuple[str, float, float, float]] = {
     "tau": ("τ, the threshold", 0, 1000, 1),
@@ -44,9 +44,10 @@ _TITLES = {"outside": "Outside the layers", "norms": "Norms", "router": "Routers
 
 
 def write_explorer(
-    profile: str | Path | Profile,
+    profile: Profile,
     out: str | Path,
     *,
+    place: Path | None = None,
     sweep: str | Path | None = None,
     judge: str | None = None,
     strict: bool = True,
@@ -55,8 +56,8 @@ def write_explorer(
     """Write one HTML file on which a plan is chosen: no network, no other files.
 
     Args:
-        profile: a profile or its file; plans name the file.
         out: the page; one that is there is replaced.
+        place: the profile's file, which plans name.
         sweep: a sweep's or search's folder, whose measured points are shown.
         judge, strict: whose verdicts on them count, as of ``safeswap compare``.
         title: of the page.
@@ -65,28 +66,27 @@ def write_explorer(
         ``out``.
 
     Raises:
-        ProfileError: the profile is missing or damaged.
         SafeswapError: jinja2 is missing, or the sweep's folder is none.
         OutputError: the file cannot be written.
     """
     path = Path(out)
     check_writable(path)
     environment()  # before what takes long
-    save_text(path, explorer(profile, sweep=sweep, judge=judge, strict=strict, title=title))
+    text = explorer(profile, place=place, sweep=sweep, judge=judge, strict=strict, title=title)
+    save_text(path, text)
     return path
 
 
 def explorer(
-    given: str | Path | Profile,
+    profile: Profile,
     *,
+    place: Path | None = None,
     sweep: str | Path | None = None,
     judge: str | None = None,
     strict: bool = True,
     title: str = TITLE,
 ) -> str:
     """The page's text; arguments and errors as of `write_explorer`."""
-    profile = given if isinstance(given, Profile) else Profile.load(Path(given))
-    place = None if isinstance(given, Profile) else Path(given)
     known = points_of(Path(sweep), profile, judge, strict) if sweep else {}
     facts = facts_of(profile, str(place.resolve()) if place else None)
     for language in facts["languages"]:
@@ -177,5 +177,3 @@ def _named(one: Parameter) -> dict[str, Any]:
         "title": _TITLES.get(one.name, words),
         "number": one.kind is int,
     }
-
-

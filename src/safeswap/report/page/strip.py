@@ -129,7 +129,7 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
 
     Where all units have the same weights nothing was decided, and the colour says who moved more.
     """
-    rows = folded(plan)
+    rows, uniform = folded(plan), plan.is_uniform
     values = [_difference(rows.get(unit)) for unit in units]
     tau = None if experts_of(plan) else threshold(plan.selector, list(plan.units))
     sizes = [abs(v) for v in values if math.isfinite(v)] + ([100 * tau] if tau else [])
@@ -153,7 +153,7 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
             continue
         leaning = SAFETY if value > 0 else "language"
         row = rows[unit]
-        style = leaning if plan.is_uniform else style_of(row.decision, plan.language)
+        style = leaning if uniform else style_of(row.decision, plan.language)
         box = {"x": _NAMES + cell * at + 1, "y": min(y(0), y(value)), "width": cell - 2}
         high_ = max(0.5, abs(y(value) - y(0)))
         parts.append(
