@@ -15,6 +15,19 @@ const SPAN = { gamma: 2, scale: 1 };
 const HINTS = { tau: "An expert has a unit where its share is larger by more than τ; between −τ and τ it is a blend. The slider ends at the largest difference." };
 
 /**
+ * A number of three digits that is no smaller: at its end the slider leaves nothing to an expert.
+ *
+ * @param {number} value 0 or more
+ * @returns {number}
+ */
+export function upward(value) {
+  const near = Number(value.toPrecision(3));
+  if (near >= value) return near;
+  const [digits, power] = near.toExponential(2).split("e");
+  return Number(`${(Number(digits) + 0.01).toFixed(2)}e${power}`);
+}
+
+/**
  * The form, bound to what is chosen.
  *
  * @param {Data} data
@@ -128,7 +141,7 @@ export function controls(data, chosen, changed) {
     } else if (input.type === "range") {
       const part = Number(input.value) / STEPS;
       const tau = most * part * part * (relative ? keys() : 1);
-      chosen.given.tau = Number(tau.toPrecision(3));
+      chosen.given.tau = upward(tau);
       chosen.given.tau_relative = relative;
     } else {
       const typed = Number(input.value);

@@ -57,8 +57,9 @@ def title(text: object) -> str:
 
 
 def without_titles(markup: str) -> str:
-    """A drawing without its texts on hover, for a page whose script tells them."""
-    return re.sub(r"<title>[^<]*</title>", "", markup)
+    """A drawing with its label alone, without texts on hover: a page's script tells them."""
+    label, end, rest = markup.partition("</title>")
+    return label + end + re.sub(r"<title>[^<]*</title>", "", rest)
 
 
 def drawing(width: float, height: float, label: str, parts: Iterable[str], class_: str = "") -> str:
