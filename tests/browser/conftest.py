@@ -50,9 +50,11 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
         page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
         page.on(
             "request",
-            lambda asked: faults.append(asked.url)
-            if asked.url != address and not asked.url.startswith(("blob:", "data:"))
-            else None,
+            lambda asked: (
+                faults.append(asked.url)
+                if asked.url != address and not asked.url.startswith(("blob:", "data:"))
+                else None
+            ),
         )
         page.goto(address)
         return page

@@ -25,8 +25,11 @@ from random_profiles import random_profile
 from safeswap import api
 from safeswap.demo import models_folder
 from safeswap.plan import Plan, fill_plan
-from safeswap.profile import Profile
+from safeswap.profile import Interval, Profile, Sample
 from safeswap.report.explore import write_explorer
+from swept_folder import swept_folder
+
+WORDS = ("safety", "language", "blend")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ready(page: Any) -> Any:
+    """The page, once it has drawn what is in the window."""
     page.wait_for_selector("html[data-ready]")
+    frame = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    page.evaluate(f"() => {frame}.then(() => {frame})")
     return page
 
 
@@ -138,9 +144,7 @@ def test_the_command_on_the_page_writes_the_same_file(
     assert (tmp_path / "plan-qab.yaml").read_text() == downloaded(page, demo).read_text()
 
 
-def test_units_are_set_by_click_and_merged(
-    open_page: OpenPage, demo: Path, tmp_path: Path
-) -> None:
+def test_units_are_set_by_click_and_merged(open_page: OpenPage, demo: Path, tmp_path: Path) -> None:
     """A click goes safety, language, blend, rule; `safeswap merge` takes the file."""
     page = ready(open_page(demo / "explore.html"))
     one = cell(page, "1.mlp")
@@ -149,9 +153,8 @@ def test_units_are_set_by_click_and_merged(
     for _ in range(4):
         one.click()
         seen.append(one.get_attribute("class"))
-    assert [next(w for w in c.split() if w in ("safety", "language", "blend")) for c in seen[:3]] == [
-        "safety", "language", "blend",
-    ]  # fmt: skip
+    words = [next(w for w in kind.split() if w in WORDS) for kind in seen[:3]]
+    assert words == ["safety", "language", "blend"]
     assert all("hand" in c for c in seen[:3]) and "hand" not in seen[3]
     assert seen[3].replace(" on", "") == rule.replace(" on", "")
     one.click()
@@ -231,6 +234,43 @@ def test_languages_stand_side_by_side(open_page: OpenPage, demo: Path) -> None:
     assert not page.locator("article[data-language='1']").is_visible()
 
 
+def test_the_nearest_measured_point_is_marked(open_page: OpenPage, tmp_path: Path) -> None:
+    profile = make_profile(HAND)
+    folder = swept_folder(tmp_path / "swept", profile)
+    write_explorer(profile, tmp_path / "page.html", sweep=folder)
+    page = ready(open_page(tmp_path / "page.html"))
+
+    def nearest() -> tuple[str, list[str]]:
+        rings = page.locator("g.model.near").evaluate_all("all => all.map(g => g.dataset.name)")
+        return page.locator(".nearest").inner_text(), rings
+
+    said, rings = nearest()
+    assert said.startswith("This very table was measured: paper:") and rings == ["paper"]
+    assert "unsafe answers 40.0 %" in said
+    page.locator("#tau-number").fill("20")
+    assert nearest()[0].startswith("This very table was measured: wide:")
+    page.locator("#method").select_option("chat-vector")
+    page.locator("#gamma-number").fill("1.4")
+    said, rings = nearest()  # 0.1 of safety's weight away, of the two weights' mean
+    assert said.startswith("The nearest measured point is 5 %") and rings == ["chat"]
+
+
+def test_what_a_sample_leaves_open_is_marked(open_page: OpenPage, tmp_path: Path) -> None:
+    profile = make_profile(HAND)
+    own = {"0.attention": Interval(0.2, 0.1, 0.3), "0.mlp": Interval(0.1, -0.1, 0.3)}
+    rest = [u for u in profile.units if u.endswith((".attention", ".mlp")) and u not in own]
+    own |= dict.fromkeys(rest, Interval(-0.1, -0.2, -0.05))
+    read = {tensor.name: 0.1 for tensor in profile.tensors}
+    sample = Sample(0, 1, 10, 0.99, read, {"sw": {"module": own}})
+    write_explorer(replace(profile, sample=sample), tmp_path / "page.html")
+    page = ready(open_page(tmp_path / "page.html"))
+    marked = page.locator("g.unit.unsure").evaluate_all("all => all.map(g => g.dataset.unit)")
+    assert marked == ["0.mlp"]
+    page.locator("#tau-number").fill("7")  # between two ends: what was certain no longer is
+    marked = page.locator("g.unit.unsure").evaluate_all("all => all.map(g => g.dataset.unit)")
+    assert set(marked) == {"0.mlp", *rest}
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [400, 768, 1280, 3840])
 def test_it_fits_and_everybody_can_use_it(
@@ -276,9 +316,7 @@ def test_names_are_text(open_page: OpenPage, tmp_path: Path, text: str) -> None:
     assert set(path.name.removeprefix("plan-").removesuffix(".yaml")) <= set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
     )
-    wanted = fill_plan(
-        profile, alpha=0.25, profile_path=str((tmp_path / "profile.json").resolve())
-    )
+    wanted = fill_plan(profile, alpha=0.25, profile_path=str((tmp_path / "profile.json").resolve()))
     assert path.read_text(encoding="utf-8") == wanted.text()
 
 

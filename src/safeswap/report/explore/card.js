@@ -85,6 +85,19 @@ export function card(data, chosen, n, changed) {
     one(article, ".download", HTMLButtonElement).focus();
   });
 
+  const draw = () => {
+    if (now.refused !== null) return;
+    const settings = settingsOf(data, chosen);
+    const tau = "tau" in settings ? threshold(data, settings) : null;
+    for (const { map, walk, drawn } of maps) {
+      if (map.hidden) continue;
+      drawn(now, hand, "by" in settings || chosen.method === "band", tau);
+      walk.say();
+    }
+    table.show(now);
+  };
+  const drawn = whenSeen(article, draw);
+
   /** @param {Made} made */
   const show = (made) => {
     now = made;
@@ -94,23 +107,43 @@ export function card(data, chosen, n, changed) {
     one(article, ".body", HTMLElement).hidden = made.refused !== null;
     if (made.refused !== null) return;
     const settings = settingsOf(data, chosen);
-    const tau = "tau" in settings ? threshold(data, settings) : null;
-    for (const { map, walk, drawn } of maps) {
-      map.hidden = map.dataset.view !== (settings.by ?? "module");
-      if (map.hidden) continue;
-      drawn(made, hand, "by" in settings || chosen.method === "band", tau);
-      walk.say();
-    }
+    for (const { map } of maps) map.hidden = map.dataset.view !== (settings.by ?? "module");
     const byHand = [...hand.keys()].filter((unit) => made.rows.has(unit)).length;
     say(one(article, ".counts", HTMLElement), countsLine(made) + (byHand ? ` — ${byHand} by hand` : ""));
     showBytes(article, made);
     undo.hidden = hand.size === 0;
     const noted = byHand ? `# without the ${byHand} units that were set by hand: the downloaded file has them\n` : "";
     say(one(article, ".again code", HTMLElement), `${noted}${commandOf(data, chosen, n)}\nsafeswap merge --plan ${fileOf(language)} --out OUT`);
-    table.show(made);
     showNearest(article, data, n, made);
+    drawn();
   };
   return { show };
+}
+
+/**
+ * Drawing that waits until its place is in the window, or near it, or printed.
+ *
+ * @param {HTMLElement} place
+ * @param {() => void} draw
+ * @returns {() => void} draws now, or then
+ */
+function whenSeen(place, draw) {
+  let [seen, due] = [false, false];
+  const drawn = () => {
+    due = !seen;
+    if (seen) draw();
+  };
+  new IntersectionObserver(
+    (changes) => {
+      seen = changes[changes.length - 1].isIntersecting;
+      if (due) drawn();
+    },
+    { rootMargin: "25%" },
+  ).observe(place);
+  addEventListener("beforeprint", () => {
+    if (due) draw();
+  });
+  return drawn;
 }
 
 /**
@@ -180,10 +213,14 @@ function meanOf([safety, language]) {
   return { safety, language, shares: null };
 }
 
+/** What each element was dressed in: asking this is faster than asking the page. */
+const DRESSED = new WeakMap();
+
 /** @param {Element} element @param {string} classes */
 function dress(element, classes) {
-  const kept = element.classList.contains("on") ? `${classes} on` : classes;
-  if (element.getAttribute("class") !== kept) element.setAttribute("class", kept);
+  if (DRESSED.get(element) === classes) return;
+  DRESSED.set(element, classes);
+  element.setAttribute("class", element.classList.contains("on") ? `${classes} on` : classes);
 }
 
 /**

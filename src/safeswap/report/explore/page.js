@@ -53,6 +53,7 @@ function start(data) {
     [...line.cells].slice(1).forEach((cell, at) => say(cell, texts[at] ?? "–"));
   }
   document.documentElement.dataset.ready = "yes";
+  performance.mark("safeswap-ready");
 }
 
 /**
