@@ -76,7 +76,7 @@ def _cell(plan: Plan, unit: str, place: tuple[float, float, float]) -> str:
     if wide >= _LETTERED:
         letter = _LETTERS.get(kind, "?")
         inside.append(words(letter, x + wide / 2, y + _ROW / 2 + 4, "letter", "middle"))
-    return element("g", *inside, class_=f"unit {kind}")
+    return element("g", *inside, class_=f"unit {kind}", data_unit=unit)
 
 
 def _experts(
@@ -91,7 +91,7 @@ def _experts(
         kind = style_of(decision, plan.language)
         box = element("rect", x=x, y=y, width=wide, height=high)
         about = title(f"{label}.experts, {len(units)}: {said}")
-        made.append(element("g", about, box, class_=f"unit {kind}"))
+        made.append(element("g", about, box, class_=f"unit {kind}", data_experts=label))
         y += high
     return made
 
@@ -133,7 +133,7 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
 
     Where all units have the same weights nothing was decided, and the colour says who moved more.
     """
-    rows = folded(plan)
+    rows, uniform = folded(plan), plan.is_uniform
     values = [_difference(rows.get(unit)) for unit in units]
     tau = None if experts_of(plan) else threshold(plan.selector, list(plan.units))
     sizes = [abs(v) for v in values if math.isfinite(v)] + ([100 * tau] if tau else [])
@@ -157,11 +157,15 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
             continue
         leaning = SAFETY if value > 0 else "language"
         row = rows[unit]
-        style = leaning if plan.is_uniform else style_of(row.decision, plan.language)
+        style = leaning if uniform else style_of(row.decision, plan.language)
         box = {"x": _NAMES + cell * at + 1, "y": min(y(0), y(value)), "width": cell - 2}
         high_ = max(0.5, abs(y(value) - y(0)))
         parts.append(
-            element("rect", title(told(unit, row)), **box, height=high_, class_=f"bar {style}")
+            element(
+                "rect",
+                title(told(unit, row)),
+                **{**box, "height": high_, "class_": f"bar {style}", "data_unit": unit},
+            )
         )
     parts.append(element("line", x1=_NAMES, x2=right, y1=y(0), y2=y(0), class_="zero"))
     for sign in (1, -1) if tau else ():
@@ -171,6 +175,8 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
                 "line",
                 title(f"τ = {in_points(tau or 0.0)} points"),
                 **{"x1": _NAMES, "x2": right, "y1": at_, "y2": at_, "class_": "tau"},
+                **{"data_sign": sign, "data_zero": y(0), "data_half": high / 2},
+                data_scale=f"{high / most / 2:.9g}",
             )
         )
     return parts

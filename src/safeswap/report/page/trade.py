@@ -172,7 +172,7 @@ def _mark(one: CandidateResult, x: _Scale, y: _Scale, named: tuple[Place, str] |
     if named:
         (box, _), text = named
         inside.append(words(text, box.left + 1, box.bottom - 4, "name"))
-    return element("g", *inside, class_=f"model {one.role}")
+    return element("g", *inside, class_=f"model {one.role}", data_name=one.name)
 
 
 def _shape(kind: str, x: float, y: float) -> str:
