@@ -25,7 +25,10 @@ from safeswap.version import __version__
 TITLE = "safeswap explore"
 RULES = ("refusal.js", "numbers.js", "band.js", "rules.js", "plan.js", "state.js")
 """What decides and writes plans, in an order in which each finds what it needs; needs no page."""
-_VIEW = ("dom.js", "units_table.js", "card.js", "controls.js", "page.js")
+_VIEW = (
+    *("dom.js", "words.js", "drawn_map.js", "units_table.js", "card.js"),
+    *("sliders.js", "controls.js", "page.js"),
+)
 _FEW = 16
 """Layers up to which languages stand side by side."""
 _COLUMNS = (
