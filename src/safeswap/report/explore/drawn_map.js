@@ -1,6 +1,6 @@
 // The map of a card: cells, bars and the lines at ±τ as Python drew them, changed as decisions do.
 
-/** @import { Data, Row } from "./types" */
+/** @import { Data } from "./types" */
 /** @import { Made } from "./state.js" */
 import { one, say } from "./dom.js";
 import { decisionOf } from "./plan.js";
@@ -28,7 +28,6 @@ export function drawing(map, data, n) {
     layers.set(layer, [...(layers.get(layer) ?? []), cell]);
   }
   const stacks = [...layers].map(([layer, parts]) => stackOf(layer, parts));
-  const index = new Map(data.units.map(({ name }, at) => [name, at]));
   const leaning = leans(data, n, map.dataset.view === "layer");
   const bars = [...map.querySelectorAll("rect.bar")].map((bar) => ({
     bar,
@@ -45,8 +44,7 @@ export function drawing(map, data, n) {
     }
     for (const stack of stacks) stack(made, hand);
     for (const { bar, unit } of bars) {
-      const at = index.get(unit);
-      const row = made.rule.get(unit) ?? (at === undefined ? undefined : meanOf(made.totals.units[at]));
+      const row = made.rule.get(unit); // an mlp of experts that are decided apart has none
       dress(bar, `bar ${decides && row ? decisionOf(row) : leaning(unit)}`);
     }
     for (const line of lines) place(line, tau);
@@ -70,11 +68,6 @@ function leans(data, n, byLayer) {
     const k = at.get(byLayer ? layerOf(unit) : unit) ?? -1;
     return one_[k] > other[k] ? "safety" : "language";
   };
-}
-
-/** @param {[number, number]} weights @returns {Row} */
-function meanOf([safety, language]) {
-  return { safety, language, shares: null };
 }
 
 /** What each element was dressed in: asking this is faster than asking the page. */

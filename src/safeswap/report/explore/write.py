@@ -14,7 +14,7 @@ from safeswap.plan import fill_plan
 from safeswap.profile import Profile
 from safeswap.report.explore.data import METHODS, facts_of
 from safeswap.report.explore.measured import Points, points_of
-from safeswap.report.page.strip import strip
+from safeswap.report.page.strip import lettered, strip
 from safeswap.report.page.svg import without_titles
 from safeswap.report.web.html_file import as_data, environment, joined, part, render
 from safeswap.selectors import find
@@ -98,6 +98,7 @@ def explorer(
     facts["points"] = [
         known[language].as_data() if language in known else [] for language in profile.languages
     ]
+    labels = layer_labels(profile.units)
     style = part("safeswap.report.page", "page.css") + part(__package__, "explore.css")
     return render(
         __package__,
@@ -112,7 +113,8 @@ def explorer(
         views=[view for view in facts["keys"] if view != "expert/fixed"],
         columns=_COLUMNS,
         sampled=profile.sample is not None,
-        wide=len(layer_labels(profile.units)) > _FEW,
+        wide=len(labels) > _FEW,
+        narrow=not lettered(labels),
         languages=[_card(profile, one, known) for one in facts["languages"]],
         data=as_data(facts),
         **_controls(),

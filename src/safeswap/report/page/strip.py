@@ -36,7 +36,7 @@ def strip(plan: Plan) -> str:
     weights, from which shares.
     """
     labels = layer_labels(plan.units)
-    cell = min(_MOST, max(_LEAST, 880.0 / max(1, len(labels))))
+    cell = _width(labels)
     width = _NAMES + cell * len(labels) + RIGHT
 
     def x(at: int) -> float:
@@ -61,6 +61,15 @@ def strip(plan: Plan) -> str:
         parts += _differences(plan, kind, units, height, cell)
         height += _BARS + 14
     return drawing(width, height, f"Decisions by layer and module, {plan.language}", parts, "strip")
+
+
+def _width(labels: Sequence[str]) -> float:
+    return min(_MOST, max(_LEAST, 880.0 / max(1, len(labels))))
+
+
+def lettered(labels: Sequence[str]) -> bool:
+    """Whether the cells of so many layers have room for letters."""
+    return _width(labels) - 2.0 >= _LETTERED
 
 
 def _cell(plan: Plan, unit: str, place: tuple[float, float, float]) -> str:
