@@ -356,6 +356,10 @@ def test_experts_of_a_mixture(open_page: OpenPage, tmp_path: Path) -> None:
     )
     write_explorer(profile, tmp_path / "page.html")
     page = ready(open_page(tmp_path / "page.html"))
+    page.locator("#more summary").click()
+    page.locator("#shared_experts").select_option("own")
+    assert "by expert only" in page.locator(".refused-words").first.inner_text()
+    page.locator("#shared_experts").select_option("")
     page.get_by_role("radio", name="experts").check()
     path = downloaded(page, tmp_path)
     language = profile.languages[0]

@@ -10,9 +10,14 @@ import { Refusal } from "./refusal.js";
  */
 export function settleWindows(made) {
   for (const name of ["bottom", "top", "transition_bottom", "transition_top"]) {
-    if (made[name] !== null) throw new Refusal(`windows and ${name} exclude each other. Give the layers of safety as windows, or those of the language as bottom and top.`);
+    if (made[name] !== null)
+      throw new Refusal(
+        `windows and ${name} exclude each other. Give the layers of safety as windows, or those of the language as bottom and top.`,
+      );
   }
-  made.windows = windowsOf(made.windows).map(([a, b]) => (a < b ? `${a}-${b}` : `${a}`)).join(",");
+  made.windows = windowsOf(made.windows)
+    .map(([a, b]) => (a < b ? `${a}-${b}` : `${a}`))
+    .join(",");
 }
 
 /**
@@ -22,9 +27,14 @@ export function settleWindows(made) {
 function windowsOf(text) {
   const found = text.split(",").map((part) => /^(\d+)(?:-(\d+))?$/.exec(part.trim()));
   /** @type {[number, number][]} */
-  const pairs = found.flatMap((m) => (m ? [/** @type {[number, number]} */ ([Number(m[1]), Number(m[2] ?? m[1])])] : []));
+  const pairs = found.flatMap((m) =>
+    m ? [/** @type {[number, number]} */ ([Number(m[1]), Number(m[2] ?? m[1])])] : [],
+  );
   const ordered = pairs.every(([a, b], n) => a <= b && (n === 0 || a > pairs[n - 1][1]));
-  if (pairs.length !== found.length || !ordered) throw new Refusal(`windows ${text} is not valid: give ranges of layers from the bottom up, both ends included, e.g. 8-23 or 4-9,14-20.`);
+  if (pairs.length !== found.length || !ordered)
+    throw new Refusal(
+      `windows ${text} is not valid: give ranges of layers from the bottom up, both ends included, e.g. 8-23 or 4-9,14-20.`,
+    );
   return pairs;
 }
 
@@ -52,7 +62,11 @@ export function band(data, settings) {
   for (const { name, label } of data.units) {
     if (label === null) continue;
     const [stack, layer] = placeOf(label);
-    choices.set(name, { decision: /** @type {string[]} */ (made.get(stack))[layer], safety: null, language: null });
+    choices.set(name, {
+      decision: /** @type {string[]} */ (made.get(stack))[layer],
+      safety: null,
+      language: null,
+    });
   }
   return choices;
 }
@@ -74,8 +88,11 @@ function placeOf(label) {
 function bandOf(layers, settings) {
   if (settings.windows != null) {
     const pairs = windowsOf(settings.windows);
-    if (pairs[pairs.length - 1][1] >= layers) throw new Refusal(`windows ${settings.windows} is not valid: the model has layers 0 to ${layers - 1}.`);
-    return Array.from({ length: layers }, (_, n) => (pairs.some(([a, b]) => a <= n && n <= b) ? "safety" : "language"));
+    if (pairs[pairs.length - 1][1] >= layers)
+      throw new Refusal(`windows ${settings.windows} is not valid: the model has layers 0 to ${layers - 1}.`);
+    return Array.from({ length: layers }, (_, n) =>
+      pairs.some(([a, b]) => a <= n && n <= b) ? "safety" : "language",
+    );
   }
   const own = settings.bottom !== null || settings.top !== null;
   /** @param {"bottom" | "top" | "transition_bottom" | "transition_top"} name */
@@ -85,8 +102,16 @@ function bandOf(layers, settings) {
     if (!name.startsWith("transition")) return Math.max(1, scaled);
     return own ? 0 : scaled;
   };
-  const [bottom, lower, upper, top] = [count("bottom"), count("transition_bottom"), count("transition_top"), count("top")];
-  if (bottom + lower + upper + top >= layers) throw new Refusal(`bottom ${bottom}, top ${top} and transitions ${lower} and ${upper} leave none of the ${layers} layers to safety. Give smaller ones.`);
+  const [bottom, lower, upper, top] = [
+    count("bottom"),
+    count("transition_bottom"),
+    count("transition_top"),
+    count("top"),
+  ];
+  if (bottom + lower + upper + top >= layers)
+    throw new Refusal(
+      `bottom ${bottom}, top ${top} and transitions ${lower} and ${upper} leave none of the ${layers} layers to safety. Give smaller ones.`,
+    );
   return Array.from({ length: layers }, (_, n) => {
     if (n < bottom || n >= layers - top) return "language";
     return n < bottom + lower || n >= layers - top - upper ? "blend" : "safety";

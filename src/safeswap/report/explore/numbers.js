@@ -43,19 +43,18 @@ export function yamlFloat(value) {
 }
 
 /**
- * As Python's `round(value, 9)`: the nearest nine decimals; half way, the even one.
+ * As Python's `round(value, 9)`: the nearest nine decimals, and half way between two the even one.
  *
- * `toFixed` is exact but for numbers half way, where it goes up. Those are odd multiples of 2⁻¹⁰:
- * a half of 10⁻⁹ times 2¹⁰ is 5⁹/2 · 2¹ · 10⁻⁹ … and no other binary fraction ends there.
+ * `toFixed` finds the nearest exactly, but goes up half way. A binary fraction lies half way only if
+ * it is an odd multiple of 1/1024: then it is an odd multiple of 5⁹ halves of 10⁻⁹.
  *
- * @param {number} value of a size below 1e6
+ * @param {number} value a share or a difference of shares
  * @returns {number}
  */
 export function rounded(value) {
   const parts = value * 1024;
   if (!Number.isInteger(parts) || parts % 2 === 0) return Number(value.toFixed(9));
-  const halves = parts * 5 ** 9; // value is halves / 2 · 1e-9, exactly
-  const below = Math.floor(halves / 2);
+  const below = Math.floor((parts * 5 ** 9) / 2);
   const even = below % 2 === 0 ? below : below + 1;
   return even / 1e9;
 }

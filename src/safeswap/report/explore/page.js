@@ -33,7 +33,10 @@ function start(data) {
       if (!shown[n]) return fillLine(lines[n], []);
       const now = made(data, chosen, n);
       cards[n].show(now);
-      fillLine(lines[n], now.refused === null ? numbersOf(data, language, now, chosen.hand[n].size) : ["refused"]);
+      fillLine(
+        lines[n],
+        now.refused === null ? numbersOf(data, language, now, chosen.hand[n].size) : ["refused"],
+      );
     });
   };
   for (const box of document.querySelectorAll("#summary input")) {
@@ -75,7 +78,16 @@ function numbersOf(data, language, now, byHand) {
   const copies = copied.safety + copied.language + copied.base;
   const percent = (/** @type {number} */ part) => `${(100 * part).toFixed(1)} %`;
   const words = Object.entries(counts).map(([, count]) => String(count));
-  return [...words, String(byHand), shownBytes(copies), shownBytes(computed), short(weight[0], 3), percent(update[0]), short(weight[1], 3), percent(update[1])];
+  return [
+    ...words,
+    String(byHand),
+    shownBytes(copies),
+    shownBytes(computed),
+    short(weight[0], 3),
+    percent(update[0]),
+    short(weight[1], 3),
+    percent(update[1]),
+  ];
 }
 
 /**

@@ -73,7 +73,8 @@ function yamlValue(value, kind) {
  * @returns {string}
  */
 function rowText({ safety, language, shares }, key) {
-  const pair = (/** @type {number} */ a, /** @type {number} */ b) => `{safety: ${yamlFloat(a)}, ${key}: ${yamlFloat(b)}}`;
+  const pair = (/** @type {number} */ a, /** @type {number} */ b) =>
+    `{safety: ${yamlFloat(a)}, ${key}: ${yamlFloat(b)}}`;
   const weights = `weights: ${pair(safety, language)}`;
   if (!shares) return `{${weights}}`;
   const [one, other] = shares.map(rounded);
@@ -110,7 +111,13 @@ export function totalsOf(data, rows) {
     units.push(bytes ? [safety / bytes, language / bytes] : [0, 0]);
   });
   const all = sums.all || 1;
-  return { all: sums.all, computed: sums.computed, copied, weight: [sums.safety / all, sums.language / all], units };
+  return {
+    all: sums.all,
+    computed: sums.computed,
+    copied,
+    weight: [sums.safety / all, sums.language / all],
+    units,
+  };
 }
 
 /**

@@ -16,7 +16,10 @@ const OPPOSITE = { safety: "language", language: "safety", blend: "blend" };
  */
 export function methodOf(data, name) {
   const found = data.methods.find((method) => method.name === name);
-  if (!found) throw new Refusal(`The method ${name} is not among those of this page: use safeswap plan --method ${name}.`);
+  if (!found)
+    throw new Refusal(
+      `The method ${name} is not among those of this page: use safeswap plan --method ${name}.`,
+    );
   return found;
 }
 
@@ -47,11 +50,17 @@ export function settle(data, name, given) {
 function checked(one, value) {
   if (value === null || value === undefined) return null;
   const number = typeof value === "number";
-  if (number && (!Number.isFinite(value) || (one.low !== null && value < one.low) || (one.high !== null && value > one.high))) {
+  if (
+    number &&
+    (!Number.isFinite(value) ||
+      (one.low !== null && value < one.low) ||
+      (one.high !== null && value > one.high))
+  ) {
     const ends = one.high === null ? `${one.low ?? "a number"} or more` : `from ${one.low} to ${one.high}`;
     throw new Refusal(`${one.name.replace("_", " ")} ${value} is not valid: it must be ${ends}.`);
   }
-  if (number && one.kind === "int" && !Number.isInteger(value)) throw new Refusal(`${one.name} ${value}: a whole number is needed.`);
+  if (number && one.kind === "int" && !Number.isInteger(value))
+    throw new Refusal(`${one.name} ${value}: a whole number is needed.`);
   return value;
 }
 
@@ -70,9 +79,14 @@ function settleGranularity(data, made) {
   if (made.by === "expert") {
     made.router = made.router ?? "language";
     made.shared_experts = made.shared_experts ?? "own";
-    if (made.shared_experts === "follow") throw new Refusal("Shared experts: follow is as the mlp, which by expert is not decided as one. Use own, language, safety, blend or base.");
+    if (made.shared_experts === "follow")
+      throw new Refusal(
+        "Shared experts: follow is as the mlp, which by expert is not decided as one. Use own, language, safety, blend or base.",
+      );
   } else if (made.shared_experts === "own") {
-    throw new Refusal("Shared experts: they have a share of their own by expert only. Decide by expert, or use follow, language, safety, blend or base.");
+    throw new Refusal(
+      "Shared experts: they have a share of their own by expert only. Decide by expert, or use follow, language, safety, blend or base.",
+    );
   }
 }
 
@@ -94,8 +108,12 @@ export function fill(data, language, name, settings) {
   const swaps = { safety: [1, 0], language: [0, 1], blend: [alpha, 1 - alpha], base: [0, 0] };
   if (name === "band") return rowsOf(data, "module", band(data, settings), settings.outside, swaps);
   const table = tableOf(data, settings);
-  let choices = name === "cosine" ? disagreeing(data, language, table, settings.threshold) : decide(data, language, table, settings);
-  if (name === "inverted") choices = new Map([...choices].map(([key, one]) => [key, { ...one, decision: OPPOSITE[one.decision] }]));
+  let choices =
+    name === "cosine"
+      ? disagreeing(data, language, table, settings.threshold)
+      : decide(data, language, table, settings);
+  if (name === "inverted")
+    choices = new Map([...choices].map(([key, one]) => [key, { ...one, decision: OPPOSITE[one.decision] }]));
   /** @type {Swaps} */
   const added = { safety: [gamma, 1], blend: [alpha * gamma, 1], language: [0, 1] };
   const weights = name === "gated" ? added : swaps;
@@ -132,7 +150,8 @@ export function tableOf(data, settings) {
   const by = settings.by ?? "module";
   const fixed = by === "expert" && settings.shared_experts !== "own" && "expert/fixed" in data.keys;
   const table = fixed ? "expert/fixed" : by;
-  if (!(table in data.keys)) throw new Refusal(`By ${by}: the model has none that its profile tells apart. Decide by module.`);
+  if (!(table in data.keys))
+    throw new Refusal(`By ${by}: the model has none that its profile tells apart. Decide by module.`);
   return table;
 }
 
@@ -182,7 +201,9 @@ function decide(data, language, table, settings) {
 function disagreeing(data, language, table, least) {
   const own = language.tables[table];
   if (own.directions !== null) throw new Refusal(own.directions);
-  return new Map(data.keys[table].map((key, n) => [key, only(own.cosines[n] < least ? "blend" : "language")]));
+  return new Map(
+    data.keys[table].map((key, n) => [key, only(own.cosines[n] < least ? "blend" : "language")]),
+  );
 }
 
 /**
@@ -208,7 +229,8 @@ function spread(data, table, choices, settings) {
   const byLayer = settings.by === "layer";
   /** @type {Record<string, string | null>} */
   const policies = { router: settings.router ?? null, shared_experts: settings.shared_experts ?? null };
-  const follows = (/** @type {string | null} */ policy) => policy === null || policy === "own" || policy === "follow";
+  const follows = (/** @type {string | null} */ policy) =>
+    policy === null || policy === "own" || policy === "follow";
   const layers = settings.norms === "follow" ? decisionsByLayer(choices, byLayer) : new Map();
   const parts = new Map(data.units.map((unit) => [unit.name, unit.parts]));
   /** @type {Choices} */
@@ -216,7 +238,8 @@ function spread(data, table, choices, settings) {
   for (const [unit, kind, layer] of data.views[table]) {
     if (layer === null) continue;
     const policy = policies[kind] ?? null;
-    if (kind === "norms") made.set(unit, only(settings.norms === "follow" ? layers.get(layer) ?? "blend" : settings.norms));
+    if (kind === "norms")
+      made.set(unit, only(settings.norms === "follow" ? (layers.get(layer) ?? "blend") : settings.norms));
     else if (!follows(policy)) made.set(unit, only(/** @type {string} */ (policy)));
     else if (kind !== "router") made.set(unit, /** @type {Choice} */ (choices.get(byLayer ? layer : unit)));
     if (settings.by === "expert") continue; // parts are units of their own there
@@ -269,7 +292,10 @@ function rowsOf(data, table, choices, outside, weights) {
   return new Map(
     [...made].map(([unit, one]) => {
       const [safety, language] = weights[one.decision];
-      const shares = one.safety === null || one.language === null ? null : /** @type {[number, number]} */ ([one.safety, one.language]);
+      const shares =
+        one.safety === null || one.language === null
+          ? null
+          : /** @type {[number, number]} */ ([one.safety, one.language]);
       return [unit, { safety, language, shares }];
     }),
   );
@@ -291,7 +317,10 @@ function uniform(data, language, settings, safety, spoken) {
     data.units.map(({ name, kind }) => {
       const kept = settings.skip_embeddings && (kind === "embeddings" || kind === "lm_head");
       const n = at.get(name);
-      const shares = n === undefined ? null : /** @type {[number, number]} */ ([language.modules[0][n], language.modules[1][n]]);
+      const shares =
+        n === undefined
+          ? null
+          : /** @type {[number, number]} */ ([language.modules[0][n], language.modules[1][n]]);
       return [name, { safety: kept ? 0 : safety, language: kept ? 1 : spoken, shares }];
     }),
   );

@@ -51,10 +51,22 @@ export function made(data, chosen, n) {
     const settings = settingsOf(data, chosen);
     const rule = inOrder(data, fill(data, language, chosen.method, settings));
     const rows = withHand(rule, chosen.hand[n], alphaOf(settings));
-    return { refused: null, rule, rows, totals: totalsOf(data, rows), unsure: unsureOf(data, language, settings) };
+    return {
+      refused: null,
+      rule,
+      rows,
+      totals: totalsOf(data, rows),
+      unsure: unsureOf(data, language, settings),
+    };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    const totals = { all: 0, computed: 0, copied: {}, weight: /** @type {[number, number]} */ ([0, 0]), units: [] };
+    const totals = {
+      all: 0,
+      computed: 0,
+      copied: {},
+      weight: /** @type {[number, number]} */ ([0, 0]),
+      units: [],
+    };
     return { refused: error.message, rule: new Map(), rows: new Map(), totals, unsure: new Set() };
   }
 }

@@ -25,7 +25,10 @@ export function unitsTable(details, hand, set) {
     head.scope = "row";
     const select = make("select");
     select.setAttribute("aria-label", `${unit} is`);
-    select.append(new Option("", ""), ...["safety", "language", "blend", "base"].map((word) => new Option(`${word}, by hand`, word)));
+    select.append(
+      new Option("", ""),
+      ...["safety", "language", "blend", "base"].map((word) => new Option(`${word}, by hand`, word)),
+    );
     select.addEventListener("change", () => set([unit], select.value));
     const place = make("td");
     place.append(select);
@@ -41,7 +44,8 @@ export function unitsTable(details, hand, set) {
       lines = new Map(shown.map(([unit]) => [unit, line(unit)]));
       body.replaceChildren(...[...lines.values()].map(({ row }) => row));
     }
-    for (const [unit, row] of shown) fillLine(/** @type {any} */ (lines.get(unit)), row, now.rule.get(unit), hand.get(unit));
+    for (const [unit, row] of shown)
+      fillLine(/** @type {any} */ (lines.get(unit)), row, now.rule.get(unit), hand.get(unit));
   };
   details.addEventListener("toggle", draw);
 
@@ -50,7 +54,12 @@ export function unitsTable(details, hand, set) {
     event.preventDefault();
     const unit = one(form, "input", HTMLInputElement).value.trim();
     const known = Boolean(now?.rows.has(unit));
-    say(one(form, "output", HTMLOutputElement), known ? `${unit} is set.` : "No row of this plan is called so: 3.mlp, 0.attention, 5.experts.7, embeddings are such names.");
+    say(
+      one(form, "output", HTMLOutputElement),
+      known
+        ? `${unit} is set.`
+        : "No row of this plan is called so: 3.mlp, 0.attention, 5.experts.7, embeddings are such names.",
+    );
     if (known) set([unit], one(form, "select", HTMLSelectElement).value);
   });
   return {
@@ -74,5 +83,8 @@ function fillLine({ select, cells }, row, rule, word) {
   say(cells[1], short(row.language));
   const shares = row.shares;
   say(cells[2], shares ? `${(100 * shares[0]).toFixed(3)} / ${(100 * shares[1]).toFixed(3)}` : "–");
-  say(cells[3], shares ? `${shares[0] < shares[1] ? "" : "+"}${(100 * (shares[0] - shares[1])).toFixed(3)}` : "–");
+  say(
+    cells[3],
+    shares ? `${shares[0] < shares[1] ? "" : "+"}${(100 * (shares[0] - shares[1])).toFixed(3)}` : "–",
+  );
 }

@@ -14,7 +14,7 @@ from safeswap.plan import fill_plan
 from safeswap.profile import Profile
 from safeswap.report.explore.data import METHODS, facts_of
 from safeswap.report.explore.measured import Points, points_of
-from safeswap.report.page.strip import strip
+from safeswap.report.page.strip import lettered, strip
 from safeswap.report.page.svg import without_titles
 from safeswap.report.web.html_file import as_data, environment, joined, part, render
 from safeswap.selectors import find
@@ -25,7 +25,10 @@ from safeswap.version import __version__
 TITLE = "safeswap explore"
 RULES = ("refusal.js", "numbers.js", "band.js", "rules.js", "plan.js", "state.js")
 """What decides and writes plans, in an order in which each finds what it needs; needs no page."""
-_VIEW = ("dom.js", "units_table.js", "card.js", "controls.js", "page.js")
+_VIEW = (
+    *("dom.js", "words.js", "drawn_map.js", "units_table.js", "card.js"),
+    *("sliders.js", "controls.js", "page.js"),
+)
 _FEW = 16
 """Layers up to which languages stand side by side."""
 _COLUMNS = (
@@ -95,6 +98,7 @@ def explorer(
     facts["points"] = [
         known[language].as_data() if language in known else [] for language in profile.languages
     ]
+    labels = layer_labels(profile.units)
     style = part("safeswap.report.page", "page.css") + part(__package__, "explore.css")
     return render(
         __package__,
@@ -109,7 +113,8 @@ def explorer(
         views=[view for view in facts["keys"] if view != "expert/fixed"],
         columns=_COLUMNS,
         sampled=profile.sample is not None,
-        wide=len(layer_labels(profile.units)) > _FEW,
+        wide=len(labels) > _FEW,
+        narrow=not lettered(labels),
         languages=[_card(profile, one, known) for one in facts["languages"]],
         data=as_data(facts),
         **_controls(),

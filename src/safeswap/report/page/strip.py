@@ -40,7 +40,7 @@ def strip(plan: Plan, *, room: float = _ROOM, least: float = _LEAST) -> str:
         room: width of all cells together, where that leaves each ``least``.
     """
     labels = layer_labels(plan.units)
-    cell = min(_MOST, max(least, room / max(1, len(labels))))
+    cell = _width(labels, room, least)
     width = _NAMES + cell * len(labels) + RIGHT
 
     def x(at: int) -> float:
@@ -65,6 +65,15 @@ def strip(plan: Plan, *, room: float = _ROOM, least: float = _LEAST) -> str:
         parts += _differences(plan, kind, units, height, cell)
         height += _BARS + 14
     return drawing(width, height, f"Decisions by layer and module, {plan.language}", parts, "strip")
+
+
+def _width(labels: Sequence[str], room: float = _ROOM, least: float = _LEAST) -> float:
+    return min(_MOST, max(least, room / max(1, len(labels))))
+
+
+def lettered(labels: Sequence[str]) -> bool:
+    """Whether the cells of so many layers have room for letters."""
+    return _width(labels) - 2.0 >= _LETTERED
 
 
 def _cell(plan: Plan, unit: str, place: tuple[float, float, float]) -> str:

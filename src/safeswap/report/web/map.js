@@ -28,7 +28,8 @@ export function walkable(map, readout, told) {
     on.classList.add("on");
     say();
     const [x] = at(on);
-    if (x < map.scrollLeft || x > map.scrollLeft + map.clientWidth - 40) map.scrollLeft = x - map.clientWidth / 2;
+    if (x < map.scrollLeft || x > map.scrollLeft + map.clientWidth - 40)
+      map.scrollLeft = x - map.clientWidth / 2;
   };
   map.addEventListener("pointerover", (event) => {
     const cell = /** @type {Element} */ (event.target).closest("g.unit");
