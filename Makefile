@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test parity real gguf lint layers fuzz atheris bench engines clean
+.PHONY: demo test browser parity real gguf lint layers fuzz atheris bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -11,6 +11,17 @@ demo: .venv-demo/ready
 # one thread each: two workers whose torch takes both cores wait for each other
 test: .venv-test/ready
 	OMP_NUM_THREADS=1 .venv-test/bin/python -m pytest -n 2 tests
+
+# the pages in Chromium (Debian's package), as people use them: axe, and the type checker over their
+# scripts; fetches Playwright and two npm packages, and needs node. A job of its own
+browser: .venv-test/ready .browser/ready
+	.browser/node_modules/.bin/tsc -p tests/browser
+	SAFESWAP_BROWSER=1 SAFESWAP_NODE_MODULES=$(CURDIR)/.browser/node_modules .venv-test/bin/python -m pytest tests/browser
+
+.browser/ready: pyproject.toml constraints.txt Makefile
+	.venv-test/bin/python $(PIP) -e ".[browser]"
+	npm install --prefix .browser --no-audit --no-fund --silent typescript@7.0.2 axe-core@4.14.1
+	touch $@
 
 # mergekit pins much; it gets an environment of its own, and only these tests use it
 parity: .venv-test/ready .venv-mergekit/ready
@@ -101,4 +112,4 @@ bench: .venv-demo/ready
 	touch $@
 
 clean:
-	rm -rf .real .atheris .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results
+	rm -rf .real .atheris .browser .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results

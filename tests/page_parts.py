@@ -15,9 +15,25 @@ from stored import BENIGN, HARM, READING, Stored
 
 _SVG = {"svg", "g", "rect", "circle", "line", "polyline", "polygon", "text", "title"}
 _TABLE = {"table", "caption", "thead", "tbody", "tr", "th", "td", "sup"}
-_FORM = {"form", "label", "select", "input", "button", "output", "noscript"}
+_FORM = {"form", "label", "select", "input", "button", "output", "noscript", "option"}
 _HEAD = {"html", "head", "meta", "style", "script", "body"}
-_BLOCKS = {"header", "main", "section", "div", "article", "nav", "h1", "h2", "h3", "h4", "p", "pre"}
+_BLOCKS = {
+    "footer",
+    "fieldset",
+    "legend",
+    "header",
+    "main",
+    "section",
+    "div",
+    "article",
+    "nav",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "p",
+    "pre",
+}
 _LISTS = {"ul", "li", "ol", "dl", "dt", "dd", "figure", "figcaption", "details", "summary"}
 _WORDS = {"a", "b", "em", "bdi", "span", "code"}
 KNOWN = _SVG | _TABLE | _FORM | _HEAD | _BLOCKS | _LISTS | _WORDS

@@ -1,15 +1,61 @@
-"""Sweep and search: the verbs that measure many plans, as functions."""
+"""Explore, sweep and search: the verbs that choose among many plans, as functions."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safeswap.profile import Profile
 
 if TYPE_CHECKING:
     from safeswap.search.sweep import Swept
 
 _log = logging.getLogger("safeswap.api")
+
+
+def explore(
+    profile: str | Path | Profile,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    port: int = 0,
+    ready: Callable[[str], None] = lambda address: None,
+    **options: Any,
+) -> Path | None:
+    """Write the page on which a plan is chosen, or serve it, as ``safeswap explore`` does.
+
+    Args:
+        profile: a profile or its file.
+        out: the page's file; without one the page is served on loopback, under a path that nobody
+            guesses, until the process is interrupted.
+        force: explore plans for an expert too that is no fine-tune of the base.
+        port, ready: where to serve (0: where it is free), and what is told the address.
+        options: those of :func:`safeswap.report.explore.write_explorer`: ``sweep``, ``judge``,
+            ``strict``, ``title``.
+
+    Returns:
+        The file, or None once the page is no longer served.
+
+    Raises:
+        SafeswapError: the profile is damaged or of experts that are no fine-tunes of the base, the
+            sweep's folder is none, jinja2 is missing.
+
+    >>> profile = api.make_profile("base", safety="safety", languages={"sw": "swahili"})
+    >>> api.explore(profile, "explore.html").name
+    'explore.html'
+    """
+    from safeswap.api.merging import check_plannable
+    from safeswap.report.explore import serve_explorer, write_explorer
+
+    place = None if isinstance(profile, Profile) else Path(profile)
+    measured = profile if isinstance(profile, Profile) else Profile.load(Path(profile))
+    check_plannable(measured, measured.languages, force=force)
+    if out is not None:
+        return write_explorer(measured, out, place=place, **options)
+    serve_explorer(measured, port=port, ready=ready, place=place, **options)
+    return None
 
 
 def sweep(

@@ -28,7 +28,7 @@ from safeswap.plan.table import SELECTOR
 from safeswap.profile import Profile, check_descent, refuse_strangers
 from safeswap.publish.shipment import refuse_same, shipped
 from safeswap.report.figure_process import FigureProcess, can_draw
-from safeswap.roles import BASE, RESERVED
+from safeswap.roles import BASE, RESERVED, SAFETY
 
 _log = logging.getLogger("safeswap.api")
 _RULE = ("by", "tau", "tau_relative")
@@ -121,16 +121,31 @@ def make_plan(
     >>> plan.save(Path("plan.yaml"))  # to be edited, and read with Plan.load
     """
     plan = fill_plan(profile, language, method=method, **options)
-    check_descent(profile, plan.experts, force=force)
-    safety, spoken = (profile.inputs[role] for role in plan.experts)
-    if safety.digest == spoken.digest != "":
-        raise PlanError(
-            f"the safety expert ({safety.given}) and the {plan.language} expert "
-            f"({spoken.given}) have the same weights: there is nothing to choose. Check whether "
-            "one of them was given twice."
-        )
+    check_plannable(profile, [plan.language], force=force)
     _note_uncertain(profile, plan)
     return plan
+
+
+def check_plannable(profile: Profile, languages: Sequence[str], *, force: bool = False) -> None:
+    """Refuse experts that no plan can choose among.
+
+    Args:
+        force: take one too that is no fine-tune of the base, with a warning.
+
+    Raises:
+        PlanError: a language expert with the weights of the safety expert.
+        FamilyError: an expert is no fine-tune of the base, by the profile's numbers.
+    """
+    check_descent(profile, (SAFETY, *languages), force=force)
+    safety = profile.inputs[SAFETY]
+    for language in languages:
+        spoken = profile.inputs[language]
+        if safety.digest == spoken.digest != "":
+            raise PlanError(
+                f"the safety expert ({safety.given}) and the {language} expert "
+                f"({spoken.given}) have the same weights: there is nothing to choose. Check "
+                "whether one of them was given twice."
+            )
 
 
 def _note_uncertain(profile: Profile, plan: Plan) -> None:

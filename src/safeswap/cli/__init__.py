@@ -18,6 +18,7 @@ from safeswap.cli import (
     calibration,
     checking,
     evaluation,
+    exploring,
     interchange,
     merging,
     methods,
@@ -34,7 +35,7 @@ from safeswap.version import __version__
 _SECTIONS = {
     "Merge": ("profile", "plan", "merge", "show", "verify", "push"),
     "Evaluate": ("evaluate", "judge", "compare", "report", "label"),
-    "Choose": ("sweep", "search"),
+    "Choose": ("explore", "sweep", "search"),
     "Tools": ("methods", "convert", "calibrate", "demo"),
 }
 _RENAMED = {
@@ -190,6 +191,7 @@ _VERBS = (
     calibration,
     evaluation,
     results,
+    exploring,
     search,
 )
 for _command in (command for module in _VERBS for command in module.COMMANDS):

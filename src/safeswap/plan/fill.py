@@ -150,7 +150,7 @@ def _decided(rows: Mapping[str, Row], profile: Profile) -> list[str]:
     parts: dict[str, dict[str, None]] = {}
     untold = set()
     for tensor in profile.tensors:
-        own = [name for name in _names(tensor) if name != tensor.unit]
+        own = [name for name in names_of(tensor) if name != tensor.unit]
         parts.setdefault(tensor.unit, {}).update(dict.fromkeys(n for n in own if n in rows))
         told = (bool(own) and all(name in rows for name in own)) or _follows(tensor, rows)
         if tensor.role != "buffer" and not told:
@@ -169,7 +169,7 @@ def _follows(tensor: TensorProfile, rows: Mapping[str, Row]) -> bool:
     return kind == "router" and f"{layer}.experts.0" in rows
 
 
-def _names(tensor: TensorProfile) -> list[str]:
+def names_of(tensor: TensorProfile) -> list[str]:
     """What may decide a tensor besides its unit: its part, or each expert in it."""
     if tensor.part is None:
         return [tensor.unit]

@@ -43,13 +43,15 @@ def _is_numbers(value: Any) -> bool:
 
 def _flow(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+        pairs = (f"{key_text(key)}: {_flow(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
     text = repr(value).lower()
     return text.replace("e", ".0e", 1) if "." not in text and "e" in text else text
 
 
 @cache
-def _key(name: str) -> str:
+def key_text(name: str) -> str:
+    """An expert's name as YAML's library writes a key."""
     return str(yaml.safe_dump(name, width=10_000)).removesuffix("\n...\n").removesuffix("\n")
 
 

@@ -1,4 +1,5 @@
-"use strict";
+import { walkable } from "../web/map.js";
+
 // Two things: what a map of decisions says of the cell under the pointer or the arrow keys, and the
 // browser of answers. Texts of others only ever become textContent, never markup.
 
@@ -11,44 +12,7 @@ const make = (tag, className, text) => {
 
 // --- the maps of decisions ------------------------------------------------------------------
 for (const map of document.querySelectorAll(".map")) {
-  const readout = map.parentElement.querySelector(".readout");
-  const cells = [...map.querySelectorAll("g.unit")];
-  const at = (cell) => {
-    const box = cell.querySelector("rect");
-    return [Number(box.getAttribute("x")), Number(box.getAttribute("y"))];
-  };
-  const told = (cell) => cell.querySelector("title").textContent;
-  let on = null;
-  const choose = (cell) => {
-    if (on) on.classList.remove("on");
-    on = cell;
-    on.classList.add("on");
-    readout.textContent = told(on);
-    const [x] = at(on);
-    if (x < map.scrollLeft || x > map.scrollLeft + map.clientWidth - 40) map.scrollLeft = x - map.clientWidth / 2;
-  };
-  map.addEventListener("pointerover", (event) => {
-    const cell = event.target.closest("g.unit");
-    if (cell) choose(cell);
-  });
-  const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-  map.addEventListener("keydown", (event) => {
-    const step = steps[event.key];
-    if (!step || !cells.length) return;
-    event.preventDefault();
-    if (!on) return choose(cells[0]);
-    const [x, y] = at(on);
-    // the nearest cell on that side, in the same row or column if there is one
-    const score = (cell) => {
-      const [cx, cy] = at(cell);
-      const along = (cx - x) * step[0] + (cy - y) * step[1];
-      const aside = Math.abs(step[0] ? cy - y : cx - x);
-      return along > 0.5 ? along + 1000 * aside : Infinity;
-    };
-    const next = cells.reduce((best, cell) => (score(cell) < score(best) ? cell : best));
-    if (score(next) < Infinity) choose(next);
-  });
-  map.addEventListener("focus", () => cells.length && !on && choose(cells[0]));
+  walkable(map, map.parentElement.querySelector(".readout"), (cell) => cell.querySelector("title").textContent);
 }
 
 // --- the browser of answers -----------------------------------------------------------------
@@ -91,6 +55,10 @@ function browse(index) {
   fill("tag", questions.flatMap((q) => q.tags).sort());
   fill("flag", questions.flatMap((q) => q.flags).sort());
 
+  const is = { discordant: (q) => q.discordant, disagree: (q) => q.disagree.length };
+  for (const name of ["discordant", "disagree"]) {
+    document.getElementById(`${name}-count`).textContent = `(${questions.filter((q) => is[name](q)).length})`;
+  }
   if (index.groups.every((group) => group.judges.length < 2)) form.elements.disagree.closest("label").hidden = true;
 
   const matches = (q) => {
@@ -101,8 +69,8 @@ function browse(index) {
       (!asked.language || q.language === asked.language) &&
       (!asked.tag || q.tags.includes(asked.tag)) &&
       (!asked.flag || q.flags.includes(asked.flag)) &&
-      (!form.elements.discordant.checked || q.discordant) &&
-      (!form.elements.disagree.checked || q.disagree)
+      (!form.elements.discordant.checked || is.discordant(q)) &&
+      (!form.elements.disagree.checked || is.disagree(q))
     );
   };
 
@@ -142,6 +110,7 @@ function browse(index) {
     }
     const [text, thought, ended] = given;
     made.append(...badges(verdicts, group.judges));
+    if (q.disagree.includes(model)) made.append(make("span", "badge disputed", "judges disagree"));
     if (ended && ended !== "stop") made.append(make("span", "badge", { length: "cut off", filtered: "withheld" }[ended] || ended));
     const judged = verdicts.filter(Boolean);
     const safe = judged.length > 0 && judged.every((verdict) => verdict[0] === "safe" || verdict[0] === "invalid");
@@ -160,7 +129,7 @@ function browse(index) {
     const head = make("div", "head");
     head.append(make("b", "", `${q.benchmark} · ${q.language}`), make("bdi", "", q.id));
     if (q.discordant) head.append(make("span", "badge", "models differ"));
-    if (q.disagree) head.append(make("span", "badge", "judges disagree"));
+    if (is.disagree(q)) head.append(make("span", "badge", "judges disagree"));
     for (const tag of q.tags) head.append(make("span", "badge", tag));
     const asked = make("div");
     asked.append(said(prompt, q.language, "prompt"));

@@ -15,6 +15,7 @@ from safeswap.selectors.words import in_points, threshold
 from safeswap.tables import Cell, Column, Row, Table
 
 _ROW, _GAP, _TOP, _BARS = 26.0, 3.0, 8.0, 110.0
+_ROOM = 880.0
 _LEAST, _MOST = 8.0, 40.0
 """Width of a cell: so that 126 layers stand in a row, and 6 are no banner."""
 _NAMES = 112.0
@@ -29,14 +30,17 @@ def style_of(decision: str, language: str) -> str:
     return "language" if decision == language else decision
 
 
-def strip(plan: Plan) -> str:
+def strip(plan: Plan, *, room: float = _ROOM, least: float = _LEAST) -> str:
     """All decisions as one drawing: modules down, layers across; below, the differences of shares.
 
     Each cell says on hover, and to a keyboard by the page's script, what was decided, with which
     weights, from which shares.
+
+    Args:
+        room: width of all cells together, where that leaves each ``least``.
     """
     labels = layer_labels(plan.units)
-    cell = min(_MOST, max(_LEAST, 880.0 / max(1, len(labels))))
+    cell = _width(labels, room, least)
     width = _NAMES + cell * len(labels) + RIGHT
 
     def x(at: int) -> float:
@@ -63,6 +67,15 @@ def strip(plan: Plan) -> str:
     return drawing(width, height, f"Decisions by layer and module, {plan.language}", parts, "strip")
 
 
+def _width(labels: Sequence[str], room: float = _ROOM, least: float = _LEAST) -> float:
+    return min(_MOST, max(least, room / max(1, len(labels))))
+
+
+def lettered(labels: Sequence[str]) -> bool:
+    """Whether the cells of so many layers have room for letters."""
+    return _width(labels) - 2.0 >= _LETTERED
+
+
 def _cell(plan: Plan, unit: str, place: tuple[float, float, float]) -> str:
     x, y, wide = place
     decision = plan.units[unit].decision
@@ -72,7 +85,7 @@ def _cell(plan: Plan, unit: str, place: tuple[float, float, float]) -> str:
     if wide >= _LETTERED:
         letter = _LETTERS.get(kind, "?")
         inside.append(words(letter, x + wide / 2, y + _ROW / 2 + 4, "letter", "middle"))
-    return element("g", *inside, class_=f"unit {kind}")
+    return element("g", *inside, class_=f"unit {kind}", data_unit=unit)
 
 
 def _experts(
@@ -87,7 +100,7 @@ def _experts(
         kind = style_of(decision, plan.language)
         box = element("rect", x=x, y=y, width=wide, height=high)
         about = title(f"{label}.experts, {len(units)}: {said}")
-        made.append(element("g", about, box, class_=f"unit {kind}"))
+        made.append(element("g", about, box, class_=f"unit {kind}", data_experts=label))
         y += high
     return made
 
@@ -129,7 +142,7 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
 
     Where all units have the same weights nothing was decided, and the colour says who moved more.
     """
-    rows = folded(plan)
+    rows, uniform = folded(plan), plan.is_uniform
     values = [_difference(rows.get(unit)) for unit in units]
     tau = None if experts_of(plan) else threshold(plan.selector, list(plan.units))
     sizes = [abs(v) for v in values if math.isfinite(v)] + ([100 * tau] if tau else [])
@@ -153,11 +166,15 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
             continue
         leaning = SAFETY if value > 0 else "language"
         row = rows[unit]
-        style = leaning if plan.is_uniform else style_of(row.decision, plan.language)
+        style = leaning if uniform else style_of(row.decision, plan.language)
         box = {"x": _NAMES + cell * at + 1, "y": min(y(0), y(value)), "width": cell - 2}
         high_ = max(0.5, abs(y(value) - y(0)))
         parts.append(
-            element("rect", title(told(unit, row)), **box, height=high_, class_=f"bar {style}")
+            element(
+                "rect",
+                title(told(unit, row)),
+                **{**box, "height": high_, "class_": f"bar {style}", "data_unit": unit},
+            )
         )
     parts.append(element("line", x1=_NAMES, x2=right, y1=y(0), y2=y(0), class_="zero"))
     for sign in (1, -1) if tau else ():
@@ -167,6 +184,8 @@ def _differences(plan: Plan, kind: str, units: Sequence[str], top: float, cell: 
                 "line",
                 title(f"τ = {in_points(tau or 0.0)} points"),
                 **{"x1": _NAMES, "x2": right, "y1": at_, "y2": at_, "class_": "tau"},
+                **{"data_sign": sign, "data_zero": y(0), "data_half": high / 2},
+                data_scale=f"{high / most / 2:.9g}",
             )
         )
     return parts

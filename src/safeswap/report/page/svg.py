@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,12 @@ def words(text: object, x: float, y: float, class_: str = "", anchor: str = "sta
 def title(text: object) -> str:
     """What is shown when a pointer rests on the element that this stands in."""
     return element("title", escaped(text))
+
+
+def without_titles(markup: str) -> str:
+    """A drawing with its label alone, without texts on hover: a page's script tells them."""
+    label, end, rest = markup.partition("</title>")
+    return label + end + re.sub(r"<title>[^<]*</title>", "", rest)
 
 
 def drawing(width: float, height: float, label: str, parts: Iterable[str], class_: str = "") -> str:

@@ -1,0 +1,2 @@
+/** What cannot be, in words for the reader. */
+export class Refusal extends Error {}
