@@ -3,7 +3,7 @@
 /** @import { Data } from "./types" */
 /** @import { Made } from "./state.js" */
 import { one, say } from "./dom.js";
-import { decisionOf } from "./plan.js";
+import { decisionOf, expertsOf } from "./plan.js";
 import { layerOf } from "./rules.js";
 import { LETTERS } from "./words.js";
 
@@ -101,12 +101,12 @@ function stackOf(layer, parts) {
     /** @type {Map<string, number>} */
     const counts = new Map(["safety", "mix", "blend", "base", "language"].map((kind) => [kind, 0]));
     let [sum, byHand] = [0, false];
-    for (let e = 0; ; e += 1) {
-      const row = made.rows.get(`${layer}.experts.${e}`);
-      if (!row) break;
+    for (const unit of expertsOf(layer, 0)) {
+      const row = made.rows.get(unit);
+      if (!row) continue;
       const kind = decisionOf(row);
       counts.set(kind, (counts.get(kind) ?? 0) + 1);
-      byHand = byHand || hand.has(`${layer}.experts.${e}`);
+      byHand = byHand || hand.has(unit);
       sum += 1;
     }
     dress(cell, `unit${byHand ? " hand" : ""}`);

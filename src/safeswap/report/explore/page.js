@@ -6,10 +6,10 @@ import { card } from "./card.js";
 import { controls } from "./controls.js";
 import { one, say, short } from "./dom.js";
 import { shownBytes } from "./numbers.js";
-import { decisionOf } from "./plan.js";
 import { Refusal } from "./refusal.js";
 import { threshold } from "./rules.js";
 import { made, settingsOf } from "./state.js";
+import { LETTERS } from "./words.js";
 
 /** @type {Record<string, string>} */
 const SYMBOLS = { tau: "τ", alpha: "α", gamma: "γ", scale: "λ" };
@@ -69,17 +69,15 @@ function start(data) {
  * @returns {string[]}
  */
 function numbersOf(data, language, now, byHand) {
-  const counts = { safety: 0, language: 0, blend: 0, mix: 0, base: 0 };
-  for (const [unit, row] of now.rows) {
-    const decided = /\.(attention|cross_attention|mixer|mlp|experts\.\d+|shared_experts)$/.test(unit);
-    if (decided) counts[/** @type {"mix"} */ (decisionOf(row))] += 1;
-  }
+  const decided = ["attention", "cross_attention", "mixer", "mlp", "experts", "shared_experts"];
+  const counts = Object.keys(LETTERS).map((word) =>
+    decided.reduce((sum, kind) => sum + (now.counts.get(kind)?.get(word) ?? 0), 0),
+  );
   const { computed, copied, weight, update } = { ...now.totals, update: updateOf(data, language, now) };
   const copies = copied.safety + copied.language + copied.base;
   const percent = (/** @type {number} */ part) => `${(100 * part).toFixed(1)} %`;
-  const words = Object.entries(counts).map(([, count]) => String(count));
   return [
-    ...words,
+    ...counts.map(String),
     String(byHand),
     shownBytes(copies),
     shownBytes(computed),

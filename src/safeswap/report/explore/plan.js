@@ -29,6 +29,7 @@ export function decisionOf({ safety, language }) {
 export function withHand(rows, hand, alpha) {
   /** @type {Swaps} */
   const weights = { safety: [1, 0], language: [0, 1], blend: [alpha, 1 - alpha], base: [0, 0] };
+  if (!hand.size) return rows;
   const made = new Map(rows);
   for (const [unit, word] of hand) {
     const row = made.get(unit);
@@ -142,12 +143,42 @@ function shareOut(unit, weights, rows) {
   const [count, each] = weights.experts;
   const router = rows.get(`${layer}.router`);
   if (router) add(router, weights.router);
+  const names = expertsOf(layer, count);
   for (let n = 0; n < count; n += 1) {
-    const own = rows.get(`${layer}.experts.${n}`) ?? whole;
+    const own = rows.get(names[n]) ?? whole;
     add(own, each + (router ? 0 : weights.router / count)); // a router without a row goes with its experts
   }
   if (!router && !count) add(whole, weights.router);
   return made;
+}
+
+/** @type {Map<string, string>} */
+const KINDS = new Map();
+
+/** @param {string} unit @returns {string} `experts` of `3.experts.7` */
+function kindOf(unit) {
+  const known = KINDS.get(unit);
+  if (known !== undefined) return known;
+  const kind = unit.replace(/^(?:encoder\.|decoder\.)?\d+\./, "").replace(/\.\d+$/, "");
+  KINDS.set(unit, kind);
+  return kind;
+}
+
+/** @type {Map<string, string[]>} */
+const EXPERTS = new Map();
+
+/**
+ * The names of a layer's experts, so far as they were asked for.
+ *
+ * @param {string} layer
+ * @param {number} count
+ * @returns {string[]} at least so many
+ */
+export function expertsOf(layer, count) {
+  const names = EXPERTS.get(layer) ?? [];
+  EXPERTS.set(layer, names);
+  while (names.length < count) names.push(`${layer}.experts.${names.length}`);
+  return names;
 }
 
 /**
@@ -160,7 +191,7 @@ export function countsOf(rows) {
   /** @type {Map<string, Map<string, number>>} */
   const table = new Map();
   for (const [unit, row] of rows) {
-    const kind = unit.replace(/^(?:encoder\.|decoder\.)?\d+\./, "").replace(/\.\d+$/, "");
+    const kind = kindOf(unit);
     const own = table.get(kind) ?? new Map();
     const decision = decisionOf(row);
     own.set(decision, (own.get(decision) ?? 0) + 1);

@@ -179,14 +179,15 @@ function decide(data, language, table, settings) {
   const own = language.tables[table];
   if (own.shares !== null) throw new Refusal(own.shares);
   const tau = threshold(data, settings);
-  return new Map(
-    data.keys[table].map((key, n) => {
-      const [safety, spoken] = [own.safety[n], own.language[n]];
-      const difference = safety - spoken;
-      const decision = difference > tau ? "safety" : difference < -tau ? "language" : "blend";
-      return [key, { decision, safety, language: spoken }];
-    }),
-  );
+  /** @type {Choices} */
+  const choices = new Map();
+  data.keys[table].forEach((key, n) => {
+    const [safety, spoken] = [own.safety[n], own.language[n]];
+    const difference = safety - spoken;
+    const decision = difference > tau ? "safety" : difference < -tau ? "language" : "blend";
+    choices.set(key, { decision, safety, language: spoken });
+  });
+  return choices;
 }
 
 /**
@@ -287,18 +288,17 @@ export function layerOf(unit) {
  * @returns {Rows}
  */
 function rowsOf(data, table, choices, outside, weights) {
-  const made = new Map(choices);
-  for (const [unit, , layer] of data.views[table]) if (layer === null) made.set(unit, only(outside));
-  return new Map(
-    [...made].map(([unit, one]) => {
-      const [safety, language] = weights[one.decision];
-      const shares =
-        one.safety === null || one.language === null
-          ? null
-          : /** @type {[number, number]} */ ([one.safety, one.language]);
-      return [unit, { safety, language, shares }];
-    }),
-  );
+  /** @type {Rows} */
+  const rows = new Map();
+  const add = (/** @type {string} */ unit, /** @type {Choice} */ one) => {
+    const [safety, language] = weights[one.decision];
+    const known = one.safety !== null && one.language !== null;
+    const shares = known ? /** @type {[number, number]} */ ([one.safety, one.language]) : null;
+    rows.set(unit, { safety, language, shares });
+  };
+  for (const [unit, one] of choices) add(unit, one);
+  for (const [unit, , layer] of data.views[table]) if (layer === null) add(unit, only(outside));
+  return rows;
 }
 
 /**

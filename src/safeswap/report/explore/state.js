@@ -3,7 +3,7 @@
 /** @import { Data, Language, Rows, Settings, Totals } from "./types" */
 import { fill, inOrder, settle, tableOf, threshold } from "./rules.js";
 import { Refusal } from "./refusal.js";
-import { totalsOf, withHand } from "./plan.js";
+import { countsOf, totalsOf, withHand } from "./plan.js";
 
 /** Words that a unit is set to by hand, in the order in which a click goes through them. */
 export const WORDS = ["safety", "language", "blend"];
@@ -25,6 +25,7 @@ export const WORDS = ["safety", "language", "blend"];
  * @property {Rows} rule the rows that the method gives
  * @property {Rows} rows the same with what was set by hand
  * @property {Totals} totals
+ * @property {Map<string, Map<string, number>>} counts kind of unit → decision → how many
  * @property {Set<string>} unsure keys that a sample leaves open
  */
 
@@ -56,20 +57,18 @@ export function made(data, chosen, n) {
       rule,
       rows,
       totals: totalsOf(data, rows),
+      counts: countsOf(rows),
       unsure: unsureOf(data, language, settings),
     };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    const totals = {
-      all: 0,
-      computed: 0,
-      copied: {},
-      weight: /** @type {[number, number]} */ ([0, 0]),
-      units: [],
-    };
-    return { refused: error.message, rule: new Map(), rows: new Map(), totals, unsure: new Set() };
+    const none = { rule: new Map(), rows: new Map(), totals: NOTHING, counts: new Map(), unsure: new Set() };
+    return { refused: error.message, ...none };
   }
 }
+
+/** @type {Totals} */
+const NOTHING = { all: 0, computed: 0, copied: {}, weight: [0, 0], units: [] };
 
 /**
  * Safety's part where a unit is set to a blend by hand: the method's α, or a half.

@@ -13,10 +13,9 @@ export const LETTERS = { safety: "S", language: "L", blend: "·", mix: "+", base
 /** @param {Made} made @returns {string} how many of each kind of unit got which decision */
 export function countsLine(made) {
   const kinds = ["attention", "cross_attention", "mixer", "mlp", "router", "shared_experts", "experts"];
-  const counts = countsOf(made.rows);
   return kinds
-    .filter((kind) => counts.has(kind))
-    .map((kind) => `${kind.replace("_", " ")}: ${ordered(counts.get(kind))}`)
+    .filter((kind) => made.counts.has(kind))
+    .map((kind) => `${kind.replace("_", " ")}: ${ordered(made.counts.get(kind))}`)
     .join("; ");
 }
 
