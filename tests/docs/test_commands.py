@@ -119,6 +119,27 @@ def test_what_can_be_run_is_run(
             assert_printed(block, printed)
 
 
+PYTHON = {
+    "ablation.md": "it reads a sweep's results; tests/report/test_ablation.py makes some",
+    "extend.md": "tests/docs/test_extend.py runs each with what it is for",
+}
+"""Pages whose Python is only compiled here, and why."""
+SPOKEN = [page for page in PAGES if any(one.language == "python" for one in blocks(page))]
+
+
+@pytest.mark.parametrize("page", SPOKEN, ids=named)
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("safeswap.report.figure_process.find_spec", lambda name: None)
+    for name, model in {"base": "base", "safety": "safety", "swahili": "qab"}.items():
+        (tmp_path / name).symlink_to(models_folder() / model)
+    for block in blocks(page):
+        if block.language == "python":
+            code = compile(block.text, f"{named(page)}:{block.line}", "exec", dont_inherit=True)
+            if named(page) not in PYTHON:
+                exec(code, {"__name__": "page"})
+
+
 def run(line: str, at: str) -> str:
     """A command's output; ours in this process, anything else in a shell."""
     given = words(line)
