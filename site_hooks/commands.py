@@ -22,7 +22,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def reference() -> Iterator[str]:
     """The verbs, section by section, in the order of the help."""
     assert isinstance(main, Verbs)
-    top = click.Context(main, info_name="safeswap")
+    top = click.Context(main, info_name="safeswap", **main.context_settings)
     yield from command("safeswap", main, top, "##")
     for title, names in main.sections.items():
         yield f"\n## {title}\n"

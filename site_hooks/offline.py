@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mkdocs.exceptions import PluginError
-
 _FETCHED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc\s*=\s*[\"']?(?:https?:)?//[^>]*>"
     r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preconnect|preload|icon))"
@@ -15,9 +13,16 @@ _FETCHED = re.compile(
 )
 
 
+def fetched(output: str) -> str:
+    """The first tag of a page that fetches from another host, or nothing; links do not fetch."""
+    found = _FETCHED.search(output)
+    return found[0] if found else ""
+
+
 def on_post_page(output: str, page: Any, **_: Any) -> str:
     """Look at every page as it is written."""
-    found = _FETCHED.search(output)
-    if found:
-        raise PluginError(f"{page.file.src_uri}: would be fetched from elsewhere: {found[0]}")
+    from mkdocs.exceptions import PluginError
+
+    if tag := fetched(output):
+        raise PluginError(f"{page.file.src_uri}: would be fetched from elsewhere: {tag}")
     return output

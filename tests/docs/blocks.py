@@ -11,7 +11,9 @@ from pathlib import Path
 SHELL = ("sh", "bash", "shell", "console")
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 _WHY = re.compile(r"<!-- parsed only: (.+?) -->\s*\Z", re.DOTALL)
-_PROGRAM = re.compile(r"^(safeswap|pip|make|python3?|export|cd|eval|for|curl|docker) ", re.MULTILINE)
+_PROGRAM = re.compile(
+    r"^(safeswap|pip|make|python3?|export|cd|eval|for|curl|docker) ", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)

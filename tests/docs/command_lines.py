@@ -106,5 +106,3 @@ def check_pip(given: list[str]) -> None:
         assert found, package
         for extra in (found[2] or "").split(","):
             assert not extra or extra in EXTRAS, f"no extra {extra!r}"
-
-

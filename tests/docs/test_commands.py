@@ -1,8 +1,9 @@
 """Every command in a block of README and docs: run on the small world's models, or parsed.
 
-A block of shell commands is run, in order, in the folder of its page. Where that wants a network, a GPU, a
-hub or hours, ``<!-- parsed only: why -->`` stands above it, or its page in ``PARSED``. A block of ``text`` right
-below is what the commands print; a line of ``…`` stands for any lines, ``…`` in a line for any text.
+A block of shell commands is run, in order, in the folder of its page. Where that wants a network,
+a GPU, a hub or hours, ``<!-- parsed only: why -->`` stands above it, or its page in ``PARSED``. A
+block of ``text`` right below is what the commands print: a line of ``…`` stands for any lines,
+``…`` in a line for any text.
 """
 
 from __future__ import annotations
