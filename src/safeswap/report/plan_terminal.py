@@ -343,4 +343,7 @@ def print_view(view: RenderableType) -> None:
     """Print to standard output; wide enough for a table where it is neither a terminal nor said."""
     console = Console()
     wide = None if console.is_terminal or "COLUMNS" in os.environ else 160
-    Console(width=wide).print(view, soft_wrap=False)
+    console = Console(width=wide)
+    with console.capture() as captured:
+        console.print(view, soft_wrap=False)
+    console.file.write(captured.get().rstrip("\n") + "\n")
