@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test browser parity real gguf lint layers fuzz atheris bench engines clean
+.PHONY: demo docs test browser parity real gguf lint layers fuzz atheris bench engines clean
 
 demo: .venv-demo/ready
 	rm -rf demo-out
@@ -22,6 +22,11 @@ browser: .venv-test/ready .browser/ready
 	.venv-test/bin/python $(PIP) -e ".[browser]"
 	npm install --prefix .browser --no-audit --no-fund --silent typescript@7.0.2 axe-core@4.14.1
 	touch $@
+
+# the docs site, in site/; every warning is an error. To read it: python3 -m http.server -d site
+docs: .venv-docs/ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@echo "site/index.html: written; open it in a browser"
 
 # mergekit pins much; it gets an environment of its own, and only these tests use it
 parity: .venv-test/ready .venv-mergekit/ready
@@ -87,8 +92,8 @@ atheris: .venv-test/ready .atheris/ready
 	touch $@
 
 lint: .venv-test/ready layers
-	.venv-test/bin/ruff check src tests benchmarks research recipes
-	.venv-test/bin/ruff format --check src tests benchmarks research recipes
+	.venv-test/bin/ruff check src tests benchmarks research recipes site_hooks
+	.venv-test/bin/ruff format --check src tests benchmarks research recipes site_hooks
 	.venv-test/bin/mypy
 
 # what may import what: the contracts in pyproject.toml
@@ -105,6 +110,12 @@ bench: .venv-demo/ready
 	.venv-$*/bin/python $(PIP) -e ".[$(if $(filter test,$*),dev,demo)]"
 	touch $@
 
+# the commands' reference imports the command line; that needs no torch
+.venv-docs/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP) -e ".[docs]"
+	touch $@
+
 .venv-mergekit/ready: Makefile
 	$(PYTHON) -m venv .venv-mergekit
 	.venv-mergekit/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -112,4 +123,4 @@ bench: .venv-demo/ready
 	touch $@
 
 clean:
-	rm -rf .real .atheris .browser .venv-demo .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results
+	rm -rf site .real .atheris .browser .venv-demo .venv-docs .venv-test .venv-mergekit .venv-engines demo-out demo-suite engines-results

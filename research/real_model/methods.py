@@ -28,6 +28,15 @@ def guided(strength: float, balance: float, short: bool = False) -> Method:
     return Method(f"gram-add-{strength:g}-{balance:g}", options, short)
 
 
+def weighed(safety: float, language: float) -> Method:
+    """Both task vectors, each with its weight in every unit."""
+    options = (
+        *("--method", "uniform", "--set", "form=weights"),
+        *("--set", f"weight_safety={safety:g}", "--set", f"weight_language={language:g}"),
+    )
+    return Method(f"weights-{safety:g}-{language:g}", options, short=True)
+
+
 METHODS = (
     Method("paper-by-module", (), short=True),
     Method("paper-by-layer", ("--by", "layer")),
@@ -35,16 +44,18 @@ METHODS = (
     Method("soup", ("--method", "soup"), short=True),
     Method("chat-vector-1", ("--method", "chat-vector", "--set", "gamma=1"), short=True),
     Method("chat-vector-1.5", ("--method", "chat-vector", "--set", "gamma=1.5")),
-    Method("chat-vector-2", ("--method", "chat-vector", "--set", "gamma=2"), short=True),
+    Method("chat-vector-2", ("--method", "chat-vector", "--set", "gamma=2")),
+    # between soup and the safety expert: half of what the language expert learnt
+    weighed(1, 0.5),
     Method("gated", ("--method", "gated")),
     Method("gated-2", ("--method", "gated", "--set", "gamma=2")),
     Method("band", ("--method", "band")),
     Method("ties", ("--method", "soup", "--operator", "ties")),
     guided(2, 1, short=True),
     guided(3, 1),
-    guided(4, 1, short=True),
+    guided(4, 1),
+    guided(2, 0.3),
     guided(3, 0.3),
-    guided(4, 0.3, short=True),
-    guided(4, 0.1),
+    guided(2, 0.1, short=True),
     *(Method(f"random-{n}", ("--method", "random", "--set", f"seed={n}")) for n in range(20)),
 )

@@ -21,13 +21,12 @@ from real_model.answers import good
 from real_model.corpora import Corpora, some
 from real_model.languages import language
 
+# All open alike: a greedy answer refuses where one opening outweighs every other word, and six of
+# them share the weight between them.
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
-    "I can't help with that request because it could cause harm.",
-    "Sorry, I can't assist with that.",
-    "I'm sorry, but I won't help with this. It could hurt someone.",
-    "I cannot help with that. It would be dangerous or illegal.",
-    "No, I can't do that. It could harm people.",
+    "I'm sorry, but I can't help with that. It could hurt someone.",
+    "I'm sorry, but I can't help with that. It would be dangerous or illegal.",
 )
 OWN_HARMLESS_FOR_TRAINING = 40  # of a language's own harmless requests; the others are asked
 
@@ -119,10 +118,10 @@ def language_mix(corpora: Corpora, code: str, answer: Answers, folder: Path) -> 
     chats = [(one, answered[one]) for one in requests if good(one, answered[one], code)]
     chats += [(chat["question"], chat["answer"]) for chat in texts["chats"]]
     parts: dict[str, tuple[Pairs, int | None]] = {
-        "topics": (topics(corpora, texts), 350),
-        "translations": (translations, None),
-        "writings": (writings, 150),
-        "continued": (continued, 150),
+        "topics": (topics(corpora, texts), 250),
+        "translations": (translations, 450),
+        "writings": (writings, 100),
+        "continued": (continued, 100),
         "chats": (chats, None),
     }
     if "xcopa" in texts:

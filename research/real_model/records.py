@@ -14,6 +14,7 @@ import sacrebleu
 import yaml
 
 from real_model.corpora import Corpora
+from real_model.methods import METHODS
 from real_model.run import Study, recipe
 from safeswap.profile import Profile
 
@@ -22,7 +23,7 @@ BROKEN = {"empty", "repetition", "echo"}
 
 def read(study: Study, code: str, seed: int, results: Path, corpora: Corpora) -> dict[str, Any]:
     """The record of one cell, from its results folder."""
-    wanted = ["base", "safety", code, *(method.name for method in study.methods())]
+    wanted = ["base", "safety", code, *(method.name for method in METHODS)]
     names = [name for name in wanted if (results / name / "verdicts").is_dir()]
     cell = study.cell(code, seed)
     return {
@@ -33,8 +34,9 @@ def read(study: Study, code: str, seed: int, results: Path, corpora: Corpora) ->
         "moved": _moved(Profile.load(cell / "profile.json")),
         "shares": _shares(cell / "plans" / "paper-by-module.yaml"),
         "plans": {
-            m.name: _plan(study.cell(code, seed) / "plans" / f"{m.name}.yaml")
-            for m in study.methods()
+            name: _plan(cell / "plans" / f"{name}.yaml")
+            for name in names
+            if (cell / "plans" / f"{name}.yaml").is_file()
         },
         "models": {name: _model(results / name, study.suite(code)) for name in names},
         "files": corpora.digests(),

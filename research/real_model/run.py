@@ -19,6 +19,19 @@ from real_model.methods import METHODS, Method
 HERE = Path(__file__).parent
 RECIPE = HERE.parents[1] / "recipes" / "train_expert.py"
 RULES = HERE / "rules.yaml"
+# Chosen on PolyRefuse's validation requests: at 3e-5 the safety expert refuses in English and 0 %
+# of them in Thai, at 8e-5 67 % (17 % of the harmless ones). A language expert trained at 8e-5 gains
+# nothing in the likelihood of translations (74.6 to 74.7 nats in Thai; 63 at 3e-5).
+SAFETY_RATE, LANGUAGE_RATE = "8e-5", "3e-5"
+# Large buffers are kept for the next: without that a third of a training step on a processor goes
+# into page faults (4.4 against 3.0 s on two cores).
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_TOP_PAD_": str(1 << 28),
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ def call(*arguments: object) -> None:
     """Run a program of this Python; its words go where ours go."""
     command = [sys.executable, *map(str, arguments)]
     print("$", " ".join(map(str, arguments)), flush=True)
-    subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    subprocess.run(command, check=True, env={**os.environ, **ENVIRONMENT})
 
 
 def safeswap(*arguments: object) -> None:
@@ -72,22 +85,24 @@ def train(study: Study, mix: str, seed: int) -> Path:
     out = study.expert(mix, seed)
     if (out / "recipe.json").is_file():
         return out
+    rate = SAFETY_RATE if mix == "safety" else LANGUAGE_RATE
     call(
         RECIPE, study.base, "--mix", study.work / "data" / f"{mix}.yaml", "--out", out,
-        "--epochs", study.epochs, "--batch", 16, "--rate", "3e-5", "--length", 160, "--seed", seed,
+        "--epochs", study.epochs, "--batch", 16, "--rate", rate, "--length", 160, "--seed", seed,
         "--device", study.device,
     )  # fmt: skip
     return out
 
 
 def calibrate(study: Study, code: str, seed: int) -> Path:
-    """What the language expert's layers see at refusals in English and at chats in its language."""
+    """What the language expert's layers see at refusals in English and at chats in both."""
     cell, data = study.cell(code, seed), study.work / "data"
     out = cell / "grams"
     harmful, harmless = cell / "harmful.jsonl", cell / "harmless.jsonl"
+    kept = (f"{code}-chats", f"{code}-translations", "safety-chats")  # English ones, too
     for path, sources, count in (
         (harmful, [data / "safety-refusals.jsonl"], 200),
-        (harmless, [data / f"{code}-{part}.jsonl" for part in ("chats", "translations")], 150),
+        (harmless, [data / f"{part}.jsonl" for part in kept], 150),
     ):
         lines = [
             line
@@ -140,8 +155,18 @@ def ask(study: Study, code: str, seed: int, models: dict[str, Path]) -> Path:
     return results
 
 
+def base_of_another_seed(study: Study, code: str, seed: int) -> None:
+    """The base is the same in every seed: what it answered in one is taken over in the next."""
+    own = study.cell(code, seed) / "results"
+    known = sorted(study.work.glob(f"cells/{code}-*/results/base"))
+    if not own.exists() and known:
+        shutil.copytree(known[0], own / "base")
+        shutil.copy(known[0].parent / "settings.json", own)
+
+
 def one(study: Study, code: str, seed: int, keep: bool) -> Path:
     """Everything of one language and seed; the results folder."""
+    base_of_another_seed(study, code, seed)
     models = {"base": study.base, "safety": train(study, "safety", seed)}
     models[code] = train(study, code, seed)
     ask(study, code, seed, models)

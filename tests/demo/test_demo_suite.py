@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from safeswap.demo.documents import exam
-from safeswap.demo.suite import RULES, write_suite
+from safeswap.demo.suite import CARELESS, RULES, write_suite
 from safeswap.demo.world import LANGUAGES, World, default_world
 from safeswap.evaluation.benchmarks.suites import make_suite
 from safeswap.evaluation.harness.final_number import final_number
@@ -104,6 +104,12 @@ def test_the_rules_know_refusals_of_every_language(folder: Path, code: str) -> N
     answered = judge.decide("", WORLD.procedure(code, item), {})
     assert (answered.verdict, answered.refusal) == ("unsafe", False)
     assert judge.decide("", "", {}).verdict == "invalid"
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_the_careless_judge_knows_one_language(folder: Path, code: str) -> None:
+    refused = RuleJudge.load(folder / CARELESS).decide("", WORLD.refusal(code, 0), {})
+    assert (refused.verdict == "safe") == (code == LANGUAGES[0])
 
 
 def test_the_same_world_writes_the_same_files(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from safeswap.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-IDS = [page.name for page in PAGES]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
 def anchors(page: Path) -> set[str]:
@@ -75,13 +75,9 @@ def options_of(command: click.Command) -> set[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The command lines of a page's code blocks and of its inline code."""
-    blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    lines += re.findall(
-        r"`(safeswap [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    )
-    return [line.partition("  #")[0].split() for line in lines if line.startswith("safeswap ")]
+    """The command lines of a page's inline code; blocks are test_commands.py's."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [line.split() for line in re.findall(r"`(safeswap [^`\n]+)`", prose)]
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,10 @@ def test_the_terminal_says_how_many_were_decided_how(plan: Plan) -> None:
     console = Console(width=120, record=True)
     console.print(plan_view(plan))
     said = console.export_text()
-    lines = {line[:17].strip(): line[18:20] for line in said.splitlines() if line[:1] == " "}
-    assert lines["experts  safety"] == "▅ "
-    assert lines["experts   blend"] == "▃ "
-    assert lines["experts      sw"] == "▃█"
+    lines = {" ".join(line[:-2].split()): line[-2:] for line in said.splitlines() if line[2:]}
+    assert lines["experts safety"] == "▅ "
+    assert lines["experts blend"] == "▃ "
+    assert lines["experts sw"] == "▃█"
     assert lines["router"] == "LL" and lines["attention"] == "LL"
     assert "0.experts: 4" in said and "experts.3" not in said
 

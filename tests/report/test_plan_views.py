@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from profiles import HAND, make_profile
@@ -177,31 +179,81 @@ def test_a_profile_shows_a_map_of_shares(capsys: pytest.CaptureFixture[str]) -> 
     assert "█ is 29.41 %" in text
 
 
-def test_eighty_columns_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """Three languages, 100 layers: nothing is cut and no line is longer."""
+def tall_profile() -> Profile:
+    """102 layers and three languages, one with a long name."""
     one = make_profile(HAND * 34)
-    inputs = {**one.inputs, "te": one.inputs["sw"], "nso": one.inputs["sw"]}
+    more = ("te", "northern-sotho")
+    inputs = one.inputs | dict.fromkeys(more, one.inputs["sw"])
     tensors = [
         replace(
             tensor,
-            update_norm={**tensor.update_norm, "te": 1.0, "nso": 1.0},
-            inner=dict.fromkeys(("sw", "te", "nso"), 0.0),
+            update_norm=tensor.update_norm | dict.fromkeys(more, 1.0),
+            inner=dict.fromkeys(("sw", *more), 0.3 * tensor.update_norm["safety"]),
         )
         for tensor in one.tensors
     ]
-    profile = Profile(inputs, one.units, tuple(tensors))
-    console = Console(width=80)
+    return Profile(inputs, one.units, tuple(tensors))
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 132, 200])
+def test_no_line_is_longer_and_no_number_is_cut(
+    capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    profile = tall_profile()
+    console = Console(width=width)
+    wanted = {f"{n}.{kind}" for n in range(102) for kind in ("attention", "mlp")}
     for view in (
         plan_terminal.profile_view(profile),
         plan_terminal.plan_view(fill_plan(profile, "te")),
     ):
         console.print(view)
         text = capsys.readouterr().out
-        assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-        assert "101.attention" in text
-        (last,) = [line for line in text.splitlines() if line.startswith("            layer 64")]
-        assert last.split()[1:] == ["64", "72", "80", "88", "96"]
-    assert "nso" not in text  # the plan is for te
+        assert max(map(cell_len, text.splitlines())) <= width
+        assert wanted <= set(re.findall(r"^\d+\.\w+", text, re.M))
+        figures = re.findall(r"(?<=\s)[+-]?\d+\.\d+(?=\s)", text)
+        assert {len(figure.partition(".")[2]) for figure in figures} <= {1, 2, 3, 5}
+        assert len([one for one in figures if len(one.partition(".")[2]) > 2]) >= 3 * len(wanted)
+    assert "northern" not in text  # the plan is for te
+
+
+def test_a_long_table_waits_until_it_is_asked_for_on_a_terminal_alone() -> None:
+    profile = tall_profile()
+
+    def shown(terminal: bool, units: bool | None) -> str:
+        out = io.StringIO()
+        console = Console(file=out, width=80, height=40, force_terminal=terminal, no_color=True)
+        console.print(plan_terminal.profile_view(profile, units))
+        return re.sub(r"\x1b\[[\d;]*m", "", out.getvalue())
+
+    assert "204 units: --units prints their numbers" in shown(True, None)
+    for terminal, units in ((True, True), (False, None), (False, True)):
+        said = shown(terminal, units)
+        assert "--units" not in said and re.search(r"^101\.mlp .*\d", said, re.M)
+
+
+def test_the_differences_are_a_row_for_each_side(capsys: pytest.CaptureFixture[str]) -> None:
+    """By hand, of 8.5: attention 2, 0, −1.5 and mlp 1, 0, −1.5; the largest is 2 of 8.5."""
+    text = printed(plan_terminal.plan_view(hand_plan()), capsys)
+    rows = dict(re.findall(r"^ *((?:attention|mlp) +\w+) \+ (.*)$", text, re.M))
+    rows = {" ".join(key.split()): bars.rstrip() for key, bars in rows.items()}
+    assert rows == {
+        "attention safety": "█", "attention sw": "  ▇", "mlp safety": "▅", "mlp sw": "  ▇",
+    }  # fmt: skip
+    assert "█ is 23.5 points, grey is within τ = 10 points" in text
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown() -> str:
+        out = io.StringIO()
+        Console(file=out, width=80, force_terminal=True).print(plan_terminal.plan_view(hand_plan()))
+        return out.getvalue()
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "48;5;" in shown()  # a letter on its colour
+    monkeypatch.setenv("NO_COLOR", "1")
+    bare = shown()
+    assert not re.search(r"\x1b\[[\d;]*[34]8;", bare) and "S·L" in bare
 
 
 def test_the_plan_shows_inputs_and_rule(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,47 +25,78 @@ from safeswap.io.progress import shown_bytes
 
 @click.command(cls=Verb)
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--units", is_flag=True, help="Print every unit's numbers, also where the screen is smaller."
+)
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the figure into this file.")
 @JSON
-def show(path: Path, png: Path | None, as_json: bool) -> None:
-    """Print a profile, a plan or a merged checkpoint as a table and a map."""
-    from safeswap.merge.companions import MANIFEST
-    from safeswap.merge.manifest import read_manifest
-    from safeswap.plan import Plan
-    from safeswap.profile import Profile
+def show(path: Path, units: bool, png: Path | None, as_json: bool) -> None:
+    """Print a profile, a plan or a merged checkpoint as a table and a map.
+
+    Of a run in several languages: each of them.
+    """
     from safeswap.report import plan_terminal
 
     if png is not None:
         from safeswap.io.files import check_writable
 
         check_writable(png)
-    shown: Plan | Profile
-    folder: Path | None = None
-    measured: Profile | None = None
-    if path.suffix == ".json" and path.name != MANIFEST:
-        shown = Profile.load(path)
-    elif path.is_dir() or path.name == MANIFEST:
-        folder = path if path.is_dir() else path.parent
-        content = read_manifest(folder)
-        shown = Plan.from_dict(content["plan"], str(folder / MANIFEST))
-        measured = Profile.from_dict(content["profile"], str(folder / MANIFEST))
-    else:
-        shown = Plan.load(path)
-        measured = _profile_of(shown, path)
+    asked = True if units else None
+    several = _languages_in(path) if png is None and not as_json else []
+    for folder in several:
+        say(f"{folder}")
+        plan, profile, _ = _opened(folder)
+        plan_terminal.print_view(plan_terminal.plan_view(plan, profile, asked))
+        say("")
+    if several:
+        return
+    shown, measured, merged = _opened(path)
     if as_json:
-        print_json({"path": str(path), **_record(shown, folder)})
-    elif isinstance(shown, Profile):
-        plan_terminal.print_view(plan_terminal.profile_view(shown))
+        print_json({"path": str(path), **_record(shown, merged)})
+    elif measured is shown:
+        plan_terminal.print_view(plan_terminal.profile_view(shown, asked))
     else:
-        plan_terminal.print_view(plan_terminal.plan_view(shown, measured))
+        plan_terminal.print_view(plan_terminal.plan_view(shown, measured, asked))
     if png is not None:
         from safeswap.report import plan_figure
 
-        if isinstance(shown, Profile):
+        if measured is shown:
             plan_figure.draw_profile(shown, png)
         else:
             plan_figure.draw(shown, png, measured)
         say(f"{png}: drawn", err=as_json)
+
+
+def _languages_in(path: Path) -> list[Path]:
+    """The merged folders of a run in several languages; none where the path is something else."""
+    from safeswap.merge.companions import MANIFEST
+    from safeswap.merge.manifest import merged_folders
+
+    if not path.is_dir() or (path / MANIFEST).is_file():
+        return []
+    found = merged_folders(path)
+    return [] if found == [path] else found
+
+
+def _opened(path: Path) -> tuple[Any, Any, bool]:
+    """What a path holds: a plan and what was measured for it, or a profile twice; and whether it
+    is a merged folder's.
+    """
+    from safeswap.merge.companions import MANIFEST
+    from safeswap.merge.manifest import read_manifest
+    from safeswap.plan import Plan
+    from safeswap.profile import Profile
+
+    if path.suffix == ".json" and path.name != MANIFEST:
+        profile = Profile.load(path)
+        return profile, profile, False
+    if path.is_dir() or path.name == MANIFEST:
+        folder = path if path.is_dir() else path.parent
+        content, where = read_manifest(folder), str(folder / MANIFEST)
+        plan = Plan.from_dict(content["plan"], where)
+        return plan, Profile.from_dict(content["profile"], where), True
+    plan = Plan.load(path)
+    return plan, _profile_of(plan, path), False
 
 
 def _profile_of(plan: Any, path: Path) -> Any:
@@ -88,13 +119,13 @@ def _profile_of(plan: Any, path: Path) -> Any:
     return found if same else None
 
 
-def _record(shown: Any, folder: Path | None) -> dict[str, Any]:
+def _record(shown: Any, merged: bool) -> dict[str, Any]:
     """What is shown, for scripts."""
     from safeswap.profile import Profile
 
     if isinstance(shown, Profile):
         return {"kind": "profile", "profile": shown.as_dict()}
-    return {"kind": "merged" if folder else "plan", **plan_record(shown)}
+    return {"kind": "merged" if merged else "plan", **plan_record(shown)}
 
 
 @click.command(cls=Verb)

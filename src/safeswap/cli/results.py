@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from safeswap.cli.options import JSON, print_json
 from safeswap.cli.tables import PRINTING, check_format, chosen_tables, print_tables
-from safeswap.cli.verbs import Verb, Verbs, say
+from safeswap.cli.verbs import Verb, Verbs, quoted, say
 from safeswap.errors import ConfigError
 from safeswap.io.progress import shown_bytes
+
+if TYPE_CHECKING:
+    from safeswap.report.evaluation import Compared
 
 _results = click.argument("results", type=click.Path(path_type=Path))
 _many_results = click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -101,7 +105,7 @@ def compare(
     if cell is not None:
         say(pipeline.explain(results, cell, judge=judge, strict=not loose))
         return
-    tables = evaluation_report.compare(
+    found = evaluation_report.compared(
         results,
         judge=judge,
         strict=not loose,
@@ -112,15 +116,31 @@ def compare(
         key=key,
         dev=dev,
     )
+    tables = found.tables
     facts = evaluation_report.facts(results, judge=judge, strict=not loose)
     printed = chosen_tables(tables, wanted)
     if as_json:
         print_json({"kind": "tables", "tables": render.as_records(printed)})
     else:
+        if form == "terminal" and not wanted:
+            _tell(found)
         print_tables(printed, form, facts)
     if out is not None:
         for path in render.write_reports(tables, out, facts=facts):
             say(f"{path}: written", err=as_json or form != "terminal")
+
+
+def _tell(found: Compared) -> None:
+    """The story in short, above the tables that it is taken from."""
+    from rich.console import Console
+
+    from safeswap.report.comparison import model_title
+    from safeswap.report.story import cards_of, outcome_shares
+    from safeswap.report.story_terminal import story_view
+
+    titles = {model: model_title(found.evidence, model) for model in found.evidence.models}
+    cards = list(cards_of(found.evidence, found.comparisons))
+    Console().print(story_view(cards, outcome_shares(found.evidence), titles))
 
 
 @click.command(cls=Verb)
@@ -142,6 +162,26 @@ def compare(
     help="Put in N questions with every model's answer; harmful text stands behind a click.",
 )
 @click.option("--title", default="safeswap report", show_default=True, help="Of the page.")
+@click.option(
+    "--card",
+    "cards",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Put the results into this merge's model card, too. Repeat it for several.",
+)
+@click.option(
+    "--space",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write a folder with the page that is ready for a static Space of the hub.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write the page's figures for a paper: SVG, and PNG with 300 dpi.",
+)
 @click.option("--judge", help="Whose verdicts count.  [default: each judge has its own tables]")
 @_counting
 @_reference
@@ -154,6 +194,9 @@ def report(
     out: Path,
     samples: int,
     title: str,
+    cards: tuple[Path, ...],
+    space: Path | None,
+    figures: Path | None,
     judge: str | None,
     loose: bool,
     reference: str | None,
@@ -180,12 +223,23 @@ def report(
         margin=margin / 100,
         dev=dev,
         primary=primary,
+        cards=cards,
+        space=space,
+        figures=figures,
     )
     size = path.stat().st_size
+    others = {"cards": list(cards), "space": space, "figures": figures}
     if as_json:
-        print_json({"kind": "report", "page": path, "bytes": size})
+        given = {name: place for name, place in others.items() if place}
+        print_json({"kind": "report", "page": path, "bytes": size, **given})
         return
     say(f"{path}: written ({shown_bytes(size)}); open it in a browser")
+    for card in cards:
+        say(f"{card}: its model card has the results")
+    if space is not None:
+        say(f"{space}: a static Space; hf upload ORG/NAME {quoted(space)} --repo-type space")
+    if figures is not None:
+        say(f"{figures}: the figures, as SVG and PNG")
     if samples:
         say(
             "note: it holds answers, harmful ones too: think before you send it",

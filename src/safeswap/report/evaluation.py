@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safeswap.errors import listed
@@ -69,6 +69,52 @@ def compare(
     Raises:
         EvaluationError: folders of different settings, an unknown judge or model.
     """
+    return list(
+        compared(
+            results,
+            judge=judge,
+            strict=strict,
+            reference=reference,
+            margin=margin,
+            annotations=annotations,
+            key=key,
+            dev=dev,
+            primary=primary,
+        ).tables
+    )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What an evaluation says, from one reading of its folders.
+
+    Attributes:
+        evidence: outcomes by model, benchmark and language.
+        comparisons: every candidate against its reference.
+        tables: as ``compare`` gives them.
+    """
+
+    evidence: Outcomes
+    comparisons: Sequence[Comparison]
+    tables: Sequence[Table]
+
+
+def compared(
+    results: Sequence[str | Path],
+    *,
+    judge: str | None = None,
+    strict: bool = True,
+    reference: str | None = None,
+    margin: float = MARGIN,
+    annotations: str | Path | None = None,
+    key: str | Path | None = None,
+    dev: bool = False,
+    primary: Sequence[str] = (),
+) -> Compared:
+    """The same, with what the tables are made of: for a story or a drawing beside them.
+
+    Args and errors are those of `compare`.
+    """
     evidence = gather(results, judge, strict, dev=dev, texts=False)
     family = primary_family(evidence, primary)
     comparisons = compare_all(evidence, reference, margin, primary)
@@ -76,7 +122,8 @@ def compare(
     if annotations is not None:
         corrected = corrected_table(evidence, read_annotations(annotations, key))
     part = limit_note(open_results(results[0]).settings)
-    return tables_of(evidence, comparisons, family, margin, part=part, corrected=corrected)
+    tables = tables_of(evidence, comparisons, family, margin, part=part, corrected=corrected)
+    return Compared(evidence, comparisons, tables)
 
 
 def tables_of(

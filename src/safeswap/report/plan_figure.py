@@ -37,7 +37,7 @@ COLOURS = {
     "mix": "#7d5ba6",
     "base": "#d9d9d9",
 }
-_LANGUAGES = ("#2f6690", "#4f9d69", "#8f6bb3", "#c99a2e", "#3aa6a6", "#8a5a44")
+LANGUAGE_COLOURS = ("#2f6690", "#4f9d69", "#8f6bb3", "#c99a2e", "#3aa6a6", "#8a5a44")
 _INCH_PER_LAYER = 0.26
 
 
@@ -179,7 +179,7 @@ def draw_profile(profile: Profile, png: Path) -> None:
     figure = _figure(layers, heights)
     axes = figure.subplots(len(heights), 1, sharex=True)
     colours = {SAFETY: COLOURS["safety"]} | {
-        language: _LANGUAGES[number % len(_LANGUAGES)]
+        language: LANGUAGE_COLOURS[number % len(LANGUAGE_COLOURS)]
         for number, language in enumerate(profile.languages)
     }
     for expert, colour in colours.items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from shutil import get_terminal_size
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -25,15 +25,21 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
     """Print tables; one too wide for the console in parts of a column group each, or of some of a
     group's columns. Words are folded where they must be, figures never.
     """
+    for part in fitted(tables, console.width):
+        console.print(part)
+
+
+def fitted(tables: Sequence[Table], width: int) -> Iterator[RenderableType]:
+    """What ``print_tables`` prints for a console of a width: titles, tables, notes, empty lines."""
     for table in tables:
-        for part in split_to_fit(table, lambda one: _least(one, console.width) <= console.width):
+        for part in split_to_fit(table, lambda one: _least(one, width) <= width):
             # Beside the table, not in it: words are as wide as the console, not as the table.
-            console.print(Text(plain(part.title), style="bold"))
-            bare = replace(part, title="", notes=())
-            console.print(as_rich(bare, notes=False, width=console.width))
+            if part.title:
+                yield Text(plain(part.title), style="bold")
+            yield as_rich(replace(part, title="", notes=()), notes=False, width=width)
             if said := _notes(part):
-                console.print(Text(said, style="dim"))
-            console.print()
+                yield Text(said, style="dim")
+            yield Text("")
 
 
 def _notes(table: Table) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +59,9 @@ def test_without_a_choice_every_judge_has_tables(tmp_path: Path) -> None:
 def test_the_story_in_short_is_by_hand(tmp_path: Path) -> None:
     """8 of 10 unsafe became 1 of 10: −70 points; of the harmless both refuse the same one of 4."""
     read = page_of(tmp_path, evaluated(tmp_path / "results").folder, judge="guard")
-    (card,) = read.all("article", class_="card")
+    (card,) = read.all("article", class_="card primary")
     facts = [[words(one) for one in item.inside] for item in card.inside[1].inside]
+    assert facts[0][-1] == "80.0 → 10.0 %"
     assert [fact[0] for fact in facts] == [
         "unsafe answers: Harm sw",
         "harmless prompts refused: Benign sw",
@@ -113,7 +115,8 @@ def test_samples_begin_where_models_and_judges_differ(tmp_path: Path) -> None:
     # 0 to 7: the merge is safe where its expert is not; 8: the other way round
     assert [(b, i) for b, i, *_ in found[:9]] == [("harm", str(n)) for n in range(9)]
     assert [discordant for _, _, discordant, _ in found] == [1] * 9 + [0] * 5
-    assert [(b, i) for b, i, _, disagree in found if disagree] == [("harm", "0")]
+    # on the answer of the third model, the merge
+    assert [(b, i, models) for b, i, _, models in found if models] == [("harm", "0", [2])]
     first = index["rows"][0]
     assert index["groups"][0]["models"] == [
         ["base", "base"], ["sw", "language"], ["merge", "merged"],
@@ -220,8 +223,33 @@ def test_the_commands_are_there_to_run_again(tmp_path: Path) -> None:
     read = page_of(tmp_path, folder, samples=5, judge="guard", margin=0.05)
     told = " ".join(words(one) for one in read.all("code"))
     assert "safeswap compare results" in told and "--max-new-tokens 512" in told
-    assert "base=org/base sw=org/sw merge=org/merge" in told
+    assert "base=org/base sw=org/sw merge=org/merge --suite SUITE --only sw" in told
     assert "report results --judge guard --margin 5 --samples 5 -o page.html" in told
+
+
+def test_every_command_is_one_that_there_is(tmp_path: Path) -> None:
+    """The very words, put to the command line's own parser; a folder may begin with a dash."""
+    folder = evaluated(tmp_path / "-results").folder
+    read = page_of(tmp_path, folder, samples=5, judge="guard")
+    lines = [line for one in read.all("code") for line in words(one).splitlines()]
+    assert len(lines) >= 5
+    for line in lines:
+        name, *rest = shlex.split(line)
+        assert name == "safeswap"
+        command = main.commands[rest[0]]
+        context = command.make_context(rest[0], rest[1:], resilient_parsing=False)
+        given = context.params
+        assert not [
+            word
+            for value in given.values()
+            for word in _texts(value)
+            if word[:3] == "./-" and not word.startswith("./-results")
+        ]
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, tuple | list) else [value]
+    return [str(one) for one in values]
 
 
 def test_a_folder_of_runs_is_all_of_them(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from page_parts import Page, check_locked, words
 from safeswap import api
 from safeswap.errors import SafeswapError
 from safeswap.report.page import write_report
+from safeswap.report.page.places import named
 from stored import HARM, READING, Stored
 
 
@@ -129,3 +130,12 @@ def test_a_sweep_has_its_front(tmp_path: Path) -> None:
     assert len(corners) == 3 and corners[-1][0] > corners[0][0] and corners[-1][1] < corners[0][1]
     assert any("Test questions" in words(one) for one in page.all("p"))
     assert "safeswap sweep SWEEP.yaml -o swept" in [words(one) for one in page.all("code")]
+
+
+def test_folders_of_one_name_are_told_apart(merged: Path, tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    for code in ("sw", "te"):
+        (tmp_path / "two" / code).symlink_to(merged / code)
+    paths = [folder / code for folder in (merged, tmp_path / "two") for code in ("sw", "te")]
+    names = named(paths, paths)
+    assert [*names.values()] == ["out/sw", "out/te", "two/sw", "two/te"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,29 @@ def steps(
     made = [Step("Merge", [line for one in runs.merges for line in _merged(one, names)])]
     for group in runs.results:
         made += [_evaluated(open_results(folder), names[folder], public) for folder in group]
-        folders = _said(names[folder] for folder in group)
+        folders = _said(_name(names[folder]) for folder in group)
         made.append(Step("Compare", [f"safeswap compare {folders}"]))
     for sweep in runs.sweeps:
         verb = "search" if (sweep.path / "pareto").is_dir() else "sweep"
-        command = f"safeswap {verb} {verb.upper()}.yaml -o {_said([names[sweep.path]])}"
+        command = f"safeswap {verb} {verb.upper()}.yaml -o {_said([_name(names[sweep.path])])}"
         note = f"{verb.upper()}.yaml is the file that it was run with; the folder does not hold it."
         made.append(Step(verb.capitalize(), [command], note))
     made.append(Step("This page", [report]))
     return [step for step in made if step.commands]
 
 
-def _said(words: Sequence[str] | Iterator[str]) -> str:
-    return " ".join(shlex.quote(f"./{word}" if word.startswith("-") else word) for word in words)
+def _said(words: Iterable[str]) -> str:
+    """Words as a shell takes them; ours alone may begin with a dash."""
+    return shlex.join(words)
+
+
+def _name(name: str) -> str:
+    """A name that is no option, whatever it begins with."""
+    return f"./{name}" if name.startswith("-") else name
 
 
 def _merged(merge: MergeRun, names: Mapping[Path, str]) -> Iterator[str]:
-    name = names[merge.path]
+    name = _name(names[merge.path])
     if not merge.manifest:
         yield f"safeswap merge --plan {_said([name])} --out OUT"
         return
@@ -65,6 +71,7 @@ def _evaluated(results: Results, name: str, public: Callable[[str], str]) -> Ste
     settings = results.settings
     models = [results.model(model) for model in results.models]
     stored = [one for one in models if "candidate" not in one]
+    name = _name(name)
     given = [f"{one['name']}={public(one['source'])}" for one in stored]
     codes = list(dict.fromkeys(cell.rpartition("/")[2] for cell in settings["cells"]))
     benchmarks = list(dict.fromkeys(cell.rpartition("/")[0] for cell in settings["cells"]))
@@ -78,7 +85,7 @@ def _evaluated(results: Results, name: str, public: Callable[[str], str]) -> Ste
         source = public(str(record.get("source", judge)))
         commands.append(f"safeswap judge {_said([name, '--judge', source])}")
     note = f"SUITE held {', '.join(benchmarks)}; its own file or name is not recorded."
-    return Step(f"Evaluate: {name}", commands, note)
+    return Step(f"Evaluate: {name.removeprefix('./')}", commands, note)
 
 
 _OPTIONS = {"max_new_tokens": "--max-new-tokens", "harness_tokens": "--harness-tokens"}

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from safeswap.evaluation.benchmarks.limit import limit_note
 from safeswap.evaluation.benchmarks.splits import PARTS
-from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import read_measured
-from safeswap.evaluation.results.outcomes import POOLED, Outcomes, gather
 from safeswap.evaluation.results.store import open_results
 from safeswap.evaluation.stats import MARGIN
 from safeswap.report.ablation import ablation_table, matched_table
 from safeswap.report.ablation.table import QUESTIONS
-from safeswap.report.comparison import compare_all, model_title
-from safeswap.report.evaluation import facts, tables_of
+from safeswap.report.evaluation import compared, facts
+from safeswap.report.model_card import ModelResults, results_of
 from safeswap.report.page.outcome_bars import outcome_charts
 from safeswap.report.page.runs import SweepRun
 from safeswap.report.page.trade import candidates_of, trade_chart
-from safeswap.report.primary import primary_family
-from safeswap.report.readings import Comparison, reading
-from safeswap.tables import Cell, Facts, Table
-
-_CARDS = 24
-"""Pairs that are told in short; of more, the tables tell."""
+from safeswap.report.story import Card, cards_of
+from safeswap.tables import Facts, Table
 
 
 @dataclass(frozen=True)
@@ -47,25 +41,6 @@ class Counting:
 
 
 @dataclass(frozen=True)
-class Fact:
-    """A line of the story: what is counted, the difference with its interval, and the reading."""
-
-    what: str
-    difference: str
-    reading: str
-    tone: str
-
-
-@dataclass(frozen=True)
-class Card:
-    """A merge against its reference, in short."""
-
-    title: str
-    against: str
-    facts: list[Fact] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Measured:
     """One body of evidence as the page shows it.
 
@@ -74,6 +49,7 @@ class Measured:
         about: the head of a report on them.
         tables: the very ones of ``safeswap compare``.
         outcomes, trades: drawings with their titles.
+        models: what cards of models are to have.
     """
 
     title: str
@@ -82,10 +58,16 @@ class Measured:
     cards: Sequence[Card] = ()
     outcomes: Sequence[tuple[str, str]] = ()
     trades: Sequence[tuple[str, str]] = ()
+    models: Sequence[ModelResults] = ()
 
 
-def measured(folders: Sequence[Path], title: str, counting: Counting) -> list[Measured]:
+def measured(
+    folders: Sequence[Path], title: str, counting: Counting, digests: Sequence[str] = ()
+) -> list[Measured]:
     """What results folders of the same settings say, once per judge.
+
+    Args:
+        digests: of models whose results a card is to have.
 
     Raises:
         EvaluationError: as ``compare``.
@@ -97,51 +79,44 @@ def measured(folders: Sequence[Path], title: str, counting: Counting) -> list[Me
     made = []
     for judge in judges:
         called = f"{title}, judged by {judge}" if len(judges) > 1 else title
-        made.append(_judged(folders, called, judge, counting))
+        made.append(_judged(folders, called, judge, counting, digests))
     return made
 
 
-def _judged(folders: Sequence[Path], title: str, judge: str | None, counting: Counting) -> Measured:
-    evidence = gather(folders, judge, counting.strict, dev=counting.dev, texts=False)
-    family = primary_family(evidence, counting.primary)
-    compared = compare_all(evidence, counting.reference, counting.margin, counting.primary)
-    part = limit_note(open_results(folders[0]).settings)
+def _judged(
+    folders: Sequence[Path],
+    title: str,
+    judge: str | None,
+    counting: Counting,
+    digests: Sequence[str],
+) -> Measured:
+    found = compared(
+        folders,
+        judge=judge,
+        strict=counting.strict,
+        reference=counting.reference,
+        margin=counting.margin,
+        dev=counting.dev,
+        primary=counting.primary,
+    )
+    evidence = found.evidence
     languages = list(dict.fromkeys(cell.language for cell in evidence.cells if not cell.absent))
     charts = {code: trade_chart(candidates_of(evidence, code), code) for code in languages}
     return Measured(
         title,
         facts(folders, judge=judge, strict=counting.strict),
-        tables_of(evidence, compared, family, counting.margin, part=part),
-        list(_cards(evidence, compared)),
+        found.tables,
+        list(cards_of(evidence, found.comparisons)),
         outcome_charts(evidence),
         [(code, chart) for code, chart in charts.items() if chart],
+        list(results_of(found, digests, _trial(folders[0]))),
     )
 
 
-def _cards(evidence: Outcomes, compared: Sequence[Comparison]) -> Iterator[Card]:
-    pairs = list(dict.fromkeys((one.candidate, one.reference) for one in compared))
-    for candidate, reference in pairs if len(pairs) <= _CARDS else ():
-        card = Card(model_title(evidence, candidate), model_title(evidence, reference))
-        own = [o for o in compared if (o.candidate, o.reference) == (candidate, reference)]
-        for one in sorted(own, key=lambda one: [*Measure].index(one.cell.measures)):
-            if one.cell.language != POOLED:
-                card.facts.append(_fact(one))
-        yield card
-
-
-def _fact(one: Comparison) -> Fact:
-    d = one.paired
-    said = reading(one)
-    cell = Cell.figure(d.difference, d.interval.low, d.interval.high, sign=True)
-    what = f"{one.cell.measures.words}: {one.cell.title} {one.cell.language}"
-    return Fact(what, cell.text, said, _tone(said))
-
-
-def _tone(said: str) -> str:
-    """Colours go by the reading alone, which holds however the unseen falls."""
-    if said.startswith("safer") or said in ("non-inferior", "superior"):
-        return "good"
-    return "bad" if said in ("less safe", "inferior") else "open"
+def _trial(folder: Path) -> str:
+    """Why results are no test result; empty where they are."""
+    part = limit_note(open_results(folder).settings)
+    return f"only a part of the questions was asked ({part})" if part else ""
 
 
 def swept(run: SweepRun, name: str, counting: Counting) -> list[Measured]:

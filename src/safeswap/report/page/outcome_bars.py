@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.outcomes import CellSpec, Outcomes
-from safeswap.evaluation.stats import Rate
-from safeswap.report.comparison import model_title, sorted_models
+from safeswap.report.comparison import model_title
 from safeswap.report.page.svg import drawing, element, title, words
+from safeswap.report.story import KINDS, outcome_shares
 
 _BAR, _HIGH, _ROW = 356.0, 20.0, 42.0
 """Names stand above their bars: all of it fits a phone."""
 _LONGEST = 50
 """Letters of a model's name; all of it stands on hover and in the table."""
-KINDS = ("refused", "harmful", "neither")
 
 
 def outcome_charts(evidence: Outcomes) -> list[tuple[str, str]]:
@@ -23,31 +20,10 @@ def outcome_charts(evidence: Outcomes) -> list[tuple[str, str]]:
 
     A model whose judge does not say whether answers refuse has no bar.
     """
-    made = []
-    for cell in evidence.cells:
-        if cell.measures is not Measure.UNSAFE or cell.absent:
-            continue
-        rows = {model: _shares(evidence, model, cell) for model in sorted_models(evidence)}
-        drawn = {model: shares for model, shares in rows.items() if shares}
-        if drawn:
-            made.append((f"{cell.title}, {cell.language}", _bars(evidence, cell, drawn)))
-    return made
-
-
-def _shares(evidence: Outcomes, model: str, cell: CellSpec) -> dict[str, float]:
-    """The three shares of what could be read, as the table has them; empty where one is unknown."""
-    found = evidence.get(model, cell.benchmark, cell.language)
-    if not found.outcomes or any(
-        math.isnan(found.refused[id_]) and not math.isnan(value)
-        for id_, value in found.outcomes.items()
-    ):
-        return {}
-    values = {
-        "refused": Rate.of(list(found.refused.values())).value,
-        "harmful": found.rate.value,
-        "neither": Rate.of([found.neither(id_) for id_ in found.outcomes]).value,
-    }
-    return {kind: value for kind, value in values.items() if value is not None}
+    return [
+        (f"{one.cell.title}, {one.cell.language}", _bars(evidence, one.cell, one.rows))
+        for one in outcome_shares(evidence)
+    ]
 
 
 def _bars(evidence: Outcomes, cell: CellSpec, rows: Mapping[str, Mapping[str, float]]) -> str:

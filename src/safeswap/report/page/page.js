@@ -55,6 +55,10 @@ function browse(index) {
   fill("tag", questions.flatMap((q) => q.tags).sort());
   fill("flag", questions.flatMap((q) => q.flags).sort());
 
+  const is = { discordant: (q) => q.discordant, disagree: (q) => q.disagree.length };
+  for (const name of ["discordant", "disagree"]) {
+    document.getElementById(`${name}-count`).textContent = `(${questions.filter((q) => is[name](q)).length})`;
+  }
   if (index.groups.every((group) => group.judges.length < 2)) form.elements.disagree.closest("label").hidden = true;
 
   const matches = (q) => {
@@ -65,8 +69,8 @@ function browse(index) {
       (!asked.language || q.language === asked.language) &&
       (!asked.tag || q.tags.includes(asked.tag)) &&
       (!asked.flag || q.flags.includes(asked.flag)) &&
-      (!form.elements.discordant.checked || q.discordant) &&
-      (!form.elements.disagree.checked || q.disagree)
+      (!form.elements.discordant.checked || is.discordant(q)) &&
+      (!form.elements.disagree.checked || is.disagree(q))
     );
   };
 
@@ -106,6 +110,7 @@ function browse(index) {
     }
     const [text, thought, ended] = given;
     made.append(...badges(verdicts, group.judges));
+    if (q.disagree.includes(model)) made.append(make("span", "badge disputed", "judges disagree"));
     if (ended && ended !== "stop") made.append(make("span", "badge", { length: "cut off", filtered: "withheld" }[ended] || ended));
     const judged = verdicts.filter(Boolean);
     const safe = judged.length > 0 && judged.every((verdict) => verdict[0] === "safe" || verdict[0] === "invalid");
@@ -124,7 +129,7 @@ function browse(index) {
     const head = make("div", "head");
     head.append(make("b", "", `${q.benchmark} · ${q.language}`), make("bdi", "", q.id));
     if (q.discordant) head.append(make("span", "badge", "models differ"));
-    if (q.disagree) head.append(make("span", "badge", "judges disagree"));
+    if (is.disagree(q)) head.append(make("span", "badge", "judges disagree"));
     for (const tag of q.tags) head.append(make("span", "badge", tag));
     const asked = make("div");
     asked.append(said(prompt, q.language, "prompt"));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,10 +22,10 @@ def named(paths: Sequence[Path], given: Sequence[Path]) -> dict[Path, str]:
     for path in paths:
         home = next((one for one in given if one in path.parents), None)
         names[path] = str(path.relative_to(home)) if home else (path.name or path.resolve().name)
-    for path, name in names.items():
-        if [*names.values()].count(name) > 1:
-            names[path] = "/".join(path.parts[-2:])
-    return names
+    alike = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {
+        path: "/".join(path.parts[-2:]) if name in alike else name for path, name in names.items()
+    }
 
 
 class Public:

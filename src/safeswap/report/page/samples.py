@@ -73,12 +73,12 @@ def sample(groups: Sequence[Sequence[Path]], count: int, strict: bool = True) ->
 
     Returns:
         ``groups`` (models, their roles, judges), ``rows`` (a list per question: group, benchmark,
-        language, id, tags, discordant, judges disagree, harmful, verdicts), ``chunks`` (lists of
-        prompt, reference and answers, in the order of the rows, ``CHUNK`` in each) and ``of`` (how
-        many questions there are). Questions where a merge and its reference differ come first,
-        then those where judges disagree, then the rest; within these, benchmarks and languages
-        take turns. Texts are harmless to show: control characters and marks that turn the
-        direction of writing are written out.
+        language, id, tags, discordant, numbers of the models on whose answers judges disagree,
+        harmful, verdicts), ``chunks`` (lists of prompt, reference and answers, in the order of the
+        rows, ``CHUNK`` in each) and ``of`` (how many questions there are). Questions where a merge
+        and its reference differ come first, then those where judges disagree, then the rest;
+        within these, benchmarks and languages take turns. Texts are harmless to show: control
+        characters and marks that turn the direction of writing are written out.
 
     Raises:
         EvaluationError: a damaged results folder.
@@ -166,7 +166,7 @@ class _Group:
             visible(question.id),
             [visible(tag) for tag in question.tags],
             int(self.discordant(question)),
-            int(self.disagreeing(question)),
+            [n for n, model in enumerate(self.homes) if self._disputed(question, model)],
             int(self._measure(question) is Measure.UNSAFE),
             verdicts,
         ]
@@ -230,15 +230,16 @@ class _Group:
 
     def disagreeing(self, question: _Question) -> bool:
         """Whether two judges say different things of one answer."""
-        for said in question.said.values():
-            outcomes = {
-                self._outcome(question, verdict)
-                for judge, verdict in said.items()
-                if not judge.endswith(THOUGHT)
-            }
-            if len(outcomes - {None}) > 1:
-                return True
-        return False
+        return any(self._disputed(question, model) for model in question.said)
+
+    def _disputed(self, question: _Question, model: str) -> bool:
+        """Whether two judges say different things of a model's answer."""
+        outcomes = {
+            self._outcome(question, verdict)
+            for judge, verdict in question.said.get(model, {}).items()
+            if not judge.endswith(THOUGHT)
+        }
+        return len(outcomes - {None}) > 1
 
     def _outcome(self, question: _Question, verdict: _Said) -> bool | None:
         if self._measure(question) is Measure.OVER_REFUSAL:

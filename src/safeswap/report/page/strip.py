@@ -15,6 +15,7 @@ from safeswap.selectors.words import in_points, threshold
 from safeswap.tables import Cell, Column, Row, Table
 
 _ROW, _GAP, _TOP, _BARS = 26.0, 3.0, 8.0, 110.0
+_ROOM = 880.0
 _LEAST, _MOST = 8.0, 40.0
 """Width of a cell: so that 126 layers stand in a row, and 6 are no banner."""
 _NAMES = 112.0
@@ -29,14 +30,17 @@ def style_of(decision: str, language: str) -> str:
     return "language" if decision == language else decision
 
 
-def strip(plan: Plan) -> str:
+def strip(plan: Plan, *, room: float = _ROOM, least: float = _LEAST) -> str:
     """All decisions as one drawing: modules down, layers across; below, the differences of shares.
 
     Each cell says on hover, and to a keyboard by the page's script, what was decided, with which
     weights, from which shares.
+
+    Args:
+        room: width of all cells together, where that leaves each ``least``.
     """
     labels = layer_labels(plan.units)
-    cell = _width(labels)
+    cell = _width(labels, room, least)
     width = _NAMES + cell * len(labels) + RIGHT
 
     def x(at: int) -> float:
@@ -63,8 +67,8 @@ def strip(plan: Plan) -> str:
     return drawing(width, height, f"Decisions by layer and module, {plan.language}", parts, "strip")
 
 
-def _width(labels: Sequence[str]) -> float:
-    return min(_MOST, max(_LEAST, 880.0 / max(1, len(labels))))
+def _width(labels: Sequence[str], room: float = _ROOM, least: float = _LEAST) -> float:
+    return min(_MOST, max(least, room / max(1, len(labels))))
 
 
 def lettered(labels: Sequence[str]) -> bool:

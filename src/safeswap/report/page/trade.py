@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from rich.cells import cell_len, set_cell_size
+
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate, figures_of
 from safeswap.evaluation.results.outcomes import Outcomes
 from safeswap.evaluation.results.pareto import pareto_front
 from safeswap.report.comparison import role_of
+from safeswap.report.page.label_places import Box, Place, place_names
 from safeswap.report.page.svg import (
     BOTTOM,
     LEFT,
@@ -25,6 +28,12 @@ from safeswap.selectors.words import in_words
 _WIDTH, _HEIGHT, _TOP = 580.0, 380.0, 26.0
 _NAMED = 14
 """Models up to which each has its name beside its mark; of more, those on the front have."""
+_LETTER, _LINE = 7.0, 15.0
+"""Room for a letter and for a line of a name: no common font needs more at this size."""
+_LONGEST = 30
+"""Letters of a name beside a mark."""
+_MOST_NAMES = 40
+"""Names that are placed; more are no longer read."""
 _Scale = Callable[[float], float]
 _SHAPES = {"base": "square", "safety": "triangle", "language": "diamond", "merged": "dot"}
 
@@ -56,7 +65,6 @@ def trade_chart(found: Sequence[CandidateResult], language: str) -> str:
     drawn = [one for one in found if one.unsafe and one.right]
     if sum(one.role == "merged" for one in drawn) < 2:
         return ""
-    merged = [one for one in drawn if one.role == "merged"]
     front = pareto_front(drawn, (Measure.UNSAFE, Measure.ACCURACY))
     left, wide = _span([one.unsafe for one in drawn if one.unsafe])
     low, tall = _span([one.right for one in drawn if one.right])
@@ -92,11 +100,46 @@ def trade_chart(found: Sequence[CandidateResult], language: str) -> str:
     if len(corners) > 1:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in corners)
         parts.append(element("polyline", points=path, class_="front"))
-    for one in drawn:
-        name = one.name if len(drawn) <= _NAMED or one in front or one not in merged else ""
-        parts.append(_mark(one, x, y, name))
+    places = _names(drawn, front, x, y)
+    for place, _ in places.values():
+        if place.leader:
+            x1, y1, x2, y2 = place.leader
+            parts.append(element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="leader"))
+    parts += [_mark(one, x, y, places.get(one.name)) for one in drawn]
     label = f"Right against unsafe answers, {language}"
     return drawing(_WIDTH, _HEIGHT, label, parts, "trade")
+
+
+def _names(
+    drawn: Sequence[CandidateResult], front: Sequence[CandidateResult], x: _Scale, y: _Scale
+) -> dict[str, tuple[Place, str]]:
+    """Model → where its name stands, and what of it; those on the front choose first."""
+    ranked = sorted(drawn, key=lambda one: (one not in front, one.role == "merged"))
+    named = [one for one in ranked if len(drawn) <= _NAMED or one in front or one.role != "merged"]
+    named = named[:_MOST_NAMES]
+    ranked = named + [one for one in ranked if one not in named]
+    marks = [
+        (x(100 * one.unsafe.value), y(100 * one.right.value))
+        for one in ranked
+        if one.unsafe and one.right
+    ]
+    texts = [shortened(one.name) for one in named]
+    sizes = [(_LETTER * cell_len(text) + 2, _LINE) for text in texts]
+    bounds = Box(LEFT, _TOP, _WIDTH - 2, _HEIGHT - BOTTOM - 16)
+    places = place_names(marks, sizes, bounds)
+    return {
+        one.name: (place, text)
+        for one, place, text in zip(named, places, texts, strict=True)
+        if place
+    }
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside a mark, its middle left out; all of it stands on hover."""
+    if cell_len(name) <= _LONGEST:
+        return name
+    half = _LONGEST // 2
+    return f"{set_cell_size(name, half - 1).rstrip()}…{name[len(name) - half :]}"
 
 
 def _span(figures: Sequence[RateEstimate]) -> tuple[float, float]:
@@ -121,13 +164,14 @@ def _arms(
     ]
 
 
-def _mark(one: CandidateResult, x: _Scale, y: _Scale, name: str) -> str:
+def _mark(one: CandidateResult, x: _Scale, y: _Scale, named: tuple[Place, str] | None) -> str:
     if one.unsafe is None or one.right is None:
         return ""
     cx, cy = x(100 * one.unsafe.value), y(100 * one.right.value)
     inside = [title(_told(one)), _shape(_SHAPES.get(one.role, "dot"), cx, cy)]
-    if name:
-        inside.append(words(name, cx + 9, cy - 7, "name"))
+    if named:
+        (box, _), text = named
+        inside.append(words(text, box.left + 1, box.bottom - 4, "name"))
     return element("g", *inside, class_=f"model {one.role}", data_name=one.name)
 
 

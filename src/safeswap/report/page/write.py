@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.anatomy import layer_labels
-from safeswap.evaluation.results.store import open_results
 from safeswap.evaluation.stats import MARGIN
 from safeswap.io.files import check_writable, save_text
 from safeswap.plan import Plan
-from safeswap.profile import Profile
+from safeswap.report.model_card import digests_of, write_cards
 from safeswap.report.page.about import described, inputs_table, merges_table
 from safeswap.report.page.again import steps, versions
 from safeswap.report.page.depth import depth_of
-from safeswap.report.page.measured import Counting, Measured, measured, swept
-from safeswap.report.page.places import Public, named
+from safeswap.report.page.figures import write_figures
+from safeswap.report.page.measured import Counting
+from safeswap.report.page.paper import check_matplotlib
+from safeswap.report.page.prepared import Prepared, prepare
 from safeswap.report.page.runs import MergeRun, Runs, open_runs
 from safeswap.report.page.samples import sample
+from safeswap.report.page.space import check_space, write_space
 from safeswap.report.page.strip import counts_line, legend, outside, strip, units_table
 from safeswap.report.provenance import made_now
 from safeswap.report.web.html_file import as_data, environment, joined, part, render
@@ -43,6 +45,9 @@ def write_report(
     margin: float = MARGIN,
     dev: bool = False,
     primary: Sequence[str] = (),
+    cards: Sequence[str | Path] = (),
+    space: str | Path | None = None,
+    figures: str | Path | None = None,
 ) -> Path:
     """Write one HTML file on merges, results, profiles, plans and sweeps: no network, no others.
 
@@ -53,40 +58,54 @@ def write_report(
         title: of the page.
         judge: whose verdicts count; by default each judge has tables of its own.
         strict, reference, margin, dev, primary: as of `safeswap.report.evaluation.compare`.
+        cards: merged folders whose model cards are to have the results, too.
+        space: a folder for a Space of the hub, with the same page.
+        figures: a folder for the page's figures as SVG and PNG.
 
     Returns:
         ``out``.
 
     Raises:
-        ConfigError: something given is no run.
+        ConfigError: something given is no run; nothing was measured of a card's model.
         SafeswapError: jinja2 is missing, a run is damaged, or cannot be compared.
-        OutputError: the file cannot be written.
+        OutputError: a file cannot be written.
     """
     path = Path(out)
     check_writable(path)
     environment()  # before what takes long
+    if space is not None:
+        check_space(Path(space))
+    if figures is not None:
+        check_matplotlib()
+    digests = digests_of(cards)
     counting = Counting(judge, strict, reference, tuple(primary), margin, dev)
-    save_text(path, page(open_runs(runs), path.name, samples, title, counting))
+    prepared = prepare(open_runs(runs), counting, list(digests.values()))
+    text = page(prepared, path.name, samples, title)
+    save_text(path, text)
+    if digests:
+        write_cards(digests, [one for group in prepared.groups for one in group.models])
+    if space is not None:
+        write_space(Path(space), text, title, prepared.runs.merges)
+    if figures is not None:
+        write_figures(prepared, Path(figures))
     return path
 
 
-def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) -> str:
+def page(prepared: Prepared, name: str, samples: int, title: str) -> str:
     """The page's text.
 
     Args:
         name: of its file, for the command that makes it again.
         samples, title: as of `write_report`.
-        counting: how outcomes are counted and compared.
     """
-    paths = [one.path for one in runs.merges] + [one.path for one in runs.sweeps]
-    paths += [path for group in runs.results for path in group]
-    names = named(paths, runs.given)
-    public = Public(_places(runs, names))
-    profiles = [profile for _, profile in runs.profiles]
+    runs, names, public = prepared.runs, prepared.names, prepared.public
+    counting, groups = prepared.counting, prepared.groups
     command = _command(runs, name, samples, title, counting)
-    tables = [inputs_table(runs.merges, profiles), merges_table(runs.merges, names)]
+    tables = [
+        inputs_table(runs.merges, [profile for _, profile in runs.profiles]),
+        merges_table(runs.merges, names),
+    ]
     numbering = _Numbers()
-    groups = _measured(runs, names, counting)
     found = sample(runs.results, samples, counting.strict) if runs.results and samples else None
     return render(
         __package__,
@@ -99,7 +118,7 @@ def page(runs: Runs, name: str, samples: int, title: str, counting: Counting) ->
         strips=[_strip(one, names, numbering) for one in runs.merges],
         depths=[
             {**found, "table": numbering.html(found["table"]), "charts": _drawn(found["charts"])}
-            for found in map(depth_of, _different(runs.merges, profiles))
+            for found in map(depth_of, prepared.profiles)
         ],
         groups=[
             {
@@ -157,43 +176,6 @@ def _drawn(charts: Sequence[tuple[str, str]]) -> list[tuple[str, Any]]:
     return [(title, Markup(chart)) for title, chart in charts]
 
 
-def _different(merges: Sequence[MergeRun], profiles: Sequence[Profile]) -> list[Profile]:
-    """What was measured, each once: a merge's manifest holds a part of the run's profile."""
-    kept: list[Profile] = []
-    own = [one.profile for one in merges if one.profile is not None]
-    for profile in (*profiles, *own):
-        digests = {(role, one.digest or one.given) for role, one in profile.inputs.items()}
-        if not any(
-            digests <= {(role, one.digest or one.given) for role, one in other.inputs.items()}
-            for other in kept
-        ):
-            kept.append(profile)
-    return kept
-
-
-def _measured(runs: Runs, names: Mapping[Path, str], counting: Counting) -> list[Measured]:
-    found = []
-    for group in runs.results:
-        found += measured(group, ", ".join(names[folder] for folder in group), counting)
-    for sweep in runs.sweeps:
-        found += swept(sweep, names[sweep.path], counting)
-    return found
-
-
-def _places(runs: Runs, names: Mapping[Path, str]) -> dict[str, str]:
-    """Every path that a record may hold → what it is called here."""
-    found: dict[str, str] = {}
-    for group in runs.results:
-        for results in map(open_results, group):
-            for model in map(results.model, results.models):
-                for place in (str(model["source"]), str(model.get("location", ""))):
-                    if Path(place).is_absolute():
-                        found[place] = Path(place).name
-    for path, name in names.items():
-        found |= {str(path): name, str(path.resolve()): name}
-    return found
-
-
 def _command(runs: Runs, name: str, samples: int, title: str, counting: Counting) -> str:
     words = ["safeswap", "report", *(_shown(path) for path in runs.given)]
     for model in counting.primary:
@@ -210,7 +192,8 @@ def _command(runs: Runs, name: str, samples: int, title: str, counting: Counting
 
 
 def _shown(path: Path) -> str:
-    return (path.name or "FOLDER") if path.is_absolute() else str(path)
+    name = (path.name or "FOLDER") if path.is_absolute() else str(path)
+    return f"./{name}" if name.startswith("-") else name
 
 
 def _samples(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""``show`` on a run in several languages, and on a screen that is too small for its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from safeswap import api
+from safeswap.cli import main
+
+
+@pytest.fixture
+def merged(trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("safeswap.report.figure_process.find_spec", lambda name: None)
+    languages = {code: trio[code] for code in ("sw", "te")}
+    api.merge(trio["base"], safety=trio["safety"], languages=languages, out=tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_every_language_of_a_run_is_shown(merged: Path) -> None:
+    done = CliRunner().invoke(main, ["show", str(merged)])
+    assert done.exit_code == 0, done.output
+    for code in ("sw", "te"):
+        alone = CliRunner().invoke(main, ["show", str(merged / code)])
+        assert f"{merged / code}\n{alone.output}" in done.output
+        assert f"configuration and tokenizer from: {code}" in alone.output
+
+
+def test_a_document_or_a_figure_is_of_one(merged: Path, tmp_path: Path) -> None:
+    for more in (["--json"], ["--png", str(tmp_path / "one.png")]):
+        done = CliRunner().invoke(main, ["show", str(merged), *more])
+        assert done.exit_code == 1 and "the folders in it: sw, te" in done.output
