@@ -401,4 +401,4 @@ def test_the_served_page(open_page: OpenPage, demo: Path) -> None:
     finally:
         timer.cancel()
         process.terminate()
-        process.wait(20)
+        assert process.wait(20) == 0

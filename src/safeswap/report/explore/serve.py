@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -41,7 +42,7 @@ def serve_explorer(
             f"--port {port}: cannot be listened on ({error}). Leave it out, and a free one is "
             "taken; or write a file with --out explore.html."
         ) from error
-    with server:
+    with server, suppress(KeyboardInterrupt):  # which is how it ends
         ready(server.address)
         server.serve_forever(poll_interval=0.1)
 
