@@ -18,6 +18,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
+from real_model.figures import figures
 from real_model.tables import markdown
 
 READOUTS = ("refusing", "overrefusing", "english", "selectivity", "ability")
@@ -37,6 +38,26 @@ def correlations(
             one = spearmanr(d, effect)
             found[way, readout] = float(one.statistic), float(one.pvalue)
     return found
+
+
+def agreement(
+    record: Mapping[str, Any], tables: Mapping[str, Mapping[str, float]]
+) -> dict[str, tuple[float, int]]:
+    """Readout to Spearman's ρ with what the same models answered, and how many models both have."""
+    names = [name for name in record["models"] if name in tables]
+    answered = {name: figures(record, name) for name in names}
+    said = {
+        "refusing": [answered[name].harmful for name in names],
+        "english": [answered[name].english for name in names],
+        "ability": [-answered[name].nats for name in names],
+    }
+    return {
+        readout: (
+            float(spearmanr([tables[name][readout] for name in names], values).statistic),
+            len(names),
+        )
+        for readout, values in said.items()
+    }
 
 
 def standing(tables: Mapping[str, Mapping[str, float]], name: str = RULE) -> dict[str, int]:
@@ -74,6 +95,8 @@ def report(cell: str, record: Mapping[str, Any], found: Mapping[str, Any]) -> st
         stands = standing(found["tables"], name)
         beaten = ", ".join(f"{one} {stands[one]}" for one in READOUTS)
         lines.append(f"- {name} exceeds of {stands['of']} random tables: {beaten}")
+    for readout, (rho, models) in agreement(record, found["tables"]).items():
+        lines.append(f"- {readout} ranks {models} models as their answers do: ρ = {rho:.2f}")
     lines += ["", markdown(["table", *READOUTS, "moved, %"], readout_rows(found["tables"])), ""]
     return "\n".join(lines)
 

@@ -99,9 +99,10 @@ class Trio:
         return dict.fromkeys(self.units, (safety, expert))
 
     def moved(self, table: Table) -> float:
-        """‖W − W_expert‖ / ‖W_base‖ of the model that a table gives."""
+        """‖W − W_expert‖ / ‖W_base‖ of the model that a table gives, over attentions and MLPs."""
         update = size = 0.0
-        for unit, (safety, expert) in table.items():
+        for unit in self.modules:
+            safety, expert = table[unit]
             for name in self.units[unit]:
                 base = self.base[name].float()
                 change = safety * (self.safety[name].float() - base)

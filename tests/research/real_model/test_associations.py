@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from real_model.associations import correlations, report, standing
+from real_model.associations import agreement, correlations, report, standing
 
 
 def effect(value: float) -> dict[str, dict[str, float]]:
@@ -23,7 +23,7 @@ def effect(value: float) -> dict[str, dict[str, float]]:
 
 
 def table(refusing: float, ability: float) -> dict[str, float]:
-    zero = dict.fromkeys(("overrefusing", "english", "selectivity"), 0.0)
+    zero = {"overrefusing": 0.0, "english": refusing, "selectivity": 0.0}
     return {"refusing": refusing, **zero, "ability": ability, "moved": 0.01}
 
 
@@ -46,11 +46,38 @@ def test_ranks_that_agree_and_ranks_that_do_not() -> None:
 
 def test_a_table_exceeds_some_of_the_random_ones() -> None:
     stands = standing(TABLES)
-    assert (stands["refusing"], stands["english"], stands["ability"], stands["of"]) == (3, 0, 4, 4)
+    assert (stands["refusing"], stands["english"], stands["ability"], stands["of"]) == (3, 3, 4, 4)
+
+
+def model(harmful: str, english: str, nats: float) -> dict[str, Any]:
+    outcomes = {
+        "multijail/th": harmful,
+        "benign/th": "aa",
+        "multijail_en/en": english,
+        "benign/en": "aa",
+    }
+    return {"outcomes": outcomes, "topic": "1", "nats": [nats], "chrf": [1.0]}
+
+
+RECORD: dict[str, Any] = {
+    "language": "th",
+    "shares": SHARES,
+    "models": {
+        "paper-by-module": model("rraa", "raaa", 10),
+        "inverted": model("raaa", "rraa", 20),
+        "not read": model("rrrr", "rrrr", 1),
+    },
+}
+
+
+def test_readouts_are_held_against_answers() -> None:
+    found = agreement(RECORD, TABLES)
+    assert found["refusing"] == (pytest.approx(1), 2)
+    assert found["ability"] == (pytest.approx(1), 2)
 
 
 def test_the_report_shows_the_range_of_the_random_ones() -> None:
-    text = report("th-0", {"shares": SHARES}, {"units": UNITS, "tables": TABLES})
+    text = report("th-0", RECORD, {"units": UNITS, "tables": TABLES})
     assert "+1.00 (p = " in text
     assert "| random | 0.00 to 3.00 | 0.00 to 0.00 |" in text
     assert "- inverted exceeds of 4 random tables: refusing 1, overrefusing 0" in text
