@@ -19,7 +19,7 @@ from real_model.languages import NAMES, language
 from real_model.run import Study, one
 
 KEPT = Path(__file__).parent / "results"
-MINUTES = {"short": 55, "whole": 170}
+MINUTES = {"short": 25, "whole": 170}
 """Of one language and one seed on two free cores; a third is the safety expert's."""
 
 

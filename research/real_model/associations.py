@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from real_model.figures import figures
 from real_model.tables import markdown
 
+DIGITS = {"selectivity": 3}  # a difference of probabilities; the others are in nats
 READOUTS = ("refusing", "overrefusing", "english", "selectivity", "ability")
 RULE = "paper-by-module"
 
@@ -73,13 +74,25 @@ def standing(tables: Mapping[str, Mapping[str, float]], name: str = RULE) -> dic
 def readout_rows(tables: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """A row for every table; of the random ones, the range."""
     rows = [
-        [name, *(f"{values[one]:.2f}" for one in READOUTS), f"{100 * values['moved']:.2f}"]
+        [name, *(_said(values[one], one) for one in READOUTS), f"{100 * values['moved']:.2f}"]
         for name, values in tables.items()
         if not name.startswith("random-")
     ]
     random = [values for key, values in tables.items() if key.startswith("random-")]
-    ends = [(min(v[one] for v in random), max(v[one] for v in random)) for one in READOUTS]
-    return [*rows, ["random", *(f"{low:.2f} to {high:.2f}" for low, high in ends), ""]]
+    ends = [
+        (_said(min(v[one] for v in random), one), _said(max(v[one] for v in random), one))
+        for one in READOUTS
+    ]
+    return [*rows, ["random", *(f"{low} to {high}" for low, high in ends), ""]]
+
+
+def _said(value: float, readout: str) -> str:
+    return f"{value:.{DIGITS.get(readout, 2)}f}"
+
+
+def _rank(rho: float, p: float) -> str:
+    """None where a readout is the same for every unit."""
+    return "n/a" if rho != rho else f"{rho:+.2f} (p = {p:.2g})"
 
 
 def report(cell: str, record: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -87,7 +100,7 @@ def report(cell: str, record: Mapping[str, Any], found: Mapping[str, Any]) -> st
     pairs = correlations(record["shares"], found["units"])
     header = ["a unit from the safety expert", *READOUTS]
     rows = [
-        [words, *("{:+.2f} (p = {:.2g})".format(*pairs[way, one]) for one in READOUTS)]
+        [words, *(_rank(*pairs[way, one]) for one in READOUTS)]
         for way, words in (("in", "put in"), ("out", "left out, sign turned"))
     ]
     lines = [f"## {cell}", "", markdown(header, rows), ""]
