@@ -262,7 +262,7 @@ def test_a_count_below_zero_is_damage(tmp_path: Path) -> None:
     settings["cells"]["a/sw"]["items"] = -5
     (tmp_path / "r" / SETTINGS).write_text(json.dumps(settings))
     with pytest.raises(EvaluationError, match="its cells cannot be"):
-        open_results(tmp_path / "r")
+        _ = open_results(tmp_path / "r").settings
 
 
 def test_killed_while_it_wrote_the_settings(tmp_path: Path) -> None:
