@@ -59,6 +59,8 @@ class Element:
     attributes: dict[str, str | None]
     text: str = ""
     inside: list[Element] = field(default_factory=list)
+    whole: str = ""
+    """The text of it and all in it, in its order."""
 
 
 class Page(HTMLParser):
@@ -92,6 +94,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._open:
             self._open[-1].text += data
+        for one in self._open:
+            one.whole += data
 
     def handle_comment(self, data: str) -> None:
         self.comments.append(data)

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("jinja2")
 
-from chromium import OpenPage, sideways
+from chromium import OpenPage, broken, sideways
 from page_parts import HOSTILE
 from profiles import HAND, make_profile
 from random_profiles import random_profile
@@ -191,7 +191,7 @@ def test_the_keyboard_does_all(open_page: OpenPage, demo: Path) -> None:
     assert readout.inner_text().startswith("1.mlp: ")
     page.keyboard.press("Enter")
     assert readout.inner_text().startswith("1.mlp: safety, by hand")
-    for key, said in (("l", "1.mlp: language, by hand"), ("b", "1.mlp: blend, by hand")):
+    for key, said in (("l", "1.mlp: language, by hand"), ("B", "1.mlp: blend, by hand")):
         page.keyboard.press(key)
         assert readout.inner_text().startswith(said)
     page.keyboard.press("r")
@@ -201,6 +201,22 @@ def test_the_keyboard_does_all(open_page: OpenPage, demo: Path) -> None:
         if page.evaluate("document.activeElement.className") == "download":
             return
     pytest.fail("Tab does not reach the download")
+
+
+def test_the_command_is_readable_on_a_phone(open_page: OpenPage, demo: Path) -> None:
+    page = ready(open_page(demo / "explore.html", width=400))
+    page.locator("article[data-language='0'] .again summary").click()
+    page.locator("article[data-language='0'] .map:visible").focus()
+    page.keyboard.press("B")
+    assert broken(page, "article[data-language='0'] .again") == []
+    told = page.locator("article[data-language='0'] .again code").inner_text()
+    assert told.startswith("# without the 1 unit set by hand")
+
+
+def test_the_table_of_all_fits_beside_the_form(open_page: OpenPage, demo: Path) -> None:
+    page = ready(open_page(demo / "explore.html", width=1280))
+    box = page.locator(".scroll:has(> #summary)")
+    assert box.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
 
 
 def test_the_table_sets_single_units(open_page: OpenPage, demo: Path) -> None:
@@ -372,8 +388,9 @@ def test_experts_of_a_mixture(open_page: OpenPage, tmp_path: Path) -> None:
 
 
 def test_the_printed_page_is_sane(open_page: OpenPage, demo: Path, tmp_path: Path) -> None:
-    page = ready(open_page(demo / "explore.html"))
+    page = ready(open_page(demo / "explore.html", width=794))
     page.emulate_media(media="print")
+    assert broken(page, "#summary thead") == [] and sideways(page) <= 0
     assert not page.locator("#settings").is_visible()
     assert page.locator("#told").is_visible() and page.locator(".map svg").first.is_visible()
     page.pdf(path=tmp_path / "page.pdf", format="A4")

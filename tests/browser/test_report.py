@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("jinja2")
 
-from chromium import OpenPage, sideways
+from chromium import OpenPage, broken, sideways
 from page_parts import HOSTILE, evaluated, with_answer
 from profiles import HAND, make_profile
 from safeswap.evaluation.results.candidates import CandidateResult, RateEstimate
@@ -168,6 +168,24 @@ def test_on_paper_there_are_no_controls(page_file: Path, open_page: OpenPage) ->
     wide = page.locator("svg.strip").bounding_box()["width"]
     assert wide <= 794 and sideways(page) <= 0
     assert page.pdf(format="A4")[:5] == b"%PDF-"
+
+
+@pytest.mark.parametrize("width", [360, 400, 430, 600, 1280])
+def test_a_line_of_a_command_ends_between_words(
+    page_file: Path, open_page: OpenPage, width: int
+) -> None:
+    """Not after the dashes of an option: `--suite SUITE -` and `-only sw` are something else."""
+    page = open_page(page_file, width=width)
+    assert broken(page, "#again pre") == []
+
+
+def test_on_paper_headings_stay_with_what_they_head(page_file: Path, open_page: OpenPage) -> None:
+    page = open_page(page_file, width=794)
+    page.emulate_media(media="print")
+    for selector, rule in (("h3", "breakAfter"), (".strips article", "breakInside")):
+        how = page.locator(selector).first.evaluate(f"e => getComputedStyle(e).{rule}")
+        assert how == "avoid"
+    assert broken(page, "#inputs thead") == []
 
 
 def test_without_a_script_all_but_the_answers_is_there(

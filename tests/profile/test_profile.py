@@ -189,6 +189,21 @@ def spoilt(content: dict[str, Any], how: str) -> None:
             content["inputs"] = []
         case "tensors as numbers":
             content["tensors"] = [1]
+        case "shape below zero":
+            tensor["shape"] = [-5, 7]
+        case "shape beyond all":
+            tensor["shape"] = [10**30, 7]
+        case "shape of text":
+            tensor["shape"] = ["x", 7]
+        case "shape of fractions":
+            tensor["shape"] = [1.5, float("nan")]
+        case "dtype":
+            tensor["dtype"] = ["BF16"]
+        case "note":
+            content["notes"] = [5]
+        case "name of a language":  # it would be a key of plans, and of no other text
+            renamed = json.dumps(content).replace('"sw"', '"sw: 0}.n"')
+            content.update(json.loads(renamed))
         case _:  # a place of an input's record, found by fuzzing: what it names was not looked at
             content["inputs"]["sw"][how] = [1.5]
 
@@ -214,6 +229,13 @@ def spoilt(content: dict[str, Any], how: str) -> None:
         ("no safety", "inputs must be"),
         ("inputs as list", "is damaged"),
         ("tensors as numbers", "is damaged"),
+        ("shape below zero", "has the shape"),
+        ("shape beyond all", "has the shape"),
+        ("shape of text", "has the shape"),
+        ("shape of fractions", "has the shape"),
+        ("dtype", "dtype is .* no text"),
+        ("note", "a note is no text"),
+        ("name of a language", "language name 'sw: 0}.n' is not valid"),
         *(
             (key, f"{key} is .* no text")
             for key in ("source", "path", "name", "digest", "revision")

@@ -116,6 +116,23 @@ def test_a_card_is_of_these_weights_or_not_at_all(out: Path, results: Path, tmp_
         write_report([results], tmp_path / "page.html", judge="guard", cards=[tmp_path / "no"])
 
 
+def test_a_card_that_leads_elsewhere_is_left(out: Path, results: Path, tmp_path: Path) -> None:
+    """Neither written over nor taken into a card: what a link leads to is another's file."""
+    mine = tmp_path / "mine"
+    (out / "README.md").rename(mine)
+    (out / "README.md").symlink_to(mine)
+    text = mine.read_text()
+    with pytest.raises(OutputError, match=r"README\.md: is a link"):
+        write_report([results], tmp_path / "page.html", cards=[out])
+    (out / "README.md").unlink()
+    mine.rename(out / "README.md")
+    (tmp_path / "several").mkdir()
+    (tmp_path / "several" / "sw").symlink_to(out)
+    with pytest.raises(OutputError, match="sw: is a link"):
+        write_report([results], tmp_path / "page.html", cards=[tmp_path / "several"])
+    assert (out / "README.md").read_text() == text
+
+
 def test_a_trial_is_told_and_not_counted(
     out: Path, results: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from safeswap.errors import OutputError
 from safeswap.tables import (
     Cell,
     Column,
@@ -513,6 +514,17 @@ def test_latex_compiles_within_the_page(tmp_path: Path) -> None:
     assert "Output written" in log
     for trouble in ("\n!", "Overfull \\hbox", "too large for page"):
         assert trouble not in log, log[-3000:]
+
+
+@pytest.mark.parametrize("file", ["report.md", "report.html", "report.tex", "report-t.csv"])
+def test_no_part_of_a_report_is_written_through_a_link(tmp_path: Path, file: str) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / file).symlink_to(mine)
+    with pytest.raises(OutputError, match="is a link"):
+        write_reports([Table("T", (Column("a"),), (Row.of("1"),))], tmp_path / "out")
+    assert mine.read_text() == "mine"
 
 
 def test_a_report_made_again_removes_the_parts_of_the_earlier_one(tmp_path: Path) -> None:

@@ -230,8 +230,9 @@ def write_atomically(path: Path, data: bytes, *, settle: bool = False) -> None:
         target.write_bytes(data)
         return
     part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)  # of a killed run; or a link, laid there to be written through
     try:
-        with part.open("wb") as stream:
+        with part.open("xb") as stream:
             stream.write(data)
             if settle:
                 stream.flush()
@@ -253,6 +254,44 @@ def save_text(path: Path, text: str) -> None:
         write_atomically(path, text.encode())
     except OSError as error:
         raise _write_failed(path, error, resumed=False) from error
+
+
+def save_inside(folder: Path, name: str, data: bytes) -> Path:
+    """As ``write_atomically``, for a file of our naming in a folder that others may have filled.
+
+    Args:
+        name: of the file, with ``/`` where it lies deeper.
+
+    Returns:
+        Its path.
+
+    Raises:
+        OutputError: as `check_no_link`; the place cannot be written, or is full.
+    """
+    check_no_link(folder, name)
+    path = folder / name
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise _write_failed(path, error, resumed=False) from error
+    return path
+
+
+def check_no_link(folder: Path, name: str) -> None:
+    """Refuse a file that is a link, or lies behind one: what it leads to would be written over.
+    The folder itself may be one: its user named it.
+
+    Raises:
+        OutputError: a part of the name is a link.
+    """
+    path = folder
+    for part in Path(name).parts:
+        path = path / part
+        if path.is_symlink():
+            raise OutputError(
+                f"{path}: is a link, and what it leads to would be written over. Remove the link, "
+                "or choose another folder."
+            )
 
 
 def check_writable(path: Path) -> None:

@@ -24,9 +24,11 @@ from safeswap.profile.records import (
     TensorProfile,
     kept,
 )
-from safeswap.roles import BASE, SAFETY
+from safeswap.roles import BASE, SAFETY, check_role
 
 FORMAT = "safeswap-profile/1"
+_LONGEST = 1 << 40
+"""What no dimension of a tensor reaches."""
 _LARGEST = 1e150
 """Norms above it have squares that no float holds."""
 
@@ -201,6 +203,9 @@ def _sample(record: dict[str, Any]) -> Sample:
 def _tensor(record: dict[str, Any]) -> TensorProfile:
     experts = _experts(record["experts"]) if "experts" in record else None
     tensor = TensorProfile(**{**record, "shape": tuple(record["shape"]), "experts": experts})
+    _check_texts(tensor, "name", "unit", "role", "dtype", or_none=("part",))
+    if not all(type(n) is int and 0 <= n <= _LONGEST for n in tensor.shape):
+        raise TypeError(f"tensor {tensor.name!r} has the shape {record['shape']!r}")
     norms = [*tensor.update_norm.values()]
     norms += [] if tensor.base_norm is None else [tensor.base_norm]
     inner = [*tensor.inner.values()]
@@ -249,6 +254,13 @@ def _check_whole(profile: Profile) -> None:
     """Every tensor once, in a known unit, with a number for every expert; else a TypeError."""
     if BASE not in profile.inputs or SAFETY not in profile.inputs or not profile.languages:
         raise TypeError("inputs must be base, safety and at least one language")
+    for language in profile.languages:
+        try:
+            check_role(language)
+        except ConfigError as error:
+            raise TypeError(str(error).rstrip(".")) from None
+    if not all(isinstance(note, str) for note in profile.notes):
+        raise TypeError("a note is no text")
     if profile.sample and set(profile.sample.intervals) != set(profile.languages):
         raise TypeError("the sample has intervals of other languages than the inputs")
     for unit in profile.units:

@@ -17,7 +17,7 @@ from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import digest_of_model
 from safeswap.evaluation.results.outcomes import Outcomes
 from safeswap.evaluation.stats import Interval
-from safeswap.io.files import save_text
+from safeswap.io.files import check_no_link, save_inside
 from safeswap.merge.companions import CARD
 from safeswap.merge.manifest import merged_folders
 from safeswap.report.comparison import rates_table, role_of
@@ -86,6 +86,7 @@ def digests_of(outs: Iterable[str | Path]) -> dict[Path, str]:
 
     Raises:
         ConfigError: one is no folder with a card.
+        OutputError: a card is a link, or lies behind one.
         CheckpointError: it is no model.
     """
     found: dict[Path, str] = {}
@@ -95,6 +96,7 @@ def digests_of(outs: Iterable[str | Path]) -> dict[Path, str]:
                 raise ConfigError(
                     f"--card {out}: there is no {folder / CARD}. Give a folder that a merge wrote."
                 )
+            check_no_link(out, str((folder / CARD).relative_to(out)))
             found[folder] = digest_of_model(folder)
     return found
 
@@ -171,7 +173,7 @@ def write_cards(digests: Mapping[Path, str], results: Sequence[ModelResults]) ->
         )
     texts = {folder / CARD: _card(folder, found) for folder, found in own.items()}
     for path, text in texts.items():
-        save_text(path, text)
+        save_inside(path.parent, path.name, text.encode())
         for why in dict.fromkeys(one.trial for one in own[path.parent] if one.trial):
             _log.warning(f"{path}: its header has no results, for {why}")
     return list(texts)

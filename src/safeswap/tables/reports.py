@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safeswap.errors import OutputError
+from safeswap.io.files import save_inside
 from safeswap.tables.head import Facts, latex_head, markdown_head
 from safeswap.tables.html import as_html
 from safeswap.tables.latex import all_as_latex
@@ -45,7 +46,7 @@ def write_reports(
         What was written.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or has a link under the name of a part.
     """
     figures = figures or {}
     texts = {
@@ -61,10 +62,7 @@ def write_reports(
         folder.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder, name, keep=parts)
         for file, text in texts.items():
-            path = folder / file
-            # newline: the CSV's lines end as they are, on Windows too
-            path.write_text(text, encoding="utf-8", newline="" if path.suffix == ".csv" else None)
-            written.append(path)
+            written.append(save_inside(folder, file, text.encode()))
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror}).") from error
     return written

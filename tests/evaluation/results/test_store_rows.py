@@ -256,6 +256,15 @@ def test_foreign_folders_are_refused(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_count_below_zero_is_damage(tmp_path: Path) -> None:
+    start_results(tmp_path / "r", AGREED, ["one"])
+    settings = json.loads((tmp_path / "r" / SETTINGS).read_text())
+    settings["cells"]["a/sw"]["items"] = -5
+    (tmp_path / "r" / SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(EvaluationError, match="its cells cannot be"):
+        _ = open_results(tmp_path / "r").settings
+
+
 def test_killed_while_it_wrote_the_settings(tmp_path: Path) -> None:
     (tmp_path / f"{SETTINGS}.part").write_text('{"for')
     assert start_results(tmp_path, AGREED, ["one"]).settings["arms"] == ["one"]

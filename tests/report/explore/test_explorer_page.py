@@ -7,6 +7,8 @@ import json
 import random
 import shlex
 import shutil
+import socket
+import struct
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +225,40 @@ def test_the_server_answers_its_path_and_name_alone() -> None:
         assert asked("GET", parts.path, Host="evil.example")[0] == 404
         assert asked("POST", parts.path)[0] == 501
         server.shutdown()
+
+
+def test_the_server_asks_nobody_what_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own looks its address up, which asks a name server where no file has it."""
+    monkeypatch.setattr("socket.getfqdn", lambda *_: pytest.fail("asked for its own name"))
+    with PageServer("") as server:
+        assert server.address.startswith("http://127.0.0.1:")
+
+
+def test_a_browser_that_goes_away_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with PageServer("x" * 50_000_000) as server:
+        asked = threading.Thread(target=server.handle_request, daemon=True)
+        asked.start()
+        link = socket.create_connection(("127.0.0.1", server.server_port), timeout=5)
+        link.sendall(f"GET {server.path} HTTP/1.1\r\nHost: {server.hosts[0]}\r\n\r\n".encode())
+        assert link.recv(100).startswith(b"HTTP/1.0 200")
+        # closed with a reset, before all of the page is taken
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        link.close()
+        asked.join(10)
+        for thread in threading.enumerate():
+            if "process_request_thread" in thread.name:
+                thread.join(10)
+    assert capfd.readouterr().err == ""
+
+
+def test_one_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    with PageServer("") as server:
+        handler = server.RequestHandlerClass
+        assert handler.timeout is not None and handler.timeout <= 60
+        monkeypatch.setattr(handler, "timeout", 0.1)
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as link:
+            assert link.recv(1) == b""
 
 
 def test_a_taken_port_is_told() -> None:

@@ -221,7 +221,7 @@ def test_no_path_of_this_machine_is_told(tmp_path: Path) -> None:
 def test_the_commands_are_there_to_run_again(tmp_path: Path) -> None:
     folder = evaluated(tmp_path / "results").folder
     read = page_of(tmp_path, folder, samples=5, judge="guard", margin=0.05)
-    told = " ".join(words(one) for one in read.all("code"))
+    told = " ".join(one.whole for one in read.all("code"))
     assert "safeswap compare results" in told and "--max-new-tokens 512" in told
     assert "base=org/base sw=org/sw merge=org/merge --suite SUITE --only sw" in told
     assert "report results --judge guard --margin 5 --samples 5 -o page.html" in told
@@ -231,7 +231,7 @@ def test_every_command_is_one_that_there_is(tmp_path: Path) -> None:
     """The very words, put to the command line's own parser; a folder may begin with a dash."""
     folder = evaluated(tmp_path / "-results").folder
     read = page_of(tmp_path, folder, samples=5, judge="guard")
-    lines = [line for one in read.all("code") for line in words(one).splitlines()]
+    lines = [line for one in read.all("code") for line in one.whole.strip().splitlines()]
     assert len(lines) >= 5
     for line in lines:
         name, *rest = shlex.split(line)

@@ -108,6 +108,16 @@ def test_both_files_are_fit_for_a_paper(tmp_path: Path) -> None:
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_no_figure_is_written_through_a_link(tmp_path: Path, suffix: str) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / f"decisions.{suffix}").symlink_to(mine)
+    with pytest.raises(OutputError, match=f"decisions.{suffix}: is a link"):
+        save_figures([plan_figure()], tmp_path)
+    assert mine.read_text() == "mine"
+
+
 def test_every_figure_of_a_page_is_a_file(tmp_path: Path) -> None:
     results = evaluated(tmp_path / "results").folder
     profile = make_profile(HAND)

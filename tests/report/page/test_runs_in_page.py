@@ -52,7 +52,7 @@ def test_inputs_and_merges_have_the_digests_of_the_manifest(merged: Path, tmp_pa
     assert made == {
         code: (str(len(one["tensors"])), one["digest"]) for code, one in manifests.items()
     }
-    told = " ".join(words(one) for one in page.all("code"))
+    told = " ".join(one.whole for one in page.all("code"))
     assert "safeswap merge --plan sw/safeswap-plan.yaml --out OUT" in told
     assert "safeswap verify te" in told
     assert str(tmp_path) not in (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -129,7 +129,7 @@ def test_a_sweep_has_its_front(tmp_path: Path) -> None:
     assert corners[0] == (float(str(dot.attributes["cx"])), float(str(dot.attributes["cy"])))
     assert len(corners) == 3 and corners[-1][0] > corners[0][0] and corners[-1][1] < corners[0][1]
     assert any("Test questions" in words(one) for one in page.all("p"))
-    assert "safeswap sweep SWEEP.yaml -o swept" in [words(one) for one in page.all("code")]
+    assert "safeswap sweep SWEEP.yaml -o swept" in [one.whole.strip() for one in page.all("code")]
 
 
 def test_folders_of_one_name_are_told_apart(merged: Path, tmp_path: Path) -> None:

@@ -61,6 +61,26 @@ def test_it_is_written_again_and_takes_nothing_of_others(tmp_path: Path) -> None
         write_report([folder], tmp_path / "page.html", space=tmp_path / "page.html")
 
 
+@pytest.mark.parametrize("name", ["README.md", "index.html"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_folder_is_not_written_through(
+    tmp_path: Path, name: str, there: bool
+) -> None:
+    """A folder that others made may have the card of an earlier report, and a link beside it."""
+    folder, space, mine = evaluated(tmp_path / "results").folder, tmp_path / "space", tmp_path / "x"
+    write_report([folder], tmp_path / "page.html", space=space)
+    text = (space / name).read_bytes()
+    if there:
+        mine.write_bytes(text)
+    (space / name).unlink()
+    (space / name).symlink_to(mine)
+    (tmp_path / "page.html").unlink()
+    with pytest.raises(OutputError, match=f"{name}: is a link"):
+        write_report([folder], tmp_path / "page.html", title="other", space=space)
+    assert mine.exists() == there and (not there or mine.read_bytes() == text)
+    assert not (tmp_path / "page.html").exists()  # refused before any work
+
+
 def test_the_verb_says_how_it_gets_there(tmp_path: Path) -> None:
     folder = evaluated(tmp_path / "results").folder
     words = ["report", str(folder), "-o", str(tmp_path / "page.html"), "--space"]

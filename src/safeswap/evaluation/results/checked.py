@@ -22,7 +22,7 @@ def _whole(value: Any) -> bool:
 
 
 def _count(value: Any) -> bool:
-    return value is None or type(value) is int
+    return value is None or (type(value) is int and value >= 0)
 
 
 def _flag(value: Any) -> bool:

@@ -3,7 +3,7 @@
 /** @import { Data } from "./types" */
 /** @import { Chosen, Made } from "./state.js" */
 import { walkable } from "../web/map.js";
-import { make, one, say, short } from "./dom.js";
+import { make, one, say, sayWords, short } from "./dom.js";
 import { drawing, whenSeen } from "./drawn_map.js";
 import { shownBytes } from "./numbers.js";
 import { planText } from "./plan.js";
@@ -74,9 +74,9 @@ export function card(data, chosen, n, changed) {
     showBytes(article, made);
     undo.hidden = hand.size === 0;
     const noted = byHand
-      ? `# without the ${byHand} units that were set by hand: the downloaded file has them\n`
+      ? `# without the ${byHand} ${byHand === 1 ? "unit" : "units"} set by hand: the downloaded file has them\n`
       : "";
-    say(
+    sayWords(
       one(article, ".again code", HTMLElement),
       `${noted}${commandOf(data, chosen, n)}\nsafeswap merge --plan ${fileOf(language)} --out OUT`,
     );
@@ -134,9 +134,9 @@ function handSet(data, chosen, n, article, now, changed) {
         l: "language",
         b: "blend",
         r: "",
-        Delete: "",
-        Backspace: "",
-      })[event.key];
+        delete: "",
+        backspace: "",
+      })[event.key.toLowerCase()];
       if (event.key === "Enter" || event.key === " ") cycle(cell);
       else if (word !== undefined) set(unitsOf(cell), word);
       else return;

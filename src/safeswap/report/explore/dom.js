@@ -42,6 +42,17 @@ export function say(element, text) {
 }
 
 /**
+ * The same for commands: a line ends between two words, not after the dashes of an option.
+ *
+ * @param {Element} element
+ * @param {string} text
+ */
+export function sayWords(element, text) {
+  if (element.textContent === text) return;
+  element.replaceChildren(...text.split(/([ \n])/).map((word) => (word.trim() ? make("span", word, "word") : word)));
+}
+
+/**
  * A number for the reader: at most so many significant digits, no trailing zeros.
  *
  * @param {number} value

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from safeswap.errors import ConfigError
@@ -63,6 +65,16 @@ class PageServer(ThreadingHTTPServer):
         self.hosts = tuple(f"{name}:{self.server_port}" for name in (HOST, "localhost"))
         self.address = f"http://{self.hosts[0]}{self.path}"
 
+    def server_bind(self) -> None:
+        """Bind, and ask nobody what this machine is called, which the class above does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = HOST, self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away half way is no error."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD of the page, asked for by this machine's own name; refuses all else."""
@@ -70,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     server_version = "safeswap"
     sys_version = ""
+    timeout = 30.0
+    """Seconds until one that says nothing, or takes nothing, is let go."""
 
     def do_GET(self) -> None:
         """The page."""

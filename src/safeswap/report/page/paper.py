@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -22,6 +23,7 @@ from xml.etree import ElementTree
 from rich.cells import cell_len
 
 from safeswap.errors import OutputError, SafeswapError
+from safeswap.io.files import save_inside
 from safeswap.report.page.svg import drawing, element, words
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def save_figures(figures: Sequence[PaperFigure], folder: Path) -> list[Path]:
 
     Raises:
         SafeswapError: matplotlib is not installed.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or has a link under the name of a figure.
     """
     check_matplotlib()
     from matplotlib import rc_context
@@ -111,9 +113,9 @@ def save_figures(figures: Sequence[PaperFigure], folder: Path) -> list[Path]:
             for one in figures:
                 painted = paint(titled(one))
                 for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-                    path = folder / f"{one.name}.{suffix}"
-                    painted.savefig(path, format=suffix, dpi=DPI, metadata=metadata)
-                    written.append(path)
+                    drawn = BytesIO()
+                    painted.savefig(drawn, format=suffix, dpi=DPI, metadata=metadata)
+                    written.append(save_inside(folder, f"{one.name}.{suffix}", drawn.getvalue()))
     except OSError as error:
         raise OutputError(
             f"--figures {folder}: cannot be written ({error.strerror}). Free some space, or choose "

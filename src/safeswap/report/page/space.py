@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safeswap.errors import OutputError, SafeswapError
-from safeswap.io.files import save_text
+from safeswap.io.files import check_no_link, save_inside
 from safeswap.publish.card_header import hub_inputs
 from safeswap.report.page.runs import MergeRun
 from safeswap.tables import plain
@@ -23,10 +23,12 @@ def check_space(folder: Path) -> None:
     """Refuse a folder in which something would be lost; writes nothing.
 
     Raises:
-        OutputError: it is a file, or its card or page is not one of ours.
+        OutputError: it is a file, or its card or page is a link, or not one of ours.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"--space {folder}: is a file. Give a folder, which is made if missing.")
+    for name in (CARD, PAGE):
+        check_no_link(folder, name)
     card, page = folder / CARD, folder / PAGE
     if card.exists() or page.exists():
         if not _is_ours(card):
@@ -81,8 +83,8 @@ def write_space(folder: Path, page: str, title: str, merges: Sequence[MergeRun])
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"--space {folder}: cannot be made ({error.strerror}).") from error
-    save_text(folder / PAGE, page)
-    save_text(folder / CARD, text)
+    save_inside(folder, PAGE, page.encode())
+    save_inside(folder, CARD, text.encode())
     return folder
 
 
