@@ -107,6 +107,8 @@ def settings_of(suite: Suite, generation: Generation) -> Settings:
             cells[f"{benchmark.name}/{code}"] = _cell_settings(benchmark, code)
     settings: Settings = {"format": FORMAT, "generation": generation.as_dict(), "cells": cells}
     settings["prompts"] = {cell: " ".join(found) for cell, found in identities(suite).items()}
+    if suite.given:
+        settings["suites"] = [suite.given]
     if suite.split is not None:
         settings["split"] = suite.split.as_dict()
     if suite.limit is not None:

@@ -40,7 +40,7 @@ def test_settings_are_recorded_by_their_fields(tmp_path: Path) -> None:
     prompts = make_suite("multijail", ["sw"], prompts={"multijail": path}).benchmarks[0]
     task = HarnessTask("sw", "t", {"a": 1}, tmp_path / "own.jsonl", "link", True, "instead")
     tasks = Benchmark("r", "R", Measure.ACCURACY, tasks={"sw": task}, absent={"te": "none"})
-    suite = Suite(("sw",), (prompts, tasks), Split("test"))
+    suite = Suite(("sw",), (prompts, tasks), Split("test"), given="paper")
     found = settings_of(suite, Generation())
     assert found.keys() | {"arms", "limit"} == Settings.__annotations__.keys()
     cells = [

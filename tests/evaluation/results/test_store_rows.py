@@ -229,6 +229,15 @@ def test_a_run_that_stored_no_answer_binds_nobody(tmp_path: Path) -> None:
     assert start_results(tmp_path / "r", other, ["two"]).settings == {**other, "arms": ["two"]}
 
 
+def test_suites_grow_and_decide_nothing() -> None:
+    one: Any = {"format": "f", "generation": {}, "cells": {}, "suites": ["paper"]}
+    joined = join_settings(one, {**one, "suites": ["mine.yaml", "paper"]}, "a", "b")
+    assert joined["suites"] == ["paper", "mine.yaml"]
+    older = {key: value for key, value in one.items() if key != "suites"}
+    assert join_settings(older, one, "a", "b")["suites"] == ["paper"]
+    assert "suites" not in join_settings(older, older, "a", "b")
+
+
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     start_results(tmp_path / "r", AGREED, ["one"])
     with Journal(tmp_path / "r" / "one" / "responses.jsonl") as journal:

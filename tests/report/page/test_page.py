@@ -227,6 +227,18 @@ def test_the_commands_are_there_to_run_again(tmp_path: Path) -> None:
     assert "report results --judge guard --margin 5 --samples 5 -o page.html" in told
 
 
+def test_the_suites_that_were_asked_are_named_without_their_folders(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "results").folder
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["suites"] = ["paper", f"{tmp_path}/own/mine.yaml"]
+    (folder / "settings.json").write_text(json.dumps(settings))
+    read = page_of(tmp_path, folder, samples=0, judge="guard")
+    told = [line for one in read.all("code") for line in one.whole.splitlines()]
+    asked = [line for line in told if line.startswith("safeswap evaluate")]
+    assert len(asked) == 2 and "--suite paper --only sw" in asked[0]
+    assert "mine.yaml --only sw" in asked[1] and str(tmp_path) not in asked[1]
+
+
 def test_every_command_is_one_that_there_is(tmp_path: Path) -> None:
     """The very words, put to the command line's own parser; a folder may begin with a dash."""
     folder = evaluated(tmp_path / "-results").folder

@@ -44,6 +44,8 @@ class Suite:
     benchmarks: tuple[Benchmark, ...]
     split: Split | None = None
     limit: Limit | None = None
+    given: str = ""
+    """How it was asked for: a name, names joined by commas, or the path of a file."""
 
     def limited(self, limit: Limit | None) -> Suite:
         """The suite with a part of its questions: prompts leave now, lm-eval's later."""

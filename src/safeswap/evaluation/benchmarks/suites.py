@@ -105,7 +105,7 @@ def make_suite(
             raise EvaluationError(
                 f"no benchmark of the suite has the language {code!r} ({reasons})."
             )
-    made = Suite(wanted, tuple(benchmarks))
+    made = Suite(wanted, tuple(benchmarks), given=spec)
     if path.suffix not in (".yaml", ".yml"):
         advise_harmless(_asked(made, Measure.UNSAFE), _asked(made, Measure.OVER_REFUSAL))
     return made

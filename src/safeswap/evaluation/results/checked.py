@@ -107,6 +107,7 @@ SCORE: Mapping[str, Check] = {
 SETTINGS: Mapping[str, Check] = {
     "cells": _cells,
     "arms?": _texts,
+    "suites?": _texts,
     "generation?": _table,
     "split?": _split,
 }

@@ -172,6 +172,8 @@ class Settings(TypedDict):
     prompts: NotRequired[dict[str, str]]
     """By ``BENCHMARK/LANGUAGE``: what tells its prompts, whatever they are called; left out by
     older versions."""
+    suites: NotRequired[list[str]]
+    """As they were given, names or files, to make the folder again; nothing is decided by them."""
     arms: NotRequired[list[str]]
     """Models in the order of their evaluation; left out by older versions."""
 

@@ -244,14 +244,14 @@ def join_settings(
 ) -> Settings:
     """The settings of two runs that may stand in one table.
 
-    ``arms`` and ``cells`` (benchmark/language) may be more in one than in the other; a cell that
-    both have must be the same prompts, and everything else must be equal.
+    ``arms``, ``suites`` and ``cells`` (benchmark/language) may be more in one than in the other; a
+    cell that both have must be the same prompts, and everything else must be equal.
 
     Raises:
         EvaluationError: names the first difference and both values.
     """
     plain = json.loads(json.dumps(dict(other)))
-    for key in sorted((set(one) | set(plain)) - {"arms", "cells", IDENTITIES}):
+    for key in sorted((set(one) | set(plain)) - {"arms", "cells", "suites", IDENTITIES}):
         if one.get(key) != plain.get(key):
             _refuse_difference(key, one.get(key), plain.get(key), name, other_name)
     cells = dict(one.get("cells", {}))
@@ -261,9 +261,11 @@ def join_settings(
             _refuse_difference(f"the input of {cell}", known, value, name, other_name)
         cells[cell] = value if "absent" in known else known
     models = list(dict.fromkeys([*one.get("arms", []), *plain.get("arms", [])]))
+    suites = list(dict.fromkeys([*one.get("suites", []), *plain.get("suites", [])]))
     told = {**plain.get("prompts", {}), **one.get("prompts", {})}
     joined = {**one, "cells": cells, "arms": models}
-    return cast(Settings, joined | ({"prompts": told} if told else {}))
+    grown = {"prompts": told, "suites": suites}
+    return cast(Settings, joined | {key: value for key, value in grown.items() if value})
 
 
 def _refuse_difference(key: str, one: Any, other: Any, name: str, other_name: str) -> None:

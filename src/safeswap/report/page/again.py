@@ -75,16 +75,20 @@ def _evaluated(results: Results, name: str, public: Callable[[str], str]) -> Ste
     given = [f"{one['name']}={public(one['source'])}" for one in stored]
     codes = list(dict.fromkeys(cell.rpartition("/")[2] for cell in settings["cells"]))
     benchmarks = list(dict.fromkeys(cell.rpartition("/")[0] for cell in settings["cells"]))
-    words = ["evaluate", *given, "--suite", "SUITE", "--only", ",".join(codes)]
-    words += _options(settings.get("generation", {}))
-    words += _engine([dict(one) for one in stored])
-    words += ["-o", name]
-    commands = [f"safeswap {_said(words)}"]
+    ends = ["--only", ",".join(codes), *_options(settings.get("generation", {}))]
+    ends += [*_engine([dict(one) for one in stored]), "-o", name]
+    suites = [public(one) for one in settings.get("suites", [])]
+    commands = [
+        f"safeswap {_said(['evaluate', *given, '--suite', suite, *ends])}"
+        for suite in suites or ["SUITE"]
+    ]
     for judge in results.judges():
         record = _judge(results, judge)
         source = public(str(record.get("source", judge)))
         commands.append(f"safeswap judge {_said([name, '--judge', source])}")
-    note = f"SUITE held {', '.join(benchmarks)}; its own file or name is not recorded."
+    note = f"{' and '.join(suites) or 'SUITE'} held {', '.join(benchmarks)}."
+    if not suites:
+        note += " Its own file or name is not recorded in results of earlier versions."
     return Step(f"Evaluate: {name.removeprefix('./')}", commands, note)
 
 
