@@ -3,6 +3,9 @@ import { walkable } from "../web/map.js";
 // Two things: what a map of decisions says of the cell under the pointer or the arrow keys, and the
 // browser of answers. Texts of others only ever become textContent, never markup.
 
+/** @import {Given, Group, Index, Question, Texts, Verdict} from "./types" */
+
+/** @param {string} tag @param {string} [className] @param {string} [text] */
 const make = (tag, className, text) => {
   const made = document.createElement(tag);
   if (className) made.className = className;
@@ -10,44 +13,62 @@ const make = (tag, className, text) => {
   return made;
 };
 
+/** An element of the page that is always there. @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
 // --- the maps of decisions ------------------------------------------------------------------
-for (const map of document.querySelectorAll(".map")) {
-  walkable(map, map.parentElement.querySelector(".readout"), (cell) => cell.querySelector("title").textContent);
+for (const map of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".map"))) {
+  const readout = /** @type {HTMLElement} */ (map.parentElement?.querySelector(".readout"));
+  walkable(map, readout, (cell) => cell.querySelector("title")?.textContent ?? "");
 }
 
 // --- the browser of answers -----------------------------------------------------------------
 const holder = document.getElementById("index");
-if (holder) browse(JSON.parse(holder.textContent));
+if (holder) browse(JSON.parse(holder.textContent ?? ""));
 
+/** @param {Index} index */
 function browse(index) {
   const PAGE = 10;
-  const form = document.getElementById("filters");
-  const list = document.getElementById("questions");
-  const place = document.getElementById("place");
-  const pagers = [...document.querySelectorAll(".pager")];
+  const form = /** @type {HTMLFormElement} */ (byId("filters"));
+  const [list, place] = [byId("questions"), byId("place")];
+  const pagers = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".pager")]);
   const parts = [...document.querySelectorAll("script.texts")];
+  /** @param {string} name */
+  const select = (name) => /** @type {HTMLSelectElement} */ (form.elements.namedItem(name));
+  /** @param {string} name */
+  const box = (name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
+  /** @param {Element} control */
+  const hide = (control) => {
+    const label = control.closest("label");
+    if (label) label.hidden = true;
+  };
+  /** @type {Map<number, Texts[]>} */
   const parsed = new Map(); // a part is read when one of its questions is looked at
   let shown = index.rows.map((_, n) => n);
   let first = 0;
 
+  /** @type {Question[]} */
   const questions = index.rows.map(([group, benchmark, language, id, tags, discordant, disagree, harmful, verdicts]) => ({
     group, benchmark, language, id, tags, discordant, disagree, harmful, verdicts,
     flags: [...new Set(verdicts.flat().flatMap((verdict) => (verdict ? verdict[2] : [])))],
   }));
+  /** @param {number} n */
   const texts = (n) => {
     const part = Math.floor(n / index.chunk);
-    if (!parsed.has(part)) {
+    let found = parsed.get(part);
+    if (!found) {
       if (parsed.size > 8) parsed.clear();
-      parsed.set(part, JSON.parse(parts[part].textContent));
+      found = /** @type {Texts[]} */ (JSON.parse(parts[part].textContent ?? "[]"));
+      parsed.set(part, found);
     }
-    return parsed.get(part)[n % index.chunk];
+    return found[n % index.chunk];
   };
 
-  const fill = (name, values, label = (value) => value) => {
-    const select = form.elements[name];
+  /** @param {string} name @param {string[]} values */
+  const fill = (name, values, label = (/** @type {string} */ value) => value) => {
     const found = [...new Set(values)];
-    select.append(new Option("all", ""), ...found.map((value) => new Option(label(value), value)));
-    if (found.length < (name === "group" ? 2 : 1)) select.closest("label").hidden = true;
+    select(name).append(new Option("all", ""), ...found.map((value) => new Option(label(value), value)));
+    if (found.length < (name === "group" ? 2 : 1)) hide(select(name));
   };
   fill("group", questions.map((q) => String(q.group)), (n) => index.groups[Number(n)].name);
   fill("benchmark", questions.map((q) => q.benchmark));
@@ -55,25 +76,29 @@ function browse(index) {
   fill("tag", questions.flatMap((q) => q.tags).sort());
   fill("flag", questions.flatMap((q) => q.flags).sort());
 
-  const is = { discordant: (q) => q.discordant, disagree: (q) => q.disagree.length };
-  for (const name of ["discordant", "disagree"]) {
-    document.getElementById(`${name}-count`).textContent = `(${questions.filter((q) => is[name](q)).length})`;
+  /** @type {Record<string, (q: Question) => boolean>} */
+  const is = { discordant: (q) => q.discordant, disagree: (q) => q.disagree.length > 0 };
+  for (const [name, holds] of Object.entries(is)) {
+    byId(`${name}-count`).textContent = `(${questions.filter(holds).length})`;
   }
-  if (index.groups.every((group) => group.judges.length < 2)) form.elements.disagree.closest("label").hidden = true;
+  if (index.groups.every((group) => group.judges.length < 2)) hide(box("disagree"));
 
+  /** @param {Question} q */
   const matches = (q) => {
-    const asked = Object.fromEntries(["group", "benchmark", "language", "tag", "flag"].map((name) => [name, form.elements[name].value]));
+    const names = ["group", "benchmark", "language", "tag", "flag"];
+    const asked = Object.fromEntries(names.map((name) => [name, select(name).value]));
     return (
       (!asked.group || String(q.group) === asked.group) &&
       (!asked.benchmark || q.benchmark === asked.benchmark) &&
       (!asked.language || q.language === asked.language) &&
       (!asked.tag || q.tags.includes(asked.tag)) &&
       (!asked.flag || q.flags.includes(asked.flag)) &&
-      (!form.elements.discordant.checked || is.discordant(q)) &&
-      (!form.elements.disagree.checked || is.disagree(q))
+      (!box("discordant").checked || is.discordant(q)) &&
+      (!box("disagree").checked || is.disagree(q))
     );
   };
 
+  /** @param {string} text @param {string} language */
   const said = (text, language, className = "") => {
     const made = make("div", text ? `said ${className}` : "said none", text || "(nothing)");
     made.dir = "auto";
@@ -81,14 +106,17 @@ function browse(index) {
     if (text.length > 600) made.tabIndex = 0; // it may scroll
     return made;
   };
+  /** @param {string} summary @param {HTMLElement} inside */
   const folded = (summary, inside) => {
     const made = make("details");
     made.append(make("summary", "", summary), inside);
     return made;
   };
+  /** @param {string} summary @param {HTMLElement} inside @param {boolean} harmful */
   const covered = (summary, inside, harmful) =>
-    harmful && !form.elements.reveal.checked ? folded(summary, inside) : inside;
+    harmful && !box("reveal").checked ? folded(summary, inside) : inside;
 
+  /** @param {(Verdict | null)[]} verdicts @param {string[]} judges */
   const badges = (verdicts, judges) =>
     verdicts.flatMap((verdict, n) => {
       if (!verdict) return [];
@@ -98,6 +126,12 @@ function browse(index) {
       return [make("span", `badge ${word === "controversial" ? "unsafe" : word}`, `${judges[n]}: ${all}`)];
     });
 
+  /** @type {Record<string, string>} */
+  const unusual = { length: "cut off", filtered: "withheld" };
+  /**
+   * @param {Question} q @param {Group} group @param {number} model
+   * @param {Given | null} given @param {(Verdict | null)[]} verdicts
+   */
   const answer = (q, group, model, given, verdicts) => {
     const [name, role] = group.models[model];
     const made = make("section", `answer ${role}`);
@@ -111,8 +145,8 @@ function browse(index) {
     const [text, thought, ended] = given;
     made.append(...badges(verdicts, group.judges));
     if (q.disagree.includes(model)) made.append(make("span", "badge disputed", "judges disagree"));
-    if (ended && ended !== "stop") made.append(make("span", "badge", { length: "cut off", filtered: "withheld" }[ended] || ended));
-    const judged = verdicts.filter(Boolean);
+    if (ended && ended !== "stop") made.append(make("span", "badge", unusual[ended] || ended));
+    const judged = verdicts.filter((verdict) => verdict !== null);
     const safe = judged.length > 0 && judged.every((verdict) => verdict[0] === "safe" || verdict[0] === "invalid");
     const harmful = judged.some((verdict) => verdict[0] === "unsafe" || verdict[0] === "controversial") || (q.harmful && !safe);
     if (thought) made.append(folded("What it thought", said(thought, q.language)));
@@ -121,6 +155,7 @@ function browse(index) {
     return made;
   };
 
+  /** @param {number} n */
   const question = (n) => {
     const q = questions[n];
     const group = index.groups[q.group];
@@ -144,13 +179,14 @@ function browse(index) {
     const last = Math.min(first + PAGE, shown.length);
     list.replaceChildren(...shown.slice(first, last).map(question));
     place.textContent = shown.length ? `${first + 1} to ${last} of ${shown.length}` : "no question is like this";
-    for (const button of document.querySelectorAll(".pager button")) {
+    const buttons = /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll(".pager button"));
+    for (const button of buttons) {
       button.disabled = button.dataset.step === "1" ? last >= shown.length : first === 0;
     }
   };
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", (event) => {
-    if (event.target.name !== "reveal") {
+    if (event.target !== box("reveal")) {
       first = 0;
       shown = questions.flatMap((q, n) => (matches(q) ? [n] : []));
     }
@@ -159,7 +195,7 @@ function browse(index) {
   for (const pager of pagers) {
     pager.hidden = false;
     pager.addEventListener("click", (event) => {
-      const step = event.target.dataset.step;
+      const step = /** @type {HTMLElement} */ (event.target).dataset.step;
       if (!step) return;
       first = Math.max(0, first + Number(step) * PAGE);
       draw();
