@@ -24,7 +24,7 @@ def drawn(heat: HeatMap, width: int, encoding: str = "utf-8") -> list[str]:
     return raw.getvalue().decode(encoding).splitlines()
 
 
-@example(layers=129, experts=["0"], width=141)  # the ruler has 12 and 128
+@example(layers=129, experts=["0"], width=141)  # no room for 128
 @given(
     st.integers(1, 140), st.lists(names, min_size=1, max_size=4, unique=True), st.integers(34, 170)
 )

@@ -131,7 +131,8 @@ class HeatMap:
         best = 1 if len(blocks[1]) < len(blocks[0]) else 0
         wide = cell_len(labels[best][0])
         for first, last in blocks[best]:
-            yield _line(f"{'layer':>{wide}} {_ruler(first, last)}".rstrip(), "dim")
+            ruler = _ruler(first, last, options.max_width - wide - 1)
+            yield _line(f"{'layer':>{wide}} {ruler}".rstrip(), "dim")
             for label, row in zip(labels[best], self._rows, strict=True):
                 text = _line(f"{label} ", "")
                 for mark, style in row.marks[first:last]:
@@ -178,9 +179,10 @@ def _blocks(layers: int, room: int) -> list[tuple[int, int]]:
     return [(first, min(first + step, layers)) for first in range(0, layers, step)]
 
 
-def _ruler(first: int, last: int) -> str:
-    """The place of every eighth layer, above its column, cut where the block ends."""
-    return "".join(f"{at:<{_EIGHT}}" for at in range(first, last, _EIGHT)).rstrip()
+def _ruler(first: int, last: int, room: int) -> str:
+    """The place of every eighth layer, above its column; a number that has no room is left out."""
+    told = [at for at in range(first, last, _EIGHT) if at - first + len(str(at)) <= room]
+    return "".join(f"{at:<{_EIGHT}}" for at in told).rstrip()
 
 
 def swatch(letter: str, colour: str) -> Text:
