@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from safeswap import api
 from tiny import make_trio
 
 # How long an example takes is the machine's affair: benchmarks measure time, tests do not.
@@ -23,6 +24,15 @@ os.environ.pop("COLUMNS", None)
 def trio(tmp_path: Path) -> dict[str, Path]:
     """A tiny base, safety expert and two language experts (sw, te), each in two shards."""
     return make_trio(tmp_path / "trio")
+
+
+@pytest.fixture
+def merged(trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The trio's merges in two languages, ``OUT/sw`` and ``OUT/te``; without figures."""
+    monkeypatch.setattr("safeswap.report.figure_process.find_spec", lambda name: None)
+    languages = {code: trio[code] for code in ("sw", "te")}
+    api.merge(trio["base"], safety=trio["safety"], languages=languages, out=tmp_path / "out")
+    return tmp_path / "out"
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -19,11 +19,11 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from real_model.figures import figures
+from real_model.methods import RULE
 from real_model.tables import markdown
 
 DIGITS = {"selectivity": 3}  # a difference of probabilities; the others are in nats
 READOUTS = ("refusing", "overrefusing", "english", "selectivity", "ability")
-RULE = "paper-by-module"
 
 
 def correlations(

@@ -19,6 +19,10 @@ class Method:
     short: bool = False
 
 
+RULE = "paper-by-module"
+"""The paper's method as `safeswap plan` has it by default."""
+
+
 def guided(strength: float, balance: float, short: bool = False) -> Method:
     """The safety update where harmful requests act and harmless chats do not."""
     options = (
@@ -38,7 +42,7 @@ def weighed(safety: float, language: float) -> Method:
 
 
 METHODS = (
-    Method("paper-by-module", (), short=True),
+    Method(RULE, (), short=True),
     Method("paper-by-layer", ("--by", "layer")),
     Method("inverted", ("--method", "inverted"), short=True),
     Method("soup", ("--method", "soup"), short=True),

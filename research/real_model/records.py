@@ -14,7 +14,7 @@ import sacrebleu
 import yaml
 
 from real_model.corpora import Corpora
-from real_model.methods import METHODS
+from real_model.methods import METHODS, RULE
 from real_model.run import Study, recipe
 from safeswap.profile import Profile
 
@@ -32,7 +32,7 @@ def read(study: Study, code: str, seed: int, results: Path, corpora: Corpora) ->
         "size": study.size,
         "experts": {name: recipe(study.expert(name, seed)) for name in ("safety", code)},
         "moved": _moved(Profile.load(cell / "profile.json")),
-        "shares": _shares(cell / "plans" / "paper-by-module.yaml"),
+        "shares": _shares(cell / "plans" / f"{RULE}.yaml"),
         "plans": {
             name: _plan(cell / "plans" / f"{name}.yaml")
             for name in names

@@ -23,8 +23,8 @@ RULES = HERE / "rules.yaml"
 # of them in Thai, at 8e-5 67 % (17 % of the harmless ones). A language expert trained at 8e-5 gains
 # nothing in the likelihood of translations (74.6 to 74.7 nats in Thai; 63 at 3e-5).
 SAFETY_RATE, LANGUAGE_RATE = "8e-5", "3e-5"
-# Large buffers are kept for the next: without that a third of a training step on a processor goes
-# into page faults (4.4 against 3.0 s on two cores).
+# Large buffers are kept for the next: fifteen rounds of filling one of 300 MB and its exponential
+# take 1.2 s of the system's time instead of 4.0. Logits over 262,144 tokens are such buffers.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "MALLOC_ARENA_MAX": "1",

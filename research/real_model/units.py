@@ -26,6 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from real_model.__main__ import KEPT
+from real_model.methods import RULE
 from real_model.readouts import Reading, Readouts
 from real_model.run import Study
 from safeswap import api
@@ -33,7 +34,6 @@ from safeswap.anatomy import anatomy_of
 from safeswap.profile import Profile
 
 RANDOM_TABLES = 20
-RULE = "paper-by-module"
 # Other settings of the rule, and of the vector that is added: a name, and options of a plan.
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper-by-layer": {"by": "layer"},
@@ -94,7 +94,7 @@ class Trio:
         )
         return (base + moved).to(self.base[name].dtype)
 
-    def all(self, safety: float, expert: float) -> dict[str, Sequence[float]]:
+    def everywhere(self, safety: float, expert: float) -> dict[str, Sequence[float]]:
         """The table that weighs every unit alike."""
         return dict.fromkeys(self.units, (safety, expert))
 
@@ -114,7 +114,7 @@ class Trio:
 
 def effects(trio: Trio, readouts: Readouts) -> Iterator[tuple[str, Reading, Reading]]:
     """Unit, its effect put in, its effect left out."""
-    plain, chat = trio.all(0, 1), trio.all(1, 1)
+    plain, chat = trio.everywhere(0, 1), trio.everywhere(1, 1)
     without = readouts.of(trio.take(plain))
     put_in = {unit: readouts.of(trio.take({**plain, unit: (1, 0)})) for unit in trio.modules}
     added = readouts.of(trio.take(chat))
@@ -132,8 +132,8 @@ def tables(trio: Trio, record: Mapping[str, Any], profile: Path) -> Iterator[tup
     for name, options in VARIANTS.items():
         plan = api.make_plan(known, **options)
         yield name, {unit: tuple(row.weights.values()) for unit, row in plan.units.items()}
-    length = trio.moved(record["plans"][RULE]) / trio.moved(trio.all(1, 1))
-    yield "chat-vector-equal-norm", trio.all(length, 1)
+    length = trio.moved(record["plans"][RULE]) / trio.moved(trio.everywhere(1, 1))
+    yield "chat-vector-equal-norm", trio.everywhere(length, 1)
 
 
 def main() -> None:
@@ -150,11 +150,15 @@ def main() -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(study.base)
     readouts = Readouts(tokenizer, study.suite(args.language), args.language)
-    whole = {"base": trio.all(0, 0), "safety": trio.all(1, 0), args.language: trio.all(0, 1)}
+    whole = {
+        "base": trio.everywhere(0, 0),
+        "safety": trio.everywhere(1, 0),
+        args.language: trio.everywhere(0, 1),
+    }
     found: dict[str, Any] = {"tables": {}, "units": {}}
     profile = study.cell(args.language, args.seed) / "profile.json"
     for name, table in [*whole.items(), *tables(trio, record, profile)]:
-        reading = readouts.of(trio.take({**trio.all(0, 1), **table}))
+        reading = readouts.of(trio.take({**trio.everywhere(0, 1), **table}))
         found["tables"][name] = {**reading.rounded(), "moved": round(trio.moved(table), 6)}
         print(name, found["tables"][name], flush=True)
     for unit, inside, outside in effects(trio, readouts):

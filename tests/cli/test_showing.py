@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
-from safeswap import api
 from safeswap.cli import main
-
-
-@pytest.fixture
-def merged(trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("safeswap.report.figure_process.find_spec", lambda name: None)
-    languages = {code: trio[code] for code in ("sw", "te")}
-    api.merge(trio["base"], safety=trio["safety"], languages=languages, out=tmp_path / "out")
-    return tmp_path / "out"
 
 
 def test_every_language_of_a_run_is_shown(merged: Path) -> None:

@@ -17,15 +17,6 @@ from safeswap.report.page.places import named
 from stored import HARM, READING, Stored
 
 
-@pytest.fixture
-def merged(trio: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The trio's merges in two languages, ``OUT/sw`` and ``OUT/te``."""
-    monkeypatch.setattr("safeswap.report.figure_process.find_spec", lambda name: None)
-    languages = {code: trio[code] for code in ("sw", "te")}
-    api.merge(trio["base"], safety=trio["safety"], languages=languages, out=tmp_path / "out")
-    return tmp_path / "out"
-
-
 def read(path: Path) -> Page:
     page = Page(path.read_text(encoding="utf-8"))
     check_locked(page)

@@ -66,18 +66,18 @@ def test_a_table_gives_the_weights_that_merge_writes(
 
 
 def test_a_table_leaves_nothing_of_the_one_before(trio: Trio) -> None:
-    trio.take(trio.all(2, -1))
-    live = trio.take(trio.all(0, 1)).state_dict()
+    trio.take(trio.everywhere(2, -1))
+    live = trio.take(trio.everywhere(0, 1)).state_dict()
     for name, value in live.items():
         assert torch.equal(value, trio.expert.get(name, value))
 
 
 def test_how_far_a_table_moves_is_the_norm_of_what_it_changes(trio: Trio) -> None:
-    table = {**trio.all(0, 1), "1.mlp": (1.0, 0.0)}
+    table = {**trio.everywhere(0, 1), "1.mlp": (1.0, 0.0)}
     live = dict(trio.take(table).named_parameters())
     names = [name for unit in trio.modules for name in trio.units[unit]]
     gaps = [live[name].detach().float() - trio.expert[name].float() for name in names]
     update = sum(float(gap.square().sum()) for gap in gaps)
     size = sum(float(trio.base[name].float().square().sum()) for name in names)
     assert trio.moved(table) == pytest.approx((update / size) ** 0.5, rel=1e-3)
-    assert trio.moved(trio.all(0, 1)) == 0
+    assert trio.moved(trio.everywhere(0, 1)) == 0
