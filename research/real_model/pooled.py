@@ -11,7 +11,6 @@ them it has its sign. The comparisons that claims rest on are named here and cor
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from real_model import tables
 from real_model.figures import REFUSED, Figures, figures, retained
 from real_model.methods import RULE
 from real_model.tables import HEADER, markdown, percent, row
@@ -150,9 +150,8 @@ def report(records: Records) -> str:
 def by_language(paths: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
     """Records of the same language and size, by seed."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for record in (json.loads(path.read_text("utf-8")) for path in sorted(paths)):
-        if "models" in record:  # what the units do is beside it, in files of their own
-            found.setdefault(record["language"], []).append(record)
+    for record in tables.kept(paths):
+        found.setdefault(record["language"], []).append(record)
     return found
 
 

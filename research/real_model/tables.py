@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ def cell(record: dict[str, Any]) -> str:
     return "\n".join([title, "", *said, "", markdown(HEADER, rows), ""])
 
 
+def kept(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """The records among files; what the units do lies beside them, in files of its own."""
+    for path in sorted(paths):
+        record = json.loads(path.read_text("utf-8"))
+        if "models" in record:
+            yield record
+
+
 if __name__ == "__main__":
-    for path in map(Path, sys.argv[1:]):
-        print(cell(json.loads(path.read_text("utf-8"))))
+    for record in kept(map(Path, sys.argv[1:])):
+        print(cell(record))
