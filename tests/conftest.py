@@ -14,6 +14,8 @@ from tiny import make_trio
 
 # How long an example takes is the machine's affair: benchmarks measure time, tests do not.
 settings.register_profile("safeswap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time, where one run judges a change: ``--hypothesis-profile=fixed``.
+settings.register_profile("fixed", settings.get_profile("safeswap"), derandomize=True)
 settings.load_profile("safeswap")
 
 # How wide the screen is that tests are started from is not theirs; pytest-xdist tells workers.
