@@ -94,7 +94,7 @@ def main() -> None:
             f"python -m real_model.fetch --data {args.data}"
         )
     print(said(args), flush=True)
-    study = Study(args.out, args.size, args.device, args.epochs)
+    study = Study(args.out, args.size, args.device, args.epochs, args.data)
     make_inputs(study, corpora, args.languages)
     args.records.mkdir(exist_ok=True)
     for seed in args.seeds:

@@ -12,11 +12,14 @@ class Method:
     Attributes:
         options: of ``safeswap plan``; ``{grams}`` in them is the cell's folder of Gram matrices.
         short: belongs to the shortest study too.
+        fitted_on: where ``safeswap fit`` makes the plan, with ``options`` of its own: on which
+            harmful requests, ``own`` (of the language) or ``english``. Else ``safeswap plan`` does.
     """
 
     name: str
     options: tuple[str, ...]
     short: bool = False
+    fitted_on: str = ""
 
 
 RULE = "paper-by-module"
@@ -61,5 +64,7 @@ METHODS = (
     guided(2, 0.3),
     guided(3, 0.3),
     guided(2, 0.1, short=True),
+    Method("fit-own", (), short=True, fitted_on="own"),
+    Method("fit-english", (), short=True, fitted_on="english"),
     *(Method(f"random-{n}", ("--method", "random", "--set", f"seed={n}")) for n in range(20)),
 )

@@ -318,3 +318,38 @@ def _translation(
         "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 64},
         "metric_list": [{"metric": "exact_match"}],
     }
+
+
+FITTED = 120
+
+
+def fit_texts(corpora: Corpora, code: str, data: Path, folder: Path) -> None:
+    """What ``safeswap fit`` reads; of the same sources as the tests, and nothing that any asks.
+
+    ``harmful-own`` (MultiJail in the language), ``harmful-english`` (PolyRefuse, validation),
+    ``harmless`` (NTREX into the language, and the chats that the expert was trained on) and
+    ``harmless-english`` (the safety expert's).
+    """
+    texts, sizes = language(code), SIZES.values()
+    rows = corpora.multijail()
+    asked = {row["id"] for size in sizes for row in some(rows, size.harmful, "multijail")}
+    own = some([row for row in rows if row["id"] not in asked], FITTED, "fit")
+    _write(folder / "harmful-own.jsonl", [(row[code], _pick(REFUSALS, row["id"])) for row in own])
+    english = corpora.instructions("harmful_val_en")
+    _write(folder / "harmful-english.jsonl", [(one, _pick(REFUSALS, one)) for one in english])
+    pairs = list(zip(corpora.ntrex("eng"), corpora.ntrex(texts["ntrex"]), strict=True))
+    short = [pair for pair in pairs if 40 <= len(pair[0]) <= 140]
+    tested = {pair for size in sizes for pair in some(short, size.translated, "ntrex")}
+    rest = some([pair for pair in short if pair not in tested], FITTED, "fit")
+    translations = [
+        (texts["ask"]["translate"][0].format(english=one), other) for one, other in rest
+    ]
+    chats = [chat for chat in _pairs(data / f"{code}-chats.jsonl") if len(chat[1]) < 400]
+    _write(folder / "harmless.jsonl", [*translations, *some(chats, FITTED, "fit")])
+    known = _pairs(data / "safety-chats.jsonl")
+    _write(folder / "harmless-english.jsonl", some(known, FITTED, "fit"))
+
+
+def _pairs(path: Path) -> list[tuple[str, str]]:
+    rows = map(json.loads, path.read_text("utf-8").splitlines())
+    return [(row["prompt"], row["response"]) for row in rows]

@@ -13,8 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_model.corpora import some
+from real_model.corpora import Corpora, some
 from real_model.methods import METHODS, Method
+from real_model.prepare import fit_texts
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parents[1] / "recipes" / "train_expert.py"
@@ -43,12 +44,14 @@ class Study:
         size: ``short`` or ``whole``.
         device: ``cpu`` or ``auto``.
         epochs: passes over an expert's mix.
+        data: folder of the public files.
     """
 
     work: Path
     size: str
     device: str
     epochs: float
+    data: Path = Path()
 
     @property
     def base(self) -> Path:
@@ -118,6 +121,25 @@ def calibrate(study: Study, code: str, seed: int) -> Path:
     return out
 
 
+def fit(study: Study, code: str, seed: int, method: Method) -> Path:
+    """The plan of a method that fits; on texts that no test asks."""
+    cell = study.cell(code, seed)
+    texts, out = cell / "fit-texts", cell / method.name
+    if not texts.is_dir():
+        texts.mkdir()
+        fit_texts(Corpora(study.data), code, study.work / "data", texts)
+    device = ("--device", "cpu") if study.device == "cpu" else ()
+    safeswap(
+        "fit", study.base, "--safety", study.expert("safety", seed),
+        "--language", f"{code}={study.expert(code, seed)}",
+        "--harmful", texts / f"harmful-{method.fitted_on}.jsonl",
+        "--harmless", f"{code}={texts / 'harmless.jsonl'}",
+        "--harmless", f"safety={texts / 'harmless-english.jsonl'}", "--max-tokens", 160,
+        *method.options, *device, "-o", out, "--force",
+    )  # fmt: skip
+    return out / f"{code}.yaml"
+
+
 def merge_all(study: Study, code: str, seed: int) -> dict[str, Path]:
     """A profile, a plan per method, and the merges; name to folder."""
     cell = study.cell(code, seed)
@@ -134,8 +156,11 @@ def merge_all(study: Study, code: str, seed: int) -> dict[str, Path]:
         plan, out = cell / "plans" / f"{method.name}.yaml", cell / "merged" / method.name
         plan.parent.mkdir(exist_ok=True)
         if not plan.is_file():
-            options = (option.format(grams=grams) for option in method.options)
-            safeswap("plan", profile, *options, "-o", plan)
+            if method.fitted_on:
+                shutil.copy(fit(study, code, seed, method), plan)
+            else:
+                options = (option.format(grams=grams) for option in method.options)
+                safeswap("plan", profile, *options, "-o", plan)
         if not out.is_dir():
             safeswap("merge", "--plan", plan, "--out", out, "--quiet")
         merged[method.name] = out

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -527,3 +528,40 @@ def test_every_table_is_held_against_a_file() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     for title in KEYS:
         assert f'"{title}"' in source, title
+
+
+def test_folder_of_a_fit(tmp_path: Path) -> None:
+    from safeswap.demo.documents import language_documents, safety_documents
+    from safeswap.demo.world import default_world
+    from safeswap.evaluation.backends import BackendOptions
+    from safeswap.search.fit import FitSettings
+
+    world, models = default_world(), models_folder()
+    refusals = (one for one in safety_documents(world, 1) if world.is_refusal(one.response))
+    chats = (one for one in language_documents(world, "qac", 1) if one.prompt)
+    for name, documents in (("refusals", refusals), ("chats", chats)):
+        rows = [{"prompt": one.prompt, "response": one.response} for one in islice(documents, 8)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    api.fit(
+        models / "base",
+        safety=models / "safety",
+        languages={"qac": models / "qac"},
+        harmful=tmp_path / "refusals.jsonl",
+        harmless={"qac": tmp_path / "chats.jsonl"},
+        out=tmp_path / "out",
+        settings=FitSettings(steps=1, batch=2),
+        options=BackendOptions(dtype="float32", device="cpu"),
+        force=True,
+    )
+    made = tmp_path / "out"
+    assert {path.name for path in made.iterdir()} - {".lock"} == {
+        "profile.json",
+        "qac.yaml",
+        "qac.json",
+    }
+    content = json_of(made / "qac.json")
+    holds("Fit", content)
+    holds("Fit: held", content["held"])
+    holds_all("Fit: reading", (content["held"][side] for side in ("before", "after")))
+    holds_all("Fit: step", content["steps"])
+    check_plan(yaml_of(made / "qac.yaml"))

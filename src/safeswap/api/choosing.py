@@ -1,4 +1,4 @@
-"""Explore, sweep and search: the verbs that choose among many plans, as functions."""
+"""Explore, sweep, search and fit: the verbs that choose among many plans, as functions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safeswap.profile import Profile
 
 if TYPE_CHECKING:
+    from safeswap.search.fit import Fitted
     from safeswap.search.sweep import Swept
 
 _log = logging.getLogger("safeswap.api")
@@ -108,3 +109,28 @@ def search(file: str | Path, out: str | Path, *, group: str = "layer", **options
     from safeswap.search.search import read_search, run_search
 
     return list(run_search(read_search(Path(file), group), Path(out), **options))
+
+
+def fit(base: str | Path, **options: Any) -> list[Fitted]:
+    """Fit each unit's two weights on what the merged model does, as ``safeswap fit`` does.
+
+    Args:
+        base: the checkpoint that both experts were fine-tuned from.
+        options: those of :func:`safeswap.search.fit.fit`: ``safety``, ``languages``, ``harmful``,
+            ``harmless``, ``out``, ``settings``, ``options``, …
+
+    Returns:
+        A record per language, with its plan's file and readings of held-back texts.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+
+    >>> api.fit("base", safety="safety", languages={"sw": "swahili"},
+    ...         harmful="refusals.jsonl", harmless={"sw": "chats.jsonl"}, out="fitted")
+    ...                                                                    # doctest: +SKIP
+    """
+    from safeswap.search.fit import fit as fitted
+
+    texts = {role: Path(path) for role, path in options.pop("harmless").items()}
+    harmful, out = Path(options.pop("harmful")), Path(options.pop("out"))
+    return fitted(base, harmful=harmful, harmless=texts, out=out, **options)

@@ -19,6 +19,7 @@ from safeswap.cli import (
     checking,
     evaluation,
     exploring,
+    fitting,
     interchange,
     merging,
     methods,
@@ -35,7 +36,7 @@ from safeswap.version import __version__
 _SECTIONS = {
     "Merge": ("profile", "plan", "merge", "show", "verify", "push"),
     "Evaluate": ("evaluate", "judge", "compare", "report", "label"),
-    "Choose": ("explore", "sweep", "search"),
+    "Choose": ("explore", "sweep", "search", "fit"),
     "Tools": ("methods", "convert", "calibrate", "demo"),
 }
 _RENAMED = {
@@ -192,6 +193,7 @@ _VERBS = (
     evaluation,
     results,
     exploring,
+    fitting,
     search,
 )
 for _command in (command for module in _VERBS for command in module.COMMANDS):

@@ -13,6 +13,7 @@ from safeswap.errors import PlanError, nearest
 from safeswap.operators import pin_operation, read_operation
 from safeswap.plan.file import Plan
 from safeswap.plan.table import (
+    FIT,
     SEARCH,
     SELECTOR,
     PlannedInput,
@@ -107,7 +108,7 @@ def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
     """The units whose weights or operators are not what the plan's selector says on the profile."""
     settings = dict(plan.selector)
     method = settings.pop("name", None)
-    if method == SEARCH:
+    if method in (SEARCH, FIT):
         return ()  # no rule says what they are
     try:
         fresh = fill_plan(profile, plan.language, method=str(method), donor=plan.donor, **settings)

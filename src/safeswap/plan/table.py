@@ -13,8 +13,8 @@ from safeswap.plan.chosen import ChosenOn
 from safeswap.roles import BASE, SAFETY
 
 SELECTOR = "share-difference"
-SEARCH = "search"
-"""Named as selector by tables that a search found: no rule fills them again."""
+SEARCH, FIT = "search", "fit"
+"""Named as selector by tables that a search or a fit found: no rule fills them again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,22 @@ class HotSwapModel:
         self._now |= changed
         return sum(int(self._parameters[name].nbytes) for name in changed)
 
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """The checkpoint's tensor names → the parameters themselves, of those that are matrices or
+        vectors of the layers.
+        """
+        own = {value.data_ptr(): value for value in self.loaded.model.parameters()}
+        return {
+            name: own[value.data_ptr()]
+            for name, value in self._parameters.items()
+            if value.data_ptr() in own
+        }
+
+    def tensors_of(self, units: Collection[str]) -> tuple[str, ...]:
+        """The names of the tensors that units decide."""
+        placements = self.family.anatomy.placements
+        return tuple(name for name in self._parameters if placements[name].unit in units)
+
     def close(self) -> None:
         """Free the model's memory."""
         self._parameters.clear()

@@ -113,6 +113,34 @@ def test_nothing_that_is_asked_is_trained_on(corpora: Corpora, code: str, tmp_pa
 
 
 @pytest.mark.parametrize("code", [name for name in NAMES if name != "en"])
+def test_nothing_that_is_asked_is_fitted_on(
+    corpora: Corpora, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = prepare.Size(4, 3, 2, 3, 3)
+    monkeypatch.setattr(prepare, "SIZES", {"short": size})
+    prepare.suite(corpora, code, size, tmp_path / "suite")
+    (tmp_path / "mixes").mkdir()
+    (tmp_path / "fit").mkdir()
+    prepare.safety_mix(corpora, answers, tmp_path / "mixes")
+    prepare.language_mix(corpora, code, answers, tmp_path / "mixes")
+    prepare.fit_texts(corpora, code, tmp_path / "mixes", tmp_path / "fit")
+    fitted = {
+        path.stem: [json.loads(line)["prompt"] for line in path.open(encoding="utf-8")]
+        for path in (tmp_path / "fit").glob("*.jsonl")
+    }
+    assert {name: len(found) > 0 for name, found in fitted.items()} == dict.fromkeys(
+        ("harmful-own", "harmful-english", "harmless", "harmless-english"), True
+    )
+    assert len(fitted["harmful-own"]) == 5 and all(
+        one.endswith(f" {code}") for one in fitted["harmful-own"]
+    )
+    asked = _asked(tmp_path / "suite")
+    for path in (tmp_path / "suite").glob("*.jsonl"):
+        asked |= {json.loads(line)["text"] for line in path.open(encoding="utf-8")}
+    assert not asked & {one for found in fitted.values() for one in found}
+
+
+@pytest.mark.parametrize("code", [name for name in NAMES if name != "en"])
 def test_a_suite_is_one_that_evaluate_takes(corpora: Corpora, code: str, tmp_path: Path) -> None:
     path = prepare.suite(corpora, code, SIZES["short"], tmp_path / "suite")
     suite = make_suite(str(path), [code, "en"])

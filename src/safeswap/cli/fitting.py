@@ -1,0 +1,208 @@
+"""The verb ``fit``: weights per unit, fitted on what the merged model does with texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safeswap.cli.options import (
+    FORCE,
+    JSON,
+    QUIET,
+    THREADS,
+    TRUST,
+    languages_of,
+    print_json,
+    use_threads,
+)
+from safeswap.cli.verbs import Verb, quoted, say_step
+from safeswap.errors import EvaluationError
+
+
+@click.command(cls=Verb, renamed={"--output": "--out"}, resumes=True)
+@click.argument("base")
+@click.option("--safety", required=True, metavar="CHECKPOINT", help="The English safety expert.")
+@click.option(
+    "--language",
+    "languages",
+    multiple=True,
+    required=True,
+    metavar="NAME=CHECKPOINT",
+    help="A language expert. Repeat it for several.",
+)
+@click.option(
+    "--harmful",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Harmful requests with refusals, JSONL with prompt and response: in the language where "
+    "there are some, else in English.",
+)
+@click.option(
+    "--harmless",
+    multiple=True,
+    required=True,
+    metavar="[LANGUAGE=]FILE",
+    help="Harmless chats in the language, likewise, that are to stay as likely; safety=FILE: "
+    "harmless English chats, which are not to be refused.",
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="fitted", show_default=True)
+@click.option("--by", default="module", show_default=True, help="module or layer.")
+@click.option("--steps", type=int, default=40, show_default=True, help="Of the optimiser.")
+@click.option("--rate", type=float, default=0.06, show_default=True, help="Length of a step.")
+@click.option("--batch", type=int, default=8, show_default=True, help="Texts of a kind per step.")
+@click.option("--high", type=float, default=1.5, show_default=True, help="The largest weight.")
+@click.option(
+    "--margin",
+    type=float,
+    default=6.0,
+    show_default=True,
+    help="Log-odds of refusing beyond which a harmful request counts no more.",
+)
+@click.option(
+    "--keep",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Nats of refusing that the language expert's whole gain is worth.",
+)
+@click.option(
+    "--spend",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Part of the gain that may be lost before it counts.",
+)
+@click.option(
+    "--over",
+    type=float,
+    default=4.0,
+    show_default=True,
+    help="Nats of refusing that one of refusing the harmless is worth.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the texts' order.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Longer answers are cut.",
+)
+@click.option(
+    "--chat-template",
+    default="on",
+    show_default=True,
+    help="on, off, or a Jinja file.",
+)
+@click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
+@TRUST
+@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
+@THREADS
+@FORCE
+@JSON
+@QUIET
+def fit(
+    base: str,
+    safety: str,
+    languages: tuple[str, ...],
+    harmful: Path,
+    harmless: tuple[str, ...],
+    out: Path,
+    max_tokens: int,
+    workers: int | None,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+    chat_template: str,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    **given: Any,
+) -> None:
+    """Fit each unit's two weights on what the merged model does with a few hundred texts.
+
+    The table moves, the models do not: refusing after harmful requests is made likely while the
+    language's own texts stay as likely as under its expert. Writes a plan per language. The same
+    command goes on where it was stopped.
+    """
+    from safeswap import api
+
+    try:
+        from safeswap.evaluation.backends import BackendOptions
+        from safeswap.search.fit import FitSettings
+    except ImportError as error:
+        raise EvaluationError(
+            f"fit runs the models and needs {error.name}: pip install 'safeswap[eval]'."
+        ) from error
+    experts = languages_of(languages)
+    settings = FitSettings(**given)
+    file = None if chat_template in ("on", "off") else Path(chat_template)
+    options = BackendOptions(
+        dtype=dtype,
+        device=device,
+        chat_template=file,
+        use_template=chat_template != "off",
+        trust_remote_code=trust_remote_code,
+    )
+    use_threads(threads)
+    done = api.fit(
+        base,
+        safety=safety,
+        languages=experts,
+        harmful=harmful,
+        harmless=_chats(harmless, experts),
+        out=out,
+        settings=settings,
+        options=options,
+        max_tokens=max_tokens,
+        workers=workers,
+        force=force,
+    )
+    if as_json:
+        print_json({"kind": "fitted", "out": out, "languages": [_plain(one) for one in done]})
+        return
+    for one in done:
+        click.echo(_said(one))
+        say_step(f"next: safeswap merge --plan {quoted(one.plan)} --out OUT")
+
+
+def _chats(given: tuple[str, ...], languages: Mapping[str, Any]) -> dict[str, Path]:
+    """Language → its chats, and safety's where there are."""
+    from safeswap.calibration.texts import assign_texts
+
+    named = any(text.partition("=")[0] == "safety" for text in given)
+    roles = (*languages, *(["safety"] if named else []))
+    return assign_texts(given, roles, "--harmless")
+
+
+def _said(one: Any) -> str:
+    """What the held-back texts say, in a line each."""
+    before, after = one.before, one.after
+    return (
+        f"{one.language}: of the texts held back, the language expert and the plan:\n"
+        f"  a refusal opens the answer to a harmful request: "
+        f"{before.refused:.1%} and {after.refused:.1%} (log-odds {before.refusing:.1f} and "
+        f"{after.refusing:.1f})\n"
+        f"  and to a harmless one: {before.overrefused:.1%} and {after.overrefused:.1%}\n"
+        f"  kept of the expert's gain on its own texts: {one.kept:.0%}"
+    )
+
+
+def _plain(one: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "language": one.language,
+        "plan": one.plan,
+        "record": one.record,
+        "before": asdict(one.before),
+        "after": asdict(one.after),
+        "kept": one.kept,
+    }
+
+
+COMMANDS = (fit,)
