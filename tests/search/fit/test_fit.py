@@ -209,6 +209,13 @@ def table() -> Plan:
                          weight_language=0.8)  # fmt: skip
 
 
+def test_what_has_no_gradient_is_named() -> None:
+    family, hot, _ = exchanged()
+    with pytest.raises(EvaluationError, match=r"q_proj\.weight: is no parameter"):
+        CoefficientGradient(family, hot.loaded.model, {}, {"a": ("q_proj.weight",)}, ("safety",))
+    hot.close()
+
+
 def test_rows_of_unlike_length_are_scored_as_alone() -> None:
     _, hot, rows = exchanged()
     rows[0] = Scored(rows[0].asked, rows[0].answer[:1])

@@ -16,6 +16,7 @@ import torch
 
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.reader import Tensor, read_copied
+from safeswap.errors import EvaluationError
 from safeswap.io.buffers import buffer
 from safeswap.io.workers import BLOCK_ELEMENTS
 from safeswap.roles import BASE
@@ -28,6 +29,9 @@ class CoefficientGradient:
         parameters: tensor's name in the checkpoint → parameter of the model.
         groups: group → its tensors; every other parameter is left without a gradient.
         roles: the experts, in the order of the columns.
+
+    Raises:
+        EvaluationError: a tensor of a group is no parameter; says which.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class CoefficientGradient:
             parameter.requires_grad_(False)
         for row, names in enumerate(groups.values()):
             for name in names:
-                parameter = parameters[name]
+                parameter = _parameter(parameters, name)
                 vectors = [_vector(family, name, role, parameter) for role in roles]
                 parameter.requires_grad_(True)
                 self._handles.append(
@@ -72,6 +76,15 @@ class CoefficientGradient:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def _parameter(parameters: Mapping[str, torch.nn.Parameter], name: str) -> torch.nn.Parameter:
+    if name not in parameters or not parameters[name].is_floating_point():
+        raise EvaluationError(
+            f"{name}: is no parameter that the loaded model takes gradients of, so its weights "
+            "cannot be fitted. safeswap search finds weights without gradients."
+        )
+    return parameters[name]
 
 
 def _vector(family: Family, name: str, role: str, parameter: torch.nn.Parameter) -> torch.Tensor:
