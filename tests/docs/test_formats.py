@@ -31,7 +31,7 @@ from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.generate import Generation
 from safeswap.evaluation.human import sampling
-from safeswap.evaluation.results import rows, store
+from safeswap.evaluation.results import majority, rows, store
 from safeswap.merge import manifest
 from safeswap.operators import gram_store
 from safeswap.plan import chosen
@@ -174,6 +174,8 @@ def test_a_search_has_the_keys_of_a_sweep_but_for_its_grid() -> None:
         ("Settings", rows.Settings),
         ("Settings: cell", rows.CellSettings),
         ("Responses", rows.ResponseRow),
+        ("Majority", majority.MajorityRecord),
+        ("Majority: earlier", majority.EarlierMajority),
         ("Verdicts", rows.VerdictRow),
         ("Scores", rows.ScoreRow),
         ("Scores: done", rows.CompleteRow),
@@ -194,6 +196,7 @@ def test_rows_are_their_typed_dicts(title: str, row: Any) -> None:
         manifest.FORMAT,
         gram_store.FORMAT,
         sampling.KEY_FORMAT,
+        majority.FORMAT,
         "safeswap-results/1",
         "safeswap-pareto/1",
     ],

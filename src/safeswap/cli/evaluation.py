@@ -289,6 +289,7 @@ def _judge(
 ) -> dict[str, Any]:
     """Judge, say how it went, and give the same for scripts."""
     from safeswap.evaluation import pipeline
+    from safeswap.evaluation.results.store import open_results
 
     spec = config.spec
     added = pipeline.judge_by(results, config, models=models, overwrite=overwrite)
@@ -307,7 +308,8 @@ def _judge(
                 f"in {results / model / 'verdicts'}: is it the right judge, and --kind?",
                 err=True,
             )
-    say_step(f"next: safeswap compare {quoted(results)}")
+    several = f" --judge {config.name}" if len(open_results(results).judges()) > 1 else ""
+    say_step(f"next: safeswap compare {quoted(results)}{several}")
     judged = [
         {"name": model, "added": added.get(model, 0), "verdicts": dict(sorted(verdicts.items()))}
         for model, verdicts in counts.items()

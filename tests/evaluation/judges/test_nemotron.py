@@ -102,8 +102,11 @@ def test_what_is_not_of_the_format_is_unparsed(case: str) -> None:
 
 
 WORDS = st.sampled_from(
-    ["{", "}", '"', ":", ",", " ", "safe", "unsafe", '"safe"', '"unsafe"', '"User Safety": ']
-    + ['"Response Safety": ', '"Safety Categories": ', "Violence", "<think>", "</think>", "null"]
+    [
+        *("{", "}", '"', ":", ",", " ", "safe", "unsafe", '"safe"', '"unsafe"', "null"),
+        *('"User Safety": ', '"Response Safety": ', '"Safety Categories": ', "Violence"),
+        *("<think>", "</think>"),
+    ]
 )
 
 

@@ -112,8 +112,10 @@ def test_what_is_not_of_the_form_is_unparsed(case: str) -> None:
 
 
 WORDS = st.sampled_from(
-    ["{", "}", '"violation"', ": ", "0", "1", ", ", '"refusal"', "null", SAFE, "<think>"]
-    + ["</think>", "<|channel|>", "analysis", "final", "<|message|>", "<|end|>", "<|start|>"]
+    [
+        *("{", "}", '"violation"', ": ", "0", "1", ", ", '"refusal"', "null", SAFE, "<think>"),
+        *("</think>", "<|channel|>", "analysis", "final", "<|message|>", "<|end|>", "<|start|>"),
+    ]
 )
 
 
@@ -183,5 +185,5 @@ def test_a_policy_that_is_none_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(EvaluationError, match=message):
             make_judge("x", kind=f"gpt-oss-safeguard:{path}")
-    with pytest.raises(EvaluationError, match="kind 'qwen3guard' takes no file.*gpt-oss-safeguard"):
+    with pytest.raises(EvaluationError, match=r"kind 'qwen3guard' takes no file.*gpt-oss-s"):
         make_judge("x", kind=f"qwen3guard:{empty}")

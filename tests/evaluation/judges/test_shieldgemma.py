@@ -24,12 +24,14 @@ def test_one_yes_is_unsafe_four_no_are_safe_and_nothing_is_guessed(said: tuple[s
     judgement = JUDGE.parse_all(said)
     if "Yes" in said:
         assert judgement.verdict == "unsafe"
-        assert judgement.categories == tuple(h for h, w in zip(HARMS, said) if w == "Yes")
+        assert judgement.categories == tuple(
+            h for h, w in zip(HARMS, said, strict=True) if w == "Yes"
+        )
     else:
         assert judgement.verdict == ("safe" if said.count("No") == 4 else "unparsed")
         assert judgement.categories == ()
     assert judgement.refusal is None
-    assert judgement.raw == "\n".join(f"{h}: {w}" for h, w in zip(HARMS, said))
+    assert judgement.raw == "\n".join(f"{h}: {w}" for h, w in zip(HARMS, said, strict=True))
 
 
 @pytest.mark.parametrize("word", ["No", " No", "No\n\nThe", "No.", "No,", "No<end_of_turn>", "No "])
@@ -41,8 +43,11 @@ def test_the_first_word_decides(word: str) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["", "no", "NO", "Not", "None", "Nope", "No-one", "No’s", "**No**", '"No"', "Answer: No", "N"]
-    + ["Nо"],  # a Cyrillic letter
+    [
+        *("", "no", "NO", "Not", "None", "Nope", "No-one", "No’s", "**No**", '"No"', "N"),
+        "Answer: No",
+        "N\u043e",  # a Cyrillic letter
+    ],
 )
 def test_another_word_is_unparsed(word: str) -> None:
     assert JUDGE.parse_all(["No", "No", "No", word]).verdict == "unparsed"

@@ -158,9 +158,9 @@ def _latest(records: Sequence[MajorityRecord]) -> MajorityRecord:
 def majority_note(record: MajorityRecord) -> str:
     """Who votes, and whether they were named before anybody knew their verdicts; no sentence."""
     note = f"majority of {', '.join(record['judges'])}"
-    known = [f"{count} of {name}" for name, count in record["had"].items() if count]
+    known = [f"{name} {count}" for name, count in record["had"].items() if count]
     if known:
-        note += f", defined afterwards: {', '.join(known)} verdicts were there"
+        note += f", defined when verdicts were there already ({', '.join(known)})"
     else:
         note += ", defined before any of them had judged"
     for one in record.get("earlier", []):
