@@ -31,6 +31,7 @@ from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.generate import Generation
 from safeswap.evaluation.human import sampling
+from safeswap.evaluation.judges import MajorityJudge
 from safeswap.evaluation.results import majority, rows, store
 from safeswap.merge import manifest
 from safeswap.operators import gram_store
@@ -472,6 +473,16 @@ def test_results_folder(searched: Path) -> None:
         holds_all("Scores", [row for row in scores if "benchmark" in row])
         holds_all("Scores: done", [row for row in scores if "benchmark" not in row])
         holds_all("Requests", lines_of(model / "requests.jsonl"))
+
+
+def test_majority(searched: Path) -> None:
+    results = store.open_results(searched / "r/dev/qac")
+    for last in ("c", "d"):
+        majority.define_majority(results, MajorityJudge(["rule-rules", "b", last]), overwrite=True)
+    content = json_of(results.folder / majority.MAJORITY_FILE)
+    holds("Majority", content)
+    holds_all("Majority: earlier", content["earlier"])
+    (results.folder / majority.MAJORITY_FILE).unlink()
 
 
 def test_annotation_sheet(searched: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from safeswap.evaluation.human.agreement import Agreement, compare_labels
+from safeswap.evaluation.human import PairAgreement, agreement_of_pair
 from safeswap.evaluation.judges import MAJORITY, counts_unsafe
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.outcomes import POOLED, CellSpec, Outcomes
@@ -133,17 +133,16 @@ def _rows(part: _Part, judges: Sequence[str]) -> Iterator[Row]:
     title, counted, _ = _LABELS[part.measure]
     for pair in combinations(judges, 2):
         first, second = (part.said[judge] for judge in pair)
-        both = [(a, b) for a, b in zip(first, second, strict=True) if a and b]
+        columns = zip(first, second, part.prompts, strict=True)
+        both = [(a, b, prompt) for a, b, prompt in columns if a and b]
         if not any(first) or not any(second):
             continue  # one of them is no judge of this
-        alone = [sum((a == counted) > (b == counted) for a, b in both)]
-        alone += [sum((b == counted) > (a == counted) for a, b in both)]
+        alone = [sum((a == counted) > (b == counted) for a, b, _ in both)]
+        alone += [sum((b == counted) > (a == counted) for a, b, _ in both)]
         share, kappa = Cell.missing("no answer that both have read"), Cell.missing("none in common")
         if both:
-            found = compare_labels(
-                first, second, names=pair, kind="annotators", prompts=part.prompts
-            )
-            share, kappa = _figures(found)
+            own, other, prompts = zip(*both, strict=True)
+            share, kappa = _figures(agreement_of_pair(own, other, prompts, pair[0]))
         read, first_alone, second_alone, unread = map(
             count_cell, (len(both), *alone, len(first) - len(both))
         )
@@ -151,10 +150,10 @@ def _rows(part: _Part, judges: Sequence[str]) -> Iterator[Row]:
         yield Row.of(part.language, " / ".join(pair), *cells, group=title)
 
 
-def _figures(found: Agreement) -> tuple[Cell, Cell]:
+def _figures(found: PairAgreement) -> tuple[Cell, Cell]:
     """The share of the same label, and κ."""
-    span = found.accuracy.interval
-    share = Cell.figure(found.accuracy.value or 0.0, span.low, span.high)
+    span = found.same.interval
+    share = Cell.figure(found.same.value or 0.0, span.low, span.high)
     if found.kappa is None or found.kappa_interval is None:
         return share, Cell.missing(found.kappa_reason or "κ is undefined")
     span = found.kappa_interval
