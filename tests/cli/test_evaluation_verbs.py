@@ -273,7 +273,7 @@ def test_a_majority_named_beforehand_from_definition_to_table(
     tables = json.loads(said("compare", own, "--judge", "majority", "--json"))["tables"]
     named = {table["title"]: table for table in tables}
     assert any(whom in note for note in named["Rates"]["notes"])
-    assert len(named["Judges beside each other"]["rows"]) == 9  # three pairs in two languages and together
+    assert len(named["Judges beside each other"]["rows"]) == 9
     # by hand: with a judge that calls everything safe, unsafe is what the other two call so
     rows = {
         name: [
