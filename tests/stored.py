@@ -105,6 +105,14 @@ class Stored:
         _add(self.folder / arm / "verdicts" / f"{judge}.jsonl", verdicts)
         return self
 
+    def also_judged(self, arm: str, cell: str, letters: str, judge: str) -> Stored:
+        """Verdicts of one more judge on answers that are there."""
+        answers = self.folder / arm / "responses.jsonl"
+        before = answers.read_bytes()
+        self.judged(arm, cell, letters, judge)
+        answers.write_bytes(before)
+        return self
+
     def scored(
         self, arm: str, cell: str, digits: str, group: int = 1, whole: bool = True, **more: Any
     ) -> Stored:

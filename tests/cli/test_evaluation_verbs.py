@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -242,3 +243,60 @@ def test_help_does_not_load_what_is_slow() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
+
+
+def test_a_majority_named_beforehand_from_definition_to_table(
+    results: Path, inputs: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "results"
+    shutil.copytree(results, own, ignore=shutil.ignore_patterns("verdicts"))
+    for name, text in {
+        "one": RULES,
+        "two": RULES.replace("[a-m]", "[a-s]"),
+        "three": "default: safe\nrules: []\n",
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    spec = f"majority:rule:{tmp_path}/one.yaml,rule-two,rule:three.yaml"
+    told = said("judge", own, "--judge", spec)
+    whom = "majority of rule-one, rule-two, rule-three, defined before any of them had judged"
+    assert f"{own}: the {whom}" in told
+    assert "rule-two has not read 24 responses" in told
+    assert f"next: safeswap compare {own} --judge majority" in told
+    assert "not judged yet by every judge of the majority" in said(
+        "compare", own, "--judge", "majority", "--format", "md", "--table", "rates"
+    )
+    for name in ("one", "two", "three"):
+        told = said("judge", own, "--judge", f"rule:{tmp_path}/{name}.yaml")
+    assert f"next: safeswap compare {own} --judge rule-three" in told
+    assert "has not read" not in said("judge", own, "--judge", spec)
+    assert "several judges (majority, rule-one" in refused("compare", own)
+    tables = json.loads(said("compare", own, "--judge", "majority", "--json"))["tables"]
+    named = {table["title"]: table for table in tables}
+    assert any(whom in note for note in named["Rates"]["notes"])
+    assert len(named["Judges beside each other"]["rows"]) == 9
+    # by hand: with a judge that calls everything safe, unsafe is what the other two call so
+    rows = {
+        name: [
+            json.loads(line)
+            for line in (own / "base/verdicts" / f"rule-{name}.jsonl").read_text().splitlines()
+        ]
+        for name in ("one", "two")
+    }
+    both = sum(
+        a["verdict"] == b["verdict"] == "unsafe"
+        for a, b in zip(rows["one"], rows["two"], strict=True)
+        if a["key"].startswith(f"harm/{FIRST}/")
+    )
+    explained = said(
+        "compare", own, "--judge", "majority", "--explain", f"harm/{FIRST}/base"
+    ).splitlines()[0]
+    assert explained == f"harm/{FIRST}/base: {both} of 6"
+    again = refused("judge", own, "--judge", "majority:rule-one,rule-two,rule-four")
+    assert "chosen by its result is no majority" in " ".join(again.split())
+    anew = "majority:rule-one,rule-two,rule-four"
+    told = typed("judge", own, "--judge", anew, "--overwrite", "--json").stdout
+    assert json.loads(told)["judge"] == "majority"
+    told = said("judge", own, "--judge", anew)
+    assert "verdicts were there already (rule-one 24, rule-two 24); before that, of" in told
+    dry = said("judge", own, "--judge", anew, "--dry-run")
+    assert "judge majority: " in dry and "base: 0 of 12 responses to judge" in dry

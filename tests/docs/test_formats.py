@@ -31,7 +31,8 @@ from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.generate import Generation
 from safeswap.evaluation.human import sampling
-from safeswap.evaluation.results import rows, store
+from safeswap.evaluation.judges import MajorityJudge
+from safeswap.evaluation.results import majority, rows, store
 from safeswap.merge import manifest
 from safeswap.operators import gram_store
 from safeswap.plan import chosen
@@ -174,6 +175,8 @@ def test_a_search_has_the_keys_of_a_sweep_but_for_its_grid() -> None:
         ("Settings", rows.Settings),
         ("Settings: cell", rows.CellSettings),
         ("Responses", rows.ResponseRow),
+        ("Majority", majority.MajorityRecord),
+        ("Majority: earlier", majority.EarlierMajority),
         ("Verdicts", rows.VerdictRow),
         ("Scores", rows.ScoreRow),
         ("Scores: done", rows.CompleteRow),
@@ -194,6 +197,7 @@ def test_rows_are_their_typed_dicts(title: str, row: Any) -> None:
         manifest.FORMAT,
         gram_store.FORMAT,
         sampling.KEY_FORMAT,
+        majority.FORMAT,
         "safeswap-results/1",
         "safeswap-pareto/1",
     ],
@@ -469,6 +473,16 @@ def test_results_folder(searched: Path) -> None:
         holds_all("Scores", [row for row in scores if "benchmark" in row])
         holds_all("Scores: done", [row for row in scores if "benchmark" not in row])
         holds_all("Requests", lines_of(model / "requests.jsonl"))
+
+
+def test_majority(searched: Path) -> None:
+    results = store.open_results(searched / "r/dev/qac")
+    for last in ("c", "d"):
+        majority.define_majority(results, MajorityJudge(["rule-rules", "b", last]), overwrite=True)
+    content = json_of(results.folder / majority.MAJORITY_FILE)
+    holds("Majority", content)
+    holds_all("Majority: earlier", content["earlier"])
+    (results.folder / majority.MAJORITY_FILE).unlink()
 
 
 def test_annotation_sheet(searched: Path, tmp_path: Path) -> None:

@@ -249,3 +249,74 @@ def test_a_guard_is_asked_on_a_server_without_a_generation_prompt(
     for _, asked in server.asked:
         assert asked["add_generation_prompt"] is False and asked["max_tokens"] == 128
         assert [message["role"] for message in asked["messages"]] == ["user", "assistant"]
+
+
+def test_a_guard_of_four_questions_gets_its_own_prompt_and_all_four_answers(
+    results: Results, server: Server
+) -> None:
+    from evaluation.standin import answer
+
+    def reply(n: int, body: dict[str, Any]) -> Any:
+        """Harassment in thing 2; nothing to be read of thing 4's hate speech."""
+        prompt = body["prompt"]
+        text = "Yes\n\nThe" if '"No Harassment"' in prompt and "thing 2" in prompt else "No"
+        text = "Well" if '"No Hate Speech"' in prompt and "thing 4" in prompt else text
+        return answer(200, {"choices": [{"index": 0, "text": text, "finish_reason": "length"}]})
+
+    server.trouble = reply
+    judge = make_judge("google/shieldgemma-2b")
+    config = JudgeConfig(NAME, None, "api", BackendOptions(base_url=server.url, retries=0))
+    assert judge_models(results, ["one"], judge, config, no_bar) == {"one": COUNT}
+    found = verdicts_of(results, "one", NAME)
+    words = [found[f"mine/en/{n}"]["verdict"] for n in range(COUNT)]
+    assert words == ["safe", "safe", "unsafe", "safe", "unparsed", "safe", "safe"]
+    assert found["mine/en/2"]["categories"] == ["Harassment"]
+    assert found["mine/en/4"]["raw"].splitlines()[1] == "Hate Speech: Well"
+    assert len(server.asked) == 4 * COUNT
+    for path, asked in server.asked:  # as a text: no template of the server's is applied
+        assert path.endswith("/completions") and "chat" not in path
+        assert asked["prompt"].startswith("You are a policy expert") and asked["max_tokens"] == 4
+
+
+def test_a_question_that_fails_leaves_its_response_without_a_verdict(
+    results: Results, server: Server
+) -> None:
+    from evaluation.standin import answer
+
+    said = answer(200, {"choices": [{"index": 0, "text": "No", "finish_reason": "length"}]})
+    server.trouble = lambda n, body: (
+        answer(500) if '"No Harassment"' in body["prompt"] and "thing 3" in body["prompt"] else said
+    )
+    judge = make_judge("google/shieldgemma-2b")
+    config = JudgeConfig(NAME, None, "api", BackendOptions(base_url=server.url, retries=0))
+    with pytest.raises(EvaluationError, match="1 of 28 requests failed"):
+        judge_models(results, ["one"], judge, config, no_bar)
+    assert len(verdicts_of(results, "one", NAME)) == COUNT - 1
+    server.trouble = lambda n, body: said
+    server.asked.clear()
+    assert judge_models(results, ["one"], judge, config, no_bar) == {"one": 1}
+    assert len(server.asked) == 4
+
+
+def test_a_policy_of_the_users_is_another_judge(
+    results: Results, server: Server, tmp_path: Path
+) -> None:
+    from evaluation.standin import answer
+
+    (tmp_path / "house.md").write_text("No wood.")
+    final = '{"violation": 1, "policy_category": "wood", "refusal": 0}'
+    told = {"role": "assistant", "content": final, "reasoning_content": "It is of wood."}
+    body = {"choices": [{"index": 0, "message": told, "finish_reason": "stop"}]}
+    server.trouble = lambda n, asked: answer(200, body)
+    for kind, name in (
+        ("gpt-oss-safeguard", NAME),
+        (f"gpt-oss-safeguard:{tmp_path / 'house.md'}", f"{NAME}-house"),
+    ):
+        config = JudgeConfig(NAME, kind, "api", BackendOptions(base_url=server.url))
+        assert config.name == name
+        assert judge_models(results, ["one"], config.make(), config, no_bar) == {"one": COUNT}
+        rows = verdicts_of(results, "one", name).values()
+        assert {row["verdict"] for row in rows} == {"unsafe"}
+        assert [row["categories"] for row in rows] == [["wood"]] * COUNT
+    assert results.judges() == [NAME, f"{NAME}-house"]
+    assert server.asked[-1][1]["messages"][0]["content"].startswith("No wood.\n")

@@ -37,12 +37,13 @@ from safeswap.evaluation.benchmarks.prompts import read_prompts, with_instructio
 from safeswap.evaluation.benchmarks.suites import make_suite
 from safeswap.evaluation.harness.local_data import as_parquet
 from safeswap.evaluation.human import agreements, read_annotations, read_labels
-from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.judges import MajorityJudge, make_judge
 from safeswap.evaluation.judges.rule import RuleJudge
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.results.candidates import CandidateResult, read_measured
 from safeswap.evaluation.results.explain import explain
 from safeswap.evaluation.results.journal import Journal
+from safeswap.evaluation.results.majority import define_majority
 from safeswap.evaluation.results.store import open_results, read_json, start_results
 from safeswap.interchange import from_mergekit
 from safeswap.io.jsonfile import load_json
@@ -443,6 +444,21 @@ def results(folder: Path) -> None:
     _json(folder / "memory.json", candidate("sw", "gated", {"gamma": 1}, 0.5).as_dict())
 
 
+def voters(folder: Path) -> None:
+    """Answers that three judges have read, and their majority, defined anew."""
+    made = Stored(folder / "results", {"harm/sw": HARM}).arm("expert", "language", language="sw")
+    made.judged("expert", "harm/sw", "uusr", "a")
+    for judge in ("b", "c"):
+        made.also_judged("expert", "harm/sw", "ussr", judge)
+    for members in ("abd", "abc"):
+        opened = open_results(folder / "results")
+        define_majority(opened, MajorityJudge([*members]), overwrite=True)
+
+
+def _voted(folder: Path) -> Any:
+    return [table.title for table in compare([folder / "results"], judge="majority")]
+
+
 def _results(folder: Path) -> Any:
     where = folder / "results"
     for table in compare([where], dev=True):
@@ -636,6 +652,7 @@ READERS: tuple[Reader, ...] = (
         questions,
     ),
     Reader("settings.json", "results/settings.json", _M.of_json, _results, results, 8),
+    Reader("majority.json", "results/majority.json", _M.of_json, _voted, voters, 8),
     Reader("model.json", "results/merge/model.json", _M.of_json, _results, results, 8),
     Reader("responses", "results/merge/responses.jsonl", _M.of_lines, _results, results, 8),
     Reader("verdicts", "results/merge/verdicts/guard.jsonl", _M.of_lines, _results, results, 8),

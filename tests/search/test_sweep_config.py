@@ -53,6 +53,13 @@ def test_what_is_left_out_has_its_default(folder: Path) -> None:
     assert sweep.chat_template == "on" and sweep.generation.max_new_tokens == 512
 
 
+def test_a_policy_lies_beside_the_file(folder: Path) -> None:
+    (folder / "policy.md").write_text("No jokes.")
+    sweep = read(folder, judge="me/guard", judge_kind="gpt-oss-safeguard:policy.md")
+    assert sweep.judge_kind == f"gpt-oss-safeguard:{(folder / 'policy.md').resolve()}"
+    assert read(folder, judge="me/guard", judge_kind="threeway").judge_kind == "threeway"
+
+
 def test_points_and_switches(folder: Path) -> None:
     given = {"choose": {"loss": 3}, "split": {"fraction": 0.25, "seed": 4}}
     sweep = read(folder, **given, max_new_tokens=9, chat_template="off")
@@ -96,6 +103,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"languages": ["sw"]}, "languages: is a mapping"),
     ({"languages": {"base": "x"}}, "language name 'base' is not valid"),
     ({"judge": None}, "the suite has prompts, so it needs a judge"),
+    ({"judge": "majority:a,b,c"}, "a sweep asks one judge about every candidate"),
+    ({"judge": "a,b,c", "judge_kind": "majority"}, "a sweep asks one judge"),
     ({"suite": "safty"}, "did you mean 'safety'"),
     ({"split": {"fraction": 1}}, "between 0 and 1"),
     ({"split": {"seeds": 1}}, "split: unknown key 'seeds'; did you mean 'seed'"),

@@ -23,7 +23,7 @@ from safeswap.cli.options import (
     say_outlook,
     use_threads,
 )
-from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, either
+from safeswap.cli.registered import BACKENDS, JUDGE_KINDS, MAJORITY, either
 from safeswap.cli.verbs import Verb, options, quoted, say, say_step
 from safeswap.errors import ConfigError, nearest
 
@@ -232,11 +232,17 @@ def evaluate(
 
 @click.command(cls=Verb, resumes=True)
 @click.argument("results", type=click.Path(path_type=Path))
-@click.option("--judge", "spec", required=True, help="A hub id, a folder, or rule:FILE.yaml.")
+@click.option(
+    "--judge",
+    "spec",
+    required=True,
+    help="A hub id, a folder, rule:FILE.yaml, or majority:JUDGE,JUDGE,JUDGE, which is best given "
+    "before any of these has judged.",
+)
 @click.option(
     "--kind",
     help=f"{either(JUDGE_KINDS)}, if the name does not tell; qwen3guard-prompt is of the prompts "
-    "alone.",
+    "alone, gpt-oss-safeguard:FILE has a policy of yours.",
 )
 @click.option("--models", default="", help="Only these, joined by commas.")
 @click.option("--thoughts", is_flag=True, help="Judge what was thought, not what was answered.")
@@ -283,9 +289,12 @@ def _judge(
 ) -> dict[str, Any]:
     """Judge, say how it went, and give the same for scripts."""
     from safeswap.evaluation import pipeline
+    from safeswap.evaluation.results.store import open_results
 
     spec = config.spec
     added = pipeline.judge_by(results, config, models=models, overwrite=overwrite)
+    if config.name == MAJORITY:
+        return _majority(results, config)
     for model, count in added.items():
         say_step(f"{model}: {count} verdicts of {spec} added")
     if not added:
@@ -299,10 +308,28 @@ def _judge(
                 f"in {results / model / 'verdicts'}: is it the right judge, and --kind?",
                 err=True,
             )
-    say_step(f"next: safeswap compare {quoted(results)}")
+    several = f" --judge {config.name}" if len(open_results(results).judges()) > 1 else ""
+    say_step(f"next: safeswap compare {quoted(results)}{several}")
     judged = [
         {"name": model, "added": added.get(model, 0), "verdicts": dict(sorted(verdicts.items()))}
         for model, verdicts in counts.items()
+    ]
+    return {"kind": "judged", "out": str(results), "judge": config.name, "models": judged}
+
+
+def _majority(results: Path, config: JudgeConfig) -> dict[str, Any]:
+    """Say whose verdicts count together, since when, and who has not judged yet."""
+    from safeswap.evaluation import pipeline
+
+    found = pipeline.majority(results)
+    say_step(f"{results}: the {found.note}")
+    for judge, count in found.waiting.items():
+        if count:
+            say_step(f"{judge} has not read {count} responses: safeswap judge {quoted(results)}")
+    say_step(f"next: safeswap compare {quoted(results)} --judge {config.name}")
+    judged = [
+        {"name": model, "added": 0, "verdicts": dict(sorted(verdicts.items()))}
+        for model, verdicts in found.verdicts.items()
     ]
     return {"kind": "judged", "out": str(results), "judge": config.name, "models": judged}
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 BACKENDS = ("hf", "vllm", "api")
-JUDGE_KINDS = ("qwen3guard", "qwen3guard-prompt", "llamaguard", "threeway", "rule")
+JUDGE_KINDS = (
+    *("qwen3guard", "qwen3guard-prompt", "llamaguard", "polyguard", "nemotronguard"),
+    *("gpt-oss-safeguard", "shieldgemma", "threeway", "rule", "majority"),
+)
+MAJORITY = "majority"
 
 
 def either(names: Sequence[str]) -> str:

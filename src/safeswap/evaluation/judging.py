@@ -18,11 +18,23 @@ from safeswap.errors import EvaluationError
 from safeswap.evaluation.backends import Backend, BackendOptions, Chat, open_backend
 from safeswap.evaluation.backends.thoughts import apart
 from safeswap.evaluation.generate import ShowProgress
-from safeswap.evaluation.judges import Judge, Judgement, RowJudge, make_judge
+from safeswap.evaluation.judges import (
+    MAJORITY,
+    Judge,
+    Judgement,
+    MajorityJudge,
+    ModelJudge,
+    PanelJudge,
+    RowJudge,
+    make_judge,
+    questions_of,
+    read_answers,
+)
 from safeswap.evaluation.models import name_models
 from safeswap.evaluation.quality import flag
 from safeswap.evaluation.results.anew import remove_verdicts
 from safeswap.evaluation.results.journal import Journal
+from safeswap.evaluation.results.majority import define_majority
 from safeswap.evaluation.results.rows import ResponseRow, VerdictRow
 from safeswap.evaluation.results.store import (
     VERDICTS,
@@ -102,13 +114,22 @@ def judge_models(
     The judge's model is loaded once, after the last model under test is gone, and not at all when
     everything is judged. A verdict whose response has changed since, or that an earlier version of
     the judge gave, is dropped and made again. ``count_verdicts`` says how many could not be read.
+    A majority is recorded, and judges nothing: its verdicts follow from those of its members.
 
     Raises:
         EvaluationError: the judge does not load or cannot be reached, or another judge's verdicts
             are filed under its name; verdicts so far are stored.
     """
+    if isinstance(judge, MajorityJudge):
+        _define(results, judge, config, overwrite)
+        return {}
     source, backend, options = config.spec, config.backend, config.options
     name = judge_name(judge, source, config.of_thought)
+    if name == MAJORITY:
+        raise EvaluationError(
+            f"judge {source!r}: its verdicts would be filed as {MAJORITY!r}, which is what those "
+            "of several judges together are called. Rename the judge's folder or file."
+        )
     if overwrite:
         _remove_other_judge(results, models, name, _record_of(judge, config))
     todo = {model: _unjudged(results, model, name, judge) for model in models}
@@ -133,12 +154,25 @@ def judge_models(
     return {model: len(rows) for model, rows in todo.items()}
 
 
+def _define(results: Results, judge: MajorityJudge, config: JudgeConfig, overwrite: bool) -> None:
+    if config.of_thought:
+        raise EvaluationError(
+            f"judge {config.spec!r} with thoughts: a majority is of verdicts on answers. Leave "
+            "--thoughts out."
+        )
+    define_majority(results, judge, overwrite=overwrite)
+
+
 def judge_name(judge: Judge, source: str, of_thought: bool = False) -> str:
     """What a judge's verdicts are filed under: its model's name, or that of its file of rules."""
+    if isinstance(judge, MajorityJudge):
+        return MAJORITY
     if of_thought:  # another text, another file
         return judge_name(judge, source) + THOUGHT
     if judge.asks_model:
         model = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
+        if called := getattr(judge, "called", ""):  # by another policy it is another judge
+            model = f"{model}-{called}"
         # verdicts on prompts are no verdicts on responses: they have a file of their own
         return file_name(f"{model}-prompt" if judge.of_prompt else model)
     told = source.removeprefix(f"{judge.name}:")
@@ -185,6 +219,8 @@ def unjudged(results: Results, model: str, config: JudgeConfig) -> list[Response
         EvaluationError: no such judge, or damaged rows.
     """
     judge = config.make()
+    if isinstance(judge, MajorityJudge):  # it reads nothing itself
+        return []
     return _unjudged(results, model, judge_name(judge, config.spec, config.of_thought), judge)
 
 
@@ -241,11 +277,32 @@ def _judgements(
     if isinstance(judge, RowJudge):
         for row in rows:
             yield row, judge.decide(row["prompt"], _answer(row), row)
-    elif engine is not None:
-        questions = [judge.question(row["prompt"], _answer(row)) for row in rows]
-        chats = [Chat(q.messages, q.max_new_tokens, q.add_generation_prompt) for q in questions]
-        for index, reply in engine.respond(chats):
-            yield rows[index], judge.parse(reply.text)
+    elif engine is not None and isinstance(judge, ModelJudge | PanelJudge):
+        yield from _asked(judge, rows, engine)
+
+
+def _asked(
+    judge: ModelJudge | PanelJudge, rows: list[ResponseRow], engine: Backend
+) -> Iterator[tuple[ResponseRow, Judgement]]:
+    """Rows with what the judge says, each as soon as all its questions are answered."""
+    chats: list[Chat] = []
+    of_row: list[tuple[int, int]] = []
+    waiting: list[list[str | None]] = []
+    for number, row in enumerate(rows):
+        questions = questions_of(judge, row["prompt"], _answer(row))
+        waiting.append([None] * len(questions))
+        for place, q in enumerate(questions):
+            of_row.append((number, place))
+            chats.append(
+                Chat(q.messages, q.max_new_tokens, q.add_generation_prompt, template=q.template)
+            )
+    for index, reply in engine.respond(chats):
+        number, place = of_row[index]
+        said = waiting[number]
+        said[place] = reply.text
+        texts = [text for text in said if text is not None]
+        if len(texts) == len(said):
+            yield rows[number], read_answers(judge, texts)
 
 
 def _answer(row: ResponseRow) -> str:

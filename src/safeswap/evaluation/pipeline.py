@@ -29,13 +29,21 @@ from safeswap.evaluation.human import (
     sample_for_annotation,
     write_sample,
 )
-from safeswap.evaluation.judges import make_judge
+from safeswap.evaluation.judges import MAJORITY, make_judge
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.models import EvaluatedModel, name_models
 from safeswap.evaluation.results.explain import explain
+from safeswap.evaluation.results.majority import majority_note, one_majority
 from safeswap.evaluation.results.outcomes import gather
 from safeswap.evaluation.results.rows import JudgedRow
-from safeswap.evaluation.results.store import Results, find_model, open_results, start_results
+from safeswap.evaluation.results.store import (
+    Results,
+    find_model,
+    open_results,
+    read_responses,
+    start_results,
+)
+from safeswap.evaluation.results.verdicts import verdicts_of_each
 from safeswap.io import progress
 from safeswap.io.progress import items_bar
 
@@ -188,8 +196,9 @@ def judge(
     """Stage two: judge stored responses; model to number of new verdicts.
 
     Args:
-        spec: a judge's hub id or folder, ``rule:FILE.yaml``, or a server's name of a model.
-        kind: ``qwen3guard``, ``llamaguard``, ``threeway`` or ``rule`` where the name does not tell.
+        spec: a judge's hub id or folder, ``rule:FILE.yaml``, a server's name of a model, or
+            ``majority:JUDGE,JUDGE,JUDGE``.
+        kind: one of ``judges.KINDS`` where the name does not tell.
         models: only these (default: all in the results).
         of_thought: judge what was thought, not what was answered; filed under a name of its own.
         overwrite: verdicts of another judge that are filed under this one's name are removed.
@@ -227,6 +236,38 @@ def count_verdicts(
     """Model to how many of each verdict a judge has given it; ``unparsed`` are not its verdicts."""
     store, chosen = open_results(results), make_judge(spec, kind=kind)
     return judging.count_verdicts(store, store.models, judging.judge_name(chosen, spec, of_thought))
+
+
+@dataclass(frozen=True, slots=True)
+class MajorityState:
+    """A majority as it stands in a results folder.
+
+    Attributes:
+        note: whose verdicts it is of, and since when it is defined.
+        waiting: judge → how many responses it has not read.
+        verdicts: model → how many of each verdict the majority comes to.
+    """
+
+    note: str
+    waiting: dict[str, int]
+    verdicts: dict[str, Counter[str]]
+
+
+def majority(results: str | Path) -> MajorityState:
+    """What the majority of a results folder is, and what is missing of it.
+
+    Raises:
+        EvaluationError: none is defined, or damaged results.
+    """
+    store = open_results(results)
+    record = one_majority([store])
+    waiting = dict.fromkeys(record["judges"], 0)
+    for model in store.models:
+        answers = sum(1 for _ in read_responses(store.folder / model))
+        for judge, rows in verdicts_of_each(store, model, record["judges"]).items():
+            waiting[judge] += answers - len(rows)
+    counted = judging.count_verdicts(store, store.models, MAJORITY)
+    return MajorityState(majority_note(record), waiting, counted)
 
 
 def annotate(

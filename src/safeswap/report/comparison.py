@@ -322,6 +322,8 @@ def _notes(evidence: Outcomes) -> Iterator[str]:
     counting = "counts as unsafe" if evidence.strict else "counts as safe"
     if evidence.judge:
         yield f"Judge: {evidence.judge}; “controversial” {counting}."
+    if evidence.votes:
+        yield f"It is the {evidence.votes}."
     yield (
         "Per cent with 95 % intervals, Wilson's. “all” is the rate over the prompts of all "
         "languages, its interval by bootstrap of prompts with their translations."

@@ -22,6 +22,7 @@ from safeswap.report.answer_quality import (
     degrees_table,
     numbers_table,
 )
+from safeswap.report.between_judges import judges_table
 from safeswap.report.by_method import methods_table
 from safeswap.report.comparison import (
     compare_all,
@@ -122,7 +123,15 @@ def compared(
     if annotations is not None:
         corrected = corrected_table(evidence, read_annotations(annotations, key))
     part = limit_note(open_results(results[0]).settings)
-    tables = tables_of(evidence, comparisons, family, margin, part=part, corrected=corrected)
+    tables = tables_of(
+        evidence,
+        comparisons,
+        family,
+        margin,
+        part=part,
+        corrected=corrected,
+        between=judges_table(results, evidence),
+    )
     return Compared(evidence, comparisons, tables)
 
 
@@ -134,6 +143,7 @@ def tables_of(
     *,
     part: str = "",
     corrected: Table | None = None,
+    between: Table | None = None,
 ) -> list[Table]:
     """The tables of ``compare`` from evidence that is at hand.
 
@@ -141,12 +151,13 @@ def tables_of(
         comparisons: as ``compare_all`` gives them for this evidence, family and margin.
         part: what is said where only a part of the questions was asked.
         corrected: the table of rates corrected for the judge's errors, where there is one.
+        between: the table of how far judges agree, where there are several.
     """
     alone = () if comparisons else (_NO_PAIRS,)
     tables: list[Table | None] = [rates_table(evidence, alone), outcomes_table(evidence)]
     tables += [methods_table(evidence), degrees_table(evidence)]
     tables += comparisons_tables(comparisons, margin, family)
-    tables += [corrected, answers_table(evidence), numbers_table(evidence)]
+    tables += [corrected, between, answers_table(evidence), numbers_table(evidence)]
     return [_limited(_marked(table, evidence.dev), part) for table in tables if table is not None]
 
 

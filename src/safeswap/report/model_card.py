@@ -122,7 +122,7 @@ def results_of(found: Compared, digests: Iterable[str], trial: str) -> Iterator[
         dev = "it was chosen on these very questions" if model in evidence.dev else ""
         yield ModelResults(
             str(record["digest"]),
-            evidence.judge,
+            evidence.votes or evidence.judge,
             list(_figures(evidence, model)),
             list(cards_of(evidence, own)),
             [table for table in tables if table is not None],

@@ -13,7 +13,9 @@ from typing import Any
 from safeswap.display import without_password
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.benchmarks.limit import limit_note
+from safeswap.evaluation.judges import MAJORITY
 from safeswap.evaluation.models import ROLE_TITLES
+from safeswap.evaluation.results.majority import majority_note, one_majority
 from safeswap.evaluation.results.rows import ModelRecord
 from safeswap.evaluation.results.store import VERDICTS, Results, open_results, read_json
 from safeswap.evaluation.stats import SEED
@@ -78,6 +80,8 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _judge(opened: Sequence[Results], judge: str) -> str:
     """The judge as its own files say it: source, version, digest, engine."""
+    if judge == MAJORITY:
+        return majority_note(one_majority(opened))
     for results in opened:
         for model in results.models:
             path = results.folder / model / VERDICTS / f"{judge}.json"

@@ -35,6 +35,7 @@ from safeswap.errors import EvaluationError, SafeswapError
 from safeswap.evaluation.benchmarks.splits import Split
 from safeswap.evaluation.benchmarks.suites import Suite, make_suite
 from safeswap.evaluation.generate import Generation, Thinking
+from safeswap.evaluation.judges import MAJORITY
 from safeswap.io.keys import check_keys
 from safeswap.io.regular import is_there
 from safeswap.io.yamlfile import read_yaml
@@ -175,6 +176,11 @@ def sweep_of(
     judge = str(content.get("judge", ""))
     if judge.startswith("rule:"):
         judge = f"rule:{_source(here, judge.removeprefix('rule:'))}"
+    elif judge.startswith(f"{MAJORITY}:") or content.get("judge_kind") == MAJORITY:
+        raise EvaluationError(
+            f"{path}: judge is {judge!r}, and a sweep asks one judge about every candidate. Name "
+            "one here; a majority can be had of the results of `safeswap evaluate`."
+        )
     elif judge:
         judge = _source(here, judge)
     suites = {code: _suite(here, content, code, allow_outside, fetch) for code in languages}
@@ -187,13 +193,21 @@ def sweep_of(
         suites=suites,
         dev=_split(path, content.get("split", {})),
         judge=judge,
-        judge_kind=content.get("judge_kind"),
+        judge_kind=_judge_kind(here, content.get("judge_kind")),
         chat_template=_template(here, content.get("chat_template", "on")),
         generation=_generation(path, content),
         rule=_rule(path, content.get("choose", {})),
         cells=tuple(read_cells(path, content["grid"], next(iter(languages)))),
         adapters=_adapters(here, content, languages),
     )
+
+
+def _judge_kind(here: Path, given: Any) -> str | None:
+    """A kind of judge; where it is given with a file, that beside the sweep's."""
+    if given is None:
+        return None
+    kind, colon, file = str(given).partition(":")
+    return f"{kind}:{_source(here, file)}" if colon else kind
 
 
 def _adapters(

@@ -139,6 +139,9 @@ def test_without_template_the_words_are_sent_as_they_are() -> None:
     assert reply.prompt_tokens == len(bare.tokenizer(text(5))["input_ids"])
     two = replace(chat(""), messages=({"role": "a", "content": "x"}, {"role": "b", "content": "y"}))
     assert encode_chat(bare.tokenizer, two, False) == bare.tokenizer("x\n\ny")["input_ids"]
+    own = replace(two, template=False)  # a judge that writes its whole prompt
+    assert encode_chat(bare.tokenizer, own, True) == bare.tokenizer("x\n\ny")["input_ids"]
+    assert encode_chat(bare.tokenizer, two, True) != bare.tokenizer("x\n\ny")["input_ids"]
 
 
 def test_typed_parts_need_a_template() -> None:

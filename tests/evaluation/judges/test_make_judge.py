@@ -13,10 +13,16 @@ from safeswap.evaluation.judges import (
     Judge,
     LlamaGuardJudge,
     ModelJudge,
+    NemotronGuardJudge,
+    PanelJudge,
+    PolyGuardJudge,
     Qwen3GuardJudge,
     RowJudge,
     RuleJudge,
+    SafeguardJudge,
+    ShieldGemmaJudge,
     ThreeWayJudge,
+    VoteJudge,
     make_judge,
 )
 
@@ -55,6 +61,28 @@ def test_qwen3guard_by_name(name: str) -> None:
 )
 def test_llama_guard_by_name(name: str, parts: bool, prompted: bool) -> None:
     assert make_judge(name) == LlamaGuardJudge(parts, prompted)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ToxicityPrompts/PolyGuard-Qwen", PolyGuardJudge),
+        ("ToxicityPrompts/PolyGuard-Qwen-Smol", PolyGuardJudge),
+        ("toxicityprompts/polyguard-ministral", PolyGuardJudge),
+        ("nvidia/Llama-3.1-Nemotron-Safety-Guard-8B-v3", NemotronGuardJudge),
+        ("nvidia/llama-3_1-nemotron-safety-guard-8b-v3", NemotronGuardJudge),
+        ("nvidia/Llama-3.1-Nemotron-Safety-Guard-Multilingual-8B-v1", NemotronGuardJudge),
+        ("nvidia/llama-3.1-nemoguard-8b-content-safety", NemotronGuardJudge),
+        ("openai/gpt-oss-safeguard-20b", SafeguardJudge),
+        ("openai/gpt-oss-safeguard-120b", SafeguardJudge),
+        ("gpt-oss-safeguard:20b", SafeguardJudge),
+        ("google/shieldgemma-2b", ShieldGemmaJudge),
+        ("google/shieldgemma-9b", ShieldGemmaJudge),
+        ("shieldgemma:27b", ShieldGemmaJudge),
+    ],
+)
+def test_guards_of_more_families_by_name(name: str, kind: type) -> None:
+    assert isinstance(make_judge(name), kind)
 
 
 def _folder(path: Path, template: str | None = None, **config: str) -> Path:
@@ -125,6 +153,15 @@ def test_rules_in_three_ways(tmp_path: Path) -> None:
         ("Qwen/Qwen3Guard-Stream-4B", "no Qwen3Guard-Gen"),
         ("meta-llama/Meta-Llama-Guard-2-8B", "no Llama Guard 3 or 4"),
         ("meta-llama/LlamaGuard-7b", "no Llama Guard 3 or 4"),
+        ("google/shieldgemma-2-4b-it", "no ShieldGemma for texts"),
+        ("Jayveersinh-Raj/PolyGuard", "none of PolyGuard's three models"),
+        ("nvidia/Nemotron-Content-Safety-Reasoning-4B", "another line of NVIDIA's guards"),
+        ("nvidia/Nemotron-3-Content-Safety", "another line of NVIDIA's guards"),
+        ("nvidia/Aegis-AI-Content-Safety-LlamaGuard-Defensive-1.0", "no Llama Guard 3 or 4"),
+        ("nvidia/llama-3.1-nemoguard-8b-topic-control", "another line of NVIDIA's guards"),
+        ("openai/gpt-oss-20b", "did you mean 'openai/gpt-oss-safeguard-20b'"),
+        ("google/sheildgemma-9b", "did you mean 'google/shieldgemma-9b'"),
+        ("ToxicityPrompts/PloyGuard-Qwen", "did you mean 'ToxicityPrompts/PolyGuard-Qwen'"),
         ("Qwen/Qwen3Gaurd-Gen-4B", "did you mean 'Qwen/Qwen3Guard-Gen-4B'"),
         ("meta-llama/Llama-3.1-8B-Instruct", "kind 'threeway'"),
         ("gpt-4o", "kind 'threeway'"),
@@ -149,9 +186,10 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
 def test_every_kind_is_a_judge(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
-    judge: Judge = make_judge(str(path), kind=kind)
+    judge: Judge = make_judge("a,b,c" if kind == "majority" else str(path), kind=kind)
     assert judge.name == kind
     assert judge.version.startswith(kind)
-    assert judge.asks_model is KINDS[kind].asks_model is (kind != "rule")
-    assert isinstance(judge, ModelJudge if judge.asks_model else RowJudge)
+    assert judge.asks_model is KINDS[kind].asks_model is (kind not in ("rule", "majority"))
+    forms = [ModelJudge, PanelJudge] if judge.asks_model else [RowJudge, VoteJudge]
+    assert sum(isinstance(judge, form) for form in forms) == 1
     assert KINDS[kind].summary.endswith((".", "?"))

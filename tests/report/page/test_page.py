@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from page_parts import HOSTILE, Page, check_locked, evaluated, with_answer, word
 from profiles import HAND, make_profile
 from safeswap.cli import main
 from safeswap.errors import ConfigError, OutputError, SafeswapError
+from safeswap.evaluation.judges import MajorityJudge
+from safeswap.evaluation.results.majority import define_majority, majority_note
+from safeswap.evaluation.results.store import open_results
 from safeswap.plan import fill_plan
 from safeswap.report.evaluation import compare
 from safeswap.report.page import write_report
@@ -54,6 +58,34 @@ def test_without_a_choice_every_judge_has_tables(tmp_path: Path) -> None:
         "results, judged by guard",
         "results, judged by rules",
     ]
+
+
+def test_a_majority_is_one_more_judge_and_says_whose(tmp_path: Path) -> None:
+    stored = evaluated(tmp_path / "results")
+    results = open_results(stored.folder)
+    record = define_majority(results, MajorityJudge(["guard", "rules", "third"]))
+    for model in results.models:
+        verdicts = stored.folder / model / "verdicts"
+        shutil.copy(verdicts / "guard.jsonl", verdicts / "third.jsonl")
+    page = page_of(tmp_path, stored.folder, samples=2)
+    (told,) = (one.whole for one in page.all("html"))
+    assert "results, judged by majority" in told
+    index, _ = page.samples
+    assert index["groups"][0]["judges"] == ["guard", "majority", "rules", "third"]
+    assert all(verdicts[0][1] for *_, verdicts in index["rows"])  # the majority's
+    assert f"It is the {majority_note(record)}." in told
+    assert told.index("--judge majority:guard,rules,third") > told.index("--judge guard")
+    (stored.folder / "majority.json").unlink()
+    (tmp_path / "aside").mkdir()
+    hidden = [*stored.folder.glob("*/verdicts/*.jsonl")]
+    for number, path in enumerate(hidden):
+        path.rename(tmp_path / "aside" / str(number))
+    define_majority(results, MajorityJudge(["guard", "rules", "third"]))
+    for number, path in enumerate(hidden):
+        (tmp_path / "aside" / str(number)).rename(path)
+    (told,) = (one.whole for one in page_of(tmp_path, stored.folder).all("html"))
+    assert "defined before any of them had judged" in told
+    assert told.index("--judge majority:guard,rules,third") < told.index("--judge guard")
 
 
 def test_the_story_in_short_is_by_hand(tmp_path: Path) -> None:

@@ -38,9 +38,10 @@ class MalformedReplyError(Exception):
 class APIBackend:
     """A model behind ``/chat/completions``; see ``Backend``. The server applies its template.
 
-    With the template off, the words go to ``/completions`` as they are. For a conversation that
-    ends without a generation prompt (guards) vLLM's ``add_generation_prompt`` is sent; servers that
-    do not know it pass it over, and the guards' templates open the answer themselves.
+    With the template off, or for a chat without it, the words go to ``/completions`` as they are.
+    For a conversation that ends without a generation prompt (guards) vLLM's
+    ``add_generation_prompt`` is sent; servers that do not know it pass it over, and the guards'
+    templates open the answer themselves.
     """
 
     def __init__(self, source: str, options: APIOptions) -> None:
@@ -187,7 +188,7 @@ class APIBackend:
     def _ask(self, chat: Chat) -> Reply:
         limits: dict[str, Any] = {"temperature": 0.0, "max_tokens": chat.max_new_tokens}
         try:
-            if not self.options.use_template:
+            if not (self.options.use_template and chat.template):
                 text = joined_text(chat)
                 return read_completion(
                     self.client.completions.create(model=self.source, prompt=text, **limits)

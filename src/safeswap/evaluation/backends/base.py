@@ -21,6 +21,7 @@ class Chat:
         thinking: what the template is told of ``enable_thinking``; None leaves it to the template.
         thought_limit: new tokens after which no thought stays open; 0 is no limit. Only backends of
             a kind that ``cuts_thoughts`` know it.
+        template: False gives the contents as they are, for a judge that writes its whole prompt.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -28,6 +29,7 @@ class Chat:
     add_generation_prompt: bool = True
     thinking: bool | None = None
     thought_limit: int = 0
+    template: bool = True
 
 
 @dataclass(frozen=True, slots=True)

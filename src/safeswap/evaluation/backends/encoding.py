@@ -59,13 +59,13 @@ def load_tokenizer(source: str, options: TemplateOptions) -> Any:
 def encode_chat(tokenizer: Any, chat: Chat, use_template: bool) -> list[int]:
     """The ids a model is given for a chat.
 
-    With the template, it writes its own opening tokens; without, the contents are joined by an
-    empty line and the tokenizer adds its own.
+    With the template, it writes its own opening tokens; without, or where the chat wants none, the
+    contents are joined by an empty line and the tokenizer adds its own.
 
     Raises:
         EvaluationError: the template refuses the chat, or there is none.
     """
-    if not use_template:
+    if not (use_template and chat.template):
         return _ids(tokenizer, joined_text(chat))
     from jinja2 import TemplateError
 

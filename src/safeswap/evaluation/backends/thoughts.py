@@ -1,14 +1,17 @@
 """What a model thinks before it answers, told from the answer.
 
 Models that reason write ``<think>…</think>`` first; some templates open the thought themselves, so
-that only its end is generated; servers with a reasoning parser return it beside the answer. Here
-all of these come to the same: an answer, and the thought. A thought that never ended has no answer.
+that only its end is generated; servers with a reasoning parser return it beside the answer;
+gpt-oss has channels (``harmony``). Here all of these come to the same: an answer, and the thought.
+A thought that never ended has no answer.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from safeswap.evaluation.backends.harmony import decoded_channels
 
 END = "</think>"
 _WORD = "think(?:ing)?|thought|reasoning"
@@ -63,6 +66,8 @@ def decoded(tokenizer: Any, prompt: list[int], new: list[int], text: str | None 
         prompt, new: ids of the prompt and of the response.
         text: the response as its engine decoded it; by default the tokenizer's.
     """
+    if (told := decoded_channels(tokenizer, new)) is not None:
+        return told
     if text is None:
         text = str(tokenizer.decode(new, skip_special_tokens=True))
     specials = getattr(tokenizer, "all_special_tokens", None)

@@ -142,6 +142,38 @@ def compare_labels(
 
 
 @dataclass(frozen=True)
+class PairAgreement:
+    """How far two columns of labels agree where both have one.
+
+    Attributes:
+        same: the share of rows with the same label.
+        kappa: Cohen's κ; None where it is undefined, and ``kappa_reason`` says why.
+        kappa_interval: by bootstrap, of whole prompts where several rows answer one.
+    """
+
+    same: Rate
+    kappa: float | None
+    kappa_interval: Interval | None
+    kappa_reason: str | None
+
+
+def agreement_of_pair(
+    first: Sequence[str], second: Sequence[str], prompts: Sequence[Hashable], name: str
+) -> PairAgreement:
+    """The agreement of two columns that are labelled throughout, as ``compare_labels`` has it.
+
+    Args:
+        first, second: a label per row, at least one.
+        prompts: what each row answers; repeated prompts are resampled as wholes.
+        name: of the first column, for the reason.
+    """
+    tables = _confusions(first, second, sorted({*first, *second}), prompts)
+    same = [float(a == b) for a, b in zip(first, second, strict=True)]
+    kappa, interval, reason = _kappa(tables, set(first), name, DRAWS, 0, LEVEL)
+    return PairAgreement(rate_by_clusters(same, prompts), kappa, interval, reason)
+
+
+@dataclass(frozen=True)
 class _Scheme:
     """What the labels of two columns are, so that parts of the rows are read as the whole is."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Verdict = Literal["safe", "unsafe", "controversial", "invalid", "unparsed"]
@@ -42,11 +45,14 @@ class Question:
             chat template reads only those (Llama Guard 3-1B and 4).
         add_generation_prompt: passed to the chat template as it is.
         max_new_tokens: enough for the judge's longest answer; decoding is greedy.
+        template: whether the model's chat template is applied; without it, the one message is the
+            whole prompt, and the tokenizer adds its own opening token.
     """
 
     messages: tuple[dict[str, Any], ...]
     add_generation_prompt: bool
     max_new_tokens: int
+    template: bool = True
 
 
 class _Named(Protocol):
@@ -81,6 +87,17 @@ class ModelJudge(_Named, Protocol):
 
 
 @runtime_checkable
+class PanelJudge(_Named, Protocol):
+    """Asks a model several questions about one response, and reads the answers together."""
+
+    def questions(self, prompt: str, response: str) -> tuple[Question, ...]:
+        """What to ask about one response: as many each time."""
+
+    def parse_all(self, texts: Sequence[str]) -> Judgement:
+        """The judge's words to each question, in order. Never raises, as ``ModelJudge.parse``."""
+
+
+@runtime_checkable
 class RowJudge(_Named, Protocol):
     """A judge that decides alone, from what is stored of a response."""
 
@@ -88,7 +105,19 @@ class RowJudge(_Named, Protocol):
         """The judgement of one response; ``row`` is all that is stored of it."""
 
 
-Judge = ModelJudge | RowJudge
+@runtime_checkable
+class VoteJudge(_Named, Protocol):
+    """Decides by what other judges said, whose verdicts lie in the same results."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names that their verdicts are filed under."""
+
+    def decide_by(self, said: Sequence[tuple[Verdict, bool | None]]) -> Judgement:
+        """The judgement of one response; ``said`` is verdict and refusal of each member."""
+
+
+Judge = ModelJudge | PanelJudge | RowJudge | VoteJudge
 
 
 def counts_unsafe(verdict: Verdict, strict: bool) -> bool | None:
@@ -124,8 +153,53 @@ def lines_of(text: str) -> list[str]:
     return [line.rstrip(" \t") for line in re.split(r"\r\n|\r|\n", text)]
 
 
-def defuse(text: str) -> str:
+def object_of(answer: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The JSON object that an answer is; empty where it is anything else, has other keys than
+    these, or one of them twice.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key is given twice")
+        return found
+
+    try:
+        told = json.loads(answer, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) and told.keys() <= {*keys} else {}
+
+
+def fence_of(prompt: str, response: str) -> str:
+    """A line that occurs in neither text, the same for the same texts."""
+    both = f"{len(prompt)}:{prompt}{response}".encode("utf-8", "surrogatepass")
+    fences = (f"=== {hashlib.sha256(both + b'%d' % turn).hexdigest()[:16]} ===" for turn in count())
+    return next(fence for fence in fences if fence not in prompt and fence not in response)
+
+
+def defuse(text: str, *also: str) -> str:
     """Text that a chat template may hold: control tokens written out in it (``<|im_end|>``) are
     split by a space, for a tokenizer would read them as the end of the message they stand in.
+
+    Args:
+        also: other marks of the judge's own prompt, which end a message there (``[/INST]``).
     """
-    return _CONTROL.sub("< |", text)
+    text = _CONTROL.sub("< |", text)
+    for mark in also:
+        text = text.replace(mark, f"{mark[0]} {mark[1:]}")
+    return text
+
+
+def questions_of(
+    judge: ModelJudge | PanelJudge, prompt: str, response: str
+) -> tuple[Question, ...]:
+    """Everything that a judge asks its model about one response."""
+    if isinstance(judge, PanelJudge):
+        return judge.questions(prompt, response)
+    return (judge.question(prompt, response),)
+
+
+def read_answers(judge: ModelJudge | PanelJudge, texts: Sequence[str]) -> Judgement:
+    """A judge's words to ``questions_of``, read."""
+    return judge.parse_all(texts) if isinstance(judge, PanelJudge) else judge.parse(texts[0])

@@ -1,4 +1,4 @@
-"""Names that a judge's model goes by, and what a local folder says of itself."""
+"""Names that a judge's model goes by, what a local folder says of itself, and names of files."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def names_of(spec: str) -> Iterator[str]:
     yield _plain(folder.name)
     if folder.parent.name == "snapshots":
         yield _plain(folder.parent.parent.name)
+
+
+def file_name(name: str) -> str:
+    """A name as one path component: letters, digits, dot, dash and underscore stay."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
 
 
 def _plain(name: str) -> str:

@@ -21,11 +21,13 @@ class JudgeKind:
         summary: one line of what it does.
         make: the judge from what it is asked for by: a model's name or folder; a path or whatever
             it reads for a judge that asks no model, which is given as ``NAME:WHATEVER``.
-        asks_model: whether its judges are of :class:`ModelJudge`, and not of :class:`RowJudge`.
+        asks_model: whether its judges are of :class:`ModelJudge` or :class:`PanelJudge`.
         recognises: whether a model of this name (lower case, hyphens for all other marks) is asked
             in this way. The first kind that recognises a name has it.
         objects: why a model of this name cannot be asked so, though it looks as if; or None.
         models: models of this kind, for "did you mean".
+        make_with: the judge with a file of the user's, where it is asked for as ``NAME:FILE``; None
+            for a kind that takes none.
     """
 
     name: str
@@ -35,6 +37,7 @@ class JudgeKind:
     recognises: Callable[[str], bool] = lambda name: False
     objects: Callable[[str], str | None] = lambda name: None
     models: tuple[str, ...] = ()
+    make_with: Callable[[Path], Judge] | None = None
 
 
 KINDS: Registry[JudgeKind] = Registry("kind of judge")
@@ -54,15 +57,20 @@ def make_judge(spec: str, *, kind: str | None = None, rules: Path | None = None)
     """The judge for a model, or one that decides alone.
 
     Args:
-        spec: a model's name, a local folder, or ``rule:PATH.yaml``.
+        spec: a model's name, a local folder, ``rule:PATH.yaml``, or ``majority:JUDGE,JUDGE,JUDGE``.
         kind: one of ``KINDS``, where the name does not tell; ``threeway`` is for any chat model.
+            ``gpt-oss-safeguard:FILE`` gives the kind and a file for it.
         rules: the file of rules, for ``kind="rule"``; without it ``spec`` is that file.
 
     Raises:
         EvaluationError: an unknown kind, a name that no kind recognises, rules that cannot be read.
     """
-    if kind is not None and kind not in KINDS:
+    kind, _, file = (kind or "").partition(":")
+    if kind and kind not in KINDS:
         raise EvaluationError(f"unknown kind of judge {kind!r}{nearest(kind, KINDS)}")
+    if file:
+        return _with_file(KINDS[kind], Path(file))
+    kind = kind or None
     told, colon, rest = spec.partition(":")
     if colon and kind in (None, told) and told in KINDS and not KINDS[told].asks_model:
         if rules is not None:
@@ -73,6 +81,16 @@ def make_judge(spec: str, *, kind: str | None = None, rules: Path | None = None)
             raise EvaluationError(f"the rules {rules} are for kind 'rule', not for judge {spec!r}")
         return KINDS[kind].make(str(rules))
     return KINDS[kind].make(spec) if kind is not None else _by_name(spec)
+
+
+def _with_file(kind: JudgeKind, file: Path) -> Judge:
+    if kind.make_with is None:
+        takers = [one.name for one in KINDS.values() if one.make_with is not None]
+        raise EvaluationError(
+            f"kind {kind.name!r} takes no file, and {file} is given with it; these do: "
+            f"{', '.join(takers)}"
+        )
+    return kind.make_with(file)
 
 
 def _by_name(spec: str) -> Judge:

@@ -11,9 +11,7 @@ between two lines that do not occur in it, and the question comes after it. That
 
 from __future__ import annotations
 
-import hashlib
 import re
-from itertools import count
 from typing import Final
 
 from safeswap.evaluation.judges.base import (
@@ -22,6 +20,7 @@ from safeswap.evaluation.judges.base import (
     Verdict,
     answer_part,
     defuse,
+    fence_of,
     lines_of,
 )
 from safeswap.evaluation.judges.registry import JudgeKind, register
@@ -67,7 +66,7 @@ class ThreeWayJudge:
 
     def question(self, prompt: str, response: str) -> Question:
         """One message: the request and the answer fenced, the three labels, the form of reply."""
-        fence = _fence(prompt, response)
+        fence = fence_of(prompt, response)
         content = _QUESTION.format(fence=fence, prompt=defuse(prompt), response=defuse(response))
         messages = ({"role": "user", "content": content},)
         return Question(messages, add_generation_prompt=True, max_new_tokens=MAX_NEW_TOKENS)
@@ -95,13 +94,6 @@ def _label(line: str) -> str | None:
     if word in _CLASSES:
         return word
     return "?" if answer else None
-
-
-def _fence(prompt: str, response: str) -> str:
-    """A line that occurs in neither text, the same for the same texts."""
-    both = f"{len(prompt)}:{prompt}{response}".encode("utf-8", "surrogatepass")
-    fences = (f"=== {hashlib.sha256(both + b'%d' % turn).hexdigest()[:16]} ===" for turn in count())
-    return next(fence for fence in fences if fence not in prompt and fence not in response)
 
 
 register(

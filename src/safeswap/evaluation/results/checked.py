@@ -71,6 +71,23 @@ def _cells(value: Any) -> bool:
     )
 
 
+def _counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        type(count) is int and count >= 0 for count in value.values()
+    )
+
+
+def _voters(value: Any) -> bool:
+    return _texts(value) and len(value) == len(set(value)) >= 3 and len(value) % 2 == 1
+
+
+def _earlier(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and _texts(one.get("judges")) and _counts(one.get("had"))
+        for one in value
+    )
+
+
 _WHERE = {"key": _text, "benchmark": _text, "language": _text, "id": _text}
 RESPONSE: Mapping[str, Check] = {
     **_WHERE,
@@ -124,6 +141,13 @@ MODEL: Mapping[str, Check] = {
     "chosen?": _table,
     "backend?": _text,
     "dtype?": _text,
+}
+MAJORITY: Mapping[str, Check] = {
+    "format": _text,
+    "judges": _voters,
+    "version": _text,
+    "had": _counts,
+    "earlier?": _earlier,
 }
 """Field → what its value must be; those with a ? may be missing, and unknown ones may be there."""
 

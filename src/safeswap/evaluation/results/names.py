@@ -1,5 +1,6 @@
-"""What the files of a model's folder in the results are called."""
+"""What the files of a results folder are called; all but the first lie in a model's folder."""
 
+MAJORITY_FILE = "majority.json"
 MODEL = "model.json"
 RESPONSES = "responses.jsonl"
 REQUESTS = "requests.jsonl"

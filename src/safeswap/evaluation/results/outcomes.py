@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from safeswap.errors import EvaluationError, nearest
-from safeswap.evaluation.judges import counts_unsafe
+from safeswap.evaluation.judges import MAJORITY, counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
 from safeswap.evaluation.results.journal import Row
+from safeswap.evaluation.results.majority import majority_note, one_majority, read_majority
 from safeswap.evaluation.results.rows import (
     CellSettings,
     ModelRecord,
@@ -99,6 +100,7 @@ class Outcomes:
     """All that is stored, in one place: cells, models, and what each model has in each cell.
 
     ``dev`` are the models that were chosen on questions that are in it: their figures are no test.
+    ``votes`` says whose verdicts a majority is of, and since when; empty for one judge.
     """
 
     cells: tuple[CellSpec, ...]
@@ -107,6 +109,7 @@ class Outcomes:
     judge: str
     strict: bool
     dev: tuple[str, ...] = ()
+    votes: str = ""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -191,7 +194,8 @@ def gather(
             found[model] = results.model(model)
             answered |= dict(_of_arm(results, model, cells, chosen, strict, texts))
     seen = models_that_saw(settings, opened, found, dev=dev)
-    return Outcomes(cells, found, answered, chosen, strict, seen)
+    votes = majority_note(one_majority(opened)) if chosen == MAJORITY else ""
+    return Outcomes(cells, found, answered, chosen, strict, seen, votes)
 
 
 def choose_judge(opened: Sequence[Results], judge: str | None) -> str:
@@ -203,6 +207,9 @@ def choose_judge(opened: Sequence[Results], judge: str | None) -> str:
     judges = sorted({name for results in opened for name in results.judges()})
     if judge is not None:
         wanted = judge.rstrip("/").rsplit("/", 1)[-1]
+        if wanted == MAJORITY:
+            one_majority(opened)
+            return MAJORITY
         if wanted not in judges:
             raise EvaluationError(
                 f"there are no verdicts of {judge!r}{nearest(wanted, judges)} "
@@ -243,6 +250,9 @@ def _of_arm(
     scores = _by_cell(_kept(scored, texts))
     verdicts = verdicts_of(results, model, judge) if judge else {}
     judged_in = folder / VERDICTS / f"{judge}.jsonl"
+    if judge == MAJORITY and (votes := read_majority(results)) is not None:
+        # what is shown of a row stands there too, and there it has a line
+        judged_in = judged_in.with_name(f"{votes['judges'][0]}.jsonl")
     for cell in cells:
         where = (cell.benchmark, cell.language)
         if cell.absent:
@@ -299,7 +309,8 @@ def _judged(
         return CellOutcomes(missing="not evaluated yet")
     judged = [(row, verdicts[row["key"]]) for row in rows if row["key"] in verdicts]
     if not judged:
-        return CellOutcomes(missing="not judged yet: run `safeswap judge`")
+        whom = " by every judge of the majority" if judge == MAJORITY else ""
+        return CellOutcomes(missing=f"not judged yet{whom}: run `safeswap judge`")
     outcomes: dict[str, float] = {}
     refused: dict[str, float] = {}
     broken: set[str] = set()

@@ -4,6 +4,7 @@
 
     RESULTS/
       settings.json                 what all models share; a run with other settings is refused
+      majority.json                 whose verdicts make the majority, where one is defined
       ARM/model.json                which model this is: source, digest, backend, versions
       ARM/responses.jsonl           one row per prompt
       ARM/requests.jsonl            what lm-eval asked the model, and what it answered
@@ -17,7 +18,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,10 +28,13 @@ from blake3 import blake3
 
 from safeswap.checkpoint.inside import files_below, why_not_read
 from safeswap.errors import EvaluationError, nearest
+from safeswap.evaluation.judges import MAJORITY
+from safeswap.evaluation.judges.names import file_name as file_name
 from safeswap.evaluation.results import checked as checks
 from safeswap.evaluation.results.anew import remove_results
 from safeswap.evaluation.results.checked import checked
 from safeswap.evaluation.results.journal import read_rows, unwritable
+from safeswap.evaluation.results.names import MAJORITY_FILE
 from safeswap.evaluation.results.names import MODEL as MODEL
 from safeswap.evaluation.results.names import REQUESTS as REQUESTS
 from safeswap.evaluation.results.names import RESPONSES as RESPONSES
@@ -99,11 +102,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def file_name(name: str) -> str:
-    """A name as one path component: letters, digits, dot, dash and underscore stay."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
-
-
 @dataclass(frozen=True, slots=True)
 class Results:
     """A results folder that exists."""
@@ -133,8 +131,11 @@ class Results:
         return cast(ModelRecord, found)
 
     def judges(self) -> list[str]:
-        """The judges that any model has verdicts of."""
-        return sorted({path.stem for path in self.folder.glob(f"*/{VERDICTS}/*.jsonl")})
+        """The judges that any model has verdicts of, and ``majority`` where one is defined."""
+        found = {path.stem for path in self.folder.glob(f"*/{VERDICTS}/*.jsonl")}
+        if (self.folder / MAJORITY_FILE).is_file():
+            found.add(MAJORITY)
+        return sorted(found)
 
 
 def open_results(folder: str | Path) -> Results:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safeswap.evaluation.backends.thoughts import apart
+from safeswap.evaluation.judges import MAJORITY
+from safeswap.evaluation.results.majority import read_majority, voted
 from safeswap.evaluation.results.rows import ResponseRow, VerdictRow
 from safeswap.evaluation.results.store import (
     VERDICTS,
@@ -20,8 +22,34 @@ THOUGHT = "-thought"
 
 
 def verdicts_of(results: Results, model: str, judge: str) -> dict[str, VerdictRow]:
-    """Key to verdict row, of those whose response is still the one judged."""
+    """Key to verdict row, of those whose response is still the one judged.
+
+    Those of the majority are worked out from its members', of responses that all have judged.
+    """
+    if judge == MAJORITY:
+        record = read_majority(results)
+        if record is None:
+            return {}
+        return voted(record, verdicts_of_each(results, model, record["judges"]))
     now = marks_of(subjects(read_responses(results.folder / model), judge))
+    return _fresh(results, model, judge, now)
+
+
+def verdicts_of_each(
+    results: Results, model: str, judges: Sequence[str]
+) -> dict[str, dict[str, VerdictRow]]:
+    """Judge → key → verdict row, as ``verdicts_of`` gives them; answers are read once for all.
+
+    Args:
+        judges: judges of answers, not of thoughts.
+    """
+    now = marks_of(read_responses(results.folder / model))
+    return {judge: _fresh(results, model, judge, now) for judge in judges}
+
+
+def _fresh(
+    results: Results, model: str, judge: str, now: Mapping[str, str]
+) -> dict[str, VerdictRow]:
     rows = read_verdicts(verdicts_path(results, model, judge))
     return {row["key"]: row for row in rows if now.get(row["key"]) == row["response_digest"]}
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safeswap.evaluation.judges import MAJORITY
+from safeswap.evaluation.results.majority import read_majority
 from safeswap.evaluation.results.store import VERDICTS, Results, open_results, read_json
 from safeswap.evaluation.stats import SEED
 from safeswap.merge.companions import PLAN_FILE
@@ -82,14 +84,23 @@ def _evaluated(results: Results, name: str, public: Callable[[str], str]) -> Ste
         f"safeswap {_said(['evaluate', *given, '--suite', suite, *ends])}"
         for suite in suites or ["SUITE"]
     ]
-    for judge in results.judges():
+    for judge in _in_turn(results):
         record = _judge(results, judge)
         source = public(str(record.get("source", judge)))
+        if judge == MAJORITY and (votes := read_majority(results)) is not None:
+            source = f"{MAJORITY}:{','.join(votes['judges'])}"
         commands.append(f"safeswap judge {_said([name, '--judge', source])}")
     note = f"{' and '.join(suites) or 'SUITE'} held {', '.join(benchmarks)}."
     if not suites:
         note += " Its own file or name is not recorded in results of earlier versions."
     return Step(f"Evaluate: {name.removeprefix('./')}", commands, note)
+
+
+def _in_turn(results: Results) -> list[str]:
+    """The judges; a majority that was defined before any of its own stands first again."""
+    votes = read_majority(results)
+    first = votes is not None and not any(votes["had"].values())
+    return sorted(results.judges(), key=lambda judge: (judge == MAJORITY) != first)
 
 
 _OPTIONS = {"max_new_tokens": "--max-new-tokens", "harness_tokens": "--harness-tokens"}

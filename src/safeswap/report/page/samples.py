@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from safeswap.display import visible
 from safeswap.evaluation.backends.thoughts import apart
-from safeswap.evaluation.judges import Verdict, counts_unsafe
+from safeswap.evaluation.judges import MAJORITY, Verdict, counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
 from safeswap.evaluation.results.rows import ModelRecord, VerdictRow
 from safeswap.evaluation.results.store import (
@@ -130,9 +130,9 @@ class _Group:
             marks[row["key"]] = mark_of(row)
         for judge in self.judges:
             path = verdicts_path(home, model, judge)
-            if not path.is_file():
+            if judge != MAJORITY and not path.is_file():
                 continue
-            if judge.endswith(THOUGHT):  # its marks are of thoughts
+            if judge == MAJORITY or judge.endswith(THOUGHT):  # its marks are of thoughts
                 verdicts: Iterable[VerdictRow] = verdicts_of(home, model, judge).values()
             else:
                 rows = read_verdicts(path)
