@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def gated_by(table: str) -> str:
 FAMILIES = (*TABLES, *(gated_by(table) for table in TABLES), SOUP, CHAT_VECTOR, GRAM_ADD)
 
 
+@cache
 def all_options() -> tuple[Option, ...]:
     """References first, then every family at every scale."""
     pairs = dict(zip(REFERENCES, ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)), strict=True))

@@ -15,6 +15,7 @@ from safeswap.checkpoint.family import open_family  # noqa: E402
 from safeswap.demo import exam, generate, judge, models_folder  # noqa: E402
 from safeswap.demo.world import World, default_world  # noqa: E402
 from small_world import fair  # noqa: E402
+from small_world.chosen import measure  # noqa: E402
 from small_world.chosen.families import FAMILIES, Option, all_options  # noqa: E402
 from small_world.chosen.measure import Trio, examiner, measured  # noqa: E402
 from small_world.masks.candidates import merged_state  # noqa: E402
@@ -72,10 +73,12 @@ def test_a_gate_opens_where_the_table_says_safety_and_gated_is_the_method() -> N
     assert weights("gated by permuted #1, γ = 2") != weights("gated by permuted #2, γ = 2")
 
 
-def test_counts_are_those_of_generation(tmp_path: Path) -> None:
+def test_counts_are_those_of_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against transformers' own generation from a merge on disk, judged by the world."""
     import safeswap
 
+    monkeypatch.setattr(measure, "REFUSALS", 40)
+    monkeypatch.setattr(measure, "CHATS", 40)
     few = [OPTIONS["language expert"], OPTIONS["safety expert"], OPTIONS["gram-add, k = 4 γ = 1"]]
     case = measured(shipped(), few, tmp_path)
     profile = shipped().profile
