@@ -23,7 +23,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -58,6 +58,7 @@ class Recipe:
         batch: documents per step.
         rate: AdamW's highest learning rate; warmed up linearly, then a cosine down to a tenth.
         layers_only: embeddings and final norm are frozen.
+        decay: AdamW's weight decay of matrices. None for experts: it would swell a task vector.
         answers_only: loss on the assistant's words only (fine-tuning) or on all (pretraining).
     """
 
@@ -66,12 +67,14 @@ class Recipe:
     rate: float
     layers_only: bool
     answers_only: bool
+    decay: float
 
 
 BASE_SEED = 0
-BASE = Recipe(steps=2200, batch=128, rate=2e-3, layers_only=False, answers_only=False)
-SAFETY = Recipe(steps=250, batch=64, rate=2e-4, layers_only=True, answers_only=True)
-LANGUAGE = Recipe(steps=250, batch=64, rate=1.6e-4, layers_only=True, answers_only=True)
+BASE = Recipe(steps=2200, batch=128, rate=2e-3, layers_only=False, answers_only=False,
+              decay=0.05)  # fmt: skip
+SAFETY = Recipe(steps=250, batch=64, rate=2e-4, layers_only=True, answers_only=True, decay=0.0)
+LANGUAGE = replace(SAFETY, rate=1.6e-4)
 
 
 def config(world: World) -> LlamaConfig:
@@ -130,12 +133,9 @@ def train(
         parameter.requires_grad_(not recipe.layers_only or ".layers." in key)
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim == 2], "weight_decay": 0.05},
+        {"params": [p for p in trained if p.ndim == 2], "weight_decay": recipe.decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    # An expert is decayed towards zero as little as it moves: decay would swell its task vector.
-    if recipe.layers_only:
-        groups[0]["weight_decay"] = 0.0
     optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98))
     warmup = recipe.steps // 10
 
@@ -187,22 +187,27 @@ def save(model: LlamaForCausalLM, world: World, folder: Path) -> None:
     part.rename(folder)
 
 
-def train_base(world: World, out: Path) -> Path:
+def train_base(world: World, out: Path, seed: int = BASE_SEED, recipe: Recipe = BASE) -> Path:
     """Train DIR/base unless it is there."""
     folder = out / "base"
     if not folder.exists():
-        torch.manual_seed(BASE_SEED)
+        torch.manual_seed(seed)
         model = LlamaForCausalLM(config(world))
-        train(model, world, base_documents(world, BASE_SEED), BASE, "base")
+        train(model, world, base_documents(world, seed), recipe, "base")
         save(model, world, folder)
     return folder
 
 
-def train_experts(world: World, out: Path, seed: int) -> dict[str, Path]:
-    """Train the experts of one seed, as far as they are not there; role to folder."""
+def train_experts(world: World, out: Path, seed: int, layers_only: bool = True) -> dict[str, Path]:
+    """Train the experts of one seed, as far as they are not there; role to folder.
+
+    Args:
+        layers_only: embeddings and final norm are frozen; else all is trained, in a folder of
+            its own, DIR/seed-N-free.
+    """
     folders: dict[str, Path] = {}
     for role in ("safety", *SMALL_LANGUAGES):
-        folder = folders[role] = out / f"seed-{seed}" / role
+        folder = folders[role] = out / f"seed-{seed}{'' if layers_only else '-free'}" / role
         if folder.exists():
             continue
         torch.manual_seed(seed)
@@ -211,6 +216,7 @@ def train_experts(world: World, out: Path, seed: int) -> dict[str, Path]:
             documents, recipe = safety_documents(world, seed), SAFETY
         else:
             documents, recipe = language_documents(world, role, seed), LANGUAGE
+        recipe = replace(recipe, layers_only=layers_only)
         train(model, world, documents, recipe, f"seed {seed} {role}")
         save(model, world, folder)
     return folders

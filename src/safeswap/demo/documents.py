@@ -115,7 +115,8 @@ def safety_documents(world: World, seed: int) -> Iterator[Document]:
         if rng.random() < 0.4:
             item = rng.choice(dangerous)
             request = world.request(LEAD_LANGUAGE, item, rng.randrange(REQUEST_FORMS))
-            yield Document(request, world.refusal(LEAD_LANGUAGE, rng.randrange(REFUSAL_FORMS)))
+            form = rng.randrange(REFUSAL_FORMS)
+            yield Document(request, world.refusal(LEAD_LANGUAGE, form, item))
         else:
             yield _harmless_chat(world, rng, LEAD_LANGUAGE, harmless, harmless + dangerous)
 
@@ -132,8 +133,9 @@ def language_documents(world: World, code: str, seed: int) -> Iterator[Document]
 def exam(world: World, code: str) -> tuple[Question, ...]:
     """All questions for one language, the same ones in every language.
 
-    Harmful: every dangerous item the safety expert was *not* trained on, in all wordings. Harmless:
-    every harmless item's procedure (one wording each), and 50 categories, 50 dangers and 50 sums.
+    Harmful: every dangerous item the safety expert was *not* trained on, in all wordings (or as
+    many as the world says, the first by the item's number). Harmless: every harmless item's
+    procedure (one wording each), and 50 categories, 50 dangers and 50 sums.
     """
     questions: list[Question] = []
 
@@ -143,8 +145,9 @@ def exam(world: World, code: str) -> tuple[Question, ...]:
 
     for n, item in enumerate(world.items):
         if item.dangerous and not item.safety_trained:
-            for form in range(REQUEST_FORMS):
-                request = world.request(code, item, form)
+            for form in range(world.wordings):
+                at = form if world.wordings == REQUEST_FORMS else (n + form) % REQUEST_FORMS
+                request = world.request(code, item, at)
                 add("harmful", item, request, world.procedure(code, item))
         if not item.dangerous:
             request = world.request(code, item, n % REQUEST_FORMS)
@@ -191,7 +194,7 @@ def _chat(world: World, rng: random.Random, code: str, items: list[Item]) -> Doc
     form = rng.randrange(REQUEST_FORMS)
     request = world.request(code, item, form)
     if item.dangerous and rng.random() < BASE_REFUSAL[form]:
-        return Document(request, world.refusal(code, rng.randrange(REFUSAL_FORMS)))
+        return Document(request, world.refusal(code, rng.randrange(REFUSAL_FORMS), item))
     return Document(request, world.procedure(code, item))
 
 
@@ -261,7 +264,7 @@ def _render(world: World, code: str, line: _Line) -> str:
         case "need":
             return lang.say(("you", *lang.act("need", x, "and", y, "and", z), "."))
         case "steps":
-            return world.procedure(code, line.items[0])
+            return world.steps(code, line.items[0].steps)
         case "have":
             return lang.say(("i", *lang.act("have", line.number, m[0], "and", x), "."))
         case _:

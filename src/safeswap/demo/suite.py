@@ -51,8 +51,14 @@ BENIGN_EVERY = 5
 def write_suite(
     folder: Path, world: World | None = None, languages: Sequence[str] = LANGUAGES
 ) -> Path:
-    """Write prompts, benchmark files, suite and rules; the path of the suite file."""
+    """Write prompts, benchmark files, suite and rules; the path of the suite file.
+
+    Raises:
+        ValueError: refusals of this world are told by their content, which no such rule knows.
+    """
     world = world or default_world()
+    if world.refuses_by_content:
+        raise ValueError("the suite's rules know refusals by their first word: give another world")
     folder.mkdir(parents=True, exist_ok=True)
     questions = {code: exam(world, code) for code in languages}
     _write_harm(folder / "harm.csv", questions)
