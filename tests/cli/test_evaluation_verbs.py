@@ -272,7 +272,7 @@ def test_a_majority_named_beforehand_from_definition_to_table(
     assert "several judges (majority, rule-one" in refused("compare", own)
     tables = json.loads(said("compare", own, "--judge", "majority", "--json"))["tables"]
     named = {table["title"]: table for table in tables}
-    assert any(whom in note for note in named["Rates"]["notes"])
+    assert [title for title, table in named.items() if whom in str(table["notes"])] == ["Rates"]
     assert len(named["Judges beside each other"]["rows"]) == 9
     # by hand: with a judge that calls everything safe, unsafe is what the other two call so
     rows = {

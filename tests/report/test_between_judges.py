@@ -124,6 +124,10 @@ def test_it_is_a_table_of_compare_and_the_majority_says_when_it_was_defined(
         "34, beta 32, gamma 4)."
     )
     assert note in tables["rates"].notes
+    late = note.replace("It is the", "By the")
+    assert all(table.notes[0] == late for name, table in tables.items() if name != "rates")
+    own = compare([results], judge="alpha")
+    assert not any("majority" in line for table in own for line in table.notes)
     assert rates_table(gather([results], "alpha")).notes[0].startswith("Judge: alpha;")
     told = dict(facts([results], judge="majority"))["judge"]
     assert told.startswith("majority of alpha, beta, gamma, defined when")

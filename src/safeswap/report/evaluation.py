@@ -158,7 +158,8 @@ def tables_of(
     tables += [methods_table(evidence), degrees_table(evidence)]
     tables += comparisons_tables(comparisons, margin, family)
     tables += [corrected, between, answers_table(evidence), numbers_table(evidence)]
-    return [_limited(_marked(table, evidence.dev), part) for table in tables if table is not None]
+    made = (_late(table, evidence) for table in tables if table is not None)
+    return [_limited(_marked(table, evidence.dev), part) for table in made]
 
 
 def facts(results: Sequence[str | Path], *, judge: str | None = None, strict: bool = True) -> Facts:
@@ -177,6 +178,13 @@ def _limited(table: Table, part: str) -> Table:
         return table
     note = f"Only a part of the questions was asked ({part}): a trial, no result."
     return replace(table, title=f"{table.title} ({part})", notes=(note, *table.notes))
+
+
+def _late(table: Table, evidence: Outcomes) -> Table:
+    """A table by a majority that may have been chosen by its result says so; rates do already."""
+    if not evidence.late or table.name == "rates":
+        return table
+    return replace(table, notes=(f"By the {evidence.votes}.", *table.notes))
 
 
 def _marked(table: Table, chosen: Sequence[str]) -> Table:

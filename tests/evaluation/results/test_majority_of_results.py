@@ -119,7 +119,8 @@ def test_the_record_says_what_was_known_when_it_was_defined(stored: Stored) -> N
     again = define_majority(results, ABC, overwrite=True)
     assert [one["judges"] for one in again["earlier"]] == [["a", "b", "c"], ["a", "b", "d"]]
     assert "before that, of a, b, c; before that, of a, b, d" in majority_note(again)
-    assert gather([stored.folder], "majority").votes == majority_note(again)
+    evidence = gather([stored.folder], "majority")
+    assert evidence.votes == majority_note(again) and evidence.late
 
 
 def test_no_majority_and_two_different_ones_are_refused(stored: Stored, tmp_path: Path) -> None:

@@ -155,6 +155,13 @@ def _latest(records: Sequence[MajorityRecord]) -> MajorityRecord:
     return max(records, key=lambda one: (len(one.get("earlier", [])), sum(one["had"].values())))
 
 
+def defined_late(record: MajorityRecord) -> bool:
+    """Whether it may have been chosen by its result: verdicts of its members were there when it was
+    defined, or it was defined before in another way.
+    """
+    return any(record["had"].values()) or bool(record.get("earlier"))
+
+
 def majority_note(record: MajorityRecord) -> str:
     """Who votes, and whether they were named before anybody knew their verdicts; no sentence."""
     note = f"majority of {', '.join(record['judges'])}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +17,12 @@ from safeswap.errors import EvaluationError, nearest
 from safeswap.evaluation.judges import MAJORITY, counts_unsafe
 from safeswap.evaluation.measures import Measure, read_measure
 from safeswap.evaluation.results.journal import Row
-from safeswap.evaluation.results.majority import majority_note, one_majority, read_majority
+from safeswap.evaluation.results.majority import (
+    defined_late,
+    majority_note,
+    one_majority,
+    read_majority,
+)
 from safeswap.evaluation.results.rows import (
     CellSettings,
     ModelRecord,
@@ -100,7 +105,8 @@ class Outcomes:
     """All that is stored, in one place: cells, models, and what each model has in each cell.
 
     ``dev`` are the models that were chosen on questions that are in it: their figures are no test.
-    ``votes`` says whose verdicts a majority is of, and since when; empty for one judge.
+    ``votes`` says whose verdicts a majority is of, and since when; empty for one judge. ``late`` is
+    whether it was defined when verdicts of its members were there, or defined anew.
     """
 
     cells: tuple[CellSpec, ...]
@@ -110,6 +116,7 @@ class Outcomes:
     strict: bool
     dev: tuple[str, ...] = ()
     votes: str = ""
+    late: bool = False
 
     @property
     def benchmarks(self) -> list[str]:
@@ -194,8 +201,11 @@ def gather(
             found[model] = results.model(model)
             answered |= dict(_of_arm(results, model, cells, chosen, strict, texts))
     seen = models_that_saw(settings, opened, found, dev=dev)
-    votes = majority_note(one_majority(opened)) if chosen == MAJORITY else ""
-    return Outcomes(cells, found, answered, chosen, strict, seen, votes)
+    made = Outcomes(cells, found, answered, chosen, strict, seen)
+    if chosen != MAJORITY:
+        return made
+    record = one_majority(opened)
+    return replace(made, votes=majority_note(record), late=defined_late(record))
 
 
 def choose_judge(opened: Sequence[Results], judge: str | None) -> str:
