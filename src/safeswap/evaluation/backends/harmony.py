@@ -28,8 +28,10 @@ def decoded_channels(tokenizer: Any, new: list[int]) -> str | None:
     Args:
         new: ids of the response.
     """
-    convert = getattr(tokenizer, "convert_tokens_to_ids", None)
-    mark = convert(CHANNEL) if callable(convert) else None
+    try:
+        mark = tokenizer.convert_tokens_to_ids(CHANNEL)
+    except (AttributeError, LookupError, ValueError):  # as some do that do not know a token
+        return None
     if not isinstance(mark, int) or mark not in new:
         return None
     text = str(tokenizer.decode(new, skip_special_tokens=False))
