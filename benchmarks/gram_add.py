@@ -27,7 +27,8 @@ FIRST_SEED = 54321
 OPTIONS = BackendOptions(dtype="float32", device="cpu")
 
 
-def _chats(path: Path, documents: Iterable[Document], count: int) -> Path:
+def write_chats(path: Path, documents: Iterable[Document], count: int) -> Path:
+    """JSON Lines of the first chats that have a prompt; returns the file."""
     rows = [
         json.dumps({"prompt": document.prompt, "response": document.response})
         for document in itertools.islice((one for one in documents if one.prompt), count)
@@ -45,14 +46,16 @@ def calibrated(out: Path, seed: int) -> Path:
         if world.is_refusal(document.response)
     )
     harmless = {
-        code: _chats(out / f"{code}.jsonl", language_documents(world, code, FIRST_SEED + seed), 300)
+        code: write_chats(
+            out / f"{code}.jsonl", language_documents(world, code, FIRST_SEED + seed), 300
+        )
         for code in SMALL_LANGUAGES
     }
     safeswap.calibrate(
         models / "base",
         safety=models / "safety",
         languages={code: models / code for code in SMALL_LANGUAGES},
-        harmful=_chats(out / "refusals.jsonl", refusals, 200),
+        harmful=write_chats(out / "refusals.jsonl", refusals, 200),
         harmless=harmless,
         out=out / "grams",
         options=OPTIONS,

@@ -12,7 +12,7 @@ from blake3 import blake3
 from safetensors.numpy import load_file, save_file
 
 Array = np.ndarray[Any, Any]
-NEED_GRAMS = frozenset({"regmean", "gram-add", "gram-swap"})
+NEED_GRAMS = frozenset({"regmean", "gram-add", "gram-swap", "sparse-edit"})
 """Operators that read such a folder."""
 
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 import safeswap  # noqa: E402
 from families import save_tiny  # noqa: E402
 from safeswap.calibration import entry as runs  # noqa: E402
+from safeswap.calibration import expert_run  # noqa: E402
 from safeswap.calibration.collect import Encoded, InputGroup, batches_of  # noqa: E402
 from safeswap.calibration.layers import LinearLayer  # noqa: E402
 from safeswap.cli import main  # noqa: E402
@@ -339,7 +340,7 @@ def test_a_loader_that_changes_numbers_is_found_out(
 ) -> None:
     """A name proves nothing: the loaded weight is compared with the stored one."""
     family, texts = make_family(tmp_path, "llama"), write_texts(tmp_path)
-    opened = runs.open_backend
+    opened = expert_run.open_backend
     changed = "model.layers.1.mlp.up_proj.weight"
 
     def spoils(*given: Any) -> Any:
@@ -348,7 +349,7 @@ def test_a_loader_that_changes_numbers_is_found_out(
             responder.model.get_parameter(changed)[0, 0] += 1
         return responder
 
-    monkeypatch.setattr(runs, "open_backend", spoils)
+    monkeypatch.setattr(expert_run, "open_backend", spoils)
     safety, _ = calibrated(family, texts, tmp_path / "grams")
     assert safety.entry.left_out == {changed: f"the loaded model holds other numbers in {changed}"}
     assert len(safety.entry.tensors) == 13

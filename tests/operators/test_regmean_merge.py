@@ -254,7 +254,7 @@ def bad_record(grams: Path) -> None:
         (cut_off, ["sw.safetensors", "cut off"]),
         (no_file, ["sw.safetensors", "cannot be read"]),
         (other_weights, ["matrices of sw are of other weights", "abababababab"]),
-        (no_expert, ["no Gram matrices of the expert 'sw'", "'swa'"]),
+        (no_expert, ["holds matrices of safety, te, swa", "regmean reads safety, sw", "--texts"]),
         (extra_key, ["sw", "unknown key 'weight'", "'weights'"]),
         (lost_key, ["sw", "lacks texts"]),
         (other_format, ["is not a safeswap-grams/1 file"]),

@@ -7,10 +7,10 @@ between batches sums are float64: rounding does not grow with the number of text
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,11 +29,13 @@ class Encoded:
         ids: of all tokens.
         begin, end: positions that count: all of a text; of a chat those from which a token of the
             answer is predicted.
+        number: among its like, where that matters.
     """
 
     ids: Ids
     begin: int
     end: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -122,6 +124,9 @@ class InputGroup:
         return mean.float().cpu()
 
 
+Group = TypeVar("Group", bound=InputGroup)
+
+
 def group_layers(model: nn.Module, layers: Sequence[LinearLayer], probe: Ids) -> list[InputGroup]:
     """Layers by their inputs: run once on a short text, those given the very same tensor belong
     together (query, key and value; gate and up).
@@ -131,8 +136,8 @@ def group_layers(model: nn.Module, layers: Sequence[LinearLayer], probe: Ids) ->
     def note(place: int) -> Callable[[torch.Tensor], None]:
         return lambda inputs: seen[place].append(inputs)
 
-    with _hooks((layer, note(place)) for place, layer in enumerate(layers)):
-        _run(model, [probe])
+    with hooks((layer, note(place)) for place, layer in enumerate(layers)):
+        run_layers(model, [probe])
     groups: dict[Any, InputGroup] = {}
     for place, layer in enumerate(layers):
         same: Any = tuple(map(id, seen[place])) or (None, place)
@@ -140,7 +145,7 @@ def group_layers(model: nn.Module, layers: Sequence[LinearLayer], probe: Ids) ->
     return list(groups.values())
 
 
-def parts_within(groups: Sequence[InputGroup], memory: int) -> list[list[InputGroup]]:
+def parts_within(groups: Sequence[Group], memory: int) -> list[list[Group]]:
     """The groups in runs whose matrices fit the budget together.
 
     Args:
@@ -152,10 +157,10 @@ def parts_within(groups: Sequence[InputGroup], memory: int) -> list[list[InputGr
     largest = max(groups, key=lambda group: group.nbytes)
     if largest.nbytes > memory:
         raise CalibrationError(
-            f"--memory: the Gram matrix of {largest.name!r} alone takes {largest.nbytes:,} bytes "
+            f"--memory: the sums of {largest.name!r} alone take {largest.nbytes:,} bytes "
             f"({largest.side} inputs). Give at least --memory {-(-largest.nbytes // 10**6)}MB."
         )
-    parts: list[list[InputGroup]] = [[]]
+    parts: list[list[Group]] = [[]]
     room = memory
     for group in groups:
         if group.nbytes > room:
@@ -202,10 +207,10 @@ def sum_inputs(
     hooked = [
         (layer, add(group, place)) for group in part for place, layer in enumerate(group.layers)
     ]
-    with _hooks(hooked):
+    with hooks(hooked):
         for batch in batches:
             counted[0] = _counted(batch, device)
-            _run(model, [one.ids for one in batch])
+            run_layers(model, [one.ids for one in batch])
             advance(len(batch))
 
 
@@ -218,7 +223,7 @@ def _counted(batch: Sequence[Encoded], device: torch.device) -> torch.Tensor | N
     return torch.stack([(at >= one.begin) & (at < one.end) for one in batch])
 
 
-def _run(model: nn.Module, batch: Sequence[Ids]) -> None:
+def run_layers(model: nn.Module, batch: Sequence[Ids]) -> None:
     """Run the layers, without the output projection: its logits would be large for nothing."""
     layers = getattr(model, "base_model", model)
     device = next(model.parameters()).device
@@ -234,7 +239,8 @@ def _run(model: nn.Module, batch: Sequence[Ids]) -> None:
 
 
 @contextmanager
-def _hooks(hooked: Any) -> Iterator[None]:
+def hooks(hooked: Iterable[tuple[LinearLayer, Callable[[torch.Tensor], None]]]) -> Iterator[None]:
+    """While it is open, every layer's inputs are told to what stands beside it."""
     handles = []
 
     def hook_of(act: Callable[[torch.Tensor], None]) -> Callable[..., None]:

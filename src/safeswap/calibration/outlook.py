@@ -22,6 +22,7 @@ def calibration_outlook(
     texts: Mapping[str, Path] | None = None,
     harmful: Path | None = None,
     harmless: Mapping[str, Path] | None = None,
+    parallel: Mapping[str, Path] | None = None,
     out: Path,
     force: bool = False,
 ) -> Record:
@@ -34,14 +35,15 @@ def calibration_outlook(
     before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
     experts = [
         {
-            "expert": job.entry,
+            "expert": entry,
             "source": family.members[job.role].text,
             "weights_bytes": family.members[job.role].nbytes,
-            "texts": len(job.texts.texts),
+            "texts": len(job.texts),
             "file": job.texts.name,
-            "there": job.entry in before,
+            "there": entry in before,
         }
-        for job in read_jobs(texts or {}, harmful, harmless or {}, force=force)
+        for job in read_jobs(texts or {}, harmful, harmless or {}, parallel or {}, force=force)
+        for entry in job.entries
     ]
     return {"kind": "outlook", "verb": "calibrate", "out": str(out), "experts": experts}
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safeswap.calibration.entry import EntryRun, Job
-from safeswap.calibration.texts import Texts, read_chats, read_texts
+from safeswap.calibration.entry import Job
+from safeswap.calibration.expert_run import ExpertRun
+from safeswap.calibration.neurons import NOT_EDITED, PairJob
+from safeswap.calibration.pairs import read_pairs
+from safeswap.calibration.texts import read_chats, read_refusals, read_texts
 from safeswap.checkpoint.digests import of_small_file
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.checkpoint.inside import files_below, why_not_read
@@ -19,7 +22,8 @@ from safeswap.errors import CalibrationError, OutputError, listed
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.io.locks import HeldError, take_lock
 from safeswap.io.progress import bytes_bar
-from safeswap.operators.gram_guided import HARMFUL, HARMLESS, entry_of
+from safeswap.operators.calibrated import entry_of
+from safeswap.operators.gram_guided import HARMFUL, HARMLESS
 from safeswap.operators.gram_store import (
     MANIFEST,
     ExpertGrams,
@@ -61,6 +65,7 @@ def calibrate(
     texts: Mapping[str, Path] | None = None,
     harmful: Path | None = None,
     harmless: Mapping[str, Path] | None = None,
+    parallel: Mapping[str, Path] | None = None,
     out: Path,
     options: BackendOptions | None = None,
     memory: int = 8 * 10**9,
@@ -80,6 +85,9 @@ def calibrate(
         harmless: language → harmless chats in it, see
             :func:`~safeswap.calibration.texts.read_chats`. Both are run through the language
             experts; for ``gram-add`` and ``gram-swap``.
+        parallel: language → pairs of prompts in English and in it, see
+            :func:`safeswap.calibration.pairs.read_pairs`; both sides are run through the language
+            expert; for ``sparse-edit``.
         options: device, dtype, tokens per batch, chat template (off by default: texts as they are).
         memory: bytes of the sums that are held at once, on the model's device; more layers than fit
             need more passes over the texts. The model, a batch and one product come on top.
@@ -103,7 +111,7 @@ def calibrate(
     ['safety', 'qab']
     """
     options = options or BackendOptions(use_template=False)
-    jobs = read_jobs(texts or {}, harmful, harmless or {}, force=force)
+    jobs = read_jobs(texts or {}, harmful, harmless or {}, parallel or {}, force=force)
     family = open_family(base, safety, languages, force=force)
     if not force:
         refuse_strangers(family)
@@ -112,56 +120,79 @@ def calibrate(
         before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
         weights = _digests(family, workers, force)
         for job in jobs:
-            other = _other(before.get(job.entry), weights[job.role], job.texts, settings)
-            if other and overwrite:
-                del before[job.entry]  # its file is replaced when the new one is whole
-            elif other:
-                raise CalibrationError(
-                    f"{out}: holds Gram matrices of {job.entry} from other {' and '.join(other)}. "
-                    "Choose another -o, or make them anew with --overwrite."
-                )
-            elif job.entry in before:
-                open_grams(out).check_file(job.entry)
+            _let_go(before, job, weights[job.role], settings, out, overwrite)
         found = []
         for job in jobs:
-            kept = job.entry in before
+            kept = all(entry in before for entry in job.entries)
             if not kept:
-                run = EntryRun(family, job, options, settings, memory, out)
-                before[job.entry] = run.entry(weights[job.role])
+                run = ExpertRun(family, job.role, options, settings, memory, out)
+                before |= job.made(run, weights[job.role])
                 write_manifest(out, before, __version__)
-            found.append(Calibrated(job.entry, file_of(out, job.entry), before[job.entry], kept))
-            _report(found[-1])
+            for entry in job.entries:
+                found.append(Calibrated(entry, file_of(out, entry), before[entry], kept))
+                _report(found[-1])
     return found
+
+
+def _let_go(
+    before: dict[str, ExpertGrams],
+    job: Job | PairJob,
+    weights: str,
+    settings: Mapping[str, Any],
+    out: Path,
+    overwrite: bool,
+) -> None:
+    """Take a job's entries out of what is there where they are to be made anew.
+
+    Raises:
+        CalibrationError: they are of other weights, texts or settings, or damaged.
+    """
+    for entry in job.entries:
+        other = _other(before.get(entry), weights, job.texts.digest, settings)
+        if other and overwrite:
+            del before[entry]  # its file is replaced when the new one is whole
+        elif other:
+            raise CalibrationError(
+                f"{out}: holds Gram matrices of {entry} from other {' and '.join(other)}. "
+                "Choose another -o, or make them anew with --overwrite."
+            )
+        elif entry in before:
+            open_grams(out).check_file(entry)
 
 
 def read_jobs(
     texts: Mapping[str, Path],
     harmful: Path | None,
     harmless: Mapping[str, Path],
+    parallel: Mapping[str, Path],
     *,
     force: bool = False,
-) -> list[Job]:
+) -> list[Job | PairJob]:
     """What is to be run, with all files read.
 
     Raises:
         CalibrationError: nothing, harmful or harmless chats alone, or a file that is not valid.
     """
-    jobs = [Job(role, role, read_texts(path, role)) for role, path in texts.items()]
+    jobs: list[Job | PairJob] = [
+        Job(role, role, read_texts(path, role)) for role, path in texts.items()
+    ]
     if (harmful is None) != (not harmless):
         given, lacks = ("--harmful", "--harmless") if harmful else ("--harmless", "--harmful")
         raise CalibrationError(
             f"{given} goes with {lacks}: the two are weighed against each other."
         )
     if harmful is not None:
-        refusals = read_chats(harmful)
+        refusals = read_refusals(harmful, checked=not force)
         for role, path in harmless.items():
             jobs.append(Job(entry_of(role, HARMFUL), role, refusals))
             chats = read_chats(path, None if force else role)
             jobs.append(Job(entry_of(role, HARMLESS), role, chats))
+    for role, path in parallel.items():
+        jobs.append(PairJob(role, read_pairs(path, role, checked=not force)))
     if not jobs:
         raise CalibrationError(
-            "there is nothing to run: give --texts FILE (for regmean), or --harmful and --harmless "
-            "(for gram-add and gram-swap)."
+            "there is nothing to run: give --texts FILE (for regmean), --harmful and --harmless "
+            "(for gram-add and gram-swap), or --parallel (for sparse-edit)."
         )
     return jobs
 
@@ -185,6 +216,8 @@ def _report(done: Calibrated) -> None:
     )
     reasons: dict[str, list[str]] = {}
     for name, reason in entry.left_out.items():
+        if reason == NOT_EDITED:  # as it is meant
+            continue
         reasons.setdefault(reason, []).append(name)
     never = [name for name, record in entry.tensors.items() if not record.rows]
     reasons |= {"the layer never ran on these texts": never} if never else {}
@@ -200,14 +233,14 @@ def _settings(options: BackendOptions, max_tokens: int) -> dict[str, Any]:
 
 
 def _other(
-    earlier: ExpertGrams | None, weights: str, texts: Texts, settings: Mapping[str, Any]
+    earlier: ExpertGrams | None, weights: str, texts: str, settings: Mapping[str, Any]
 ) -> list[str]:
     """What an expert's matrices that are there were made from otherwise."""
     if earlier is None:
         return []
     differs = {
         "weights": earlier.weights != weights,
-        "texts": earlier.texts.get("digest") != texts.digest,
+        "texts": earlier.texts.get("digest") != texts,
         "settings": dict(earlier.settings) != settings,
     }
     return [name for name, different in differs.items() if different]

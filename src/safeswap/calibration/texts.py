@@ -16,8 +16,8 @@ from safeswap.io.jsonfile import LARGE, LineError, read_json_lines
 from safeswap.io.regular import is_there, read_regular
 from safeswap.roles import SAFETY
 
-SAFETY_LANGUAGE = "en"
-"""What the safety expert reads of a file of prompts in several languages."""
+ENGLISH = "en"
+"""The safety expert's language: what it reads of a file of prompts in several ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,9 @@ class Texts:
     name: str
     texts: tuple[str, ...]
     answers: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
     @property
     def digest(self) -> str:
@@ -101,6 +104,26 @@ def read_texts(path: Path, role: str) -> Texts:
     return Texts(path.name, texts)
 
 
+def read_refusals(path: Path, *, checked: bool = True) -> Texts:
+    """Read harmful requests with refusals: chats (see :func:`read_chats`) in English.
+
+    Args:
+        checked: whether requests and refusals that are mostly in another language are refused.
+
+    Raises:
+        CalibrationError: as :func:`read_chats`.
+    """
+    chats = _chats(path)
+    for what, texts in (("requests", chats.texts), ("refusals", chats.answers)):
+        if checked and (strange := _strange(texts, ENGLISH)):
+            raise CalibrationError(
+                f"{path}: {strange} of {len(texts)} {what} are not in English, and the harmful "
+                "requests must be what the safety expert knows. Give English ones; --force takes "
+                "them as they are."
+            )
+    return chats
+
+
 def read_chats(path: Path, language: str | None = None) -> Texts:
     """Read requests with their answers: JSON Lines with ``prompt`` and ``response``.
 
@@ -111,13 +134,30 @@ def read_chats(path: Path, language: str | None = None) -> Texts:
         CalibrationError: no such file, not UTF-8, no chats, a line without one of the two, most
             answers in another language.
     """
+    chats = _chats(path)
+    if language is not None and (strange := _strange(chats.answers, language)):
+        raise CalibrationError(
+            f"{path}: {strange} of {len(chats)} answers are not in {language!r}, and the "
+            f"harmless chats must be what the {language} expert is to keep. Give chats in the "
+            "language; --force takes them as they are."
+        )
+    return chats
+
+
+def _strange(texts: Sequence[str], language: str) -> int:
+    """How many texts are in another language, where most are; else 0."""
+    count = sum(bool(in_other_language(text, language)) for text in texts)
+    return count if 2 * count > len(texts) else 0
+
+
+def _chats(path: Path) -> Texts:
     if path.suffix != ".jsonl":
         raise CalibrationError(
             f"{path}: chats are JSON Lines (.jsonl) with prompt and response in every line."
         )
     try:
         pairs = [
-            (_text_of(row, "prompt", path, number), _text_of(row, "response", path, number))
+            (text_of(row, "prompt", path, number), text_of(row, "response", path, number))
             for number, row in read_json_lines(path, constants=True, names=False)
         ]
     except LineError as error:
@@ -130,21 +170,8 @@ def read_chats(path: Path, language: str | None = None) -> Texts:
         raise CalibrationError(f"{path}: the chats cannot be read ({error}).") from error
     if not pairs:
         raise CalibrationError(f"{path}: holds no chats. Give prompt and response in every line.")
-    if language is not None:
-        strange = [answer for _, answer in pairs if in_other_language(answer, language)]
-        if 2 * len(strange) > len(pairs):
-            raise CalibrationError(
-                f"{path}: {len(strange)} of {len(pairs)} answers are not in {language!r}, and the "
-                f"harmless chats must be what the {language} expert is to keep. Give chats in the "
-                "language; --force takes them as they are."
-            )
     prompts, answers = zip(*pairs, strict=True)
     return Texts(path.name, prompts, answers)
-
-
-def assign_chats(given: Sequence[str], languages: Sequence[str]) -> dict[str, Path]:
-    """Which file of harmless chats each language expert reads; see :func:`assign_texts`."""
-    return assign_texts(given, languages, "--harmless")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -154,11 +181,15 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _json_texts(path: Path) -> Iterator[str]:
     for number, row in read_json_lines(path, constants=True, names=False):
-        yield _text_of(row, "text", path, number)
+        yield text_of(row, "text", path, number)
 
 
-def _text_of(row: object, key: str, path: Path, number: int) -> str:
-    """A line's text under a key, stripped."""
+def text_of(row: object, key: str, path: Path, number: int) -> str:
+    """A line's text under a key, stripped.
+
+    Raises:
+        CalibrationError: it has none (with the nearest key), or no text; names the line.
+    """
     if not isinstance(row, Mapping) or key not in row:
         near = nearest(key, row) if isinstance(row, Mapping) else ""
         raise CalibrationError(f"{path}: line {number} has no key {key!r}{near}. Give it one.")
@@ -171,7 +202,7 @@ def _text_of(row: object, key: str, path: Path, number: int) -> str:
 
 
 def _from_prompts(path: Path, role: str) -> tuple[str, ...]:
-    language = SAFETY_LANGUAGE if role == SAFETY else role
+    language = ENGLISH if role == SAFETY else role
     try:
         found = read_prompts(path, "texts", language)
     except EvaluationError as error:

@@ -1,4 +1,4 @@
-"""The verb ``calibrate``: Gram matrices for ``regmean``, ``gram-add`` and ``gram-swap``."""
+"""The verb ``calibrate``: what operators need to know of layers' inputs."""
 
 from __future__ import annotations
 
@@ -56,6 +56,13 @@ from safeswap.errors import CalibrationError
     metavar="[LANGUAGE=]FILE",
     help="Likewise harmless chats in the language, for each language expert.",
 )
+@click.option(
+    "--parallel",
+    multiple=True,
+    metavar="[LANGUAGE=]FILE",
+    help="For sparse-edit: the same prompts in English and the language, CSV or JSONL with label "
+    "(unsafe or safe), en and the language's name.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="grams", show_default=True)
 @click.option("--memory", default="8GB", show_default=True, help="For the sums held at once.")
 @click.option(
@@ -68,7 +75,7 @@ from safeswap.errors import CalibrationError
 @click.option(
     "--chat-template",
     help="off: texts as they are; on, or a Jinja file: each text is a user's message.  [default: "
-    "off for --texts, on for --harmful]",
+    "off for --texts, else on]",
 )
 @click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
@@ -94,6 +101,7 @@ def calibrate(
     texts: tuple[str, ...],
     harmful: Path | None,
     harmless: tuple[str, ...],
+    parallel: tuple[str, ...],
     out: Path,
     memory: str,
     max_tokens: int,
@@ -109,6 +117,8 @@ def calibrate(
 
     --texts: every expert over its unlabelled texts, for regmean. --harmful and --harmless: every
     language expert over refusals in English and chats in its language, for gram-add and gram-swap.
+    --parallel: every language expert over prompts in English and their translations, for
+    sparse-edit.
     The same command goes on where it was stopped: finished experts are kept.
     """
     from safeswap.checkpoint.shards import parse_size
@@ -117,19 +127,21 @@ def calibrate(
     limit = parse_size(memory, "--memory")
     try:
         from safeswap.calibration import outlook, run
-        from safeswap.calibration.texts import assign_chats, assign_texts
+        from safeswap.calibration.texts import assign_texts
     except ImportError as error:
         raise CalibrationError(
             f"calibrate runs the experts and needs {error.name}: pip install 'safeswap[eval]'."
         ) from error
 
-    if texts and harmful is not None:
-        raise CalibrationError(
-            "--texts and --harmful are for different operators: run one of them."
-        )
-    chosen = assign_texts(texts, ("safety", *experts)) if texts else {}
-    chats = assign_chats(harmless, tuple(experts)) if harmless else {}
-    files: dict[str, Any] = {"texts": chosen, "harmful": harmful, "harmless": chats}
+    if texts and (harmful is not None or parallel):
+        other = "--parallel" if parallel else "--harmful"
+        raise CalibrationError(f"--texts and {other} are for different operators: run one of them.")
+    files: dict[str, Any] = {
+        "texts": assign_texts(texts, ("safety", *experts)) if texts else {},
+        "harmful": harmful,
+        "harmless": assign_texts(harmless, tuple(experts), "--harmless") if harmless else {},
+        "parallel": assign_texts(parallel, tuple(experts), "--parallel") if parallel else {},
+    }
     if dry_run:
         record = outlook.calibration_outlook(
             base, safety=safety, languages=experts, **files, out=out, force=force
@@ -143,14 +155,17 @@ def calibrate(
         languages=experts,
         **files,
         out=out,
-        options=_options(backend, "off" if harmful is None else "on"),
+        options=_options(backend, "off" if texts else "on"),
         memory=limit,
         max_tokens=max_tokens,
         workers=workers,
         force=force,
         overwrite=overwrite,
     )
-    operator = "regmean" if harmful is None else "gram-add --method chat-vector --set gamma=4"
+    operator = "regmean"
+    if not texts:
+        name, strength = ("gram-add", 4) if harmful is not None else ("sparse-edit", 1)
+        operator = f"{name} --method chat-vector --set gamma={strength}"
     say_step(f"next: safeswap plan … --operator {operator} --operator-set grams={quoted(out)}")
     if as_json:
         found = [

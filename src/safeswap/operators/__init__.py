@@ -50,6 +50,7 @@ from safeswap.operators import (  # isort: skip
     project,  # noqa: F401
     regmean,  # noqa: F401
     gram_guided,  # noqa: F401
+    sparse_edit,  # noqa: F401
 )
 
 

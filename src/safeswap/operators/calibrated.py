@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from safeswap.errors import CalibrationError, PlanError
+from safeswap.errors import CalibrationError, PlanError, listed
 from safeswap.operators.base import Operator, TensorContext
 from safeswap.operators.gram_store import GramRecord, Grams, open_grams
-from safeswap.operators.kernels.positive import Wide, factor, solve
+from safeswap.operators.kernels.positive import Triangle, Wide
 from safeswap.parameters import Parameter, Value
+from safeswap.roles import SAFETY
 
 GRAMS = (
     Parameter("grams", "", "the folder that safeswap calibrate wrote", Path),
@@ -32,6 +33,12 @@ class CalibratedOperator(Operator):
         """Entries of the folder that it reads → the expert whose weights each was made from."""
         return {role: role for role in experts}
 
+    def per_output(self, entry: str) -> int:
+        """How many numbers an entry has for each output of a tensor, in place of a matrix of its
+        inputs; 0 where it has that.
+        """
+        return 0
+
     def check(self, settings: Mapping[str, Value], where: str) -> None:
         if not settings["grams"]:
             raise PlanError(
@@ -44,7 +51,14 @@ class CalibratedOperator(Operator):
     ) -> dict[str, Value]:
         folder = Path(str(given["grams"])).expanduser().resolve()
         entries = self.entries(experts)
-        digest = open_grams(folder).digest(tuple(entries))
+        grams = open_grams(folder)
+        if any(entry not in grams.experts for entry in entries):
+            raise CalibrationError(
+                f"{where}: {folder} holds matrices of {listed(grams.experts) or 'nothing'}, and "
+                f"operator {self.name} reads {listed(entries)}. Run safeswap calibrate … "
+                f"{self.how}, with the same -o."
+            )
+        digest = grams.digest(tuple(entries))
         wanted = given.get("grams_digest") or digest
         if digest != wanted:
             raise CalibrationError(
@@ -72,7 +86,7 @@ class CalibratedOperator(Operator):
             return None
         grams = grams_of(context)
         found = [
-            grams.record(entry, context.name, context.shape)
+            grams.record(entry, context.name, context.shape, self.per_output(entry))
             for entry in self.entries(context.experts)
         ]
         seen = [record for record in found if record is not None and record.rows]
@@ -82,24 +96,59 @@ class CalibratedOperator(Operator):
         return self.records(context) is not None
 
 
-def solved(context: TensorContext, system: Wide, known: Wide, at: str, ways_out: str) -> Wide:
+class OneLanguage(CalibratedOperator):
+    """An operator by what the *language expert's* layers saw, on texts of several kinds.
+
+    Attributes:
+        kinds: of texts; an entry of the folder is a language and a kind, such as ``sw@harmful``.
+    """
+
+    kinds: tuple[str, ...] = ()
+    experts = (2, 2)
+
+    def entries(self, experts: Sequence[str]) -> Mapping[str, str]:
+        (language,) = [role for role in experts if role != SAFETY]
+        return {entry_of(language, kind): language for kind in self.kinds}
+
+    def pinned(
+        self, given: Mapping[str, Value], experts: Sequence[str], where: str
+    ) -> dict[str, Value]:
+        if len(experts) != 2 or SAFETY not in experts:
+            raise PlanError(
+                f"{where}: operator {self.name} joins the safety expert and one language expert, "
+                f"not {' and '.join(experts)}. Plan each language by itself."
+            )
+        return super().pinned(given, experts, where)
+
+
+def entry_of(role: str, kind: str) -> str:
+    """The name of an expert's matrices over texts of a kind, such as ``sw@harmful``."""
+    return f"{role}@{kind}"
+
+
+def solved(context: TensorContext, system: Triangle, known: Wide, at: str, ways_out: str) -> Wide:
     """``known · system⁻¹``, in the places of both.
 
     Args:
-        system: float64 [n, n], symmetric: of a tensor's Gram matrices.
+        system: of a tensor's Gram matrices.
         known: float64 [rows, n].
         at: with which settings it was made, and ways_out: what helps, for the message.
 
     Raises:
         CalibrationError: it is not positive definite.
     """
+    factored(context, system, at, ways_out)
+    return system.solve(known)
+
+
+def factored(context: TensorContext, system: Triangle, at: str, ways_out: str) -> None:
+    """Factor a system in its place; arguments and errors are those of :func:`solved`."""
     try:
-        return solve(factor(system), known)
+        system.factor()
     except np.linalg.LinAlgError as error:
         raise CalibrationError(
             f"tensor {context.name!r}: its Gram matrices leave some inputs undetermined (not "
-            f"positive definite at {at}). Use a larger ridge, e.g. --operator-set ridge=0.001, "
-            f"{ways_out}."
+            f"positive definite at {at}). Use a larger ridge (--operator-set ridge=…), {ways_out}."
         ) from error
 
 

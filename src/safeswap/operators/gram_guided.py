@@ -10,16 +10,16 @@ lets a direction of inputs through as far as harmful requests excite it and harm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from safeswap.errors import PlanError
 from safeswap.operators.base import Numbers, TensorContext, task_vectors
-from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of, solved
+from safeswap.operators.calibrated import GRAMS, OneLanguage, grams_of, solved
 from safeswap.operators.gram_store import GramRecord
-from safeswap.operators.kernels.positive import Wide
+from safeswap.operators.kernels.positive import Triangle, Wide
+from safeswap.operators.kernels.products import add_into, add_product
 from safeswap.operators.registry import operator
 from safeswap.parameters import Parameter
 from safeswap.roles import SAFETY
@@ -27,16 +27,11 @@ from safeswap.roles import SAFETY
 HARMFUL, HARMLESS = "harmful", "harmless"
 
 
-def entry_of(role: str, texts: str) -> str:
-    """The name of an expert's matrices over texts of a kind, such as ``sw@harmful``."""
-    return f"{role}@{texts}"
-
-
-class _Guided(CalibratedOperator):
+class _Guided(OneLanguage):
     """What addition and swap share."""
 
     how = "--harmful REFUSALS.jsonl --harmless LANGUAGE=CHATS.jsonl"
-    experts = (2, 2)
+    kinds = (HARMFUL, HARMLESS)
     parameters = (
         *GRAMS,
         Parameter("balance", 1.0, "weight of harmless text against harmful requests (γ)", low=0),
@@ -44,20 +39,6 @@ class _Guided(CalibratedOperator):
             "ridge", 1e-4, "λ, in mean diagonals of G_h + γ G_b", float, 0, 1e3, open_low=True
         ),
     )
-
-    def entries(self, experts: Sequence[str]) -> Mapping[str, str]:
-        (language,) = [role for role in experts if role != SAFETY]
-        return {entry_of(language, texts): language for texts in (HARMFUL, HARMLESS)}
-
-    def pinned(
-        self, given: Mapping[str, Any], experts: Sequence[str], where: str
-    ) -> dict[str, Any]:
-        if len(experts) != 2 or SAFETY not in experts:
-            raise PlanError(
-                f"{where}: operator {self.name} joins the safety expert and one language expert, "
-                f"not {' and '.join(experts)}. Plan each language by itself."
-            )
-        return super().pinned(given, experts, where)
 
     def merge(
         self, context: TensorContext, state: Any, base: Numbers, experts: Sequence[Numbers], at: int
@@ -67,17 +48,17 @@ class _Guided(CalibratedOperator):
         safety, language = vectors[safe], vectors[1 - safe]
         strength, kept = context.weights[safe], context.weights[1 - safe]
         records = self.records(context)
-        joined: Numbers = base + language * base.dtype.type(kept)
-        if records is None:
-            return joined  # nothing says what its inputs are: the language expert's stays
-        direction: Numbers = self.direction(safety, language).reshape(context.shape)
-        transposed = records[0].inputs == "rows"  # GPT-2's [in, out]; from here on [out, in]
+        # nothing says what its inputs are: the language expert's stays
+        direction = None if records is None else self.direction(safety, language)
+        np.multiply(language, base.dtype.type(kept), out=language)
+        joined: Numbers = np.add(base, language, out=language)
+        if records is None or direction is None:
+            return joined
+        direction, target = direction.reshape(context.shape), joined.reshape(context.shape)
+        if records[0].inputs == "rows":  # GPT-2's [in, out]; from here on [out, in]
+            direction, target = direction.T, target.T
         matrices = zip(self.entries(context.experts), records, strict=True)
-        let_through = _through(context, matrices, direction.T if transposed else direction)
-        if transposed:
-            let_through = let_through.T
-        let_through *= strength
-        joined += let_through.reshape(-1).astype(base.dtype)
+        add_into(target, _through(context, matrices, direction), strength)
         return joined
 
     def direction(self, safety: Numbers, language: Numbers) -> Numbers:
@@ -96,8 +77,8 @@ class GramAdd(_Guided):
     ``balance``, λ is ``ridge`` times the mean of the diagonal of ``G_h + γ G_b``, ``w_s`` the
     safety expert's weight in the plan (k in the docs; ``--method chat-vector --set gamma=4``).
     Both matrices come from ``safeswap calibrate … --harmful … --harmless …``. Not in mergekit
-    0.1.5. Added memory per worker: one square float64 matrix of the layer's inputs, and about
-    three float64 of the tensor's size.
+    0.1.5. Added memory per worker: half a square float64 matrix of the layer's inputs, and one
+    float64 of the tensor's size.
     """
 
     name = "gram-add"
@@ -137,18 +118,14 @@ def _through(
     """
     grams, settings = grams_of(context), context.settings
     harmful, harmless = matrices
-    side = direction.shape[1]
-    system, known = np.zeros((side, side)), np.zeros(direction.shape)
-    wide = direction.astype(np.float64)
+    side, ridge = direction.shape[1], float(settings["ridge"])
+    system, known = Triangle(side), np.zeros(direction.shape)
     for begin, block in grams.blocks(*harmful):
-        rows = block.astype(np.float64)
-        known[:, begin : begin + len(rows)] = np.matmul(wide, rows.T)  # G is symmetric
-        system[begin : begin + len(rows)] = rows
-    del wide
+        add_product(known[:, begin : begin + len(block)], direction, block)  # G is symmetric
+        system.add(begin, block)
     for begin, block in grams.blocks(*harmless):
-        system[begin : begin + len(block)] += float(settings["balance"]) * block.astype(np.float64)
-    ridge = float(settings["ridge"])
-    system[np.diag_indices(side)] += ridge * np.trace(system) / side
+        system.add(begin, block, float(settings["balance"]))
+    system.add_to_diagonal(ridge * system.trace / side)
     if not system.any():
         return known  # nothing was ever seen but zeros: nothing is let through
     return solved(context, system, known, f"ridge {ridge:g}", "or more texts")

@@ -4,11 +4,12 @@
 
     GRAMS/
       grams.json             which weights and texts, and for every tensor where its matrix lies
-      ROLE.safetensors       one expert's matrices, F32 [n, n], n the inputs of the layer
+      ENTRY.safetensors      one expert's matrices, F32 [n, n], n the inputs of the layer
 
 A matrix is ``G = XᵀX / rows`` with X the layer's inputs, one row per token. Tensors that see the
-same inputs (query, key and value) share one matrix, stored under the first one's name. Files are
-read in blocks of rows, so that no matrix has to fit in memory.
+same inputs (query, key and value) share one matrix, stored under the first one's name. Entries over
+pairs of prompts (``sparse_edit``) hold also a matrix of two inputs, and a table of the outputs.
+Files are read in blocks of rows, so that no matrix has to fit in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from safeswap.io.keys import check_keys
 FORMAT = "safeswap-grams/1"
 MANIFEST = "grams.json"
 INPUTS = ("columns", "rows")
-BLOCK_BYTES = 1 << 25
+BLOCK_BYTES = 1 << 24
 """How much of a matrix is read at once."""
 
 _KEYS = ("format", "safeswap", "experts")
@@ -124,8 +125,14 @@ class Grams:
             content[role] = {key: plain[key] for key in ("weights", "tensors", "left_out")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def record(self, role: str, tensor: str, shape: tuple[int, ...]) -> GramRecord | None:
+    def record(
+        self, role: str, tensor: str, shape: tuple[int, ...], per_output: int = 0
+    ) -> GramRecord | None:
         """Where a weight tensor's matrix lies, None where it was left out; its header is checked.
+
+        Args:
+            shape: of the weight tensor.
+            per_output: the matrix is [per_output, outputs]; 0: it is [inputs, inputs].
 
         Raises:
             CalibrationError: neither a matrix nor a reason why not, another shape, a file with
@@ -142,11 +149,12 @@ class Grams:
             )
         found = entry.tensors[tensor]
         stored = self._tensors(role)[found.gram]
-        side = shape[-1] if found.inputs == "columns" else shape[0]
-        if stored.shape != (side, side) or stored.dtype.name != "F32":
+        outputs, inputs = shape if found.inputs == "columns" else shape[::-1]
+        wanted = (per_output, outputs) if per_output else (inputs, inputs)
+        if stored.shape != wanted or stored.dtype.name != "F32":
             raise CalibrationError(
                 f"{stored.where}: the Gram matrix {found.gram!r} is {stored.dtype} "
-                f"{list(stored.shape)}, tensor {tensor!r} needs F32 {[side, side]}. Run safeswap "
+                f"{list(stored.shape)}, tensor {tensor!r} needs F32 {list(wanted)}. Run safeswap "
                 "calibrate on the checkpoints of this plan."
             )
         return found
@@ -160,22 +168,22 @@ class Grams:
         self._tensors(role)
 
     def blocks(self, role: str, record: GramRecord) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """The matrix in blocks of rows: (first row, float32 [rows, n]).
+        """The matrix in blocks of rows: (first row, float32 [rows, columns]).
 
         Raises:
             CalibrationError: at the end, when the bytes are not those that calibrate wrote.
             CheckpointError: the file cannot be read.
         """
         stored = self._tensors(role)[record.gram]
-        side, hashing = stored.shape[0], blake3()
-        rows = max(1, BLOCK_BYTES // max(4 * side, 1))
+        (height, width), hashing = stored.shape, blake3()
+        rows = max(1, BLOCK_BYTES // max(4 * width, 1))
         with stored.reader() as reader:
-            for begin in range(0, side, rows):
-                count = min(rows, side - begin)
-                raw = np.empty(count * side * 4, np.uint8)
-                reader.read_raw(begin * side, (begin + count) * side, raw)
+            for begin in range(0, height, rows):
+                count = min(rows, height - begin)
+                raw = np.empty(count * width * 4, np.uint8)
+                reader.read_raw(begin * width, (begin + count) * width, raw)
                 hashing.update(raw.data)
-                yield begin, raw.view(np.float32).reshape(count, side)
+                yield begin, raw.view(np.float32).reshape(count, width)
         if hashing.hexdigest() != record.digest:
             raise CalibrationError(
                 f"{stored.where}: the Gram matrix {record.gram!r} was changed after it was made. "

@@ -11,7 +11,8 @@ from safeswap.operators.base import Numbers, TensorContext, task_vectors, weight
 from safeswap.operators.calibrated import GRAMS, CalibratedOperator, grams_of, solved
 from safeswap.operators.gram_store import GramRecord
 from safeswap.operators.kernels.inner_products import parts
-from safeswap.operators.kernels.positive import Wide
+from safeswap.operators.kernels.positive import Triangle, Wide
+from safeswap.operators.kernels.products import add_into, add_product
 from safeswap.operators.registry import operator
 from safeswap.parameters import Parameter
 
@@ -32,8 +33,8 @@ class RegMean(CalibratedOperator):
     an input that was never seen gets the mean of the experts' weights. Differences: the authors
     have no ridge, and they take output layers too; here embeddings, outputs, biases and norms are
     averaged, and so is what the calibration left out (``grams.json`` says why). Not in mergekit
-    0.1.5. Added memory per worker: one square float64 matrix of the layer's inputs, and about
-    four float64 of the tensor's size.
+    0.1.5. Added memory per worker: half a square float64 matrix of the layer's inputs, and one
+    float64 of the tensor's size.
     """
 
     name = "regmean"
@@ -57,11 +58,11 @@ class RegMean(CalibratedOperator):
             joined = weighted_sum(parts(context), vectors)
             return np.add(base, joined, out=joined)
         matrices = [vector.reshape(context.shape) for vector in vectors]
+        target = base.reshape(context.shape)
         if records[0].inputs == "rows":  # GPT-2's [in, out]; from here on [out, in]
-            matrices = [matrix.T for matrix in matrices]
-        solved = _regression_mean(context, records, matrices)
-        joined = solved.T if records[0].inputs == "rows" else solved
-        return np.asarray(np.add(base, joined.astype(base.dtype).reshape(-1)))
+            matrices, target = [matrix.T for matrix in matrices], target.T
+        add_into(target, _regression_mean(context, records, matrices))
+        return base
 
 
 def _regression_mean(
@@ -73,27 +74,23 @@ def _regression_mean(
     grams, weights = grams_of(context), parts(context)
     alpha, ridge = np.float32(context.settings["scale"]), float(context.settings["ridge"])
     side = matrices[0].shape[1]
-    system, known = np.zeros((side, side)), np.zeros(matrices[0].shape)
-    mean = np.zeros(matrices[0].shape)
+    system, known = Triangle(side), np.zeros(matrices[0].shape)
     for role, record, weight, matrix in zip(
         context.experts, records, weights, matrices, strict=True
     ):
-        wide = matrix.astype(np.float64)
-        wide *= weight
-        mean += wide
         for begin, block in grams.blocks(role, record):
             end = begin + len(block)
             diagonal = block[:, begin:end].diagonal().copy()
             block *= alpha
             np.fill_diagonal(block[:, begin:end], diagonal)
-            rows = block.astype(np.float64)
-            known[:, begin:end] += np.matmul(wide, rows.T)  # G is symmetric
-            rows *= weight
-            system[begin:end] += rows
-    pull = ridge * float(np.trace(system)) / side
-    system[np.diag_indices(side)] += pull
-    known += pull * mean
-    if not system.any():
-        return mean
+            add_product(known[:, begin:end], matrix, block, weight)  # G is symmetric
+            system.add(begin, block, weight)
+    pull = ridge * system.trace / side
+    system.add_to_diagonal(pull)
+    seen = system.any()
+    for weight, matrix in zip(weights, matrices, strict=True):
+        add_into(known, matrix, weight * pull if seen else weight)
+    if not seen:
+        return known
     at = f"scale {alpha:g} and ridge {ridge:g}"
     return solved(context, system, known, at, "a smaller scale, or more calibration texts")
