@@ -51,7 +51,7 @@ from safeswap.errors import EvaluationError
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="fitted", show_default=True)
 @click.option("--by", default="module", show_default=True, help="module or layer.")
-@click.option("--steps", type=int, default=40, show_default=True, help="Of the optimiser.")
+@click.option("--steps", type=int, default=50, show_default=True, help="Of the optimiser.")
 @click.option("--rate", type=float, default=0.06, show_default=True, help="Length of a step.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Texts of a kind per step.")
 @click.option("--high", type=float, default=1.5, show_default=True, help="The largest weight.")
@@ -65,14 +65,14 @@ from safeswap.errors import EvaluationError
 @click.option(
     "--keep",
     type=float,
-    default=10.0,
+    default=6.0,
     show_default=True,
     help="Nats of refusing that the language expert's whole gain is worth.",
 )
 @click.option(
     "--spend",
     type=float,
-    default=0.0,
+    default=0.3,
     show_default=True,
     help="Part of the gain that may be lost before it counts.",
 )

@@ -105,7 +105,9 @@ def test_a_fitted_plan_merges_and_is_what_was_read(
 
 def test_steps_raise_refusing_and_hold_the_language(texts: dict[str, Path], tmp_path: Path) -> None:
     """Better than the table that it starts from, on texts that it was not fitted on."""
-    found = fitted(texts, tmp_path / "out", FitSettings(steps=12, batch=8, rate=0.1))
+    found = fitted(
+        texts, tmp_path / "out", FitSettings(steps=12, batch=8, rate=0.1, keep=10, spend=0)
+    )
     assert found.after.refusing > found.before.refusing + 1
     assert found.kept > 0.9
 

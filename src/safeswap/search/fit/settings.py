@@ -30,15 +30,15 @@ class FitSettings:
     """
 
     by: str = "module"
-    steps: int = 40
+    steps: int = 50
     rate: float = 0.06
     batch: int = 8
     high: float = 1.5
     start_safety: float = 0.6
     start_language: float = 0.8
     margin: float = 6.0
-    keep: float = 10.0
-    spend: float = 0.0
+    keep: float = 6.0
+    spend: float = 0.3
     over: float = 4.0
     seed: int = 0
 
