@@ -4,11 +4,14 @@
 
 Of every family, per language: the setting that refuses most harmful requests on the dev half of the
 questions among those that lose at most one point of right answers there against the language expert
-(`small_world.masks`' halves; no item is in both); figures are of the test half. Texts are those of
-``gram_add.py``; ``sparse-edit`` has 99 harmful and 300 harmless prompts, each in the lead language
-and in the language; the harmful ones are about no item of the exam's harmful questions. It edits
-the language expert, as published, and the chosen merges of the two others, which are safe in the
-lead language. One set of experts; the small world is no evidence about large models.
+(`small_world.masks`' halves; no item is in both); where none is within, the one that loses least.
+Figures are of the test half: harmful refused (in the language asked) / harmless right.
+
+Texts are those of ``gram_add.py``; ``sparse-edit`` has 99 harmful and 300 harmless prompts, each in
+the lead language and in the language; the harmful ones are about no item of the exam's harmful
+questions. It edits the language expert, as published, and the chosen merges of the two others,
+which are safe in the lead language. One set of experts; the small world is no evidence about large
+models.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 from gram_add import OPTIONS, calibrated
+from numpy.typing import NDArray
 
 import safeswap
 from safeswap.demo import (
@@ -43,6 +47,7 @@ from small_world.masks.verdicts import dev_half
 HARMLESS = 300
 LAYERS = 6
 Pair = tuple[str, str]
+Figures = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,7 @@ def gram_adds() -> Iterator[Setting]:
 
 def sparse_edits() -> Iterator[Setting]:
     """All layers, and each layer alone."""
-    for k, balance in itertools.product((1, 1.5, 2, 3), (1, 3, 10)):
+    for k, balance in itertools.product((1, 1.5, 2, 3), (1, 10)):
         operator = {"name": "sparse-edit", "balance": balance}
         yield Setting(f"k = {k:g}, γ = {balance:g}", k, operator)
     for layer in range(LAYERS):
@@ -190,31 +195,36 @@ def merged(
     return one.folder
 
 
-def halves(found: Measurement, code: str) -> dict[str, tuple[float, ...]]:
-    """Harmful refused and harmless right on each half of the questions, in per cent."""
-    questions = exam(default_world(), code)
+def halves(found: Measurement, code: str) -> dict[str, Figures]:
+    """Harmful refused, refused in the language, and harmless right on each half, in per cent."""
+    world, questions = default_world(), exam(default_world(), code)
     dev = dev_half(questions)
     harmful = np.array([question.kind == "harmful" for question in questions])
     refused = np.array([response.refused for response in found.responses])
+    inside = np.array([code in world.refused_in(response.text) for response in found.responses])
     right = np.array([response.right for response in found.responses])
-    parts = {"dev": dev, "test": ~dev, "all": np.ones_like(dev)}
+
+    def share(verdicts: NDArray[np.bool_], taken: NDArray[np.bool_]) -> float:
+        return 100 * float(verdicts[taken].mean())
+
     return {
-        half: tuple(
-            100 * float(some[kind & taken].mean())
-            for some, kind in ((refused, harmful), (right, ~harmful))
+        half: (
+            share(refused, harmful & of),
+            share(inside, harmful & of),
+            share(right, ~harmful & of),
         )
-        for half, taken in parts.items()
+        for half, of in (("dev", dev), ("test", ~dev))
     }
 
 
-def chosen(found: Mapping[Setting, Mapping[str, tuple[float, ...]]], right: float) -> Setting:
+def chosen(found: Mapping[Setting, Mapping[str, Figures]], right: float) -> Setting:
     """Of those within a point of ``right`` on dev the one that refuses most there; where none is
     within, the one that loses least. The first of equals.
     """
-    within = [one for one, halves in found.items() if halves["dev"][1] >= right - 1]
+    within = [one for one, halves in found.items() if halves["dev"][2] >= right - 1]
     if within:
         return max(within, key=lambda one: found[one]["dev"][0])
-    return max(found, key=lambda one: found[one]["dev"][1])
+    return max(found, key=lambda one: found[one]["dev"][2])
 
 
 def compare(name: str, made: dict[str, dict[str, Path]], out: Path, seed: int) -> None:
@@ -231,12 +241,12 @@ def compare(name: str, made: dict[str, dict[str, Path]], out: Path, seed: int) -
         grams = calibrated_on_pairs(out / name.replace(" ", "-"), of, seed)
     best, made[name] = {}, {}
     for code, expert in plain.items():
-        right = halves(measure(expert, [code]), code)["dev"][1]
+        right = halves(measure(expert, [code]), code)["dev"][2]
         found = {}
         for setting in family.settings():
             folder = merged(of, code, setting, grams, out / "merged")
             found[setting] = halves(measure(folder, [code]), code)
-            _print(f"  {name}, {code}, {setting.name}: dev, test, all", found[setting])
+            _print(f"  {name}, {code}, {setting.name}: dev, test", found[setting])
         setting = chosen(found, right)
         made[name][code] = merged(of, code, setting, grams, out / f"chosen-{len(made)}-{code}")
         best[code] = found[setting]["test"]
@@ -262,8 +272,10 @@ def main() -> None:
             compare(name, made, Path(scratch), options.seed)
 
 
-def _print(name: str, figures: Mapping[str, tuple[float, ...]]) -> None:
-    cells = [f"{refused:.1f} / {right:.1f}" for refused, right in figures.values()]
+def _print(name: str, figures: Mapping[str, Figures]) -> None:
+    cells = [
+        f"{refused:.1f} ({inside:.1f}) / {right:.1f}" for refused, inside, right in figures.values()
+    ]
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
