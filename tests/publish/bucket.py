@@ -29,11 +29,13 @@ class Bucket:
     def __init__(self) -> None:
         import boto3
         from botocore.config import Config
-        from moto import settings
+        from moto.s3 import models
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
-        settings.S3_UPLOAD_PART_MIN_SIZE = 1  # parts of a test are small
+        # Parts of a test are small. The models hold a copy of the setting, taken when they were
+        # first imported, which another module's server may have done.
+        vars(models)["S3_UPLOAD_PART_MIN_SIZE"] = 1
         self.sent: list[tuple[str, str, int]] = []
         self.before: Any = None
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
