@@ -1,6 +1,7 @@
-"""Calibration: run each expert over a few unlabelled texts and keep what its layers saw.
+"""Calibration: run experts over a few texts and keep what their layers saw.
 
-``texts`` reads the texts, ``layers`` finds which layer of the loaded model holds which tensor,
-``collect`` sums Gram matrices of the layers' inputs, ``run`` does so for every expert and writes
-the folder that the operator ``regmean`` reads (:mod:`safeswap.operators.gram_store`).
+``texts`` and ``pairs`` read the texts, ``layers`` finds which layer of the loaded model holds which
+tensor, ``collect`` sums Gram matrices of the layers' inputs. A job (``entry`` for texts and chats,
+``neurons`` for pairs of prompts) runs one expert (``expert_run``) over one file, and ``run`` does
+all of them and writes the folder that operators read (:mod:`safeswap.operators.gram_store`).
 """

@@ -70,7 +70,7 @@ class SparseEdit(OneLanguage):
     kinds = (LOW, GAP, SAFE, NEURONS)
     parameters = (
         *GRAMS,
-        Parameter("rank", 8, "of the update of a matrix (r)", int, 1, 2**31 - 1),
+        Parameter("rank", 8, "of the update of a matrix (r)", int, 1),
         Parameter("balance", 1.0, "weight of harmless prompts against harmful ones (γ)", low=0),
         Parameter("ridge", 1e-2, "λ, in mean diagonals", float, 0, 1e3, open_low=True),
         MAGNITUDE,
