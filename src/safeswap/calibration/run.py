@@ -115,7 +115,7 @@ def calibrate(
     family = open_family(base, safety, languages, force=force)
     if not force:
         refuse_strangers(family)
-    settings = _settings(options, max_tokens)
+    settings = run_settings(options, max_tokens)
     with _taken(out):
         before = dict(open_grams(out).experts) if (out / MANIFEST).exists() else {}
         weights = _digests(family, workers, force)
@@ -225,7 +225,8 @@ def _report(done: Calibrated) -> None:
         _log.warning(f"{done.name}: no matrices of {listed(names)}: {reason}")
 
 
-def _settings(options: BackendOptions, max_tokens: int) -> dict[str, Any]:
+def run_settings(options: BackendOptions, max_tokens: int) -> dict[str, Any]:
+    """What decides how texts are read: dtype, chat template (a file's by its digest), length."""
     template: Any = options.use_template
     if options.chat_template is not None:
         template = of_small_file(options.chat_template)

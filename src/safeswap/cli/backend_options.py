@@ -52,12 +52,14 @@ backend_options = options(
 
 
 def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
-    """What the command line says of the backend."""
+    """What the command line says of the backend, with as many of its options as a verb has."""
     from safeswap.evaluation.backends import BackendOptions
 
     fields = {key: value for key, value in backend.items() if key not in ("engine", "threads")}
     template = None if chat_template in ("on", "off") else Path(chat_template)
-    engine = {key: read_value(value) for key, value in pairs_of("--engine", backend["engine"])}
+    engine = {
+        key: read_value(value) for key, value in pairs_of("--engine", backend.get("engine", ()))
+    }
     return BackendOptions(
         **fields, engine=engine, chat_template=template, use_template=chat_template != "off"
     )

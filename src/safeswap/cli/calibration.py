@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from safeswap.cli.backend_options import options_of
 from safeswap.cli.options import (
     DRY_RUN,
     FORCE,
@@ -15,6 +15,7 @@ from safeswap.cli.options import (
     OVERWRITE,
     QUIET,
     THREADS,
+    TRIO,
     TRUST,
     languages_of,
     print_json,
@@ -27,15 +28,7 @@ from safeswap.errors import CalibrationError
 
 @click.command(cls=Verb, renamed={"--output": "--out"}, resumes=True)
 @click.argument("base")
-@click.option("--safety", required=True, metavar="CHECKPOINT", help="The English safety expert.")
-@click.option(
-    "--language",
-    "languages",
-    multiple=True,
-    required=True,
-    metavar="NAME=CHECKPOINT",
-    help="A language expert. Repeat it for several.",
-)
+@TRIO
 @click.option(
     "--texts",
     multiple=True,
@@ -105,6 +98,7 @@ def calibrate(
     out: Path,
     memory: str,
     max_tokens: int,
+    chat_template: str | None,
     workers: int | None,
     threads: int | None,
     force: bool,
@@ -149,13 +143,14 @@ def calibrate(
         say_outlook(record, outlook.lines_of, as_json)
         return
     use_threads(threads)
+    template = chat_template or ("off" if texts else "on")
     done = run.calibrate(
         base,
         safety=safety,
         languages=experts,
         **files,
         out=out,
-        options=_options(backend, "off" if texts else "on"),
+        options=options_of(backend, template),
         memory=limit,
         max_tokens=max_tokens,
         workers=workers,
@@ -174,15 +169,6 @@ def calibrate(
             for one in done
         ]
         print_json({"kind": "calibrated", "out": out, "experts": found})
-
-
-def _options(backend: Mapping[str, Any], default: str) -> Any:
-    from safeswap.evaluation.backends import BackendOptions
-
-    given = dict(backend)
-    template = given.pop("chat_template") or default
-    file = None if template in ("on", "off") else Path(template)
-    return BackendOptions(**given, chat_template=file, use_template=template != "off")
 
 
 COMMANDS = (calibrate,)

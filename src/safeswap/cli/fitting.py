@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
+from safeswap.cli.backend_options import options_of
 from safeswap.cli.options import (
     FORCE,
     JSON,
     QUIET,
     THREADS,
+    TRIO,
     TRUST,
     languages_of,
     print_json,
@@ -24,15 +26,7 @@ from safeswap.errors import EvaluationError
 
 @click.command(cls=Verb, renamed={"--output": "--out"}, resumes=True)
 @click.argument("base")
-@click.option("--safety", required=True, metavar="CHECKPOINT", help="The English safety expert.")
-@click.option(
-    "--language",
-    "languages",
-    multiple=True,
-    required=True,
-    metavar="NAME=CHECKPOINT",
-    help="A language expert. Repeat it for several.",
-)
+@TRIO
 @click.option(
     "--harmful",
     type=click.Path(path_type=Path),
@@ -132,7 +126,6 @@ def fit(
     from safeswap import api
 
     try:
-        from safeswap.evaluation.backends import BackendOptions
         from safeswap.search.fit import FitSettings
     except ImportError as error:
         raise EvaluationError(
@@ -140,14 +133,7 @@ def fit(
         ) from error
     experts = languages_of(languages)
     settings = FitSettings(**given)
-    file = None if chat_template in ("on", "off") else Path(chat_template)
-    options = BackendOptions(
-        dtype=dtype,
-        device=device,
-        chat_template=file,
-        use_template=chat_template != "off",
-        trust_remote_code=trust_remote_code,
-    )
+    backend = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     use_threads(threads)
     done = api.fit(
         base,
@@ -157,7 +143,7 @@ def fit(
         harmless=_chats(harmless, experts),
         out=out,
         settings=settings,
-        options=options,
+        options=options_of(backend, chat_template),
         max_tokens=max_tokens,
         workers=workers,
         force=force,

@@ -89,6 +89,20 @@ EXPERTS = options(
     DOWNLOAD,
     heading="Experts",
 )
+TRIO = options(
+    click.option(
+        "--safety", required=True, metavar="CHECKPOINT", help="The English safety expert."
+    ),
+    click.option(
+        "--language",
+        "languages",
+        multiple=True,
+        required=True,
+        metavar="NAME=CHECKPOINT",
+        help="A language expert. Repeat it for several.",
+    ),
+)
+"""Both kinds of experts, for verbs that run them."""
 PLANNING = options(
     click.option(
         "--method", help="How units are decided; see methods. [default: share-difference]"

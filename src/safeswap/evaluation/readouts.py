@@ -177,16 +177,25 @@ class LikelihoodScorer:
         return sum(scored) / sum(lengths) if scored else None
 
     def _request(self, one: Exchange) -> tuple[tuple[str, str], list[int], list[int]]:
-        chat = Chat(({"role": "user", "content": one.request},), 0)
-        asked = encode_chat(self.tokenizer, chat, self.template)
-        answer = one.answer if self.template else "\n\n" + one.answer
-        tokens = list(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        if not asked or not tokens:
-            what = "request" if not asked else "answer"
-            raise EvaluationError(
-                f"the {what} of {one.request[:40]!r} has no tokens for this model. Remove it."
-            )
-        return (one.request, one.answer), asked, tokens
+        return (one.request, one.answer), *tokens_of(self.tokenizer, one, template=self.template)
+
+
+def tokens_of(tokenizer: Any, exchange: Exchange, *, template: bool) -> tuple[list[int], list[int]]:
+    """Tokens of what stands before the answer, the template's among them, and of the answer.
+
+    Raises:
+        EvaluationError: one of the two has none, or the template refuses the request.
+    """
+    chat = Chat(({"role": "user", "content": exchange.request},), 0)
+    asked = encode_chat(tokenizer, chat, template)
+    text = exchange.answer if template else "\n\n" + exchange.answer
+    answer = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not asked or not answer:
+        what = "request" if not asked else "answer"
+        raise EvaluationError(
+            f"the {what} of {exchange.request[:40]!r} has no tokens for this model. Remove it."
+        )
+    return asked, answer
 
 
 def _log_odds(log: float) -> float:

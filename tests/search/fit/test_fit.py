@@ -23,7 +23,7 @@ from safeswap.demo.documents import Document, language_documents, safety_documen
 from safeswap.demo.world import default_world
 from safeswap.errors import CalibrationError, EvaluationError, OutputError, PlanError
 from safeswap.evaluation.backends import BackendOptions, open_backend
-from safeswap.evaluation.readouts import Exchange, read_model
+from safeswap.evaluation.readouts import Exchange, LikelihoodScorer, read_model
 from safeswap.plan import Plan
 from safeswap.search.fit import FitSettings
 from safeswap.search.fit import run as running
@@ -226,6 +226,18 @@ def test_rows_of_unlike_length_are_scored_as_alone() -> None:
         alone = [float(log_likelihoods(hot.loaded.model, [one], 0)[0]) for one in rows]
     assert len({len(one.asked + one.answer) for one in rows}) > 1
     assert together.tolist() == pytest.approx(alone, abs=1e-4)
+    hot.close()
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_a_fit_scores_what_readouts_score(template: bool) -> None:
+    _, hot, _ = exchanged()
+    one = Exchange(WORLD.request(CODE, WORLD.items[0], 0), WORLD.procedure(CODE, WORLD.items[0]))
+    row = encode(hot.loaded.tokenizer, one, 60, template=template)
+    with torch.inference_mode():
+        found = log_likelihoods(hot.loaded.model, [row], hot.loaded.pad).tolist()
+    wanted, lengths = LikelihoodScorer(hot.loaded, template).answers([one])
+    assert found == pytest.approx(wanted, abs=1e-4) and lengths == [len(row.answer)]
     hot.close()
 
 

@@ -22,9 +22,7 @@ import torch
 from torch.nn import functional
 
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.backends import Chat
-from safeswap.evaluation.backends.encoding import encode_chat
-from safeswap.evaluation.readouts import Exchange
+from safeswap.evaluation.readouts import Exchange, tokens_of
 
 Ids = list[int]
 
@@ -63,15 +61,13 @@ def encode(tokenizer: Any, exchange: Exchange, limit: int, *, template: bool) ->
     Raises:
         EvaluationError: a request that leaves no room for an answer, or has no tokens.
     """
-    chat = Chat(({"role": "user", "content": exchange.request},), 0)
-    asked = encode_chat(tokenizer, chat, template)
-    answer = tokenizer(exchange.answer, add_special_tokens=False)["input_ids"]
-    if not asked or not answer or len(asked) >= limit:
+    asked, answer = tokens_of(tokenizer, exchange, template=template)
+    if len(asked) >= limit:
         raise EvaluationError(
             f"{exchange.request[:40]!r}: {len(asked)} tokens of a request and {len(answer)} of its "
             f"answer, and {limit} have room. Remove it, or give a larger --max-tokens."
         )
-    return Scored(asked, list(answer)[: limit - len(asked)])
+    return Scored(asked, answer[: limit - len(asked)])
 
 
 def log_likelihoods(model: Any, batch: Sequence[Scored], pad: int) -> torch.Tensor:

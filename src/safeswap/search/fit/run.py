@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from safeswap.calibration.run import run_settings
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.errors import ConfigError, EvaluationError, OutputError
 from safeswap.evaluation.backends import BackendOptions
@@ -151,7 +152,7 @@ class LanguageFit:
         self.template = replace(plan, selector={"name": FIT, **settings.as_dict()})
         self.groups = keys_of(profile.units, settings.by)
         inputs = {role: profile.inputs[role].digest for role in plan.inputs}
-        how = [options.dtype, options.use_template, max_tokens]
+        how = run_settings(options, max_tokens)
         self.identity = digest_of(["fit", inputs, dict(texts.digests), settings.as_dict(), how])
 
     def plan(self, descent: Descent) -> Plan:
@@ -195,7 +196,7 @@ class LanguageFit:
         answers = self._scored(hot, self.texts.held.harmless)
         lost = sum(held) - sum(self._likelihoods(hot, answers, "plan"))
         kept = 1 - lost / (held_gain * len(held))
-        return self._write(plan, descent, before, after, kept)
+        return self._write(plan, descent, hot.loaded.description, before, after, kept)
 
     def _read(self, hot: HotSwapModel) -> Reading:
         return read_model(
@@ -211,7 +212,7 @@ class LanguageFit:
     def _expert(self, hot: HotSwapModel, texts: FitTexts) -> tuple[list[float], float]:
         """Log-likelihood of each harmless answer under the language expert, and its mean gain.
 
-        The model is the language expert's again afterwards.
+        The model is the base's afterwards.
         """
         answers = self._scored(hot, texts.harmless)
         nothing = dict.fromkeys((SAFETY, self.language), 0.0)
@@ -220,7 +221,6 @@ class LanguageFit:
         expert = self._likelihoods(hot, answers, self.language)
         hot.apply(replace(self.template, units=nowhere))
         before = self._likelihoods(hot, answers[:GAUGED], BASE)
-        hot.apply(self.template)
         gain = (sum(expert[:GAUGED]) - sum(before)) / len(before)
         if gain <= 0:
             raise EvaluationError(
@@ -272,7 +272,13 @@ class LanguageFit:
         return Fitted(self.language, plan, record, before, after, content["held"]["kept"])
 
     def _write(
-        self, plan: Plan, descent: Descent, before: Reading, after: Reading, kept: float
+        self,
+        plan: Plan,
+        descent: Descent,
+        backend: Mapping[str, Any],
+        before: Reading,
+        after: Reading,
+        kept: float,
     ) -> Fitted:
         path, record = (self.out / f"{self.language}.{end}" for end in ("yaml", "json"))
         content = {
@@ -281,7 +287,7 @@ class LanguageFit:
             "settings": self.settings.as_dict(),
             "texts": dict(self.texts.digests),
             "openings": list(self.texts.fitted.openings),
-            "backend": _description(self.options),
+            "backend": dict(backend),
             "held": {"before": asdict(before), "after": asdict(after), "kept": kept},
             "steps": descent.history,
         }
@@ -298,11 +304,6 @@ def _read_record(path: Path) -> Any:
         raise OutputError(
             f"{path}: is damaged ({error}). Remove it, or choose another -o."
         ) from error
-
-
-def _description(options: BackendOptions) -> dict[str, Any]:
-    """What the numbers depend on besides weights and texts."""
-    return {"torch": torch.__version__, "dtype": options.dtype, "device": options.device}
 
 
 class Learner:
