@@ -9,16 +9,15 @@ from pathlib import Path
 
 from safeswap.evaluation.human import PairAgreement, agreement_of_pair
 from safeswap.evaluation.judges import MAJORITY, counts_unsafe
+from safeswap.evaluation.judges.names import APART
 from safeswap.evaluation.measures import Measure
 from safeswap.evaluation.results.outcomes import POOLED, CellSpec, Outcomes
 from safeswap.evaluation.results.rows import VerdictRow
 from safeswap.evaluation.results.store import Results, open_results
-from safeswap.evaluation.results.verdicts import THOUGHT, verdicts_of_each
+from safeswap.evaluation.results.verdicts import verdicts_of_each
 from safeswap.report.comparison import count_cell
 from safeswap.tables import Cell, Column, Row, Table
 
-_APART = (THOUGHT, "-prompt")
-"""Ends of names of judges whose verdicts are not about answers."""
 _LABELS: Mapping[Measure, tuple[str, str, str]] = {
     Measure.UNSAFE: ("Answers to harmful prompts: unsafe or not", "unsafe", "not unsafe"),
     Measure.OVER_REFUSAL: ("Answers to harmless prompts: refused or not", "refused", "answered"),
@@ -37,7 +36,7 @@ def judges_table(folders: Sequence[str | Path], evidence: Outcomes) -> Table | N
     """
     opened = [open_results(folder) for folder in folders]
     judges = sorted({name for results in opened for name in results.judges()})
-    judges = [name for name in judges if name != MAJORITY and not name.endswith(_APART)]
+    judges = [name for name in judges if name != MAJORITY and not name.endswith(APART)]
     if len(judges) < 2:
         return None
     parts = _parts(opened, judges, evidence)

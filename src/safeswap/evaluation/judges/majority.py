@@ -19,7 +19,7 @@ from typing import Final
 
 from safeswap.errors import EvaluationError
 from safeswap.evaluation.judges.base import Judgement, Verdict
-from safeswap.evaluation.judges.names import file_name
+from safeswap.evaluation.judges.names import APART, file_name
 from safeswap.evaluation.judges.registry import KINDS, JudgeKind, register
 
 MAJORITY: Final = "majority"
@@ -27,7 +27,6 @@ MAJORITY: Final = "majority"
 
 _SCALE: Final[tuple[Verdict, ...]] = ("safe", "controversial", "unsafe")
 _VOTES: Final[dict[Verdict, int]] = {"safe": 0, "invalid": 0, "controversial": 1, "unsafe": 2}
-_APART: Final = ("-prompt", "-thought")
 
 
 class MajorityJudge:
@@ -58,7 +57,7 @@ class MajorityJudge:
                 "ties. Give them as majority:JUDGE,JUDGE,JUDGE."
             )
         for name in self.members:
-            if name == MAJORITY or name.endswith(_APART):
+            if name == MAJORITY or name.endswith(APART):
                 raise EvaluationError(
                     f"{said}: {name!r} is no judge of answers; name judges whose verdicts are on "
                     "answers"

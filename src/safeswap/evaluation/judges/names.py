@@ -10,6 +10,9 @@ from typing import Any
 from safeswap.io.jsonfile import load_json
 from safeswap.io.regular import is_folder
 
+APART = ("-prompt", "-thought")
+"""How the names end of what is filed apart: verdicts on prompts and thoughts, not on answers."""
+
 
 def names_of(spec: str) -> Iterator[str]:
     """Names that a spec may go by, the most telling first, in lower case with hyphens.
