@@ -48,6 +48,14 @@ from safeswap.errors import EvaluationError
 @click.option("--steps", type=int, default=50, show_default=True, help="Of the optimiser.")
 @click.option("--rate", type=float, default=0.06, show_default=True, help="Length of a step.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Texts of a kind per step.")
+@click.option(
+    "--start",
+    type=(float, float),
+    default=(0.6, 0.8),
+    show_default=True,
+    metavar="SAFETY LANGUAGE",
+    help="Both weights of every unit before the first step.",
+)
 @click.option("--high", type=float, default=1.5, show_default=True, help="The largest weight.")
 @click.option(
     "--margin",
@@ -106,6 +114,7 @@ def fit(
     harmful: Path,
     harmless: tuple[str, ...],
     out: Path,
+    start: tuple[float, float],
     max_tokens: int,
     workers: int | None,
     threads: int | None,
@@ -132,7 +141,7 @@ def fit(
             f"fit runs the models and needs {error.name}: pip install 'safeswap[eval]'."
         ) from error
     experts = languages_of(languages)
-    settings = FitSettings(**given)
+    settings = FitSettings(start_safety=start[0], start_language=start[1], **given)
     backend = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     use_threads(threads)
     done = api.fit(

@@ -156,6 +156,19 @@ def test_a_damaged_state_is_named(
         fitted(texts, out)
 
 
+@pytest.mark.parametrize("content", ["{", '{"fit": "ID"}', '{"fit": "ID", "held": {"before": 3}}'])
+def test_a_damaged_record_is_named(
+    texts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(running, "digest_of", lambda value: "ID")
+    (out / f"{CODE}.yaml").write_text("")
+    (out / f"{CODE}.json").write_text(content)
+    with pytest.raises(OutputError, match=rf"{CODE}\.json: is damaged"):
+        fitted(texts, out)
+
+
 def test_the_gradient_is_that_of_autograd_through_the_merge() -> None:
     """Weights as leaves, and the model called with what they make of the task vectors."""
     family, hot, rows = exchanged()
@@ -317,5 +330,7 @@ def test_the_verb(texts: dict[str, Path], tmp_path: Path) -> None:
     assert "next: safeswap merge --plan" in done.output
     plain = json.loads(CliRunner().invoke(main, [*words, *more, "--json"]).stdout)
     assert plain["kind"] == "fitted" and plain["languages"][0]["language"] == CODE
+    above = CliRunner().invoke(main, [*words, "--start", "0.6", "2"])
+    assert above.exit_code and "--start lies above --high 1.5" in above.output
     wrong = CliRunner().invoke(main, [*words, "--harmless", f"qax={texts[CODE]}"])
     assert wrong.exit_code and "there is no expert 'qax'" in wrong.output

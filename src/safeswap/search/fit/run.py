@@ -268,8 +268,12 @@ class LanguageFit:
                 f"{plan}: was fitted on other checkpoints, texts or settings. Choose another -o, "
                 "or remove it."
             )
-        before, after = (Reading(**content["held"][side]) for side in ("before", "after"))
-        return Fitted(self.language, plan, record, before, after, content["held"]["kept"])
+        try:
+            held = content["held"]
+            before, after = (Reading(**held[side]) for side in ("before", "after"))
+            return Fitted(self.language, plan, record, before, after, float(held["kept"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(record, error) from error
 
     def _write(
         self,
@@ -301,9 +305,11 @@ def _read_record(path: Path) -> Any:
     try:
         return load_json(path)
     except (ConfigError, OSError) as error:
-        raise OutputError(
-            f"{path}: is damaged ({error}). Remove it, or choose another -o."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"{path}: is damaged ({error}). Remove it, or choose another -o.")
 
 
 class Learner:

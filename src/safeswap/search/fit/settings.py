@@ -93,5 +93,7 @@ _LIMITS = (
 
 
 def option_of(name: str) -> str:
-    """A setting as the command line writes it."""
+    """A setting as the command line writes it; both weights of the start are one option."""
+    if name.startswith("start_"):
+        return "--start"
     return "--" + name.replace("_", "-")
