@@ -287,6 +287,19 @@ def test_texts_are_held_back_and_none_twice() -> None:
     assert divided(range(41), "seed") == (fit, held) != divided(range(41), "other")
 
 
+def test_files_of_one_name_are_told_apart(texts: dict[str, Path], tmp_path: Path) -> None:
+    """English and the language's chats are often called alike, each in its folder."""
+    found = []
+    for folder, source in (("one", "harmful"), ("other", "safety")):
+        (tmp_path / folder).mkdir()
+        english = tmp_path / folder / texts[CODE].name
+        english.write_bytes(texts[source].read_bytes())
+        files = {CODE: texts[CODE], "safety": english}
+        found.append(read_fit_texts(CODE, texts["harmful"], files, 0, force=True).digests)
+    assert found[0][CODE] == found[1][CODE] and found[0]["safety"] != found[1]["safety"]
+    assert set(found[0]) == {"harmful", CODE, "safety"}
+
+
 def test_too_few_texts_are_refused(texts: dict[str, Path], tmp_path: Path) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(texts[CODE].read_text().splitlines()[:7]))

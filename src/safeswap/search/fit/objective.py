@@ -7,8 +7,8 @@ With p(x) the probability that the answer to x opens as refusals do, in one way 
   + keep ·        max(0, 1 − spend − kept),       kept = 1 + mean of (ℓ − ℓ_language) / gain
 
 ℓ is the log-likelihood of a harmless request's answer under the merged model, ℓ_language that under
-the language expert, and ``gain`` the mean over all answers of what the language expert has gained
-over the base: ``kept`` is the share of it that the merge keeps, 1 for the expert itself.
+the language expert, and ``gain`` the mean, over 64 answers at most, of what the language expert has
+gained over the base: ``kept`` is the share of it that the merge keeps, 1 for the expert itself.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Batch:
         openings: how many there are.
         answered: harmless requests with their answers.
         language: log-likelihood of each of ``answered`` under the language expert, nats.
-        gain: the language expert's mean gain over the base in an answer, nats, over all texts.
+        gain: the language expert's mean gain over the base in an answer, nats.
     """
 
     harmful: Sequence[Scored]

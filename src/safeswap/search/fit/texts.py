@@ -44,7 +44,12 @@ class FitTexts:
 
 @dataclass(frozen=True, slots=True)
 class SplitTexts:
-    """The texts to fit on, and those held back; ``digests``: file → SHA-256 of its texts."""
+    """The texts to fit on, and those held back.
+
+    Attributes:
+        digests: what a file was given as (``harmful``, a language, ``safety``) → SHA-256 of its
+            texts.
+    """
 
     fitted: FitTexts
     held: FitTexts
@@ -66,10 +71,10 @@ def read_fit_texts(
     """
     refusals = read_chats(harmful)
     chats = read_chats(harmless[language], None if force else language)
-    others = read_chats(harmless[SAFETY]) if SAFETY in harmless else None
-    given = {harmful: refusals, harmless[language]: chats}
-    given |= {harmless[SAFETY]: others} if others is not None else {}
-    for path, texts in given.items():
+    given = {"harmful": (harmful, refusals), language: (harmless[language], chats)}
+    if SAFETY in harmless:
+        given[SAFETY] = (harmless[SAFETY], read_chats(harmless[SAFETY]))
+    for path, texts in given.values():
         if len(texts.texts) < FEWEST:
             raise CalibrationError(
                 f"{path}: {len(texts.texts)} texts, and coefficients fitted on fewer than {FEWEST} "
@@ -78,9 +83,10 @@ def read_fit_texts(
     openings = learn_openings(refusals.answers)
     asked = divided(refusals.texts, f"{seed} harmful")
     kept = divided(_exchanges(chats), f"{seed} harmless")
-    besides = divided([] if others is None else _exchanges(others), f"{seed} others")
+    others = _exchanges(given[SAFETY][1]) if SAFETY in given else []
+    besides = divided(others, f"{seed} others")
     fitted, held = (FitTexts(asked[side], kept[side], besides[side], openings) for side in (0, 1))
-    return SplitTexts(fitted, held, {path.name: texts.digest for path, texts in given.items()})
+    return SplitTexts(fitted, held, {name: texts.digest for name, (_, texts) in given.items()})
 
 
 def divided(texts: Sequence[T], seed: str) -> tuple[tuple[T, ...], tuple[T, ...]]:
