@@ -107,7 +107,8 @@ def check_plan(content: Mapping[str, Any]) -> None:
             holds("Plan: operator", {"name", "PARAMETER"} if len(operator) > 1 else operator)
     if "chosen" in content:
         holds("Plan: chosen", content["chosen"])
-        holds("Split", content["chosen"]["split"])
+        if "split" in content["chosen"]:  # a fit has none
+            holds("Split", content["chosen"]["split"])
 
 
 def yaml_of(path: Path) -> Any:

@@ -127,6 +127,11 @@ def _chosen_note(plan: Plan) -> list[str]:
     if not plan.chosen:
         return []
     cells, rest = in_markdown(", ".join(plan.chosen.cells)), plan.chosen.rest
+    if not rest:
+        return [
+            f"- its weights were fitted on {len(plan.chosen.prompts)} texts: what is reported must "
+            "come from others (`safeswap compare` refuses results that ask one of them)"
+        ]
     return [
         f"- chosen among others by its figures on the dev questions of {cells}: what is reported "
         f"must come from the others (`safeswap evaluate --split {rest}`)"

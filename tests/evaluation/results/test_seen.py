@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from heard import heard
-from safeswap.evaluation.benchmarks.prompts import read_prompts
+from safeswap.errors import EvaluationError, PlanError
+from safeswap.evaluation.benchmarks.prompts import identity_of, read_prompts
 from safeswap.evaluation.benchmarks.splits import seen_cells
 from safeswap.evaluation.results.seen import models_that_saw
 from safeswap.evaluation.results.store import Results
@@ -88,3 +89,27 @@ def test_questions_of_lm_eval_are_known_under_another_name(tmp_path: Path) -> No
     # the other side of the same benchmark may ask the same words again
     split = {**settings, "split": {**DEV, "part": "test"}, "cells": {"mgsm/sw": {"task": "t"}}}
     assert seen_cells(split, chosen({question}, "mgsm/sw"), {"mgsm/sw": {question}}) == []
+
+
+def test_what_a_plan_was_fitted_on_is_no_test_of_it() -> None:
+    """Known by its words alone, in whatever set; nothing is said of what may be a translation."""
+    fitted = ChosenOn.fitted_on([identity_of("Vipi?")])
+    assert ChosenOn.from_dict(fitted.as_dict(), "plan") == fitted and fitted.rest == ""
+    settings: Any = {
+        "cells": {"mine/sw": {"items": 1}, "other/sw": {"items": 1}},
+        "prompts": {"mine/sw": identity_of("  VIPI? "), "other/sw": identity_of("Je?")},
+    }
+    models = {"ours": record("ours", fitted)}
+    with heard() as said:
+        with pytest.raises(EvaluationError, match=r"ours: fitted on texts .* \(mine/sw\)"):
+            models_that_saw(settings, [], models)
+        assert models_that_saw(settings, [], models, dev=True) == ("ours",)
+        settings["prompts"]["mine/sw"] = identity_of("Gani?")
+        assert models_that_saw(settings, [], models) == ()
+    assert not said
+
+
+@pytest.mark.parametrize("content", [{"prompts": " "}, {"prompts": 3}, {"cells": ["a/sw"]}])
+def test_a_record_of_a_choice_that_says_too_little_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(PlanError, match="plan: "):
+        ChosenOn.from_dict(content, "plan")

@@ -23,6 +23,7 @@ from safeswap.demo.documents import Document, language_documents, safety_documen
 from safeswap.demo.world import default_world
 from safeswap.errors import CalibrationError, EvaluationError, OutputError, PlanError
 from safeswap.evaluation.backends import BackendOptions, open_backend
+from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.readouts import Exchange, LikelihoodScorer, read_model
 from safeswap.plan import Plan
 from safeswap.search.fit import FitSettings
@@ -87,6 +88,12 @@ def test_a_fitted_plan_merges_and_is_what_was_read(
     assert plan.units["0.norms"].weights == {"safety": 0.0, CODE: 1.0}
     (merged,) = api.merge_plans([plan], tmp_path / "out", figure=False)
     assert api.verify_merge(merged.folder).from_inputs
+    # it remembers all that it was given, held back or not, in its card too
+    given = [texts[name].read_text().splitlines() for name in ("harmful", CODE, "safety")]
+    asked = {identity_of(json.loads(line)["prompt"]) for lines in given for line in lines}
+    assert plan.chosen is not None and plan.chosen.prompts == asked
+    card = (merged.folder / "README.md").read_text()
+    assert f"fitted on {len(asked)} texts" in card
     record = json.loads(whole.record.read_text())
     assert [row["step"] for row in record["steps"]] == [1, 2, 3]
     assert record["held"]["kept"] == whole.kept

@@ -103,7 +103,8 @@ def seen_cells(
     """
     if chosen is None:
         return []
-    other_side = settings.get("split") == {**chosen.split, "part": "test"}
+    test = None if chosen.split is None else {**chosen.split, "part": "test"}
+    other_side = test is not None and settings.get("split") == test
     benchmarks = {_asked(cell) for cell in chosen.cells}
     seen = []
     for cell, about in settings.get("cells", {}).items():

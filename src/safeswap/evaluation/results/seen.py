@@ -62,7 +62,9 @@ def _note_unchecked(settings: Settings, chosen: Sequence[ChosenOn | None]) -> No
 
     A prompt is known in another language by its original and by its row, where its file has them.
     """
-    whole = [one for one in chosen if one is not None]
+    whole = [one for one in chosen if one is not None and one.cells]
+    if not whole:  # what a fit was given is known by its words alone
+        return
     spoken = {cell.rpartition("/")[2] for one in whole for cell in one.cells}
     unknown = [
         cell
@@ -89,10 +91,16 @@ def _refuse_seen(
     held: Mapping[str, Sequence[str]],
     seen: Sequence[str],
 ) -> None:
-    """What a model was chosen on is not what it is reported on."""
+    """What a model was chosen or fitted on is not what it is reported on."""
     first = models[seen[0]]
     chosen = chosen_of(first)
     assert chosen is not None  # or nothing of it had been seen
+    if not chosen.rest:
+        raise EvaluationError(
+            f"{listed(list(seen))}: fitted on texts that these results ask "
+            f"({', '.join(held[seen[0]])}), so the results are no test. Evaluate on others into "
+            "another --out folder; or see these as what they are: --dev."
+        )
     raise EvaluationError(
         f"{listed(list(seen))}: chosen by figures on questions that these results hold "
         f"({', '.join(held[seen[0]])}), so the results are no test. Evaluate on the "

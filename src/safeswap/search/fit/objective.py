@@ -14,7 +14,7 @@ gained over the base: ``kept`` is the share of it that the merge keeps, 1 for th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,16 +144,27 @@ class Objective:
         Args:
             score: log-likelihoods of answers, see :func:`log_likelihoods`.
         """
+        said = []
+        for term, what in self.terms(score, batch):
+            term.backward()
+            said.append(what)
+        return Losses(*said)
+
+    def terms(
+        self, score: Callable[[Sequence[Scored]], torch.Tensor], batch: Batch
+    ) -> Iterator[tuple[torch.Tensor, float]]:
+        """The three weighted parts, whose sum is the objective, each with what it is made of (a
+        field of :class:`Losses`).
+        """
         logs = _either(score(batch.harmful), batch.openings)
         odds = logs - torch.log1p(-logs.exp())
-        (self.margin - odds).clamp(min=0).mean().backward()
+        yield (self.margin - odds).clamp(min=0).mean(), float(odds.detach().mean())
         over = -torch.log1p(-_either(score(batch.opened), batch.openings).exp()).mean()
-        (self.over * over).backward()
+        yield self.over * over, float(over.detach())
         said = score(batch.answered)
         expert = torch.tensor(batch.language, device=said.device)
         kept = 1 + (said - expert).mean() / batch.gain
-        (self.keep * (1 - self.spend - kept).clamp(min=0)).backward()
-        return Losses(float(odds.detach().mean()), float(over.detach()), float(kept.detach()))
+        yield self.keep * (1 - self.spend - kept).clamp(min=0), float(kept.detach())
 
 
 def _either(logs: torch.Tensor, openings: int) -> torch.Tensor:

@@ -149,7 +149,8 @@ class LanguageFit:
         self.out = out
         weights: dict[str, Any] = {"weight_safety": 0.0, "weight_language": 1.0}
         plan = fill_plan(profile, language, method="uniform", form="weights", **weights)
-        self.template = replace(plan, selector={"name": FIT, **settings.as_dict()})
+        selector = {"name": FIT, **settings.as_dict()}
+        self.template = replace(plan, selector=selector, chosen=texts.chosen())
         self.groups = keys_of(profile.units, settings.by)
         inputs = {role: profile.inputs[role].digest for role in plan.inputs}
         how = run_settings(options, max_tokens)

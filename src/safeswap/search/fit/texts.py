@@ -10,7 +10,9 @@ from typing import TypeVar
 
 from safeswap.calibration.texts import Texts, read_chats
 from safeswap.errors import CalibrationError
+from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.readouts import Exchange, ReadoutTexts, learn_openings
+from safeswap.plan.chosen import ChosenOn
 from safeswap.roles import SAFETY
 
 HELD = 4
@@ -54,6 +56,13 @@ class SplitTexts:
     fitted: FitTexts
     held: FitTexts
     digests: Mapping[str, str]
+
+    def chosen(self) -> ChosenOn:
+        """All requests, those held back too, so that they are not taken for a test."""
+        sides = (self.fitted, self.held)
+        harmful = {one for side in sides for one in side.harmful}
+        harmless = {one.request for side in sides for one in (*side.harmless, *side.others)}
+        return ChosenOn.fitted_on(identity_of(text) for text in harmful | harmless)
 
 
 def read_fit_texts(
