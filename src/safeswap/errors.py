@@ -50,6 +50,10 @@ class VerificationError(SafeswapError):
     """A merged checkpoint is not what its manifest says."""
 
 
+class ClusterError(SafeswapError):
+    """A cluster that cannot be reached, has no room, or loses its workers."""
+
+
 class EvaluationError(SafeswapError):
     """An evaluation that cannot be run or read: prompts, suites, judges, results, labels."""
 

@@ -15,6 +15,7 @@ from safeswap.errors import ConfigError
 from safeswap.parameters import read_value
 
 if TYPE_CHECKING:
+    from safeswap.cluster import ClusterOptions
     from safeswap.evaluation.backends import BackendOptions
 
 backend_options = options(
@@ -51,17 +52,70 @@ backend_options = options(
 )
 
 
+cluster_options = options(
+    click.option(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="Run copies of the model on a Ray cluster: auto, HOST:PORT of its head, or local.",
+    ),
+    click.option(
+        "--cluster-workers",
+        type=click.IntRange(min=0),
+        default=0,
+        help="How many copies.  [default: as many as there is room for]",
+    ),
+    click.option("--cluster-cpus", type=float, default=1.0, show_default=True, help="Of each."),
+    click.option(
+        "--cluster-gpus", type=float, help="Of each.  [default: one where the cluster has any]"
+    ),
+    click.option(
+        "--cluster-chunk",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="The most questions that a copy is given at a time.",
+    ),
+    heading="Cluster",
+)
+
+
+def cluster_of(given: dict[str, Any]) -> ClusterOptions | None:
+    """What the command line says of a cluster, taken out of ``given``; None without an address.
+
+    Raises:
+        ConfigError: options of a cluster without its address.
+    """
+    from safeswap.cluster import ClusterOptions
+
+    address = given.pop("cluster")
+    names = ("workers", "cpus", "gpus", "chunk")
+    others = {name: given.pop(f"cluster_{name}") for name in names}
+    if address:
+        return ClusterOptions(address, **others)
+    default = ClusterOptions("none")
+    for name, value in others.items():
+        if value != getattr(default, name):
+            raise ConfigError(f"--cluster-{name}: needs --cluster ADDRESS (auto, local, …).")
+    return None
+
+
 def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
     """What the command line says of the backend, with as many of its options as a verb has."""
     from safeswap.evaluation.backends import BackendOptions
 
     fields = {key: value for key, value in backend.items() if key not in ("engine", "threads")}
+    cluster = cluster_of(fields) if "cluster" in fields else None
     template = None if chat_template in ("on", "off") else Path(chat_template)
     engine = {
         key: read_value(value) for key, value in pairs_of("--engine", backend.get("engine", ()))
     }
     return BackendOptions(
-        **fields, engine=engine, chat_template=template, use_template=chat_template != "off"
+        **fields,
+        engine=engine,
+        chat_template=template,
+        use_template=chat_template != "off",
+        cluster=cluster,
     )
 
 

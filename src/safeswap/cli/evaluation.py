@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from safeswap.cli.backend_options import backend_options, options_of, pairs_of
+from safeswap.cli.backend_options import backend_options, cluster_options, options_of, pairs_of
 from safeswap.cli.config_file import CONFIG
 from safeswap.cli.options import (
     DRY_RUN,
@@ -127,6 +127,7 @@ if TYPE_CHECKING:
     heading="Judge",
 )
 @backend_options
+@cluster_options
 @RESULTS
 @OVERWRITE
 @DRY_RUN
@@ -247,6 +248,7 @@ def evaluate(
 @click.option("--models", default="", help="Only these, joined by commas.")
 @click.option("--thoughts", is_flag=True, help="Judge what was thought, not what was answered.")
 @backend_options
+@cluster_options
 @OVERWRITE
 @DRY_RUN
 @JSON

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safeswap.cluster.options import ClusterOptions
+
 
 @dataclass(frozen=True)
 class TemplateOptions:
@@ -79,6 +81,8 @@ class BackendOptions(HFOptions, VLLMOptions, APIOptions):
 
     Attributes:
         more: options of a backend that a user's module registered.
+        cluster: where copies of the model run in place of this process.
     """
 
+    cluster: ClusterOptions | None = None
     more: Mapping[str, Any] = field(default_factory=dict)

@@ -90,6 +90,8 @@ def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
     """
     kind = find_backend(backend)
     check_dtype(options.dtype)
+    if options.cluster is not None:
+        return _on_cluster(source, kind, options)
     own = _own_options(kind, options)
     try:
         with misfits_in_words():
@@ -103,6 +105,12 @@ def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
         ) from error
 
 
+def _on_cluster(source: str, kind: BackendKind, options: BackendOptions) -> Backend:
+    from safeswap.evaluation.backends.clustered import ClusterBackend
+
+    return ClusterBackend(source, kind, options)
+
+
 def refuse_foreign_options(options: BackendOptions, backends: Sequence[str]) -> None:
     """Refuse options that were given and that none of the backends has.
 
@@ -113,7 +121,7 @@ def refuse_foreign_options(options: BackendOptions, backends: Sequence[str]) -> 
     check_dtype(options.dtype)
     for one in fields(BackendOptions):
         given = getattr(options, one.name)
-        if given == _default(one) or one.name == "more":
+        if given == _default(one) or one.name in ("more", "cluster"):
             continue
         owners = [kind.name for kind in BACKENDS.values() if _has(kind, one.name)]
         if not any(kind.name in owners for kind in chosen):

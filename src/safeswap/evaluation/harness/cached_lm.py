@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from lm_eval.api.model import LM
@@ -75,17 +76,22 @@ class StoredModel(LM):  # type: ignore[misc]
         if kind == "generate_until" and todo:
             self._refuse_no_room(todo[0][1].args[1])
         with self.progress(f"lm-eval: {kind.replace('_', ' ')}", len(todo)) as advance:
-            for start in range(0, len(todo), AT_ONCE[kind]):
-                part = todo[start : start + AT_ONCE[kind]]
-                answers = getattr(self.inner, kind)([r for _, r in part], disable_tqdm=True)
-                self.journal.add(
-                    self._row(key, kind, request, answer)
-                    for (key, request), answer in zip(part, answers, strict=True)
-                )
-                advance(len(part))
+            for done in self._answers(kind, [request for _, request in todo]):
+                self.journal.add(self._row(*todo[n], kind, answer) for n, answer in done)
+                advance(len(done))
         return [self.journal.rows[key] for key in keys]
 
-    def _row(self, key: str, kind: str, request: Any, answer: Any) -> Row:
+    def _answers(self, kind: str, requests: list[Any]) -> Iterator[list[tuple[int, Any]]]:
+        """(place, answer) of all requests, in the parts in which they are written."""
+        if hasattr(self.inner, "as_done"):  # a cluster's: none waits for the others
+            yield from self.inner.as_done(kind, requests)
+            return
+        for start in range(0, len(requests), AT_ONCE[kind]):
+            part = requests[start : start + AT_ONCE[kind]]
+            answers = getattr(self.inner, kind)(part, disable_tqdm=True)
+            yield list(zip(range(start, start + len(part)), answers, strict=True))
+
+    def _row(self, key: str, request: Any, kind: str, answer: Any) -> Row:
         row: Row = {"key": key, "kind": kind, "task": request.task_name, "doc": request.doc_id}
         context, second = request.args
         if kind == "loglikelihood":
