@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster import workers
+from cluster.workers import Doubler
 from safeswap.cluster import ClusterOptions, Pool, parts
 from safeswap.cluster import pool as pools
 from safeswap.errors import ClusterError, ConfigError, EvaluationError
-from cluster import workers
-from cluster.workers import Doubler
 
 ray = pytest.importorskip("ray")
 TWO = ClusterOptions("local", workers=2, cpus=0.5, gpus=0)
@@ -62,7 +62,7 @@ def test_an_error_of_ours_comes_back_as_it_was_raised(pool: Pool) -> None:
 
 
 def test_another_error_is_named(pool: Pool) -> None:
-    with pytest.raises(ClusterError, match="a worker failed: .*division"):
+    with pytest.raises(ClusterError, match=r"a worker failed: .*division"):
         list(pool.spread("stumble", [(1,)]))
 
 

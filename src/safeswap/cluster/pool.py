@@ -170,8 +170,8 @@ class Pool:
             worker.failed += 1
             if worker.failed >= DEATHS:
                 raise ClusterError(
-                    f"a worker was lost {DEATHS} times before it was ready ({lost}). Does the model "
-                    "fit into a worker's memory?"
+                    f"a worker was lost {DEATHS} times before it was ready ({lost}). Does the "
+                    "model fit into a worker's memory?"
                 ) from None
             worker.probe = worker.actor.ready.remote()
             return

@@ -22,7 +22,7 @@ class ClusterLM(LM):  # type: ignore[misc]
         super().__init__()
         self.pool, self.chunk, self.tokenizer = pool, chunk, tokenizer
         ((_, about),) = pool.spread("about", [()])
-        self.max_length, self.tokenizer_name = about["max_length"], about["tokenizer_name"]
+        self.max_length, self._tokenizer_name = about["max_length"], about["tokenizer_name"]
         self._told = tuple(about["told"])
         for name, value in about["told"].items():
             setattr(self, name, value)
@@ -65,6 +65,11 @@ class ClusterLM(LM):  # type: ignore[misc]
         """The text of the template, where one is used."""
         found = self.tokenizer.chat_template if chat_template else None
         return None if found is None else str(found)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The name of the tokenizer, which lm-eval keeps with its results."""
+        return str(self._tokenizer_name)
 
     def tok_encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Tokens of a text."""
