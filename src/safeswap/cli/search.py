@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from safeswap.cli.backend_options import backend_options, options_of
+from safeswap.cli.backend_options import backend_options, cluster_options, options_of
 from safeswap.cli.options import (
     DRY_RUN,
     FORCE,
@@ -44,6 +44,7 @@ _asking = options(
 @click.argument("sweep", type=click.Path(path_type=Path))
 @RESULTS
 @_asking
+@cluster_options
 def sweep(
     sweep: Path,
     results: Path,

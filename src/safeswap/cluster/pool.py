@@ -227,7 +227,7 @@ class Pool:
             ClusterError: for none, on any node.
         """
         options = self.options
-        rooms = [
+        rooms: list[int] = [
             min(
                 math.floor(node["Resources"].get(name, 0.0) / each + 1e-9)
                 for name, each in (("CPU", options.cpus), ("GPU", options.gpus))
@@ -236,12 +236,13 @@ class Pool:
             for node in self.ray.nodes()
             if node["Alive"]
         ]
-        if not sum(rooms):
+        if sum(rooms) == 0:
             raise ClusterError(
                 f"no node has room for a worker of {options.cpus:g} CPUs and {options.gpus:g} GPUs "
                 f"(--cluster-cpus, --cluster-gpus): {self._resources()}"
             )
-        return min(sum(rooms), options.workers or sum(rooms))
+        whole = sum(rooms)
+        return min(whole, options.workers or whole)
 
     def _resources(self) -> str:
         """What the cluster has, node by node."""

@@ -82,6 +82,11 @@ class CandidateRunner:
         )
         self.generation = pipeline.with_template(sweep.generation, self.options)
         self.backend, self.reload, self.workers = backend, reload, workers
+        if reload and options.cluster is not None:
+            raise EvaluationError(
+                "--reload with --cluster: candidates on a cluster are exchanged in the workers' "
+                "memory. Leave one of the two out."
+            )
         generate.refuse_uncut(backend, self.generation)
 
     def answer(
@@ -117,6 +122,9 @@ class CandidateRunner:
         suite: Suite,
         store: Results,
     ) -> None:
+        if self.options.cluster is not None:
+            self._ask_cluster(language, title, todo, suite, store)
+            return
         candidates = self.candidates(language)
         try:
             with items_bar(title, len(todo)) as advance:
@@ -127,6 +135,26 @@ class CandidateRunner:
                     advance(1)
         finally:
             candidates.close()
+
+    def _ask_cluster(
+        self,
+        language: str,
+        title: str,
+        todo: Sequence[tuple[EvaluatedModel, Plan]],
+        suite: Suite,
+        store: Results,
+    ) -> None:
+        from safeswap.search.clustered import ClusterCandidates
+
+        for model, _ in todo:
+            generate.refuse_other_model(store, model, overwrite=self.overwrite)
+        held = ClusterCandidates(self.sweep, language, self.options, self.workers, len(todo))
+        try:
+            with items_bar(title, len(todo)) as advance:
+                for _ in held.answer(todo, suite, self.generation, store):
+                    advance(1)
+        finally:
+            held.close()
 
     def candidates(self, language: str) -> Candidates:
         """What makes plans of a language answer; it holds a model until it is closed."""

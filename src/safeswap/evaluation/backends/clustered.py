@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,7 @@ class ModelWorker:
                 f"{spec.source}: {what}, on a node of the cluster. Models lie under the same path "
                 "on all nodes: use a shared file system, or copy the folder."
             )
-        options = spec.options
-        with tempfile.TemporaryDirectory(prefix="safeswap-template-") as folder:
-            if spec.template is not None:
-                path = Path(folder) / "template.jinja"
-                path.write_text(spec.template, encoding="utf-8")
-                options = replace(options, chat_template=path)
+        with with_template(spec.options, spec.template) as options:
             self.backend: Backend = open_backend(spec.source, spec.kind.name, options)
         self._harness: Any = None
 
@@ -122,9 +118,8 @@ class ClusterBackend:
             )
         assert options.cluster is not None
         self.source, self.kind, self.options, self.cluster = source, kind, options, options.cluster
-        given = options.chat_template if options.use_template else None
-        template = None if given is None else read_template(given)
-        alone = with_gpus(replace(options, cluster=None, chat_template=None), kind, self.cluster)
+        alone, template = travelling(options)
+        alone = with_gpus(alone, kind, self.cluster)
         spec = ModelSpec(source, mark_of(source), kind, alone, template)
         self.pool = Pool(ModelWorker, (spec,), self.cluster)
         try:
@@ -152,6 +147,25 @@ class ClusterBackend:
     def close(self) -> None:
         """End the workers."""
         self.pool.close()
+
+
+@contextmanager
+def with_template(options: BackendOptions, text: str | None) -> Iterator[BackendOptions]:
+    """The options with a file that holds a chat template, as long as a model is being loaded."""
+    if text is None:
+        yield options
+        return
+    with tempfile.TemporaryDirectory(prefix="safeswap-template-") as folder:
+        path = Path(folder) / "template.jinja"
+        path.write_text(text, encoding="utf-8")
+        yield replace(options, chat_template=path)
+
+
+def travelling(options: BackendOptions) -> tuple[BackendOptions, str | None]:
+    """The options as a worker gets them, and the text of the chat template that goes along."""
+    given = options.chat_template if options.use_template else None
+    text = None if given is None else read_template(given)
+    return replace(options, cluster=None, chat_template=None), text
 
 
 def with_gpus(
