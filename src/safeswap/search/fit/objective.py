@@ -144,8 +144,7 @@ class Objective:
         Args:
             score: log-likelihoods of answers, see :func:`log_likelihoods`.
         """
-        logs = _either(score(batch.harmful), batch.openings)
-        odds = logs - torch.log1p(-logs.exp())
+        odds = log_odds(score(batch.harmful), batch.openings)
         (self.margin - odds).clamp(min=0).mean().backward()
         over = -torch.log1p(-_either(score(batch.opened), batch.openings).exp()).mean()
         (self.over * over).backward()
@@ -154,6 +153,16 @@ class Objective:
         kept = 1 + (said - expert).mean() / batch.gain
         (self.keep * (1 - self.spend - kept).clamp(min=0)).backward()
         return Losses(float(odds.detach().mean()), float(over.detach()), float(kept.detach()))
+
+
+def log_odds(logs: torch.Tensor, openings: int) -> torch.Tensor:
+    """Log-odds of a refusal's opening after each request, nats, float32 (requests,).
+
+    Args:
+        logs: log-probability of every opening after every request, one request after the other.
+    """
+    either = _either(logs, openings)
+    return either - torch.log1p(-either.exp())
 
 
 def _either(logs: torch.Tensor, openings: int) -> torch.Tensor:

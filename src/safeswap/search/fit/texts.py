@@ -55,6 +55,17 @@ class SplitTexts:
     held: FitTexts
     digests: Mapping[str, str]
 
+    @property
+    def all(self) -> FitTexts:
+        """Both together, for what fits nothing."""
+        one, two = self.fitted, self.held
+        return FitTexts(
+            one.harmful + two.harmful,
+            one.harmless + two.harmless,
+            one.others + two.others,
+            one.openings,
+        )
+
 
 def read_fit_texts(
     language: str, harmful: Path, harmless: Mapping[str, Path], seed: int, *, force: bool = False
@@ -96,6 +107,11 @@ def divided(texts: Sequence[T], seed: str) -> tuple[tuple[T, ...], tuple[T, ...]
         tuple(text for n, text in enumerate(texts) if n not in held),
         tuple(text for n, text in enumerate(texts) if n in held),
     )
+
+
+def drawn(texts: Sequence[T], count: int, seed: str) -> list[T]:
+    """``count`` of the texts, or all of fewer."""
+    return random.Random(seed).sample(list(texts), min(count, len(texts)))
 
 
 def _exchanges(texts: Texts) -> list[Exchange]:
