@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import safeswap
+from attributions import make_attribution
 from plain_adapter import write_adapter
 from safeswap import api
 from safeswap.checkpoint.staging import _REPLACED, Staging
@@ -37,6 +38,7 @@ from safeswap.merge import manifest
 from safeswap.operators import gram_store
 from safeswap.plan import chosen
 from safeswap.plan import file as plan_file
+from safeswap.profile import attribution
 from safeswap.profile import table as profile_table
 from safeswap.search import search_config, sweep_config
 
@@ -141,6 +143,8 @@ def names(kind: type) -> set[str]:
         ("Profile: experts", names(profile_table.ExpertNumbers)),
         ("Profile: sample", names(profile_table.Sample)),
         ("Profile: interval", names(profile_table.Interval)),
+        ("Attribution", {"format"} | names(attribution.Attribution)),
+        ("Attribution: readouts", {*attribution.READOUTS}),
         ("Plan", {*plan_file._KEYS}),
         ("Plan: unit", {*plan_file._UNIT_KEYS}),
         ("Plan: chosen", {*chosen._KEYS}),
@@ -194,6 +198,7 @@ def test_rows_are_their_typed_dicts(title: str, row: Any) -> None:
     "version",
     [
         profile_table.FORMAT,
+        attribution.FORMAT,
         plan_file.FORMAT,
         manifest.FORMAT,
         gram_store.FORMAT,
@@ -543,6 +548,14 @@ def test_every_table_is_held_against_a_file() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     for title in KEYS:
         assert f'"{title}"' in source, title
+
+
+def test_an_attribution(tmp_path: Path) -> None:
+    make_attribution().save(tmp_path / "attribution.json")
+    content = json_of(tmp_path / "attribution.json")
+    holds("Attribution", content)
+    sides = (content[side] for side in ("before", "after"))
+    holds_all("Attribution: readouts", (*sides, *content["units"].values()))
 
 
 def test_folder_of_a_fit(tmp_path: Path) -> None:

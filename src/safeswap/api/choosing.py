@@ -1,4 +1,4 @@
-"""Explore, sweep, search and fit: the verbs that choose among many plans, as functions."""
+"""Explore, sweep, search, fit and attribute: the verbs of choosing, as functions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safeswap.profile import Profile
 
 if TYPE_CHECKING:
+    from safeswap.profile.attribution import Attribution
     from safeswap.search.fit import Fitted
     from safeswap.search.sweep import Swept
 
@@ -134,3 +135,28 @@ def fit(base: str | Path, **options: Any) -> list[Fitted]:
     texts = {role: Path(path) for role, path in options.pop("harmless").items()}
     harmful, out = Path(options.pop("harmful")), Path(options.pop("out"))
     return fitted(base, harmful=harmful, harmless=texts, out=out, **options)
+
+
+def attribute(base: str | Path, **options: Any) -> Attribution:
+    """Say what each unit's part of the safety vector brings, as ``safeswap attribute`` does.
+
+    Args:
+        base: the checkpoint that both experts were fine-tuned from.
+        options: those of :func:`safeswap.search.attribute.attribute`: ``safety``, ``languages``
+            (one), ``harmful``, ``harmless``, ``out``, ``settings``, ``options``, …
+
+    Returns:
+        What the file ``out`` holds.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+
+    >>> api.attribute("base", safety="safety", languages={"sw": "swahili"}, out="found.json",
+    ...               harmful="refusals.jsonl", harmless={"sw": "chats.jsonl"})
+    ...                                                                    # doctest: +SKIP
+    """
+    from safeswap.search.attribute import attribute as attributed
+
+    texts = {role: Path(path) for role, path in options.pop("harmless").items()}
+    harmful, out = Path(options.pop("harmful")), Path(options.pop("out"))
+    return attributed(base, harmful=harmful, harmless=texts, out=out, **options)

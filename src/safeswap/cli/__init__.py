@@ -36,7 +36,7 @@ from safeswap.version import __version__
 _SECTIONS = {
     "Merge": ("profile", "plan", "merge", "show", "verify", "push"),
     "Evaluate": ("evaluate", "judge", "compare", "report", "label"),
-    "Choose": ("explore", "sweep", "search", "fit"),
+    "Choose": ("explore", "sweep", "search", "fit", "attribute"),
     "Tools": ("methods", "convert", "calibrate", "demo"),
 }
 _RENAMED = {

@@ -31,12 +31,15 @@ from safeswap.io.progress import shown_bytes
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the figure into this file.")
 @JSON
 def show(path: Path, units: bool, png: Path | None, as_json: bool) -> None:
-    """Print a profile, a plan or a merged checkpoint as a table and a map.
+    """Print a profile, a plan or a merged checkpoint as a table and a map; or an attribution.
 
     Of a run in several languages: each of them.
     """
     from safeswap.report import plan_terminal
 
+    if _is_attribution(path):
+        _show_attribution(path, units, png, as_json)
+        return
     if png is not None:
         from safeswap.io.files import check_writable
 
@@ -65,6 +68,26 @@ def show(path: Path, units: bool, png: Path | None, as_json: bool) -> None:
         else:
             plan_figure.draw(shown, png, measured)
         say(f"{png}: drawn", err=as_json)
+
+
+def _is_attribution(path: Path) -> bool:
+    """Whether it is a file that ``safeswap attribute`` wrote, by its first bytes."""
+    from safeswap.io.regular import is_file
+    from safeswap.profile.attribution import FORMAT
+
+    if path.suffix != ".json" or not is_file(path):
+        return False
+    with path.open("rb") as stream:
+        return FORMAT.encode() in stream.read(200)
+
+
+def _show_attribution(path: Path, units: bool, png: Path | None, as_json: bool) -> None:
+    from safeswap.cli.fitting import show_attribution
+    from safeswap.profile.attribution import Attribution
+
+    if png is not None:
+        raise ConfigError(f"--png: {path} is an attribution, of which there is no figure.")
+    show_attribution(Attribution.load(path), path, units=units, as_json=as_json)
 
 
 def _languages_in(path: Path) -> list[Path]:

@@ -1,8 +1,9 @@
-"""The verb ``fit``: weights per unit, fitted on what the merged model does with texts."""
+"""Verbs that run the merge on texts: ``fit`` finds weights, ``attribute`` says what units do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,47 @@ from safeswap.cli.options import (
     print_json,
     use_threads,
 )
-from safeswap.cli.verbs import Verb, quoted, say_step
+from safeswap.cli.verbs import Verb, options, quoted, say_step
 from safeswap.errors import EvaluationError
+
+_TEXTS = options(
+    click.option(
+        "--harmful",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="FILE",
+        help="Harmful requests with refusals, JSONL with prompt and response: in the language "
+        "where there are some, else in English.",
+    ),
+    click.option(
+        "--harmless",
+        multiple=True,
+        required=True,
+        metavar="[LANGUAGE=]FILE",
+        help="Harmless chats in the language, likewise, that are to stay as likely; safety=FILE: "
+        "harmless English chats, which are not to be refused.",
+    ),
+)
+_MAX_TOKENS = click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Longer answers are cut.",
+)
+_TEMPLATE = click.option(
+    "--chat-template", default="on", show_default=True, help="on, off, or a Jinja file."
+)
+_DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"
+)
 
 
 @click.command(cls=Verb, renamed={"--output": "--out"}, resumes=True)
 @click.argument("base")
 @TRIO
-@click.option(
-    "--harmful",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Harmful requests with refusals, JSONL with prompt and response: in the language where "
-    "there are some, else in English.",
-)
-@click.option(
-    "--harmless",
-    multiple=True,
-    required=True,
-    metavar="[LANGUAGE=]FILE",
-    help="Harmless chats in the language, likewise, that are to stay as likely; safety=FILE: "
-    "harmless English chats, which are not to be refused.",
-)
+@_TEXTS
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="fitted", show_default=True)
 @click.option("--by", default="module", show_default=True, help="module or layer.")
 @click.option("--steps", type=int, default=50, show_default=True, help="Of the optimiser.")
@@ -86,23 +105,12 @@ from safeswap.errors import EvaluationError
     help="Nats of refusing that one of refusing the harmless is worth.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the texts' order.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    help="Longer answers are cut.",
-)
-@click.option(
-    "--chat-template",
-    default="on",
-    show_default=True,
-    help="on, off, or a Jinja file.",
-)
+@_MAX_TOKENS
+@_TEMPLATE
 @click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
+@_DEVICE
 @TRUST
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
+@_WORKERS
 @THREADS
 @FORCE
 @JSON
@@ -134,12 +142,8 @@ def fit(
     """
     from safeswap import api
 
-    try:
+    with _needed("fit"):
         from safeswap.search.fit import FitSettings
-    except ImportError as error:
-        raise EvaluationError(
-            f"fit runs the models and needs {error.name}: pip install 'safeswap[eval]'."
-        ) from error
     experts = languages_of(languages)
     settings = FitSettings(start_safety=start[0], start_language=start[1], **given)
     backend = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
@@ -163,6 +167,122 @@ def fit(
     for one in done:
         click.echo(_said(one))
         say_step(f"next: safeswap merge --plan {quoted(one.plan)} --out OUT")
+
+
+@click.command(cls=Verb, renamed={"--output": "--out"})
+@click.argument("base")
+@TRIO
+@_TEXTS
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default="attribution.json",
+    show_default=True,
+    help="The file; one that is there is replaced.",
+)
+@click.option(
+    "--by",
+    default="module",
+    show_default=True,
+    help="layer, module, or head: groups of attention heads, and MLPs.",
+)
+@click.option(
+    "--points",
+    type=int,
+    default=4,
+    show_default=True,
+    help="Between the language expert and all of the safety vector.",
+)
+@click.option("--texts", type=int, default=100, show_default=True, help="Of a kind, at most.")
+@click.option("--batch", type=int, default=8, show_default=True, help="Texts run together.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of which texts are taken.")
+@click.option("--units", is_flag=True, help="Print all units, not the best alone.")
+@_MAX_TOKENS
+@_TEMPLATE
+@click.option(
+    "--dtype", default="float32", show_default=True, help="Of the model; auto is as stored."
+)
+@_DEVICE
+@TRUST
+@_WORKERS
+@THREADS
+@FORCE
+@JSON
+@QUIET
+def attribute(
+    base: str,
+    safety: str,
+    languages: tuple[str, ...],
+    harmful: Path,
+    harmless: tuple[str, ...],
+    out: Path,
+    units: bool,
+    max_tokens: int,
+    workers: int | None,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+    chat_template: str,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+    **given: Any,
+) -> None:
+    """Say what each unit's part of the safety vector brings to refusing, and what it costs.
+
+    Gradients at a few points between the language expert and all of the safety vector, on some
+    hundred texts, give every unit's share of what changes. For plan --method attribution.
+    """
+    from safeswap import api
+
+    with _needed("attribute"):
+        from safeswap.search.attribute import AttributionSettings
+    experts = languages_of(languages)
+    backend = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
+    use_threads(threads)
+    found = api.attribute(
+        base,
+        safety=safety,
+        languages=experts,
+        harmful=harmful,
+        harmless=_chats(harmless, experts),
+        out=out,
+        settings=AttributionSettings(**given),
+        options=options_of(backend, chat_template),
+        max_tokens=max_tokens,
+        workers=workers,
+        force=force,
+    )
+    show_attribution(found, out, units=units, as_json=as_json)
+    say_step(
+        f"next: safeswap plan PROFILE --method attribution --set file={quoted(out)} "
+        "--set keeping=NATS"
+    )
+
+
+def show_attribution(found: Any, path: Path, *, units: bool, as_json: bool) -> None:
+    """Print what units bring: the best of them, or all."""
+    from safeswap.cli.tables import print_tables
+    from safeswap.report import attribution
+
+    if as_json:
+        print_json({"path": path, **attribution.record(found)})
+        return
+    limit = None if units else attribution.FEW
+    tables = [attribution.units_table(found, limit), attribution.sums_table(found)]
+    print_tables(tables, "terminal")
+
+
+@contextmanager
+def _needed(verb: str) -> Iterator[None]:
+    """A library that is missing is named with its remedy."""
+    try:
+        yield
+    except ImportError as error:
+        raise EvaluationError(
+            f"{verb} runs the models and needs {error.name}: pip install 'safeswap[eval]'."
+        ) from error
 
 
 def _chats(given: tuple[str, ...], languages: Mapping[str, Any]) -> dict[str, Path]:
@@ -200,4 +320,4 @@ def _plain(one: Any) -> dict[str, Any]:
     }
 
 
-COMMANDS = (fit,)
+COMMANDS = (fit, attribute)

@@ -9,7 +9,7 @@ from typing import Any
 from safeswap import selectors
 from safeswap.anatomy.units import DONATED, order_parts
 from safeswap.checkpoint.source import pinned
-from safeswap.errors import PlanError, nearest
+from safeswap.errors import PlanError, ProfileError, nearest
 from safeswap.operators import pin_operation, read_operation
 from safeswap.plan.file import Plan
 from safeswap.plan.table import (
@@ -85,9 +85,11 @@ def fill_plan(
         PlanError: an unknown method or parameter, a value out of its range, an unknown language,
             an expert equal to the base.
         CalibrationError: an operator's files are not there.
+        ProfileError: a file that the method reads is not there, or of other weights.
     """
     language = _language(profile, language)
     settings = check_options(language, method=method, operator=operator, donor=donor, **parameters)
+    settings = selectors.find(method).pin(settings)
     rows = selectors.find(method).fill(profile, language, **settings)
     units = {u: _planned(method, u, rows, language) for u in _decided(rows, profile)}
     given = donor or language
@@ -105,13 +107,18 @@ def fill_plan(
 
 
 def edited_units(plan: Plan, profile: Profile) -> tuple[str, ...]:
-    """The units whose weights or operators are not what the plan's selector says on the profile."""
+    """The units whose weights or operators are not what the plan's selector says on the profile.
+
+    None, where the selector read a file that is not there any more, or another now.
+    """
     settings = dict(plan.selector)
     method = settings.pop("name", None)
     if method in (SEARCH, FIT):
         return ()  # no rule says what they are
     try:
         fresh = fill_plan(profile, plan.language, method=str(method), donor=plan.donor, **settings)
+    except ProfileError:
+        return ()  # nobody knows what it said
     except (PlanError, TypeError):  # by hand, or settings that were edited beyond sense
         return tuple(plan.units)
     said = {unit: (row.weights, row.operator) for unit, row in fresh.units.items()}

@@ -15,12 +15,13 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Any
 
+from safeswap import operators
 from safeswap.errors import OutputError, listed
 from safeswap.merge.card import without_paths_note
 from safeswap.merge.companions import CARD, FIGURE, MANIFEST, OURS, PLAN_FILE
 from safeswap.merge.manifest import digest_of_content, read_manifest
-from safeswap.operators import paths_in
 from safeswap.plan import Plan
+from safeswap.selectors import paths_in
 
 _FOLDER_KEYS = re.compile(
     r'("(?:_name_or_path|name_or_path|base_model_name_or_path|tokenizer_file|vocab_file'
@@ -103,11 +104,9 @@ def _places(manifest: Mapping[str, Any], folder: Path) -> dict[str, str]:
                 if _is_absolute(record.get(key)):
                     found[record[key]] = name
     plan = Plan.from_dict(manifest["plan"], str(folder / MANIFEST))
-    for operation in plan.operations:
-        for key in paths_in(operation):
-            place = str(operation.settings[key])
-            if _is_absolute(place):
-                found[place] = PurePath(place).name
+    named = [*paths_in(plan.selector).values()]
+    named += [place for one in plan.operations for place in operators.paths_in(one).values()]
+    found |= {place: PurePath(place).name for place in named if _is_absolute(place)}
     found.setdefault(str(folder.resolve()), folder.resolve().name)
     for own, name in ((Path.cwd(), "."), (Path.home(), "~")):
         if len(own.parts) > 1:

@@ -12,6 +12,7 @@ from safeswap.selectors.registry import (
     Selector,
     find,
     option_of,
+    paths_in,
     registered,
     selector,
 )
@@ -19,7 +20,7 @@ from safeswap.selectors.words import describe, points
 
 # the order of `safeswap methods`
 from safeswap.selectors.share_difference import share_difference  # isort: skip
-from safeswap.selectors import gated, uniform, band, cosine, safe_lora, controls  # noqa: F401 # isort: skip
+from safeswap.selectors import gated, uniform, band, cosine, safe_lora, attribution, controls  # noqa: F401 # isort: skip
 
 __all__ = [
     "GRANULARITIES",
@@ -34,6 +35,7 @@ __all__ = [
     "describe",
     "find",
     "option_of",
+    "paths_in",
     "points",
     "registered",
     "selector",

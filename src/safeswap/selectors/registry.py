@@ -49,6 +49,8 @@ Fill = Callable[..., Mapping[str, Row]]
 """``fill(profile, language, **settings)`` → a row for every unit of the profile."""
 Resolve = Callable[[dict[str, Any]], dict[str, Any]]
 """Settles what parameters say together, before any profile is read."""
+Pin = Callable[[dict[str, Any]], dict[str, Any]]
+"""Names the files among settings so that they are found, and known again, anywhere."""
 Fits = Callable[[Sequence[str], Mapping[str, Any]], None]
 """``fits(units, settings)`` refuses settings that a model of these units cannot have, before its
 weights are read; ``fill`` refuses them too."""
@@ -65,6 +67,7 @@ class Selector:
     fill: Fill
     resolve: Resolve
     fits: Fits
+    pin: Pin
 
     def resolve_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter with its value: those given, checked, and the defaults of the others.
@@ -92,6 +95,7 @@ def selector(
     parameters: Sequence[Parameter] = (),
     resolve: Resolve = dict,
     fits: Fits = lambda units, settings: None,
+    pin: Pin = dict,
 ) -> Callable[[Fill], Fill]:
     """Register a function as the method ``name``.
 
@@ -101,6 +105,8 @@ def selector(
         parameters: keyword arguments of the function, all of them.
         resolve: settles parameters that depend on each other; may raise PlanError.
         fits: raises PlanError for settings that do not go with the model's units.
+        pin: gives files their absolute paths and digests, as the plan is to record them; raises
+            ProfileError where one is not there, or not the one that the settings name.
 
     Raises:
         ConfigError: another module has a method of this name.
@@ -108,7 +114,7 @@ def selector(
 
     def register(fill: Fill) -> Fill:
         given = tuple(parameters)
-        made = Selector(name, summary, source, given, fill, resolve, fits)
+        made = Selector(name, summary, source, given, fill, resolve, fits, pin)
         _SELECTORS.add(name, made, fill)
         return fill
 
@@ -129,6 +135,14 @@ def find(name: str) -> Selector:
     if name not in _SELECTORS:
         raise PlanError(f"--method {name!r} is unknown{nearest(name, _SELECTORS)}")
     return _SELECTORS[name]
+
+
+def paths_in(selector: Mapping[str, Any]) -> dict[str, str]:
+    """The files that a plan's selector names, name and settings together: parameter → path."""
+    name = str(selector.get("name"))
+    parameters = _SELECTORS[name].parameters if name in _SELECTORS else ()
+    named = [parameter.name for parameter in parameters if parameter.is_path]
+    return {one: str(selector[one]) for one in named if selector.get(one)}
 
 
 def _refuse_anothers(method: Selector, name: str) -> None:

@@ -7,9 +7,11 @@ point). Whatever a program reads (plans, profiles, Python) has fractions. ``--ta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from safeswap.selectors.common import keys_of
+from safeswap.selectors.registry import paths_in
 
 SYMBOLS = {"tau": "τ", "alpha": "α", "gamma": "γ", "scale": "λ"}
 _BY_HAND = "written by hand"
@@ -82,7 +84,9 @@ def describe(
         units: of the plan: what a relative τ comes to is said, too.
         leave_out: settings that are not said.
     """
-    settings = {k: v for k, v in selector.items() if v is not None and k not in leave_out}
+    hidden = (*leave_out, "digest")  # which tells files apart, and people nothing
+    settings = {k: v for k, v in selector.items() if v is not None and k not in hidden}
+    settings |= {key: PurePath(path).name for key, path in paths_in(selector).items()}
     text = str(settings.pop("name", _BY_HAND))
     if "by" in settings:
         text += f" by {settings.pop('by')}"

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from safeswap import api
+from safeswap.anatomy.heads import Span
 from safeswap.checkpoint.family import open_family
 from safeswap.cli import main
 from safeswap.demo import models_folder
@@ -182,7 +183,8 @@ def test_the_gradient_is_that_of_autograd_through_the_merge() -> None:
     hot.apply(table())
     model, roles = hot.loaded.model, ("safety", CODE)
     groups = {unit: hot.tensors_of([unit]) for unit in ("1.attention", "3.mlp", "5.mlp")}
-    gradient = CoefficientGradient(family, model, hot.trainable(), groups, roles)
+    whole = {unit: [Span(name) for name in names] for unit, names in groups.items()}
+    gradient = CoefficientGradient(family, model, hot.trainable(), whole, roles)
     for part in (rows[:2], rows[2:]):  # two passes add up
         log_likelihoods(model, part, hot.loaded.pad).sum().backward()
     found = gradient.take()
@@ -233,8 +235,9 @@ def table() -> Plan:
 
 def test_what_has_no_gradient_is_named() -> None:
     family, hot, _ = exchanged()
+    q = (Span("q_proj.weight"),)
     with pytest.raises(EvaluationError, match=r"q_proj\.weight: is no parameter"):
-        CoefficientGradient(family, hot.loaded.model, {}, {"a": ("q_proj.weight",)}, ("safety",))
+        CoefficientGradient(family, hot.loaded.model, {}, {"a": q}, ("safety",))
     hot.close()
 
 

@@ -3,7 +3,8 @@
 With W = W_base + Σ_e w_e (W_e − W_base) in every tensor of a unit, the chain rule gives
 ∂L/∂w_e = Σ over the unit's tensors of ⟨∂L/∂W, W_e − W_base⟩. The inner products are taken while the
 model runs backwards, tensor by tensor, and each tensor's gradient is let go at once: what is held
-beside the model are the task vectors.
+beside the model are the task vectors. A unit may be a part of tensors (an attention head): its
+inner product is taken over its rows or columns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from safeswap.anatomy.heads import Span
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.reader import Tensor, read_copied
 from safeswap.errors import EvaluationError
@@ -27,7 +29,8 @@ class CoefficientGradient:
 
     Args:
         parameters: tensor's name in the checkpoint → parameter of the model.
-        groups: group → its tensors; every other parameter is left without a gradient.
+        groups: group → its tensors, or its parts of tensors; every other parameter is left
+            without a gradient.
         roles: the experts, in the order of the columns.
 
     Raises:
@@ -39,28 +42,34 @@ class CoefficientGradient:
         family: Family,
         model: Any,
         parameters: Mapping[str, torch.nn.Parameter],
-        groups: Mapping[str, Sequence[str]],
+        groups: Mapping[str, Sequence[Span]],
         roles: Sequence[str],
     ) -> None:
         self.sums = torch.zeros(len(groups), len(roles), dtype=torch.float64)
         self._handles = []
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        for row, names in enumerate(groups.values()):
-            for name in names:
-                parameter = _parameter(parameters, name)
-                vectors = [_vector(family, name, role, parameter) for role in roles]
-                parameter.requires_grad_(True)
-                self._handles.append(
-                    parameter.register_post_accumulate_grad_hook(self._hook(row, vectors))
-                )
+        places: dict[str, list[tuple[int, Span]]] = {}
+        for row, spans in enumerate(groups.values()):
+            for span in spans:
+                places.setdefault(span.name, []).append((row, span))
+        for name, own in places.items():
+            parameter = _parameter(parameters, name)
+            vectors = [_vector(family, name, role, parameter) for role in roles]
+            parameter.requires_grad_(True)
+            self._handles.append(
+                parameter.register_post_accumulate_grad_hook(self._hook(own, vectors))
+            )
 
-    def _hook(self, row: int, vectors: Sequence[torch.Tensor]) -> Any:
+    def _hook(self, places: Sequence[tuple[int, Span]], vectors: Sequence[torch.Tensor]) -> Any:
         def add(parameter: torch.Tensor) -> None:
             assert parameter.grad is not None
-            gradient = parameter.grad.reshape(-1).float()
+            gradient = parameter.grad.float()
             for column, vector in enumerate(vectors):
-                self.sums[row, column] += float(torch.dot(gradient, vector.float()))
+                moved = vector.float().view(gradient.shape)
+                for row, span in places:
+                    parts = (_cut(tensor, span).reshape(-1) for tensor in (gradient, moved))
+                    self.sums[row, column] += float(torch.dot(*parts))
             parameter.grad = None
 
         return add
@@ -78,6 +87,12 @@ class CoefficientGradient:
         self._handles.clear()
 
 
+def _cut(tensor: torch.Tensor, span: Span) -> torch.Tensor:
+    if span.end is None:
+        return tensor
+    return tensor.narrow(span.axis, span.begin, span.end - span.begin)
+
+
 def _parameter(parameters: Mapping[str, torch.nn.Parameter], name: str) -> torch.nn.Parameter:
     if name not in parameters or not parameters[name].is_floating_point():
         raise EvaluationError(
@@ -89,12 +104,12 @@ def _parameter(parameters: Mapping[str, torch.nn.Parameter], name: str) -> torch
 
 def _vector(family: Family, name: str, role: str, parameter: torch.nn.Parameter) -> torch.Tensor:
     """A task vector, flat, in the parameter's format and where it is."""
-    base = _numbers(family.members[BASE].tensors[name])
-    vector = _numbers(family.members[role].tensors[name]) - base
+    base = numbers_of(family.members[BASE].tensors[name])
+    vector = numbers_of(family.members[role].tensors[name]) - base
     return torch.from_numpy(vector).to(parameter.device, parameter.dtype)
 
 
-def _numbers(tensor: Tensor) -> np.ndarray[Any, Any]:
+def numbers_of(tensor: Tensor) -> np.ndarray[Any, Any]:
     """A tensor's numbers as a merge reads them, float32, flat."""
     found = np.empty(tensor.elements, np.float32)
     with tensor.reader() as reader:

@@ -144,6 +144,7 @@ class Objective:
         Args:
             score: log-likelihoods of answers, see :func:`log_likelihoods`.
         """
+<<<<<<< HEAD
         said = []
         for term, what in self.terms(score, batch):
             term.backward()
@@ -159,12 +160,26 @@ class Objective:
         logs = _either(score(batch.harmful), batch.openings)
         odds = logs - torch.log1p(-logs.exp())
         yield (self.margin - odds).clamp(min=0).mean(), float(odds.detach().mean())
+=======
+        odds = log_odds(score(batch.harmful), batch.openings)
+        (self.margin - odds).clamp(min=0).mean().backward()
+>>>>>>> heads
         over = -torch.log1p(-_either(score(batch.opened), batch.openings).exp()).mean()
         yield self.over * over, float(over.detach())
         said = score(batch.answered)
         expert = torch.tensor(batch.language, device=said.device)
         kept = 1 + (said - expert).mean() / batch.gain
         yield self.keep * (1 - self.spend - kept).clamp(min=0), float(kept.detach())
+
+
+def log_odds(logs: torch.Tensor, openings: int) -> torch.Tensor:
+    """Log-odds of a refusal's opening after each request, nats, float32 (requests,).
+
+    Args:
+        logs: log-probability of every opening after every request, one request after the other.
+    """
+    either = _either(logs, openings)
+    return either - torch.log1p(-either.exp())
 
 
 def _either(logs: torch.Tensor, openings: int) -> torch.Tensor:

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
+from safeswap.anatomy.heads import Span
 from safeswap.calibration.run import run_settings
 from safeswap.checkpoint.family import Family, open_family
 from safeswap.errors import ConfigError, EvaluationError, OutputError
@@ -44,7 +44,7 @@ from safeswap.search.fit.descent import Descent
 from safeswap.search.fit.gradient import CoefficientGradient
 from safeswap.search.fit.objective import Batch, Losses, Objective, Scored, encode, log_likelihoods
 from safeswap.search.fit.settings import FitSettings
-from safeswap.search.fit.texts import FitTexts, SplitTexts, read_fit_texts
+from safeswap.search.fit.texts import FitTexts, SplitTexts, drawn, read_fit_texts
 from safeswap.search.hotswap import HotSwapModel
 from safeswap.search.runner import load_profile
 from safeswap.selectors.common import keys_of
@@ -53,8 +53,6 @@ _log = logging.getLogger("safeswap.fit")
 GAUGED = 64
 """On so many answers the base is compared with the language expert, to know what that gained."""
 _DIGITS = 3  # of a weight in the plan: a thousandth moves nothing that was measured
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +328,10 @@ class Learner:
             task.family,
             hot.loaded.model,
             hot.trainable(),
-            {key: hot.tensors_of(units) for key, units in task.groups.items()},
+            {
+                key: [Span(name) for name in hot.tensors_of(units)]
+                for key, units in task.groups.items()
+            },
             (SAFETY, task.language),
         )
 
@@ -374,11 +375,6 @@ class Learner:
         self.gradient.close()
         for parameter in self.hot.loaded.model.parameters():
             parameter.requires_grad_(False)
-
-
-def drawn(texts: Sequence[T], count: int, seed: str) -> list[T]:
-    """``count`` of the texts, or all of fewer."""
-    return random.Random(seed).sample(list(texts), min(count, len(texts)))
 
 
 def _rounded(losses: Losses) -> dict[str, float]:

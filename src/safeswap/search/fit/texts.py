@@ -57,12 +57,25 @@ class SplitTexts:
     held: FitTexts
     digests: Mapping[str, str]
 
+<<<<<<< HEAD
     def chosen(self) -> ChosenOn:
         """All requests, those held back too, so that they are not taken for a test."""
         sides = (self.fitted, self.held)
         harmful = {one for side in sides for one in side.harmful}
         harmless = {one.request for side in sides for one in (*side.harmless, *side.others)}
         return ChosenOn.fitted_on(identity_of(text) for text in harmful | harmless)
+=======
+    @property
+    def all(self) -> FitTexts:
+        """Both together, for what fits nothing."""
+        one, two = self.fitted, self.held
+        return FitTexts(
+            one.harmful + two.harmful,
+            one.harmless + two.harmless,
+            one.others + two.others,
+            one.openings,
+        )
+>>>>>>> heads
 
 
 def read_fit_texts(
@@ -105,6 +118,11 @@ def divided(texts: Sequence[T], seed: str) -> tuple[tuple[T, ...], tuple[T, ...]
         tuple(text for n, text in enumerate(texts) if n not in held),
         tuple(text for n, text in enumerate(texts) if n in held),
     )
+
+
+def drawn(texts: Sequence[T], count: int, seed: str) -> list[T]:
+    """``count`` of the texts, or all of fewer."""
+    return random.Random(seed).sample(list(texts), min(count, len(texts)))
 
 
 def _exchanges(texts: Texts) -> list[Exchange]:
