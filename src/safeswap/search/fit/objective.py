@@ -144,7 +144,6 @@ class Objective:
         Args:
             score: log-likelihoods of answers, see :func:`log_likelihoods`.
         """
-<<<<<<< HEAD
         said = []
         for term, what in self.terms(score, batch):
             term.backward()
@@ -157,13 +156,8 @@ class Objective:
         """The three weighted parts, whose sum is the objective, each with what it is made of (a
         field of :class:`Losses`).
         """
-        logs = _either(score(batch.harmful), batch.openings)
-        odds = logs - torch.log1p(-logs.exp())
-        yield (self.margin - odds).clamp(min=0).mean(), float(odds.detach().mean())
-=======
         odds = log_odds(score(batch.harmful), batch.openings)
-        (self.margin - odds).clamp(min=0).mean().backward()
->>>>>>> heads
+        yield (self.margin - odds).clamp(min=0).mean(), float(odds.detach().mean())
         over = -torch.log1p(-_either(score(batch.opened), batch.openings).exp()).mean()
         yield self.over * over, float(over.detach())
         said = score(batch.answered)

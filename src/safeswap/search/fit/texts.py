@@ -57,14 +57,6 @@ class SplitTexts:
     held: FitTexts
     digests: Mapping[str, str]
 
-<<<<<<< HEAD
-    def chosen(self) -> ChosenOn:
-        """All requests, those held back too, so that they are not taken for a test."""
-        sides = (self.fitted, self.held)
-        harmful = {one for side in sides for one in side.harmful}
-        harmless = {one.request for side in sides for one in (*side.harmless, *side.others)}
-        return ChosenOn.fitted_on(identity_of(text) for text in harmful | harmless)
-=======
     @property
     def all(self) -> FitTexts:
         """Both together, for what fits nothing."""
@@ -75,7 +67,12 @@ class SplitTexts:
             one.others + two.others,
             one.openings,
         )
->>>>>>> heads
+
+    def chosen(self) -> ChosenOn:
+        """All requests, those held back too, so that they are not taken for a test."""
+        texts = self.all
+        asked = {*texts.harmful, *(one.request for one in (*texts.harmless, *texts.others))}
+        return ChosenOn.fitted_on(identity_of(text) for text in asked)
 
 
 def read_fit_texts(
