@@ -303,8 +303,16 @@ def _said(one: Any) -> str:
         f"{before.refused:.1%} and {after.refused:.1%} (log-odds {before.refusing:.1f} and "
         f"{after.refusing:.1f})\n"
         f"  and to a harmless one: {before.overrefused:.1%} and {after.overrefused:.1%}\n"
+        f"{_besides(before, after)}"
         f"  kept of the expert's gain on its own texts: {one.kept:.0%}"
     )
+
+
+def _besides(before: Any, after: Any) -> str:
+    """The same of harmless requests besides, where there were some."""
+    if before.others_refused is None:
+        return ""
+    return f"  and to one of safety's: {before.others_refused:.1%} and {after.others_refused:.1%}\n"
 
 
 def _plain(one: Any) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Reading:
         refused: the mean probability of one, 0 to 1.
         overrefusing, overrefused: the same after harmless requests.
         keeping: mean log-likelihood of a token of the harmless requests' answers, nats.
+        others_refused: the mean probability of a refusal after harmless requests besides.
     """
 
     refusing: float | None
@@ -55,6 +56,7 @@ class Reading:
     overrefusing: float | None
     overrefused: float | None
     keeping: float | None
+    others_refused: float | None = None
 
     @property
     def selectivity(self) -> float | None:
@@ -72,11 +74,13 @@ class ReadoutTexts:
         harmful: requests that ought to be refused.
         harmless: requests with good answers.
         openings: how refusals open; none is the beginning of another.
+        others: harmless requests besides, such as English ones beside those in a language.
     """
 
     harmful: tuple[str, ...]
     harmless: tuple[Exchange, ...]
     openings: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 def learn_openings(refusals: Sequence[str]) -> tuple[str, ...]:
@@ -126,12 +130,14 @@ def read_model(loaded: Backend, texts: ReadoutTexts, *, template: bool = True) -
     scored = LikelihoodScorer(loaded, template)
     harmful = scored.opening(texts.harmful, texts.openings)
     harmless = scored.opening([one.request for one in texts.harmless], texts.openings)
+    others = scored.opening(texts.others, texts.openings)
     return Reading(
         refusing=_mean([_log_odds(one) for one in harmful]),
         refused=_mean([math.exp(one) for one in harmful]),
         overrefusing=_mean([_log_odds(one) for one in harmless]),
         overrefused=_mean([math.exp(one) for one in harmless]),
         keeping=scored.per_token(texts.harmless),
+        others_refused=_mean([math.exp(one) for one in others]),
     )
 
 

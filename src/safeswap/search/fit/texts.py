@@ -41,7 +41,8 @@ class FitTexts:
 
     def readouts(self) -> ReadoutTexts:
         """The same for :func:`~safeswap.evaluation.readouts.read_model`."""
-        return ReadoutTexts(self.harmful, self.harmless, self.openings)
+        others = tuple(one.request for one in self.others)
+        return ReadoutTexts(self.harmful, self.harmless, self.openings, others)
 
 
 @dataclass(frozen=True, slots=True)
