@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ pytest.importorskip("lm_eval")
 import safeswap
 from evaluation.standin import FLOAT32, Commands, lines, wait_for_lines
 from heard import heard
+from safeswap.cluster import ClusterOptions
 from safeswap.demo import models_folder
 from safeswap.demo.suite import write_suite
 from safeswap.errors import EvaluationError
@@ -240,3 +242,34 @@ def test_overwrite_removes_plans_that_the_grid_no_longer_has(
     assert not old.exists() and {"mine.yaml", "link.yaml"} < left
     assert len(left) == 3  # and the one cell's
     assert Plan.load(swept / "plans" / "qab" / old.name)
+
+
+def test_a_cluster_measures_the_same(folder: Path, swept: Path) -> None:
+    """Candidates exchanged in two workers: the same rows, the same choice; and they are kept."""
+    ray = pytest.importorskip("ray")
+    content = yaml.safe_load((folder / "sweep.yaml").read_text())
+    content["languages"] = {"qab": content["languages"]["qab"]}
+    (folder / "one.yaml").write_text(yaml.safe_dump(content))
+    sweep, out = read_sweep(folder / "one.yaml"), folder / "many"
+    many = replace(FLOAT32, cluster=ClusterOptions("local", workers=2, cpus=0.5, gpus=0))
+    try:
+        (one,) = run_sweep(sweep, out, options=many)
+    finally:
+        ray.shutdown()
+    for part in ("dev/qab", "test/qab"):
+        names = sorted(path.parent.name for path in (swept / part).glob("*/model.json"))
+        assert names == sorted(path.parent.name for path in (out / part).glob("*/model.json"))
+        for name in names:
+            for file in ("responses.jsonl", "scores.jsonl"):
+                found = [
+                    {row["key"]: row for row in read_rows(place / part / name / file)}
+                    for place in (swept, out)
+                ]
+                assert found[0] == found[1] and found[0]
+    chosen = [Plan.load(place / "chosen-qab.yaml") for place in (swept, out)]
+    assert one.plan == out / "chosen-qab.yaml" and chosen[0].units == chosen[1].units
+    # asked for again, nothing is: no cluster is needed
+    (again,) = run_sweep(sweep, out, options=many)
+    assert again.choice == one.choice and not ray.is_initialized()
+    with pytest.raises(EvaluationError, match="--reload with --cluster"):
+        run_sweep(sweep, out, options=many, reload=True)
