@@ -1,6 +1,6 @@
 """Workers on a cluster of this machine against one: efficiency, and what a chunk costs.
 
-    python benchmarks/cluster.py [--workers 1 2 8] [--chunks 64] [--seconds 0.5]
+    python benchmarks/cluster.py [--workers 1 2 8] [--chunks 128] [--seconds 0.5]
 
 The engine is paced: a chunk of 16 chats takes so many seconds of sleep, so that cores do not limit
 it. What is measured is the product's own path (`open_backend` with a cluster, `respond`), workers
@@ -85,7 +85,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 8])
-    parser.add_argument("--chunks", type=int, default=64)
+    parser.add_argument("--chunks", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=0.5)
     chosen = parser.parse_args()
     register(BackendKind("paced", "Sleeps and answers.", PacedOptions, PacedBackend))

@@ -123,9 +123,14 @@ class Pool:
     def _hand_out(
         self, method: str, chunks: Sequence[Sequence[Any]], todo: deque[int], deaths: list[int]
     ) -> None:
-        """Give free workers something to do, evenly: first one chunk each, then one more."""
+        """Give free workers something to do, evenly: first one chunk each, then one more.
+
+        The last chunks wait here and at nobody's door, so that they go to whoever is free first.
+        """
         for ahead in range(1, AHEAD + 1):
             for worker in self._workers:
+                if ahead > 1 and len(todo) <= len(self._workers):
+                    return
                 if worker.probe is not None or len(worker.given) >= ahead or not todo:
                     continue
                 alone = deaths[todo[0]] or any(deaths[n] for n in worker.given.values())
