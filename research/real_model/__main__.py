@@ -16,6 +16,7 @@ from real_model import fetch, packages, prepare, records, tables
 from real_model.answers import chat_answers, few_shot_answers, stored
 from real_model.corpora import Corpora
 from real_model.languages import NAMES, language
+from real_model.methods import METHODS
 from real_model.run import Study, one
 
 KEPT = Path(__file__).parent / "results"
@@ -82,6 +83,9 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(prepare.SIZES), default="short")
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--device", choices=("cpu", "auto"), default="auto")
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], choices=[m.name for m in METHODS], metavar="METHOD"
+    )
     parser.add_argument("--keep", action="store_true", help="do not remove merged weights")
     parser.add_argument("--records", type=Path, default=KEPT, help="where counts are kept")
     args = parser.parse_args()
@@ -94,7 +98,9 @@ def main() -> None:
             f"python -m real_model.fetch --data {args.data}"
         )
     print(said(args), flush=True)
-    study = Study(args.out, args.size, args.device, args.epochs, args.data)
+    study = Study(
+        args.out, args.size, args.device, args.epochs, args.data, frozenset(args.leave_out)
+    )
     make_inputs(study, corpora, args.languages)
     args.records.mkdir(exist_ok=True)
     for seed in args.seeds:
