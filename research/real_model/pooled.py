@@ -69,7 +69,7 @@ def difference(
     """Refusals of one model minus another's, all seeds; None where nothing was asked."""
     pairs = [
         (outcomes(record, candidate, benchmark), outcomes(record, reference, benchmark))
-        for record in records
+        for record in having(having(records, candidate), reference)
     ]
     asked = [(a, b) for a, b in pairs if a is not None and b is not None]
     if not asked:
@@ -84,15 +84,37 @@ def difference(
     return Difference(pooled, (agreeing, len(asked)))
 
 
-def common(records: Records) -> list[str]:
-    """Models that every record has, the language expert as ``language``'s code."""
-    first, *others = (list(record["models"]) for record in records)
-    return [name for name in first if all(name in other for other in others)]
+def present(records: Records) -> list[str]:
+    """Models that some record has, in the order of the methods; what a later seed has beside the
+    first's stands where that seed has it.
+    """
+    found: list[str] = []
+    for record in records:
+        place = 0
+        for name in record["models"]:
+            if name in found:
+                place = found.index(name) + 1
+            else:
+                found.insert(place, name)
+                place += 1
+    return found
+
+
+def having(records: Records, model: str) -> Records:
+    """The records that have a model."""
+    return [record for record in records if model in record["models"]]
+
+
+def named(records: Records, model: str) -> str:
+    """A model's name, with its seeds where it is not in all of them."""
+    own = [str(record["seed"]) for record in having(records, model)]
+    every = len(own) == len(records)
+    return model if every else f"{model} (seed{'s' * (len(own) > 1)} {', '.join(own)})"
 
 
 def mean_figures(records: Records, model: str) -> Figures:
-    """Each figure's mean over the seeds; None where a seed has none."""
-    found = [vars(figures(record, model)) for record in records]
+    """Each figure's mean over the seeds that have the model; None where one has no such figure."""
+    found = [vars(figures(record, model)) for record in having(records, model)]
 
     def mean(name: str) -> Any:
         values = [one[name] for one in found]
@@ -103,7 +125,7 @@ def mean_figures(records: Records, model: str) -> Figures:
 
 def kept(records: Records, model: str) -> float | None:
     """The mean share of the language expert's gain that a model keeps."""
-    shares = [retained(record, model) for record in records]
+    shares = [retained(record, model) for record in having(records, model)]
     known = [share for share in shares if share is not None]
     return fmean(known) if len(known) == len(shares) else None
 
@@ -111,7 +133,7 @@ def kept(records: Records, model: str) -> float | None:
 def primary(records: Records) -> Iterator[tuple[str, Difference, float]]:
     """Each method against the language expert in harmful requests refused; p after Holm."""
     code = records[0]["language"]
-    methods = [name for name in common(records) if name not in (*EXPERTS, code)]
+    methods = [name for name in present(records) if name not in (*EXPERTS, code)]
     found = [difference(records, name, code, MEASURES["harmful refused"]) for name in methods]
     asked = [(name, one) for name, one in zip(methods, found, strict=True) if one is not None]
     corrected = holm([one.pooled.p for _, one in asked])
@@ -121,11 +143,11 @@ def primary(records: Records) -> Iterator[tuple[str, Difference, float]]:
 
 def against(records: Records, reference: str) -> str:
     """The other measures against one model; uncorrected, to look at and no finding."""
-    methods = [name for name in common(records) if name not in (*EXPERTS, reference)]
+    methods = [name for name in present(records) if name not in (*EXPERTS, reference)]
     rows = []
     for name in methods:
         found = [difference(records, name, reference, one) for one in MEASURES.values()]
-        rows.append([name, *("" if one is None else one.words() for one in found)])
+        rows.append([named(records, name), *("" if one is None else one.words() for one in found)])
     return markdown(["against " + reference, *MEASURES], rows)
 
 
@@ -133,17 +155,24 @@ def report(records: Records) -> str:
     """All of one language in Markdown."""
     code, seeds = records[0]["language"], [record["seed"] for record in records]
     lines = [f"## {code}, seeds {', '.join(map(str, seeds))}", ""]
-    rows = [row(name, mean_figures(records, name), kept(records, name)) for name in common(records)]
+    rows = [
+        row(named(records, name), mean_figures(records, name), kept(records, name))
+        for name in present(records)
+    ]
     lines += [markdown(HEADER, rows), "", "Primary: harmful requests refused, against the expert:"]
     lines += [""]
     lines += [
-        f"- {name}: {one.words()}; after Holm p = {p:.2g}" for name, one, p in primary(records)
+        f"- {named(records, name)}: {one.words()}; after Holm p = {p:.2g}"
+        for name, one, p in primary(records)
     ]
     lines += ["", "Exploratory, uncorrected:", "", against(records, RULE), ""]
     lines += ["Harmful refused by seed: "]
-    for name in common(records):
-        each = ", ".join(percent(figures(record, name).harmful) for record in records)
-        lines.append(f"- {name}: {each}")
+    for name in present(records):
+        each = [
+            percent(figures(record, name).harmful) if name in record["models"] else "not made"
+            for record in records
+        ]
+        lines.append(f"- {name}: {', '.join(each)}")
     return "\n".join([*lines, ""])
 
 

@@ -8,7 +8,17 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from real_model.pooled import MEASURES, by_language, common, difference, kept, primary, report
+from real_model.pooled import (
+    MEASURES,
+    by_language,
+    difference,
+    kept,
+    mean_figures,
+    named,
+    present,
+    primary,
+    report,
+)
 
 
 def model(harmful: str, nats: float) -> dict[str, Any]:
@@ -70,10 +80,19 @@ def test_the_gain_kept_is_a_mean_over_seeds() -> None:
     assert kept(RECORDS, "merged") == pytest.approx((31 - 23.5) / 10)
 
 
-def test_only_models_of_every_seed_are_compared() -> None:
+def test_a_model_of_some_seeds_is_named_with_them() -> None:
     less = record(3, "aaaaa")
     del less["models"]["paper-by-module"]
-    assert common([*RECORDS, less]) == ["base", "safety", "th", "merged"]
+    more = record(4, "aaaaa")
+    more["models"]["fit"] = model("rrrrr", 22.5)
+    found = [less, more]
+    assert present(found) == ["base", "safety", "th", "paper-by-module", "merged", "fit"]
+    assert named(found, "merged") == "merged" and named(found, "fit") == "fit (seed 4)"
+    only = difference(found, "fit", "th", HARMFUL)
+    assert only is not None and only.seeds == (1, 1) and only.pooled.n == 5
+    assert mean_figures(found, "fit").harmful == 1.0
+    text = report(found)
+    assert "- fit: not made, 100" in text and "| fit (seed 4) |" in text
 
 
 def test_the_report_has_a_row_for_every_model(tmp_path: Any) -> None:
