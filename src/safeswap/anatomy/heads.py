@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from safeswap.errors import AnatomyError, listed
 
-HEADED = ("attention", "cross_attention")
-"""Kinds of units that have heads."""
 _QUERY = ("q_proj", "q_lin", "query", "wq")
 _KEY = ("k_proj", "k_lin", "key", "wk")
 _VALUE = ("v_proj", "v_lin", "value", "wv")

@@ -194,7 +194,7 @@ def fit(
     show_default=True,
     help="Between the language expert and all of the safety vector.",
 )
-@click.option("--texts", type=int, default=100, show_default=True, help="Of a kind, at most.")
+@click.option("--limit", type=int, default=100, show_default=True, help="Texts of a kind.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Texts run together.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of which texts are taken.")
 @click.option("--units", is_flag=True, help="Print all units, not the best alone.")

@@ -26,8 +26,8 @@ def units_table(found: Attribution, limit: int | None = FEW) -> Table:
     columns = (
         Column("unit", align="left"),
         *(Column(readout, "brings [nats]") for readout in READOUTS),
-        Column("per nat of keeping", "refusing"),
-        *(Column(name, "with those above [nats]") for name in ("refusing", "lost")),
+        Column("per nat"),
+        *(Column(name, "so far [nats]") for name in ("refusing", "lost")),
     )
     rows, brought, lost = [], 0.0, 0.0
     for unit in order:
@@ -45,10 +45,11 @@ def units_table(found: Attribution, limit: int | None = FEW) -> Table:
 
 
 def _notes(found: Attribution, taken: int, limit: int | None) -> tuple[str, ...]:
-    notes = [f"{taken} of {len(found.units)} units bring refusing"]
+    said = f"{taken} of {len(found.units)} units bring refusing"
     if limit is not None and taken > limit:
-        notes[0] += f"; the best {limit} are here, --units prints all"
-    return tuple(notes)
+        said += f"; the best {limit} are here, --units prints all"
+    columns = "per nat: of refusing, for a nat of keeping; so far: with all units above"
+    return (said, columns)
 
 
 def sums_table(found: Attribution) -> Table:

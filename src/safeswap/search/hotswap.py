@@ -206,6 +206,7 @@ def _parameters(model: Any, family: Family, language: str) -> dict[str, torch.Te
         raise EvaluationError(
             f"{family.members[language].folder}: transformers does not hold "
             f"{listed(matches.unmatched)} as the checkpoint stores them, so candidates cannot be "
-            "exchanged in memory. Add --reload: each candidate is then written and loaded."
+            "exchanged in memory. A sweep or search can with --reload, which writes and loads each "
+            "of them; fit and attribute cannot."
         )
     return {name: held[parameter] for name, parameter in matches.parameters.items()}

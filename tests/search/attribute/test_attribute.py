@@ -27,6 +27,7 @@ from safeswap.errors import ConfigError, EvaluationError, PlanError
 from safeswap.evaluation.backends import BackendOptions
 from safeswap.evaluation.readouts import Exchange, learn_openings, tokens_of
 from safeswap.profile.attribution import READOUTS, Attribution
+from safeswap.publish.private import published
 from safeswap.search.attribute import AttributionSettings
 from safeswap.search.attribute import run as running
 from safeswap.search.attribute.readings import Readings
@@ -238,7 +239,7 @@ def test_from_the_verb_to_a_merge(
     profile.save(Path("profile.json"))
     given = ["--safety", str(DEMO / "safety"), "--language", f"{CODE}={DEMO / CODE}", "--force"]
     given += ["--harmful", str(texts["harmful"]), "--harmless", str(texts[CODE]), "--points", "2"]
-    given += ["--texts", "4"]
+    given += ["--limit", "4"]
     ran = CliRunner().invoke(main, ["attribute", str(DEMO / "base"), *given, "--device", "cpu"])
     assert ran.exit_code == 0, ran.output
     assert "of 12 units bring refusing" in ran.output
@@ -257,6 +258,8 @@ def test_from_the_verb_to_a_merge(
     made = api.Plan.load(Path("plan.yaml")).units
     assert [u for u, row in made.items() if row.weights["safety"]] == sorted(said["ranked"][:4])
     assert "attribution.json" in Path("out/README.md").read_text()
+    sent = published(Path("out"))  # where the file lies here is nobody's business
+    assert str(tmp_path) not in sent.text("safeswap-plan.yaml") + sent.text("safeswap.json")
 
 
 def test_sums_that_are_wrong_are_said(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from safeswap.anatomy.heads import HEADED, Span, head_spans
+from safeswap.anatomy.heads import Span, head_spans
 from safeswap.anatomy.units import kind_of
 from safeswap.checkpoint.family import Family
 from safeswap.checkpoint.heads import heads_of
@@ -70,12 +70,12 @@ def groups_of(family: Family, hot: HotSwapModel, by: str) -> dict[str, tuple[Spa
     base, found = family.base, {}
     heads = heads_of(base.config, base.text)
     for unit, spans in whole.items():
-        if kind_of(unit) not in HEADED:
+        if kind_of(unit) != "attention":
             found[unit] = spans
             continue
         shapes = {name: base.tensors[name].shape for name in names[unit]}
         cut = head_spans(unit, shapes, heads)
-        layer = unit.removesuffix(f".{kind_of(unit)}")
+        layer = unit.removesuffix(".attention")
         found |= {f"{layer}.heads.{n}": one for n, one in enumerate(cut.groups)}
         found |= {unit: cut.rest} if cut.rest else {}
     return found

@@ -39,7 +39,7 @@ class Readings:
     @classmethod
     def of(cls, texts: FitTexts, settings: AttributionSettings, encode: Encode) -> Self:
         """The texts, as many as asked for, in tokens."""
-        most, seed = settings.texts, settings.seed
+        most, seed = settings.limit, settings.seed
         harmful = drawn(texts.harmful, most, f"{seed} harmful")
         harmless = drawn(texts.harmless, most, f"{seed} harmless")
         others = drawn(texts.others, most, f"{seed} others")

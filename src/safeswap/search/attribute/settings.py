@@ -17,14 +17,14 @@ class AttributionSettings:
         by: what a unit is: ``layer``, ``module`` (an attention, an MLP) or ``head`` (a group of
             heads, an MLP).
         points: between the language expert and full addition, at which gradients are taken.
-        texts: of each kind, at most.
+        limit: texts of each kind, at most.
         batch: requests or answers that are run together.
         seed: of which texts are taken, where there are more.
     """
 
     by: str = "module"
     points: int = 4
-    texts: int = 100
+    limit: int = 100
     batch: int = 8
     seed: int = 0
 
@@ -48,7 +48,7 @@ class AttributionSettings:
 
 _LIMITS = (
     ("points", 1, 64),
-    ("texts", 1, 100_000),
+    ("limit", 1, 100_000),
     ("batch", 1, 1024),
     ("seed", 0, 2**31 - 1),
 )

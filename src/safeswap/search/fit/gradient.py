@@ -97,7 +97,8 @@ def _parameter(parameters: Mapping[str, torch.nn.Parameter], name: str) -> torch
     if name not in parameters or not parameters[name].is_floating_point():
         raise EvaluationError(
             f"{name}: is no parameter that the loaded model takes gradients of, so its weights "
-            "cannot be fitted. safeswap search finds weights without gradients."
+            "cannot be fitted, nor what it brings be told. safeswap search finds weights without "
+            "gradients."
         )
     return parameters[name]
 
