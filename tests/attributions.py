@@ -30,6 +30,7 @@ def make_attribution(
         "inputs": {role: role for role in ("base", "safety", "sw")},
         "settings": {"by": by, "points": 4},
         "texts": {"harmful": "h", "sw": "c"},
+        "prompts": "0123456789ab cdef01234567",
         "read": {"harmful": 8, "harmless": 8, "others": 0},
         "openings": ("I cannot",),
         "backend": {"backend": "hf"},

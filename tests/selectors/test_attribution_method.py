@@ -79,6 +79,7 @@ def test_a_plan_says_what_filled_it_and_is_filled_again(file: Path, tmp_path: Pa
     again = Plan.load(tmp_path / "plan.yaml")
     profile = make_profile(HAND[:2])
     assert again.units == plan.units and edited_units(again, profile) == ()
+    assert again.chosen is not None and again.chosen.prompts == {"0123456789ab", "cdef01234567"}
     units = dict(again.units) | {"1.mlp": again.units["0.mlp"]}
     assert edited_units(Plan(**{**vars(again), "units": units}), profile) == ("1.mlp",)
     make_attribution({"0.mlp": BRINGS["0.mlp"]}).save(file)  # another file by now

@@ -11,6 +11,7 @@ from safeswap.anatomy.units import DONATED, order_parts
 from safeswap.checkpoint.source import pinned
 from safeswap.errors import PlanError, ProfileError, nearest
 from safeswap.operators import pin_operation, read_operation
+from safeswap.plan.chosen import ChosenOn
 from safeswap.plan.file import Plan
 from safeswap.plan.table import (
     FIT,
@@ -92,6 +93,7 @@ def fill_plan(
     settings = selectors.find(method).pin(settings)
     rows = selectors.find(method).fill(profile, language, **settings)
     units = {u: _planned(method, u, rows, language) for u in _decided(rows, profile)}
+    seen = selectors.find(method).seen(settings)
     given = donor or language
     units |= {unit: _donated(given, language) for unit in units if unit in DONATED}
     plan = Plan(
@@ -101,6 +103,7 @@ def fill_plan(
         selector={"name": method, **{k: v for k, v in settings.items() if v is not None}},
         operator=read_operation(operator, "--operator"),
         profile=profile_path,
+        chosen=ChosenOn.fitted_on(seen) if seen else None,
     )
     check_operators(plan, f"--method {method}")
     return pin_operators(plan, "--operator")

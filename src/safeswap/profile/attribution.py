@@ -56,6 +56,8 @@ class Attribution:
         inputs: role → digest of its weights: base, safety and the language.
         settings: how it was measured.
         texts: what a file was given as → SHA-256 of its texts.
+        prompts: what tells each request of them again, sorted, a space between, so that nobody
+            takes them for a test.
         read: kind of text → how many were read.
         openings: how refusals open.
         backend: what ran the model.
@@ -69,6 +71,7 @@ class Attribution:
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
     texts: Mapping[str, str]
+    prompts: str
     read: Mapping[str, int]
     openings: tuple[str, ...]
     backend: Mapping[str, Any]
@@ -212,6 +215,8 @@ def _check_whole(found: Attribution) -> None:
     tables = (found.inputs, found.texts)
     if not all(isinstance(value, str) for table in tables for value in table.values()):
         raise TypeError("a digest is no text")
+    if not isinstance(found.prompts, str):
+        raise TypeError("prompts must be a text of digests")
     for table in (found.settings, found.read, found.backend):
         if not isinstance(table, dict):
             raise TypeError("settings, read and backend must be tables")

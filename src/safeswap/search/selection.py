@@ -95,5 +95,8 @@ def _in_words(expert: CandidateResult, rule: Rule) -> str:
 
 
 def record_choice(plan: Plan, chosen: ChosenOn) -> Plan:
-    """The plan with the questions on which it was chosen, which are no test of it."""
-    return replace(plan, chosen=chosen)
+    """The plan with the questions on which it was chosen, which are no test of it; those that its
+    method had seen before stay among them.
+    """
+    before = plan.chosen.prompts if plan.chosen else frozenset()
+    return replace(plan, chosen=replace(chosen, prompts=chosen.prompts | before))

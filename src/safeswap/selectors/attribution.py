@@ -8,7 +8,7 @@ without the others may be less or more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,10 @@ def _pin(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "file": str(path), "digest": digest}
 
 
+def _seen(settings: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(Attribution.load(Path(settings["file"])).prompts.split())
+
+
 @selector(
     "attribution",
     summary="Safety where it brings most refusing for what it costs, until a budget is used up.",
@@ -78,6 +82,7 @@ def _pin(settings: dict[str, Any]) -> dict[str, Any]:
     ),
     resolve=_resolve,
     pin=_pin,
+    seen=_seen,
 )
 def attribution(
     profile: Profile,

@@ -56,6 +56,10 @@ Fits = Callable[[Sequence[str], Mapping[str, Any]], None]
 weights are read; ``fill`` refuses them too."""
 
 
+Seen = Callable[[Mapping[str, Any]], frozenset[str]]
+"""``seen(settings)``: identities of the prompts by which a method decides, or none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selector:
     """A registered method; ``fill`` is the function itself."""
@@ -68,6 +72,7 @@ class Selector:
     resolve: Resolve
     fits: Fits
     pin: Pin
+    seen: Seen
 
     def resolve_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter with its value: those given, checked, and the defaults of the others.
@@ -96,6 +101,7 @@ def selector(
     resolve: Resolve = dict,
     fits: Fits = lambda units, settings: None,
     pin: Pin = dict,
+    seen: Seen = lambda settings: frozenset(),
 ) -> Callable[[Fill], Fill]:
     """Register a function as the method ``name``.
 
@@ -107,6 +113,7 @@ def selector(
         fits: raises PlanError for settings that do not go with the model's units.
         pin: gives files their absolute paths and digests, as the plan is to record them; raises
             ProfileError where one is not there, or not the one that the settings name.
+        seen: the prompts by which it decides, as a plan remembers them.
 
     Raises:
         ConfigError: another module has a method of this name.
@@ -114,7 +121,7 @@ def selector(
 
     def register(fill: Fill) -> Fill:
         given = tuple(parameters)
-        made = Selector(name, summary, source, given, fill, resolve, fits, pin)
+        made = Selector(name, summary, source, given, fill, resolve, fits, pin, seen)
         _SELECTORS.add(name, made, fill)
         return fill
 

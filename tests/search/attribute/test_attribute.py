@@ -25,6 +25,7 @@ from safeswap.demo.documents import language_documents, safety_documents
 from safeswap.demo.world import default_world
 from safeswap.errors import ConfigError, EvaluationError, PlanError
 from safeswap.evaluation.backends import BackendOptions
+from safeswap.evaluation.benchmarks.prompts import identity_of
 from safeswap.evaluation.readouts import Exchange, learn_openings, tokens_of
 from safeswap.profile.attribution import READOUTS, Attribution
 from safeswap.publish.private import published
@@ -175,6 +176,8 @@ def test_a_unit_brings_what_the_readouts_change_when_a_little_of_it_is_added(
     assert list(found.units) == UNITS
     oracle = Oracle(trio, texts)
     assert found.openings == oracle.openings
+    asked = [json.loads(line)["prompt"] for f in texts.values() for line in f.open()]
+    assert set(found.prompts.split()) == {identity_of(text) for text in asked}
     moving = {n: t for n, t in oracle.tau.items() if ".layers." in n and "norm" not in n}
     for unit in UNITS:
         own = {n: m for n, t in moving.items() if (m := part(unit, n, t)) is not None}

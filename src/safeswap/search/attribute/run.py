@@ -106,6 +106,7 @@ def attribute(
         inputs=digests,
         settings={**settings.as_dict(), **run_settings(options, max_tokens)},
         texts=dict(texts.digests),
+        prompts=" ".join(sorted(texts.chosen().prompts)),
         read=readings.counts,
         openings=texts.all.openings,
         backend=backend,
