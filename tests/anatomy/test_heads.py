@@ -73,7 +73,9 @@ def test_every_number_is_of_one_group_or_of_none(
     ],
 )
 def test_attentions_of_other_matrices_are_refused(names: tuple[str, ...], said: str) -> None:
-    with pytest.raises(AnatomyError, match=rf"3\.attention cannot.*{said}.*Use --by module"):
+    with pytest.raises(
+        AnatomyError, match=rf"3\.attention cannot.*it has .*{said}.*Use --by module"
+    ):
         head_spans("3.attention", dict.fromkeys(names, (8, 8)), Heads(2, 2))
 
 

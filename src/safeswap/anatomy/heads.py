@@ -17,7 +17,7 @@ from safeswap.errors import AnatomyError, listed
 _QUERY = ("q_proj", "q_lin", "query", "wq")
 _KEY = ("k_proj", "k_lin", "key", "wk")
 _VALUE = ("v_proj", "v_lin", "value", "wv")
-_OUTPUT = ("o_proj", "out_proj", "out_lin", "wo")
+_OUTPUT = ("o_proj", "out_proj", "out_lin", "wo", "dense")
 _NAMES = {"q": _QUERY, "k": _KEY, "v": _VALUE, "o": _OUTPUT}
 
 
@@ -79,7 +79,7 @@ def head_spans(unit: str, shapes: Mapping[str, tuple[int, ...]], heads: Heads) -
     if unknown or lacking or len(set(kinds.values())) < len(kinds):
         raise AnatomyError(
             f"{unit} cannot be cut into heads: it is not stored as one matrix each of queries, "
-            f"keys, values and output, but as {listed(shapes)}. Use --by module.",
+            f"keys, values and output alone; it has {listed(unknown or shapes)}. Use --by module.",
             unknown or shapes,
         )
     named = {str(kind): name for name, kind in kinds.items()}
