@@ -11,6 +11,7 @@ import click
 
 from safeswap.cli.backend_options import options_of
 from safeswap.cli.options import (
+    DRY_RUN,
     FORCE,
     JSON,
     QUIET,
@@ -19,6 +20,7 @@ from safeswap.cli.options import (
     TRUST,
     languages_of,
     print_json,
+    say_outlook,
     use_threads,
 )
 from safeswap.cli.verbs import Verb, options, quoted, say_step
@@ -113,6 +115,7 @@ _WORKERS = click.option(
 @_WORKERS
 @THREADS
 @FORCE
+@DRY_RUN
 @JSON
 @QUIET
 def fit(
@@ -127,6 +130,7 @@ def fit(
     workers: int | None,
     threads: int | None,
     force: bool,
+    dry_run: bool,
     as_json: bool,
     chat_template: str,
     dtype: str,
@@ -143,23 +147,29 @@ def fit(
     from safeswap import api
 
     with _needed("fit"):
-        from safeswap.search.fit import FitSettings
+        from safeswap.search.fit import FitSettings, outlook
     experts = languages_of(languages)
     settings = FitSettings(start_safety=start[0], start_language=start[1], **given)
     backend = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
+    asked: dict[str, Any] = {
+        "safety": safety,
+        "languages": experts,
+        "harmful": harmful,
+        "harmless": _chats(harmless, experts),
+        "out": out,
+        "settings": settings,
+        "force": force,
+    }
+    if dry_run:
+        say_outlook(outlook.fit_outlook(base, **asked), outlook.lines_of, as_json)
+        return
     use_threads(threads)
     done = api.fit(
         base,
-        safety=safety,
-        languages=experts,
-        harmful=harmful,
-        harmless=_chats(harmless, experts),
-        out=out,
-        settings=settings,
+        **asked,
         options=options_of(backend, chat_template),
         max_tokens=max_tokens,
         workers=workers,
-        force=force,
     )
     if as_json:
         print_json({"kind": "fitted", "out": out, "languages": [_plain(one) for one in done]})

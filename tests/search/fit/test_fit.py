@@ -357,3 +357,21 @@ def test_the_verb(texts: dict[str, Path], tmp_path: Path) -> None:
     assert above.exit_code and "--start lies above --high 1.5" in above.output
     wrong = CliRunner().invoke(main, [*words, "--harmless", f"qax={texts[CODE]}"])
     assert wrong.exit_code and "there is no expert 'qax'" in wrong.output
+
+
+def test_a_dry_run_counts_and_loads_nothing(texts: dict[str, Path], tmp_path: Path) -> None:
+    given = ["fit", str(MODELS / "base"), "--safety", str(MODELS / "safety")]
+    given += ["--language", f"{CODE}={MODELS / CODE}", "--harmful", str(texts["harmful"])]
+    given += ["--harmless", f"{CODE}={texts[CODE]}", "--harmless", f"safety={texts['safety']}"]
+    given += ["-o", str(tmp_path / "out"), "--force", "--dry-run"]
+    said = CliRunner().invoke(main, given)
+    assert said.exit_code == 0 and not (tmp_path / "out").exists()
+    assert "24 weights in 50 steps" in said.output  # six layers, two units, two experts
+    assert "fitted on 12 harmful requests, 12 chats, 6 of safety's; held back: 4, 4, 2" in (
+        " ".join(said.output.split())
+    )
+    found = json.loads(CliRunner().invoke(main, [*given, "--json"]).output)
+    (one,) = found["languages"]
+    stored = load_file(MODELS / CODE / "model.safetensors")
+    moved = sum(t.nbytes for n, t in stored.items() if ".layers." in n and "norm" not in n)
+    assert one["vectors_bytes"] == 2 * moved and not one["there"]
