@@ -15,7 +15,7 @@ no language    the expert of another language stands for this one's
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,28 +65,39 @@ class Pair:
         return f"{self.kind} {self.trio.code} {self.trio.seed}"
 
 
-def pairs(models: Path, seed: int) -> Iterator[Pair]:
-    """All pairs of an expert seed; what is not trained yet is trained, half a minute a model.
+def pairs(
+    models: Path,
+    seed: int,
+    kinds: Sequence[str] = KINDS,
+    languages: Sequence[str] | None = None,
+) -> Iterator[Pair]:
+    """All pairs of an expert seed, by what is wrong with them.
+
+    What is not trained yet is trained, a minute of a core for a model.
 
     Args:
         models: what ``python -m small_world.train --out`` wrote.
+        languages: only these.
     """
     world, folder = default_world(), models / f"seed-{seed}"
     safety, codes = folder / "safety", SMALL_LANGUAGES
-    for n, code in enumerate(codes):
-        other = folder / codes[(n + 1) % len(codes)]
-        redealt = Redealt(code)
-        strange = _trained(
-            models, folder / f"unknown-{code}", redealt, language_documents(redealt, code, seed)
-        )
-        blanket = _trained(models, folder / "blanket", world, blanket_documents(world, seed))
-        for kind, lives_in, guard, expert in (
-            ("as trained", world, safety, folder / code),
-            ("unknown", redealt, safety, strange),
-            ("no safety", world, other, folder / code),
-            ("blanket", world, blanket, folder / code),
-            ("no language", world, safety, other),
-        ):
+    for kind in kinds:
+        for n, code in enumerate(codes):
+            if languages and code not in languages:
+                continue
+            lives_in, guard, expert = world, safety, folder / code
+            other = folder / codes[(n + 1) % len(codes)]
+            if kind == "unknown":
+                lives_in = Redealt(code)
+                texts = language_documents(lives_in, code, seed)
+                expert = _trained(models, folder / f"unknown-{code}", lives_in, texts)
+            elif kind == "no safety":
+                guard = other
+            elif kind == "blanket":
+                texts = blanket_documents(world, seed)
+                guard = _trained(models, folder / "blanket", world, texts)
+            elif kind == "no language":
+                expert = other
             cell = {"seed": seed, "kind": kind}
             yield Pair(kind, Trio(cell, lives_in, code, models / "base", guard, expert, seed))
 

@@ -41,9 +41,9 @@ def diagnose(base: str | Path, *, out: str | Path | None = None, **options: Any)
     """
     from safeswap.search.diagnose import diagnose as diagnosed
 
-    given = ("harmful", "harmless")
-    files = {n: {role: Path(path) for role, path in options.pop(n).items()} for n in given}
-    found = diagnosed(base, **files, **options)
+    for kind in ("harmful", "harmless"):
+        options[kind] = {role: Path(path) for role, path in options[kind].items()}
+    found = diagnosed(base, **options)
     if out is not None:
         found.save(Path(out))
     return found

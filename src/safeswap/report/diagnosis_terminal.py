@@ -32,6 +32,7 @@ def diagnosis_view(found: Diagnosis, *, layers: bool = False) -> RenderableType:
     Args:
         layers: every layer's figures as a table, too.
     """
+    every: list[RenderableType] = [as_rich(_layers(found)), Text("")] if layers else []
     return Group(
         Text(visible(f"{found.language}: {_GRADES[found.grade]}"), style="bold"),
         _reasons(found),
@@ -40,7 +41,7 @@ def diagnosis_view(found: Diagnosis, *, layers: bool = False) -> RenderableType:
         Text(""),
         _map(found),
         Text(""),
-        *([as_rich(_layers(found)), Text("")] if layers else []),
+        *every,
         *map(Text, _rest(found)),
     )
 
@@ -97,8 +98,8 @@ def _map(found: Diagnosis) -> HeatMap:
         HeatRow("cosine", "halves", bars([one.halves for one in every], 1.0, theirs)),
     ]
     notes = (
-        f"layers of the {language} expert; AUC from 0.5 (low) to 1 (high): English, {language}, and "
-        f"{language} by English's direction",
+        f"layers of the {language} expert; AUC from 0.5 (low) to 1 (high): English, {language}, "
+        f"and {language} by English's direction",
         "cosines from 0 to 1, of English's direction: with the safety expert's, with that of "
         f"{language}, and of two halves of the texts",
     )

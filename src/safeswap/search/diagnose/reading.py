@@ -117,16 +117,17 @@ class _Run:
             encoded.append(Encoded(ids, 0, len(ids), number))
         found: list[Array | None] = [None] * len(texts)
         for batch in batches_of(encoded, self.reader.options.batch_tokens):
-            for one, state in zip(batch, self._last([one.ids for one in batch]), strict=True):
-                found[one.number] = state
+            states = self._last([text.ids for text in batch])
+            for text, state in zip(batch, states, strict=True):
+                found[text.number] = state
             self.advance(len(batch))
-        states = np.stack([state for state in found if state is not None], axis=1)
-        if not np.isfinite(states).all():
+        whole = np.stack([state for state in found if state is not None], axis=1)
+        if not np.isfinite(whole).all():
             raise EvaluationError(
-                f"states of {texts[0].request[:40]!r} and others are no finite numbers in this "
-                "dtype. Use --dtype float32."
+                f"the states of {len(texts)} texts are no finite numbers in this dtype. Use --dtype "
+                "float32."
             )
-        return states
+        return whole
 
     def refusing(self, texts: Sequence[Exchange]) -> Array:
         """Log-probability of a refusal's opening after each request, nats."""
@@ -165,9 +166,7 @@ class _Run:
     def _likelihoods(self, exchanges: Sequence[Exchange]) -> tuple[list[float], list[int]]:
         """Log-likelihood of each answer, nats, and its tokens."""
         template, limit = self.reader.options.use_template, self.reader.max_tokens
-        rows = [
-            encode(self.loaded.tokenizer, one, limit, template=template) for one in exchanges
-        ]
+        rows = [encode(self.loaded.tokenizer, one, limit, template=template) for one in exchanges]
         found = [0.0] * len(rows)
         with torch.inference_mode():
             for places in self._batches(rows):

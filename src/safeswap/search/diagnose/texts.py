@@ -154,6 +154,4 @@ def _some(texts: Texts, limit: int, seed: str) -> tuple[Exchange, ...]:
 def _openings(refusals: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """How refusals open in each file; one that begins with another is counted with it already."""
     every = list(dict.fromkeys(one for answers in refusals for one in learn_openings(answers)))
-    return tuple(
-        one for one in every if not any(one != o and one.startswith(o) for o in every)
-    )
+    return tuple(one for one in every if not any(one != o and one.startswith(o) for o in every))

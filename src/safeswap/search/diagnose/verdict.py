@@ -40,9 +40,9 @@ class Threshold:
 
 GAIN = Threshold(0.0, 0.0)
 """Nats per token that the language expert has gained over the base on its own kind of texts."""
-WORTH = Threshold(0.0, 0.0)
-"""Nats per token of an answer that its own request is worth to the base: above 0 the base reads
-the language."""
+WORTH = Threshold(0.05, 0.05)
+"""Nats per token of an answer that its own request is worth to the base. A base that does not read
+the language has 0, but for words that stand in both."""
 SELECTIVE = Threshold(0.2, 0.4)
 """The safety expert in English: refusal after harmful requests less after harmless ones. The study
 of a real model asks for 40 points of its answers before it compares anything."""
