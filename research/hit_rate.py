@@ -38,7 +38,7 @@ def figures(found: Diagnosis) -> dict[str, list[float]]:
     there = safety[found.language]
     named: dict[str, Estimate | None] = {
         "gain": known.gain,
-        "worth": known.worth_base,
+        "predicted": known.predicted,
         "selective": safety["en"].selective,
         "english": layer.english,
         "language": layer.language,

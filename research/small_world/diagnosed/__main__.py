@@ -27,7 +27,7 @@ from safeswap.demo.documents import Document, language_documents, safety_documen
 from safeswap.demo.world import LEAD_LANGUAGE, World
 from safeswap.evaluation.backends import BackendOptions
 from small_world.chosen.measure import Trio
-from small_world.diagnosed.outcomes import outcome, stored
+from small_world.diagnosed.outcomes import Outcome, outcome, stored
 from small_world.diagnosed.pairs import KINDS, Pair, pairs
 
 COUNTS = Path(__file__).parents[1] / "chosen" / "seeds.json"
@@ -38,7 +38,7 @@ FIRST_SEED, TEXTS = 98765, 40
 def texts_of(trio: Trio, folder: Path) -> dict[str, dict[str, Path]]:
     """Files as ``api.diagnose`` takes them; no item of the exam's harmful questions is in them."""
     world, at, code = trio.world, FIRST_SEED + trio.seed, trio.code
-    english = [one for one in itertools.islice(safety_documents(world, at), 8 * TEXTS)]
+    english = list(itertools.islice(safety_documents(world, at), 8 * TEXTS))
     refused = (one for one in english if world.is_refusal(one.response))
     answered = (one for one in english if not world.is_refusal(one.response))
     chats = (one for one in language_documents(world, code, at) if one.prompt)
@@ -70,8 +70,8 @@ def _written(path: Path, documents: Iterable[Document]) -> Path:
     return path
 
 
-def diagnosed(pair: Pair) -> dict[str, Any]:
-    """A pair's grade with its criteria, and what its best merge reached."""
+def diagnosed(pair: Pair, reached: Outcome | None) -> dict[str, Any]:
+    """A pair's grade with its criteria, and its outcome, counted where it is not known yet."""
     trio = pair.trio
     with tempfile.TemporaryDirectory() as folder:
         found = api.diagnose(
@@ -84,9 +84,15 @@ def diagnosed(pair: Pair) -> dict[str, Any]:
             workers=1,
             force=True,
         )
-    reached = outcome(trio, stored(COUNTS) if pair.kind == "as trained" else [])
+    if reached is None:
+        reached = outcome(trio, stored(COUNTS) if pair.kind == "as trained" else [])
     (one,) = found.languages
     return row_of(pair.kind, trio.seed, one, reached.works, outcome=asdict(reached))
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, str, int]:
+    """What tells pairs apart."""
+    return row["kind"], row["language"], row["seed"]
 
 
 def main() -> None:
@@ -97,21 +103,25 @@ def main() -> None:
     parser.add_argument("--expert-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--languages", nargs="+", help="only these")
+    parser.add_argument("--again", action="store_true", help="diagnose anew; outcomes stay")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = json.loads(given.records.read_text("utf-8")) if given.records.exists() else []
-    known = {(row["kind"], row["language"], row["seed"]) for row in rows}
+    known = {key_of(row): Outcome(**row["outcome"]) for row in rows}
+    done = set() if given.again else set(known)
     every = (
         pair
         for seed in (given.expert_seeds if given.models else ())
         for pair in pairs(given.models, seed, given.kinds, given.languages)
     )
     for pair in every:
-        if (pair.kind, pair.trio.code, pair.trio.seed) not in known:
-            rows.append(diagnosed(pair))
+        key = (pair.kind, pair.trio.code, pair.trio.seed)
+        if key not in done:
+            row = diagnosed(pair, known.get(key))
+            rows = [*(one for one in rows if key_of(one) != key), row]
             lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
             given.records.write_text(f"[\n{lines}\n]\n", "utf-8")
-            print(pair.name, rows[-1]["grade"], rows[-1]["works"], flush=True)
+            print(pair.name, row["grade"], row["works"], flush=True)
     print(by_kind(rows), by_grade(rows), sep="\n\n")
 
 

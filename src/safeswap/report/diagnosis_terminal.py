@@ -149,7 +149,7 @@ def _rest(found: Diagnosis) -> Iterator[str]:
     yield (
         f"log-likelihood of answers in {language}, nats a token: {BASE} {known.base:.2f}, "
         f"{SAFETY} {known.safety:.2f}, {language} {known.expert:.2f} ({BASE}: "
-        f"{known.per_byte:.2f} nats lost a byte)"
+        f"{known.per_letter:.2f} nats lost a letter)"
     )
     colliding = [one.unit for one in found.units if one.collides]
     cosines = [one.cosine for one in found.units]

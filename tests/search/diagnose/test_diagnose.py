@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -23,8 +24,9 @@ from safeswap.demo.documents import Document, language_documents, safety_documen
 from safeswap.demo.world import default_world
 from safeswap.errors import CalibrationError, ConfigError
 from safeswap.evaluation.backends import BackendOptions, open_backend
-from safeswap.evaluation.readouts import Exchange, LikelihoodScorer
+from safeswap.evaluation.readouts import LikelihoodScorer
 from safeswap.search.diagnose.collision import collisions
+from safeswap.search.diagnose.measures import entropy
 from safeswap.search.diagnose.reading import Reader
 from safeswap.search.diagnose.texts import harmful_files, read_text_sets
 
@@ -102,14 +104,46 @@ def test_without_harmful_requests_in_the_language_it_is_never_likely(
     assert one.layers[0].transfer is None and one.spelling.language is None
 
 
-def test_experts_that_cannot_be_merged_are_unlikely(files: dict[str, dict[str, Path]]) -> None:
-    """The expert of another language in either place: no refusals there, no gain here."""
-    (one,) = diagnosed(
-        files, safety=MODELS / "qad", languages={CODE: MODELS / "qab"}
-    ).languages
+def test_experts_in_the_wrong_place_are_not_likely(files: dict[str, dict[str, Path]]) -> None:
+    """The expert of another language in either place: hardly a refusal more than the base's there,
+    no gain here.
+    """
+    chosen = {"safety": MODELS / "qad", "languages": {CODE: MODELS / "qab"}}
+    (one,) = diagnosed(files, **chosen).languages
     held = {reason.name: reason.holds for reason in one.reasons}
-    assert one.grade == "unlikely"
-    assert held["gain"] is False and held["refuses"] is not True
+    assert held["refuses"] is not True and held["gain"] is not True
+    assert one.grade != "likely"
+
+
+def test_what_a_base_predicts_of_a_language() -> None:
+    """Of letters that are all as frequent, and of text that is one letter."""
+    assert entropy(["abcd", "dcba"]) == pytest.approx(np.log(4))
+    assert entropy(["aab", "b" * 2 + "a" * 3]) == pytest.approx(
+        -(5 / 8) * np.log(5 / 8) - (3 / 8) * np.log(3 / 8)
+    )
+    assert entropy(["aaaa"]) == 0.01
+
+
+def test_a_language_that_the_base_does_not_know(
+    files: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    """The language's own words, dealt out anew: the same letters, and nobody reads them."""
+    words = sorted(word for word in WORLD.words() if not word.isdigit())
+    dealt = [*words]
+    random.Random(0).shuffle(dealt)
+    table = dict(zip(words, dealt, strict=True))
+    strange: dict[str, dict[str, Path]] = {kind: dict(own) for kind, own in files.items()}
+    for kind in strange:
+        rows = map(json.loads, files[kind][CODE].read_text().splitlines())
+        pairs = [
+            tuple(" ".join(table.get(w, w) for w in row[key].split()) for key in row)
+            for row in rows
+        ]
+        strange[kind][CODE] = lines(tmp_path / f"{kind}.jsonl", pairs)
+    (one,) = diagnosed(strange).languages
+    held = {reason.name: reason.holds for reason in one.reasons}
+    assert one.grade == "unlikely" and held["reads"] is False
+    assert one.knowledge.predicted.high < 0.4
 
 
 def test_states_are_those_of_each_text_alone(files: dict[str, dict[str, Path]]) -> None:
@@ -150,11 +184,7 @@ def test_refusing_and_answers_are_the_readouts(files: dict[str, dict[str, Path]]
     likely, tokens = scorer.answers(texts)
     np.testing.assert_allclose(found.answers[kind].likely, likely, atol=1e-3)
     assert found.answers[kind].tokens.tolist() == tokens
-    moved = [
-        Exchange(b.request, a.answer)
-        for a, b in zip(texts, [*texts[1:], texts[0]], strict=True)
-    ]
-    np.testing.assert_allclose(found.answers[kind].elsewhere, scorer.answers(moved)[0], atol=1e-3)
+    assert found.answers[kind].letters.tolist() == [len(one.answer) for one in texts]
 
 
 def test_collisions_are_those_of_the_weights() -> None:
@@ -175,9 +205,7 @@ def test_collisions_are_those_of_the_weights() -> None:
     assert not any(one.collides for one in found.values()), "they are all but orthogonal"
 
 
-def test_on_the_command_line(
-    files: dict[str, dict[str, Path]], whole: Any, tmp_path: Path
-) -> None:
+def test_on_the_command_line(files: dict[str, dict[str, Path]], whole: Any, tmp_path: Path) -> None:
     out = tmp_path / "diagnosis.json"
     given = ["diagnose", MODELS / "base", "--safety", MODELS / "safety"]
     given += ["--language", f"{CODE}={MODELS / CODE}", "--harmful", files["harmful"]["safety"]]

@@ -16,7 +16,7 @@ def near(value: float, apart: float = 0.05) -> Estimate:
 
 
 LAYER = LayerFigures(3, near(0.95), near(0.9), near(0.9), 0.9, 0.9, 0.6, 0.8)
-KNOWN = Knowledge(-2.0, -1.0, -2.1, near(1.0), near(0.1), near(0.4), near(0.6), 0.9)
+KNOWN = Knowledge(-2.0, -1.0, -2.1, near(1.0), near(0.1), 0.9, near(0.8))
 REFUSING = (
     Refusing("base", "en", near(0.0), near(0.0), near(0.0), near(0.5)),
     Refusing("safety", "en", near(0.8), near(0.1), near(0.7), near(0.95)),
@@ -43,8 +43,8 @@ def test_intervals_decide(figure: Estimate | None, holds: bool | None) -> None:
 
 def test_an_expert_without_gain_and_a_base_that_does_not_read() -> None:
     assert held(knowledge=replace(KNOWN, gain=near(-0.2)))["gain"] is False
-    assert held(knowledge=replace(KNOWN, worth_base=near(0.01)))["reads"] is not True
-    assert held(knowledge=replace(KNOWN, worth_base=near(-0.2)))["reads"] is False
+    assert held(knowledge=replace(KNOWN, predicted=near(0.5)))["reads"] is None
+    assert held(knowledge=replace(KNOWN, predicted=near(0.2)))["reads"] is False
 
 
 def test_a_safety_expert_that_refuses_everything() -> None:

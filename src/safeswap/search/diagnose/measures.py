@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,16 +135,15 @@ class Measures:
         base, safety, expert = (
             self.readings[role].answers[kind] for role in (BASE, SAFETY, self.language)
         )
-        nbytes = sum(len(one.answer.encode()) for one in self.sets[kind])
+        letters, chance = base.letters, entropy([one.answer for one in self.sets[kind]])
         return Knowledge(
             base=_per_token(base.likely, base),
             expert=_per_token(expert.likely, base),
             safety=_per_token(safety.likely, base),
             gain=self._weighed(expert.likely - base.likely, base),
             cost=self._weighed(base.likely - safety.likely, base),
-            worth_base=self._weighed(base.likely - base.elsewhere, base),
-            worth_expert=self._weighed(expert.likely - expert.elsewhere, base),
-            per_byte=-float(base.likely.sum()) / nbytes,
+            per_letter=-float(base.likely.sum() / letters.sum()),
+            predicted=mean_of(1 + base.likely / letters.mean() / chance, self.seed),
         )
 
     def _weighed(self, values: Array, answers: Answers) -> Estimate:
@@ -174,6 +174,16 @@ def spelt(texts: Sequence[str]) -> Array:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     found: Array = (rows / np.where(norms > 0, norms, 1))[None]
     return found
+
+
+def entropy(texts: Sequence[str]) -> float:
+    """Entropy of the letters of the texts by their frequencies alone, nats per letter.
+
+    At least a hundredth, so that it can be divided by.
+    """
+    counts = np.array(list(Counter(letter for text in texts for letter in text).values()), float)
+    shares = counts / counts.sum()
+    return max(0.01, float(-(shares * np.log(shares)).sum()))
 
 
 def _per_token(values: Array, answers: Answers) -> float:

@@ -34,13 +34,13 @@ class Answers:
 
     Attributes:
         likely: log-likelihood after the answer's own request, nats, float64.
-        elsewhere: after the request of the next text of the file, nats, float64.
         tokens: of each answer that were counted.
+        letters: of the text that these tokens make, spaces and signs among them.
     """
 
     likely: Array
-    elsewhere: Array
     tokens: Array
+    letters: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Reader:
             EvaluationError: it does not load, a request is too long, or its numbers are none.
         """
         scored = sum(len(texts) for kind, texts in sets.items() if kind[0] == HARMLESS)
-        total = (1 + len(self.openings)) * sum(map(len, sets.values())) + 2 * scored
+        total = (1 + len(self.openings)) * sum(map(len, sets.values())) + scored
         with _opened(member, self.options) as loaded, items_bar(f"read {title}", total) as advance:
             run = _Run(loaded, self, advance)
             return ModelReading(
@@ -124,8 +124,8 @@ class _Run:
         whole = np.stack([state for state in found if state is not None], axis=1)
         if not np.isfinite(whole).all():
             raise EvaluationError(
-                f"the states of {len(texts)} texts are no finite numbers in this dtype. Use --dtype "
-                "float32."
+                f"the states of {len(texts)} texts are no finite numbers in this dtype. Use "
+                "--dtype float32."
             )
         return whole
 
@@ -133,16 +133,17 @@ class _Run:
         """Log-probability of a refusal's opening after each request, nats."""
         openings = self.reader.openings
         opened = [Exchange(one.request, opening) for one in texts for opening in openings]
-        each = np.array(self._likelihoods(opened)[0]).reshape(len(texts), len(openings))
+        each = np.array(self._likelihoods(self._encoded(opened)))
+        each = each.reshape(len(texts), len(openings))
         either: Array = np.minimum(np.logaddexp.reduce(each, axis=1), 0.0)
         return either
 
     def answers(self, texts: Sequence[Exchange]) -> Answers:
-        """Likelihoods of the answers, after their own requests and after others."""
-        likely, tokens = self._likelihoods(texts)
-        shifted = [*texts[1:], texts[0]]
-        moved = [Exchange(b.request, a.answer) for a, b in zip(texts, shifted, strict=True)]
-        return Answers(np.array(likely), np.array(self._likelihoods(moved)[0]), np.array(tokens))
+        """Likelihoods of the answers after their requests."""
+        rows = self._encoded(texts)
+        letters = [len(self.loaded.tokenizer.decode(row.answer)) for row in rows]
+        tokens = [len(row.answer) for row in rows]
+        return Answers(np.array(self._likelihoods(rows)), np.array(tokens), np.array(letters))
 
     def _asked(self, request: str) -> list[int]:
         chat = Chat(({"role": "user", "content": request},), 0)
@@ -163,10 +164,12 @@ class _Run:
         found: Array = torch.stack([one[:, -1] for one in states[1:]], 1).float().cpu().numpy()
         return found
 
-    def _likelihoods(self, exchanges: Sequence[Exchange]) -> tuple[list[float], list[int]]:
-        """Log-likelihood of each answer, nats, and its tokens."""
+    def _encoded(self, exchanges: Sequence[Exchange]) -> list[Scored]:
         template, limit = self.reader.options.use_template, self.reader.max_tokens
-        rows = [encode(self.loaded.tokenizer, one, limit, template=template) for one in exchanges]
+        return [encode(self.loaded.tokenizer, one, limit, template=template) for one in exchanges]
+
+    def _likelihoods(self, rows: Sequence[Scored]) -> list[float]:
+        """Log-likelihood of each answer, nats."""
         found = [0.0] * len(rows)
         with torch.inference_mode():
             for places in self._batches(rows):
@@ -180,7 +183,7 @@ class _Run:
                 "the likelihood of an answer is no finite number in this dtype. Use --dtype "
                 "float32."
             )
-        return found, [len(row.answer) for row in rows]
+        return found
 
     def _batches(self, rows: Sequence[Scored]) -> Iterator[list[int]]:
         """Places of rows of like length whose tokens and logits stay within their budgets."""

@@ -68,9 +68,9 @@ class Knowledge:
         base, expert, safety: log-likelihood of the answers under each.
         gain: the language expert's over the base.
         cost: the base's over the safety expert: what the safety expert has lost of it.
-        worth_base, worth_expert: by how much an answer is likelier after its own request than
-            after another one of the file: 0 where the request is not understood.
-        per_byte: loss of the base, nats per byte of UTF-8.
+        per_letter: loss of the base, nats per letter, spaces and signs among them.
+        predicted: 1 − ``per_letter`` / entropy of the answers' letters: how much of what their
+            frequencies leave open the base predicts. 0 says no more than frequencies, 1 all.
     """
 
     base: float
@@ -78,9 +78,8 @@ class Knowledge:
     safety: float
     gain: Estimate
     cost: Estimate
-    worth_base: Estimate
-    worth_expert: Estimate
-    per_byte: float
+    per_letter: float
+    predicted: Estimate
 
 
 @dataclass(frozen=True, slots=True)
