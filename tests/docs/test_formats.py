@@ -593,3 +593,43 @@ def test_folder_of_a_fit(tmp_path: Path) -> None:
     holds_all("Fit: reading", (content["held"][side] for side in ("before", "after")))
     holds_all("Fit: step", content["steps"])
     check_plan(yaml_of(made / "qac.yaml"))
+
+
+def test_file_of_a_diagnosis(tmp_path: Path) -> None:
+    from safeswap.demo.documents import Document, language_documents, safety_documents
+    from safeswap.demo.world import default_world
+    from safeswap.evaluation.backends import BackendOptions
+
+    world, models = default_world(), models_folder()
+    english = [*islice(safety_documents(world, 1), 60)]
+    trained = (item for item in world.items if item.safety_trained)
+    documents = {
+        "bad": (one for one in english if world.is_refusal(one.response)),
+        "good": (one for one in english if not world.is_refusal(one.response)),
+        "own": (Document(world.request("qac", i, 0), world.refusal("qac", 0, i)) for i in trained),
+        "chats": (one for one in language_documents(world, "qac", 1) if one.prompt),
+    }
+    for name, every in documents.items():
+        rows = [{"prompt": one.prompt, "response": one.response} for one in islice(every, 8)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    api.diagnose(
+        models / "base",
+        safety=models / "safety",
+        languages={"qac": models / "qac"},
+        harmful={"safety": tmp_path / "bad.jsonl", "qac": tmp_path / "own.jsonl"},
+        harmless={"safety": tmp_path / "good.jsonl", "qac": tmp_path / "chats.jsonl"},
+        out=tmp_path / "diagnosis.json",
+        options=BackendOptions(dtype="float32", device="cpu"),
+        force=True,
+    )
+    content = json_of(tmp_path / "diagnosis.json")
+    holds("Diagnosis", content)
+    one = content["languages"]["qac"]
+    holds("Diagnosis: language", one)
+    holds_all("Diagnosis: reason", one["reasons"])
+    holds_all("Diagnosis: layer", one["layers"])
+    holds_all("Diagnosis: estimate", (layer["transfer"] for layer in one["layers"]))
+    holds("Diagnosis: spelling", one["spelling"])
+    holds_all("Diagnosis: refusing", one["refusing"])
+    holds("Diagnosis: knowledge", one["knowledge"])
+    holds_all("Diagnosis: unit", one["units"])

@@ -50,7 +50,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from safeswap.api.choosing import attribute, explore, fit, search, sweep
+from safeswap.api.choosing import attribute, diagnose, explore, fit, search, sweep
 from safeswap.api.merging import make_plan, make_profile, merge, merge_plans, swap, verify_merge
 from safeswap.errors import SafeswapError
 from safeswap.merge.run import Merged
@@ -104,6 +104,7 @@ __all__ = [
     "attribute",
     "calibrate",
     "compare",
+    "diagnose",
     "evaluate",
     "explore",
     "fit",

@@ -1,4 +1,6 @@
-"""Explore, sweep, search, fit and attribute: the verbs of choosing, as functions."""
+"""The verbs around the choice of a plan, as functions: diagnose, explore, sweep, search, fit and
+attribute.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,43 @@ from safeswap.profile import Profile
 
 if TYPE_CHECKING:
     from safeswap.profile.attribution import Attribution
+    from safeswap.search.diagnose import Diagnosed
     from safeswap.search.fit import Fitted
     from safeswap.search.sweep import Swept
 
 _log = logging.getLogger("safeswap.api")
+
+
+def diagnose(base: str | Path, *, out: str | Path | None = None, **options: Any) -> Diagnosed:
+    """Say whether a merge is likely to work, as ``safeswap diagnose`` does.
+
+    Args:
+        base: the checkpoint that both experts were fine-tuned from.
+        out: the file that gets every figure; or None.
+        options: those of :func:`safeswap.search.diagnose.diagnose`: ``safety``, ``languages``,
+            ``harmful`` and ``harmless`` (role → file, ``safety`` for English), ``options``, …
+
+    Returns:
+        A diagnosis per language: its grade, the reasons and all figures.
+
+    Raises:
+        SafeswapError: what is wrong, before a model is loaded where it can be known before.
+
+    >>> found = api.diagnose("base", safety="safety", languages={"sw": "swahili"},
+    ...                      harmful={"safety": "refusals.jsonl", "sw": "own.jsonl"},
+    ...                      harmless={"safety": "english.jsonl", "sw": "chats.jsonl"})
+    ...                                                                    # doctest: +SKIP
+    >>> found.languages[0].grade                                           # doctest: +SKIP
+    'likely'
+    """
+    from safeswap.search.diagnose import diagnose as diagnosed
+
+    for kind in ("harmful", "harmless"):
+        options[kind] = {role: Path(path) for role, path in options[kind].items()}
+    found = diagnosed(base, **options)
+    if out is not None:
+        found.save(Path(out))
+    return found
 
 
 def explore(

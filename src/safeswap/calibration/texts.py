@@ -52,6 +52,25 @@ def assign_texts(
     Raises:
         CalibrationError: an unknown role, a role or FILE given twice, an expert without texts.
     """
+    chosen, rest = parse_texts(given, roles, option)
+    if len(rest) > 1:
+        raise CalibrationError(
+            f"{option}: {' and '.join(rest)} are both for all experts. Give EXPERT=FILE for each."
+        )
+    missing = [role for role in roles if role not in chosen]
+    if missing and not rest:
+        raise CalibrationError(f"{missing[0]} has no texts: add {option} {missing[0]}=FILE.")
+    return {role: Path(chosen.get(role) or rest[0]) for role in roles}
+
+
+def parse_texts(
+    given: Sequence[str], roles: Sequence[str], option: str = "--texts"
+) -> tuple[dict[str, str], list[str]]:
+    """What was given as ``ROLE=FILE``, role → file, and the files without a role.
+
+    Raises:
+        CalibrationError: an unknown role, or one given twice.
+    """
     chosen: dict[str, str] = {}
     rest: list[str] = []
     for text in given:
@@ -68,14 +87,7 @@ def assign_texts(
             )
         else:
             rest.append(text)
-    if len(rest) > 1:
-        raise CalibrationError(
-            f"{option}: {' and '.join(rest)} are both for all experts. Give EXPERT=FILE for each."
-        )
-    missing = [role for role in roles if role not in chosen]
-    if missing and not rest:
-        raise CalibrationError(f"{missing[0]} has no texts: add {option} {missing[0]}=FILE.")
-    return {role: Path(chosen.get(role) or rest[0]) for role in roles}
+    return chosen, rest
 
 
 def read_texts(path: Path, role: str) -> Texts:
@@ -115,7 +127,7 @@ def read_refusals(path: Path, *, checked: bool = True) -> Texts:
     """
     chats = _chats(path)
     for what, texts in (("requests", chats.texts), ("refusals", chats.answers)):
-        if checked and (strange := _strange(texts, ENGLISH)):
+        if checked and (strange := strange_texts(texts, ENGLISH)):
             raise CalibrationError(
                 f"{path}: {strange} of {len(texts)} {what} are not in English, and the harmful "
                 "requests must be what the safety expert knows. Give English ones; --force takes "
@@ -135,7 +147,7 @@ def read_chats(path: Path, language: str | None = None) -> Texts:
             answers in another language.
     """
     chats = _chats(path)
-    if language is not None and (strange := _strange(chats.answers, language)):
+    if language is not None and (strange := strange_texts(chats.answers, language)):
         raise CalibrationError(
             f"{path}: {strange} of {len(chats)} answers are not in {language!r}, and the "
             f"harmless chats must be what the {language} expert is to keep. Give chats in the "
@@ -144,8 +156,11 @@ def read_chats(path: Path, language: str | None = None) -> Texts:
     return chats
 
 
-def _strange(texts: Sequence[str], language: str) -> int:
-    """How many texts are in another language, where most are; else 0."""
+def strange_texts(texts: Sequence[str], language: str) -> int:
+    """How many texts are in another language, where most are; else 0.
+
+    Languages that nobody here knows, and texts too short to tell, count as fine.
+    """
     count = sum(bool(in_other_language(text, language)) for text in texts)
     return count if 2 * count > len(texts) else 0
 

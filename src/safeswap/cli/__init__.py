@@ -17,6 +17,7 @@ import click
 from safeswap.cli import (
     calibration,
     checking,
+    diagnosing,
     evaluation,
     exploring,
     fitting,
@@ -36,7 +37,7 @@ from safeswap.version import __version__
 _SECTIONS = {
     "Merge": ("profile", "plan", "merge", "show", "verify", "push"),
     "Evaluate": ("evaluate", "judge", "compare", "report", "label"),
-    "Choose": ("explore", "sweep", "search", "fit", "attribute"),
+    "Choose": ("diagnose", "explore", "sweep", "search", "fit", "attribute"),
     "Tools": ("methods", "convert", "calibrate", "demo"),
 }
 _RENAMED = {
@@ -192,6 +193,7 @@ _VERBS = (
     calibration,
     evaluation,
     results,
+    diagnosing,
     exploring,
     fitting,
     search,
