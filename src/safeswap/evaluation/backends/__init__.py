@@ -7,6 +7,7 @@ A new backend is a file, its options in ``options``, and its line below; docs/ex
 from __future__ import annotations
 
 from safeswap.evaluation.backends.base import Backend, Chat, FinishReason, Reply
+from safeswap.evaluation.backends.opening import open_backend
 from safeswap.evaluation.backends.options import (
     APIOptions,
     BackendOptions,
@@ -19,7 +20,6 @@ from safeswap.evaluation.backends.registry import (
     BackendKind,
     find_backend,
     lazy,
-    open_backend,
     refuse_foreign_options,
     register,
 )

@@ -21,7 +21,7 @@ from safeswap.errors import ClusterError, EvaluationError
 from safeswap.evaluation.backends.base import Backend, Chat, Reply
 from safeswap.evaluation.backends.encoding import load_tokenizer, read_template
 from safeswap.evaluation.backends.options import BackendOptions
-from safeswap.evaluation.backends.registry import BACKENDS, BackendKind, open_backend, register
+from safeswap.evaluation.backends.registry import BACKENDS, BackendKind, open_here, register
 
 _TOLD = ("thought_limit", "chat_template_args", "enable_thinking")
 """What lm-eval's model is told of a run, beside its requests."""
@@ -64,7 +64,7 @@ class ModelWorker:
                 "on all nodes: use a shared file system, or copy the folder."
             )
         with with_template(spec.options, spec.template) as options:
-            self.backend: Backend = open_backend(spec.source, spec.kind.name, options)
+            self.backend: Backend = open_here(spec.source, spec.kind.name, options)
         self._harness: Any = None
 
     def ready(self) -> dict[str, Any]:

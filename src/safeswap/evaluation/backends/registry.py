@@ -78,8 +78,8 @@ def find_backend(name: str) -> BackendKind:
     return BACKENDS[name]
 
 
-def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
-    """Load a model, or reach the server that has it.
+def open_here(source: str, backend: str, options: BackendOptions) -> Backend:
+    """Load a model in this process, or reach the server that has it.
 
     Args:
         source: local folder or hub id; for ``api`` the server's name of the model.
@@ -90,8 +90,6 @@ def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
     """
     kind = find_backend(backend)
     check_dtype(options.dtype)
-    if options.cluster is not None:
-        return _on_cluster(source, kind, options)
     own = _own_options(kind, options)
     try:
         with misfits_in_words():
@@ -103,12 +101,6 @@ def open_backend(source: str, backend: str, options: BackendOptions) -> Backend:
             f"the backend {backend} needs {error.name or error}: "
             f"pip install 'safeswap[{kind.extra}]'."
         ) from error
-
-
-def _on_cluster(source: str, kind: BackendKind, options: BackendOptions) -> Backend:
-    from safeswap.evaluation.backends.clustered import ClusterBackend
-
-    return ClusterBackend(source, kind, options)
 
 
 def refuse_foreign_options(options: BackendOptions, backends: Sequence[str]) -> None:
