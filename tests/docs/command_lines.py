@@ -22,6 +22,8 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
 ]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 FOREIGN = {
+    "kubectl": "Kubernetes' own",
+    "ray": "Ray's own",
     "mergekit-yaml": "mergekit's own",
     "jq": "reads JSON",
     "eval": "the shell's completion",
