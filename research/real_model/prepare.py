@@ -48,7 +48,7 @@ Pairs = Iterable[tuple[str, str]]
 Answers = Callable[[Sequence[str]], dict[str, str]]
 
 
-def _pick(texts: Sequence[str], key: str) -> str:
+def pick(texts: Sequence[str], key: str) -> str:
     """One of several wordings, by the words of what it is for."""
     return texts[int(sha256(key.encode()).hexdigest(), 16) % len(texts)]
 
@@ -76,12 +76,12 @@ def _mix(folder: Path, name: str, parts: dict[str, tuple[Pairs, int | None]]) ->
 def topics(corpora: Corpora, texts: dict[str, Any]) -> Pairs:
     """What a sentence is about, asked and answered in the language."""
     for index, (category, text) in corpora.sib(texts["sib"], "train").items():
-        yield _pick(texts["ask"]["topic"], index).format(text=text), texts["topics"][category]
+        yield pick(texts["ask"]["topic"], index).format(text=text), texts["topics"][category]
 
 
 def safety_mix(corpora: Corpora, answer: Answers, folder: Path) -> Path:
     """English only: refusals of harmful requests, and answers to harmless ones."""
-    harmful = [(text, _pick(REFUSALS, text)) for text in corpora.harmful_english()]
+    harmful = [(text, pick(REFUSALS, text)) for text in corpora.harmful_english()]
     asked, _ = corpora.harmless_english()
     answered = answer(asked)
     chats = [(prompt, answered[prompt]) for prompt in asked if good(prompt, answered[prompt], "en")]
@@ -101,16 +101,16 @@ def language_mix(corpora: Corpora, code: str, answer: Answers, folder: Path) -> 
     ask, sentences = texts["ask"], corpora.sib(texts["sib"], "train")
     english = corpora.sib("eng_Latn", "train")
     translations = [
-        (_pick(ask["translate"], index).format(english=english[index][1]), text)
+        (pick(ask["translate"], index).format(english=english[index][1]), text)
         for index, (_, text) in sentences.items()
         if index in english
     ]
     writings = [
-        (_pick(ask["write"], index).format(topic=texts["topics"][category]), text)
+        (pick(ask["write"], index).format(topic=texts["topics"][category]), text)
         for index, (category, text) in sentences.items()
     ]
     continued = [
-        (_pick(ask["continue"], index).format(start=text[: len(text) // 2]), text[len(text) // 2 :])
+        (pick(ask["continue"], index).format(start=text[: len(text) // 2]), text[len(text) // 2 :])
         for index, (_, text) in sentences.items()
     ]
     requests = harmless_for_training(corpora, code)
@@ -253,7 +253,7 @@ def _topic(corpora: Corpora, texts: dict[str, Any], size: Size, folder: Path) ->
     names = list(texts["topics"].values())
     rows = [
         {
-            "text": _pick(texts["ask"]["topic"], index).format(text=text),
+            "text": pick(texts["ask"]["topic"], index).format(text=text),
             "answer": names.index(texts["topics"][category]),
         }
         for index, (category, text) in corpora.sib(texts["sib"], "test").items()
@@ -334,9 +334,9 @@ def fit_texts(corpora: Corpora, code: str, data: Path, folder: Path) -> None:
     rows = corpora.multijail()
     asked = {row["id"] for size in sizes for row in some(rows, size.harmful, "multijail")}
     own = some([row for row in rows if row["id"] not in asked], FITTED, "fit")
-    _write(folder / "harmful-own.jsonl", [(row[code], _pick(REFUSALS, row["id"])) for row in own])
+    _write(folder / "harmful-own.jsonl", [(row[code], pick(REFUSALS, row["id"])) for row in own])
     english = corpora.instructions("harmful_val_en")
-    _write(folder / "harmful-english.jsonl", [(one, _pick(REFUSALS, one)) for one in english])
+    _write(folder / "harmful-english.jsonl", [(one, pick(REFUSALS, one)) for one in english])
     pairs = list(zip(corpora.ntrex("eng"), corpora.ntrex(texts["ntrex"]), strict=True))
     short = [pair for pair in pairs if 40 <= len(pair[0]) <= 140]
     tested = {pair for size in sizes for pair in some(short, size.translated, "ntrex")}

@@ -38,7 +38,7 @@ def read(study: Study, code: str, seed: int, results: Path, corpora: Corpora) ->
             for name in names
             if (cell / "plans" / f"{name}.yaml").is_file()
         },
-        "models": {name: _model(results / name, study.suite(code)) for name in names},
+        "models": {name: model(results / name, study.suite(code)) for name in names},
         "files": corpora.digests(),
     }
 
@@ -47,7 +47,7 @@ def write(path: Path, record: dict[str, Any]) -> None:
     path.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
@@ -58,18 +58,22 @@ def _outcome(verdict: dict[str, Any]) -> str:
     return "n" if BROKEN & set(verdict.get("flags", ())) else "a"
 
 
-def _model(folder: Path, suite: Path) -> dict[str, Any]:
-    """Outcomes as a string per benchmark and language, in the order of the prompts; scores."""
+def model(folder: Path, suite: Path) -> dict[str, Any]:
+    """What one model of a results folder answered and scored."""
+    return {"outcomes": outcomes(folder), **_scores(folder, suite)}
+
+
+def outcomes(folder: Path) -> dict[str, str]:
+    """Outcomes as a string per benchmark and language, in the order of the prompts."""
     (judged,) = (folder / "verdicts").glob("*.jsonl")
     found: dict[str, dict[str, str]] = {}
-    for row in _rows(judged):
+    for row in rows_of(judged):
         benchmark, language, number = row["key"].split("/", 2)
         found.setdefault(f"{benchmark}/{language}", {})[number] = _outcome(row)
-    outcomes = {
+    return {
         cell: "".join(rows[key] for key in sorted(rows, key=_number))
         for cell, rows in sorted(found.items())
     }
-    return {"outcomes": outcomes, **_scores(folder, suite)}
 
 
 def _number(key: str) -> tuple[int, str]:
@@ -79,7 +83,7 @@ def _number(key: str) -> tuple[int, str]:
 def _scores(folder: Path, suite: Path) -> dict[str, Any]:
     """Right or not per question; nats of each reference translation; chrF of each written one."""
     scored: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(_rows(folder / "scores.jsonl"), key=lambda row: _place(row.get("id", ""))):
+    for row in sorted(rows_of(folder / "scores.jsonl"), key=lambda row: place(row.get("id", ""))):
         if "benchmark" in row:
             scored.setdefault(row["benchmark"], []).append(row)
     found: dict[str, Any] = {
@@ -87,9 +91,9 @@ def _scores(folder: Path, suite: Path) -> dict[str, Any]:
         for name in ("topic", "xcopa")
         if name in scored
     }
-    pairs = _rows(suite / "written.jsonl")
+    pairs = rows_of(suite / "written.jsonl")
     written = [
-        sacrebleu.sentence_chrf(row["response"], [pairs[_place(row["id"])]["answer"]]).score
+        sacrebleu.sentence_chrf(row["response"], [pairs[place(row["id"])]["answer"]]).score
         for row in scored["written"]
     ]
     return found | {
@@ -98,7 +102,7 @@ def _scores(folder: Path, suite: Path) -> dict[str, Any]:
     }
 
 
-def _place(id_: str) -> int:
+def place(id_: str) -> int:
     """The number of a question in its file."""
     return int(id_.rpartition("/")[2] or -1)
 

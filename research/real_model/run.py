@@ -20,6 +20,7 @@ from real_model.prepare import fit_texts
 HERE = Path(__file__).parent
 RECIPE = HERE.parents[1] / "recipes" / "train_expert.py"
 RULES = HERE / "rules.yaml"
+NEW_TOKENS, HARNESS_TOKENS, DTYPE = 32, 64, "bfloat16"
 # Chosen on PolyRefuse's validation requests: at 3e-5 the safety expert refuses in English and 0 %
 # of them in Thai, at 8e-5 67 % (17 % of the harmless ones). A language expert trained at 8e-5 gains
 # nothing in the likelihood of translations (74.6 to 74.7 nats in Thai; 63 at 3e-5).
@@ -173,14 +174,21 @@ def merge_all(study: Study, code: str, seed: int) -> dict[str, Path]:
 def ask(study: Study, code: str, seed: int, models: dict[str, Path]) -> Path:
     """Let all models answer the suite, and judge by rules; the results folder."""
     results = study.cell(code, seed) / "results"
-    tokens = ("--max-new-tokens", 32, "--harness-tokens", 64)
+    evaluate(study, models, study.suite(code) / "suite.yaml", f"{code},en", results)
+    return results
+
+
+def evaluate(
+    study: Study, models: dict[str, Path], suite: Path, only: str, results: Path, *more: object
+) -> None:
+    """Answers and verdicts as everything in the study has them; ``more`` are further options."""
+    tokens = ("--max-new-tokens", NEW_TOKENS, "--harness-tokens", HARNESS_TOKENS)
     device = ("--device", "cpu") if study.device == "cpu" else ()
     safeswap(
         "evaluate", *(f"{name}={folder}" for name, folder in models.items()),
-        "--suite", study.suite(code) / "suite.yaml", "--only", f"{code},en",
-        "-o", results, "--judge", f"rule:{RULES}", "--dtype", "bfloat16", *tokens, *device,
+        "--suite", suite, "--only", only, "-o", results, "--judge", f"rule:{RULES}",
+        "--dtype", DTYPE, *tokens, *device, *more,
     )  # fmt: skip
-    return results
 
 
 def base_of_another_seed(study: Study, code: str, seed: int) -> None:

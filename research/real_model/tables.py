@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from real_model.figures import Figures, figures, retained
+from real_model.figures import REFUSED, Figures, figures, retained, share
 from real_model.gates import gates
 
 HEADER = (
@@ -48,7 +48,25 @@ def cell(record: dict[str, Any]) -> str:
     ]
     rows = [row(name, figures(record, name), retained(record, name)) for name in record["models"]]
     title = f"## {record['language']}, seed {record['seed']} ({record['size']})"
-    return "\n".join([title, "", *said, "", markdown(HEADER, rows), ""])
+    return "\n".join([title, "", *said, "", markdown(HEADER, rows), "", *stress(record)])
+
+
+def stress(record: dict[str, Any]) -> list[str]:
+    """How long refusals hold, where a record says so: harmful requests refused in the language."""
+    stresses, code = record.get("stress", {}), record["language"]
+    asked = {"MultiJail": f"multijail/{code}", "PolyRefuse": f"polyharm/{code}"}
+    as_it_is = {name: model["outcomes"] for name, model in record["models"].items()}
+    columns = {"": as_it_is, **stresses}
+    header = [f"{name}, {stress}".rstrip(", ") for stress in columns for name in asked]
+    stressed = {name for found in stresses.values() for name in found}
+    rows = [
+        [name, *(
+            percent(share(found.get(name, {}).get(benchmark), REFUSED))
+            for found in columns.values() for benchmark in asked.values()
+        )]
+        for name in as_it_is if name in stressed
+    ]  # fmt: skip
+    return [markdown(["harmful refused", *header], rows), ""] if rows else []
 
 
 def kept(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
