@@ -50,6 +50,9 @@ def _reasons(found: Diagnosis) -> Grid:
     """A row for each reason; + speaks for a merge, - against it, ? is undecided."""
     rows = [(_MARKS[one.holds], one.name, one.text) for one in found.reasons]
     rows += [("", "not known", text) for text in found.unknown]
+    rate = found.measured
+    said = f"{rate.worked} of {rate.tried} pairs tried that had this grade (see the docs)"
+    rows += [("", "worked", said)]
     grid = Grid.grid(padding=(0, 1))
     for row in rows:
         grid.add_row(*(Text(visible(cell)) for cell in row))

@@ -125,7 +125,7 @@ def test_what_a_base_predicts_of_a_language() -> None:
 
 
 def test_a_language_that_the_base_does_not_know(
-    files: dict[str, dict[str, Path]], tmp_path: Path
+    files: dict[str, dict[str, Path]], whole: Any, tmp_path: Path
 ) -> None:
     """The language's own words, dealt out anew: the same letters, and nobody reads them."""
     words = sorted(word for word in WORLD.words() if not word.isdigit())
@@ -142,8 +142,9 @@ def test_a_language_that_the_base_does_not_know(
         strange[kind][CODE] = lines(tmp_path / f"{kind}.jsonl", pairs)
     (one,) = diagnosed(strange).languages
     held = {reason.name: reason.holds for reason in one.reasons}
-    assert one.grade == "unlikely" and held["reads"] is False
-    assert one.knowledge.predicted.high < 0.4
+    assert one.grade == "unlikely" and held["reads"] is not True
+    known = whole.languages[0].knowledge.predicted
+    assert known.low > 0.9 > 0.7 > one.knowledge.predicted.high
 
 
 def test_states_are_those_of_each_text_alone(files: dict[str, dict[str, Path]]) -> None:

@@ -110,11 +110,20 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class HitRate:
+    """Of the pairs that were given a grade and tried, how many worked (docs/diagnose.md)."""
+
+    worked: int
+    tried: int
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """One language.
 
     Attributes:
         grade: whether a merge is likely to refuse in the language and to keep its gain.
+        measured: what became of other pairs of this grade.
         reasons: the criteria, in their order.
         unknown: what cannot be known from these texts.
         layer: the layer that the verdict goes by, chosen in English.
@@ -123,6 +132,7 @@ class Diagnosis:
 
     language: str
     grade: Grade
+    measured: HitRate
     reasons: tuple[Reason, ...]
     unknown: tuple[str, ...]
     layer: int

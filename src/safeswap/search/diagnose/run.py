@@ -23,9 +23,9 @@ from safeswap.roles import BASE, SAFETY
 from safeswap.search.diagnose.collision import collisions
 from safeswap.search.diagnose.measures import Measures, deciding_layer
 from safeswap.search.diagnose.reading import ModelReading, Reader
-from safeswap.search.diagnose.record import FORMAT, Diagnosis
+from safeswap.search.diagnose.record import FORMAT, Diagnosis, HitRate
 from safeswap.search.diagnose.texts import TextSets, read_text_sets
-from safeswap.search.diagnose.verdict import criteria, grade_of
+from safeswap.search.diagnose.verdict import WORKED, criteria, grade_of
 
 LIMIT, MAX_TOKENS = 100, 256
 
@@ -122,9 +122,11 @@ def _language(
     layers, refusing, knowledge = measures.layers(), measures.refusing(), measures.knowledge()
     layer = deciding_layer(layers)
     reasons = criteria(code, layers[layer], refusing, knowledge)
+    grade = grade_of(reasons)
     return Diagnosis(
         language=code,
-        grade=grade_of(reasons),
+        grade=grade,
+        measured=HitRate(*WORKED[grade]),
         reasons=reasons,
         unknown=_unknown(code, measures.asked),
         layer=layer,

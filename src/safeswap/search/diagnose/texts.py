@@ -86,8 +86,13 @@ def read_text_sets(
             another language, the same requests in two files.
     """
     _require(harmful, harmless, languages)
-    files = {(HARMFUL, role): path for role, path in harmful.items()}
-    files |= {(HARMLESS, role): path for role, path in harmless.items()}
+    given = {HARMFUL: harmful, HARMLESS: harmless}
+    files = {  # in one order, however they were given
+        (kind, role): given[kind][role]
+        for kind in given
+        for role in (SAFETY, *languages)
+        if role in given[kind]
+    }
     found = {kind: _read(path, kind, force) for kind, path in files.items()}
     _refuse_shared(files, found)
     refusals = [found[kind].answers for kind in found if kind[0] == HARMFUL]

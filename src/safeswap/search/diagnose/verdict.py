@@ -55,6 +55,10 @@ BLANKET = 0.5
 """Probability of refusing harmless requests in the language from which a safety expert refuses
 everything there."""
 
+WORKED: dict[Grade, tuple[int, int]] = {"likely": (3, 4), "open": (1, 3), "unlikely": (0, 6)}
+"""Of the pairs of each grade that were tried, how many worked, and how many there were. Research
+keeps the pairs (docs/diagnose.md); thresholds were chosen with them in sight."""
+
 
 def criteria(
     language: str,
