@@ -20,6 +20,7 @@ from typing import Any
 
 from real_model import tables
 from real_model.figures import REFUSED, Figures, figures, retained
+from real_model.gates import gates
 from real_model.methods import RULE
 from real_model.tables import HEADER, markdown, percent, row
 from safeswap.evaluation.stats import PairedDifference, holm, paired_difference
@@ -151,10 +152,21 @@ def against(records: Records, reference: str) -> str:
     return markdown(["against " + reference, *MEASURES], rows)
 
 
+def worthy(records: Records) -> str:
+    """Every gate in every seed; what does not pass says so."""
+    found = [gates(record) for record in records]
+    rows = [
+        [gate, *(words if passed else f"**not passed**: {words}" for passed, words in each)]
+        for gate in found[0]
+        for each in [[one[gate] for one in found]]
+    ]
+    return markdown(["gate", *(f"seed {record['seed']}" for record in records)], rows)
+
+
 def report(records: Records) -> str:
     """All of one language in Markdown."""
     code, seeds = records[0]["language"], [record["seed"] for record in records]
-    lines = [f"## {code}, seeds {', '.join(map(str, seeds))}", ""]
+    lines = [f"## {code}, seeds {', '.join(map(str, seeds))}", "", worthy(records), ""]
     rows = [
         row(named(records, name), mean_figures(records, name), kept(records, name))
         for name in present(records)
