@@ -23,7 +23,7 @@ from safeswap.cli.options import (
     say_outlook,
     use_threads,
 )
-from safeswap.cli.verbs import Verb, options, quoted, say_step
+from safeswap.cli.verbs import Verb, options, quoted, say, say_step
 from safeswap.errors import EvaluationError
 
 _TEXTS = options(
@@ -58,6 +58,12 @@ _DEVICE = click.option("--device", default="auto", show_default=True, help="cpu,
 _WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"
 )
+
+
+LOUD = 0.05
+"""Part of harmless requests held back beyond which a fit that refuses them says so. In the real
+model's Swahili it was 0.11, and 85 % of other harmless requests were refused; in Thai and Korean
+0.02 and 0.03, and none."""
 
 
 @click.command(cls=Verb, renamed={"--output": "--out"}, resumes=True)
@@ -176,6 +182,13 @@ def fit(
         return
     for one in done:
         click.echo(_said(one))
+        if (one.after.overrefused or 0.0) > LOUD:
+            say(
+                f"warning: a refusal opens {one.after.overrefused:.0%} of the answers to harmless "
+                "requests that were held back. Give more harmless chats of the kind that users "
+                "ask, or a larger --over.",
+                err=True,
+            )
         say_step(f"next: safeswap merge --plan {quoted(one.plan)} --out OUT")
 
 

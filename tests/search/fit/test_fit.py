@@ -375,3 +375,17 @@ def test_a_dry_run_counts_and_loads_nothing(texts: dict[str, Path], tmp_path: Pa
     stored = load_file(MODELS / CODE / "model.safetensors")
     moved = sum(t.nbytes for n, t in stored.items() if ".layers." in n and "norm" not in n)
     assert one["vectors_bytes"] == 2 * moved and not one["there"]
+
+
+def test_a_fit_that_refuses_the_harmless_says_so(
+    texts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["fit", str(MODELS / "base"), "--safety", str(MODELS / "safety")]
+    given += ["--language", f"{CODE}={MODELS / CODE}", "--harmful", str(texts["harmful"])]
+    given += ["--harmless", f"{CODE}={texts[CODE]}", "--steps", "1", "--device", "cpu", "--force"]
+    given += ["--dtype", "float32"]
+    for limit, warned in ((1.0, False), (-1.0, True)):
+        monkeypatch.setattr("safeswap.cli.fitting.LOUD", limit)
+        said = CliRunner().invoke(main, [*given, "-o", str(tmp_path / "out")])
+        assert said.exit_code == 0
+        assert ("warning: a refusal opens" in said.output) == warned
