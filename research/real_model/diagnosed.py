@@ -159,7 +159,8 @@ def main() -> None:
                 KEPT_ROWS.write_text(f"[\n{lines}\n]\n", "utf-8")
     for row in rows:  # an outcome may have come since
         if row["kind"] == AS_TRAINED:
-            row["works"] = works(row["language"], row["seed"])
+            found = works(row["language"], row["seed"])
+            row["works"] = row["works"] if found is None else found
     print(by_kind(rows), by_grade(rows), sep="\n\n")
 
 

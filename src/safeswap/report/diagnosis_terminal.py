@@ -49,6 +49,7 @@ def diagnosis_view(found: Diagnosis, *, layers: bool = False) -> RenderableType:
 def _reasons(found: Diagnosis) -> Grid:
     """A row for each reason; + speaks for a merge, - against it, ? is undecided."""
     rows = [(_MARKS[one.holds], one.name, one.text) for one in found.reasons]
+    rows.append(("", "how", found.way))
     rows += [("", "not known", text) for text in found.unknown]
     rate = found.measured
     said = f"{rate.worked} of {rate.tried} pairs tried that had this grade (see the docs)"

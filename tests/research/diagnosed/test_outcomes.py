@@ -57,10 +57,10 @@ def case(**counts: tuple[int, int]) -> Case:
     ("merged", "works"),
     [
         ((40, 80), True),
-        ((40, 71), True),  # 0.7 of the gain of 30
+        ((40, 72), True),  # 21 of the 30 points of gain are needed
         ((40, 70), False),
         ((29, 80), False),  # ten points more than the expert's 20 are wanted
-        ((30, 80), True),
+        ((31, 80), True),
     ],
 )
 def test_what_works(merged: tuple[int, int], works: bool) -> None:

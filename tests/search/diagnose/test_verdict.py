@@ -8,7 +8,7 @@ import pytest
 
 from safeswap.search.diagnose.record import Knowledge, LayerFigures, Reason, Refusing
 from safeswap.search.diagnose.separation import Estimate
-from safeswap.search.diagnose.verdict import Threshold, criteria, grade_of
+from safeswap.search.diagnose.verdict import Threshold, criteria, grade_of, way_of
 
 
 def near(value: float, apart: float = 0.05) -> Estimate:
@@ -38,7 +38,22 @@ def test_all_hold() -> None:
 )
 def test_intervals_decide(figure: Estimate | None, holds: bool | None) -> None:
     assert Threshold(0.7, 0.7).judge(figure) is holds
-    assert held(layer=replace(LAYER, transfer=figure))["separates"] is holds
+    assert held(layer=replace(LAYER, language=figure))["separates"] is holds
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"),
+    [
+        (near(0.9), "English requests are likely enough"),
+        (near(0.7), "safer than with English ones"),
+        (near(0.4), "use a method that reads harmful requests in sw"),
+        (None, "add --harmful sw=FILE"),
+    ],
+)
+def test_transfer_says_how_and_not_whether(figure: Estimate | None, words: str) -> None:
+    layer = replace(LAYER, transfer=figure)
+    assert words in way_of("sw", layer)
+    assert set(held(layer=layer).values()) == {True}
 
 
 def test_an_expert_without_gain_and_a_base_that_does_not_read() -> None:

@@ -125,6 +125,7 @@ class Diagnosis:
         grade: whether a merge is likely to refuse in the language and to keep its gain.
         measured: what became of other pairs of this grade.
         reasons: the criteria, in their order.
+        way: which harmful requests a method needs.
         unknown: what cannot be known from these texts.
         layer: the layer that the verdict goes by, chosen in English.
         texts: kind of texts (``harmful:safety``, …) → how many were read.
@@ -134,6 +135,7 @@ class Diagnosis:
     grade: Grade
     measured: HitRate
     reasons: tuple[Reason, ...]
+    way: str
     unknown: tuple[str, ...]
     layer: int
     layers: tuple[LayerFigures, ...]

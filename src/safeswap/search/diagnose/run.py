@@ -25,7 +25,7 @@ from safeswap.search.diagnose.measures import Measures, deciding_layer
 from safeswap.search.diagnose.reading import ModelReading, Reader
 from safeswap.search.diagnose.record import FORMAT, Diagnosis, HitRate
 from safeswap.search.diagnose.texts import TextSets, read_text_sets
-from safeswap.search.diagnose.verdict import WORKED, criteria, grade_of
+from safeswap.search.diagnose.verdict import WORKED, criteria, grade_of, way_of
 
 LIMIT, MAX_TOKENS = 100, 256
 
@@ -128,6 +128,7 @@ def _language(
         grade=grade,
         measured=HitRate(*WORKED[grade]),
         reasons=reasons,
+        way=way_of(code, layers[layer]),
         unknown=_unknown(code, measures.asked),
         layer=layer,
         layers=layers,

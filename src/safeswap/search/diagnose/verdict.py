@@ -46,8 +46,12 @@ to 0.87 in Swahili, Korean, Thai and English, 0.11 and 0.36 in ciphers of Englis
 SELECTIVE = Threshold(0.2, 0.4)
 """The safety expert in English: refusal after harmful requests less after harmless ones. The study
 of a real model asks for 40 points of its answers before it compares anything."""
+SEPARATES = Threshold(0.7, 0.7)
+"""AUC of the language's texts in the language expert, by the direction of their other half."""
 TRANSFER = Threshold(0.7, 0.7)
-"""AUC of the language's texts by the direction learnt in English, in the language expert."""
+"""The same by the direction learnt in English. It decides which texts a method needs, not the
+grade: where it fails, merges that knew English requests only refused nothing in the language, and
+a fit on requests in it did (docs/diagnose.md)."""
 RANKING = Threshold(0.7, 0.7)
 """AUC of harmful against harmless requests in the language by how likely the safety expert is to
 refuse them."""
@@ -55,7 +59,7 @@ BLANKET = 0.5
 """Probability of refusing harmless requests in the language from which a safety expert refuses
 everything there."""
 
-WORKED: dict[Grade, tuple[int, int]] = {"likely": (3, 4), "open": (1, 3), "unlikely": (0, 6)}
+WORKED: dict[Grade, tuple[int, int]] = {"likely": (3, 4), "open": (2, 4), "unlikely": (0, 6)}
 """Of the pairs of each grade that were tried, how many worked, and how many there were. Research
 keeps the pairs (docs/diagnose.md); thresholds were chosen with them in sight."""
 
@@ -73,7 +77,7 @@ def criteria(
         _gain(language, knowledge),
         _reads(language, knowledge),
         _selective(english),
-        _transfer(language, layer),
+        _separates(language, layer),
         _ranking(safety[language]),
     )
 
@@ -84,6 +88,21 @@ def grade_of(reasons: Sequence[Reason]) -> Grade:
     if False in found:
         return "unlikely"
     return "likely" if all(found) else "open"
+
+
+def way_of(language: str, layer: LayerFigures) -> str:
+    """Which harmful requests a method needs, as far as English's direction says."""
+    if layer.transfer is None:
+        return f"add --harmful {language}=FILE to know whether English requests are enough to merge"
+    said = {
+        True: "English requests are likely enough, as gram-add and fit take them",
+        False: f"use a method that reads harmful requests in {language}: fit --harmful with them",
+        None: f"fit --harmful with requests in {language} is safer than with English ones",
+    }[TRANSFER.judge(layer.transfer)]
+    return (
+        f"English's direction separates the requests in {language} with AUC "
+        f"{_shown(layer.transfer)}: {said}"
+    )
 
 
 def _gain(language: str, found: Knowledge) -> Reason:
@@ -131,22 +150,22 @@ def _selective(english: Refusing) -> Reason:
     return Reason("refuses", holds, text)
 
 
-def _transfer(language: str, layer: LayerFigures) -> Reason:
-    if layer.transfer is None:
+def _separates(language: str, layer: LayerFigures) -> Reason:
+    if layer.language is None:
         text = (
-            f"whether harmful and harmless requests in {language} lie apart as in English is not "
-            f"known: add --harmful {language}=FILE"
+            f"whether harmful and harmless requests in {language} lie apart is not known: add "
+            f"--harmful {language}=FILE"
         )
         return Reason("separates", None, text)
-    holds = TRANSFER.judge(layer.transfer)
+    holds = SEPARATES.judge(layer.language)
     said = {
-        True: "what tells them apart in English does so here",
-        False: "what tells them apart in English says little here",
-        None: "whether what tells them apart in English does so here is not clear",
+        True: "it tells them apart",
+        False: "it hardly tells them apart",
+        None: "whether it tells them apart is not clear",
     }[holds]
     text = (
-        f"in layer {layer.layer} of the {language} expert the direction of English separates "
-        f"harmful and harmless requests in {language} with AUC {_shown(layer.transfer)} (English "
+        f"in layer {layer.layer} of the {language} expert harmful and harmless requests in "
+        f"{language} lie apart with AUC {_shown(layer.language)} (in English "
         f"{layer.english.value:.2f}): {said}"
     )
     return Reason("separates", holds, text)
