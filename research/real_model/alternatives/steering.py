@@ -1,13 +1,18 @@
-"""Where to steer: the directions of harmfulness, the gate's threshold, and the push that is added.
+"""Where to steer: the gate's direction, its threshold, and the push that is added.
 
-A direction is the difference of a layer's mean outputs after harmful and after harmless English
-requests, read at the last token before an answer (Arditi et al., arXiv 2406.11717). The gate lays
-requests on the language expert's own direction; its threshold is set anew in the language, on a few
-examples of each kind, since that is what does not carry over (arXiv 2606.01196). Theirs is a
-logistic readout of several directions, and lets go of harmless requests, too; ours is the threshold
-alone. The push is either expert's direction: the language expert has never refused, so its own may
-hold no refusal. Layer, push and strength are chosen on validation requests, by how much likelier
-the opening of a refusal becomes after harmful ones than after harmless ones.
+All is read at the last token before an answer. **The gate** lays a request on the direction between
+English harmful and harmless requests in the language expert, each coordinate divided by its
+variance within the two: coordinates a hundred times as large as others say nothing otherwise. Its
+threshold is set anew in the language on a few examples of each kind, since that is what does not
+carry over (arXiv 2606.01196; their gate is a logistic readout, and lets harmless requests go).
+**The push** is one of
+
+* **own**, **safety**: the mean after harmful English requests minus that after harmless ones, of
+  either expert (Arditi et al., arXiv 2406.11717). The language expert has never refused;
+* **shift**: the safety expert's mean after harmful requests minus the language expert's.
+
+Layer, push and strength are chosen on validation requests, by how much likelier the opening of a
+refusal becomes after harmful ones than after harmless ones.
 """
 
 from __future__ import annotations
@@ -31,12 +36,14 @@ from safeswap.evaluation.backends.encoding import encode_chat
 from safeswap.evaluation.backends.hf import HFBackend
 from safeswap.evaluation.readouts import LikelihoodScorer, learn_openings
 
-STRENGTHS = (1.0, 2.0, 4.0)
-"""Of the push, in lengths of its direction."""
-PARTS = (0.3, 0.4, 0.5, 0.6, 0.7)
+STRENGTHS = (0.5, 1.0, 2.0)
+"""Of the push, in lengths of it."""
+PARTS = (0.3, 0.45, 0.6, 0.75, 0.9)
 """Of the depth: the layers that are tried."""
-ENGLISH, VALIDATION, EXAMPLES = 100, 24, 4
+ENGLISH, VALIDATION, EXAMPLES = 100, 16, 4
 READ_AT_ONCE = 8
+SMALLEST = 1e-3
+"""Added to each variance, of their mean: a coordinate that hardly varies is no proof."""
 
 Kinds = tuple[Sequence[str], Sequence[str]]
 """Harmful and harmless requests."""
@@ -129,10 +136,9 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return encode_chat(tokenizer, Chat(({"role": "user", "content": text},), 0), True)
 
 
-def differences(loaded: HFBackend, kinds: Kinds) -> torch.Tensor:
-    """Mean output after harmful requests minus that after harmless ones, (layers, width)."""
-    harmful, harmless = (states(loaded, requests).mean(1) for requests in kinds)
-    return harmful - harmless
+def means(read: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean outputs after harmful requests, and after harmless ones; (layers, width) each."""
+    return read[0].mean(1), read[1].mean(1)
 
 
 @dataclass(frozen=True)
@@ -155,15 +161,18 @@ class Projections:
 
 
 class Gates:
-    """The language expert's own direction in every layer, and where requests lie on it."""
+    """The language expert's direction of harmfulness in every layer, and where requests lie."""
 
     def __init__(self, expert: HFBackend, texts: Texts) -> None:
-        self.own = differences(expert, texts.english)
-        self.units = self.own / self.own.norm(dim=1, keepdim=True)
         self._read = {
             name: tuple(states(expert, requests) for requests in getattr(texts, name))
             for name in ("english", "examples", "validation")
         }
+        self.means, (harmful, harmless) = means(self._read["english"]), self._read["english"]
+        within = (harmful.var(1, correction=0) + harmless.var(1, correction=0)) / 2
+        within = within + SMALLEST * within.mean(1, keepdim=True)
+        direction = (self.means[0] - self.means[1]) / within
+        self.units = direction / direction.norm(dim=1, keepdim=True)
 
     def along(self, name: str, layer: int) -> Projections:
         """Where the requests of one kind of texts lie in a layer."""
@@ -196,41 +205,71 @@ def candidates(
                 yield {"layer": layer, "push": name, "strength": strength}, steering
 
 
-def refused(scorer: LikelihoodScorer, requests: Sequence[str]) -> float:
-    """Mean probability that the answer opens as the safety expert's refusals do."""
-    return fmean(math.exp(one) for one in scorer.opening(requests, learn_openings(REFUSALS)))
+@dataclass(frozen=True)
+class Effect:
+    """What a steering does to validation requests, harmful ones first.
+
+    Attributes:
+        refused: mean probability that the answer opens as the safety expert's refusals do.
+        odds: mean log-probability of that.
+    """
+
+    refused: tuple[float, float]
+    odds: tuple[float, float]
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Selectivity; where hardly anything is refused, which is nearest to it."""
+        return round(self.refused[0] - self.refused[1], 3), self.odds[0] - self.odds[1]
+
+    def words(self) -> dict[str, list[float]]:
+        return {name: [round(one, 4) for one in pair] for name, pair in vars(self).items()}
+
+
+def effect(scorer: LikelihoodScorer, kinds: Kinds) -> Effect:
+    """The effect of whatever steers the scored model."""
+    openings = learn_openings(REFUSALS)
+    harmful, harmless = (scorer.opening(requests, openings) for requests in kinds)
+    return Effect(
+        (fmean(map(math.exp, harmful)), fmean(map(math.exp, harmless))),
+        (fmean(harmful), fmean(harmless)),
+    )
+
+
+def pushes(
+    own: tuple[torch.Tensor, torch.Tensor], safety: tuple[torch.Tensor, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What may be added, by name; (layers, width) each, of the experts' means."""
+    return {"own": own[0] - own[1], "safety": safety[0] - safety[1], "shift": safety[0] - own[0]}
 
 
 def choose(expert: Path, safety: Path, texts: Texts, options: HFOptions, out: Path) -> None:
     """Write the best steering on validation to ``out``, and beside it ``.chosen.json``, of what."""
     other = HFBackend(str(safety), options)
-    pushes = {"safety": differences(other, texts.english)}
+    of_safety = means(tuple(states(other, requests) for requests in texts.english))
     other.close()
     loaded = HFBackend(str(expert), options)
-    gates = Gates(loaded, texts)
-    pushes["own"] = gates.own
-    scorer = LikelihoodScorer(loaded)
-    tried: list[dict[str, Any]] = []
-    found: list[Steering] = []
-    for about, steering in candidates(gates, pushes, frame_of(loaded.tokenizer)):
+    gates, scorer = Gates(loaded, texts), LikelihoodScorer(loaded)
+    may_be, frame = pushes(gates.means, of_safety), frame_of(loaded.tokenizer)
+    tried: list[tuple[Effect, dict[str, Any], Steering]] = []
+    for about, steering in candidates(gates, may_be, frame):
         hook = Hook(loaded.model, steering)
         try:
-            harmful, harmless = (refused(scorer, one) for one in texts.validation)
+            found = effect(scorer, texts.validation)
         finally:
             hook.remove()
-        tried.append(about | {"harmful": round(harmful, 4), "harmless": round(harmless, 4)})
-        found.append(steering)
-        print("steering", tried[-1], flush=True)
+        tried.append((found, about | found.words(), steering))
+        print("steering", tried[-1][1], flush=True)
     loaded.close()
-    best = max(range(len(tried)), key=lambda n: tried[n]["harmful"] - tried[n]["harmless"])
+    _, about, best = max(tried, key=lambda one: one[0].rank)
     chosen = {
-        **tried[best],
-        "threshold": round(found[best].threshold, 3),
-        "beyond": gates.words(found[best].layer),
-        "tried": tried,
+        **about,
+        "threshold": round(best.threshold, 3),
+        "beyond": gates.words(best.layer),
+        "tried": [one[1] for one in tried],
     }
     about_path(out).write_text(json.dumps(chosen) + "\n", "utf-8")
-    found[best].save(out)
+    best.save(out)
 
 
 def about_path(steering: Path) -> Path:

@@ -142,15 +142,40 @@ def test_a_threshold_is_half_way_between_means() -> None:
     assert along.beyond(2.0) == [1.0, 0.333]
 
 
+def test_a_gate_weighs_coordinates_by_how_little_they_vary(loaded: HFBackend) -> None:
+    texts = Texts(*[(REQUESTS[:2], REQUESTS[1:])] * 3)
+    gates = steering.Gates(loaded, texts)
+    read = [steering.states(loaded, one)[LAYER].double() for one in texts.english]
+    spread = sum(((one - one.mean(0)) ** 2).mean(0) for one in read) / 2
+    wanted = (read[0].mean(0) - read[1].mean(0)) / (spread + 1e-3 * spread.mean())
+    torch.testing.assert_close(
+        gates.units[LAYER].double(), wanted / wanted.norm(), atol=1e-5, rtol=1e-3
+    )
+    along = gates.along("validation", LAYER)
+    assert along.harmful.tolist() == pytest.approx(
+        (read[0] @ gates.units[LAYER].double()).tolist(), abs=1e-4
+    )
+
+
+def test_little_refused_is_ranked_by_what_is_nearest_to_it() -> None:
+    nothing, near, much = (
+        steering.Effect(one, odds)
+        for one, odds in (
+            ((1e-8, 1e-8), (-20.0, -20.0)), ((1e-5, 1e-9), (-11.0, -20.0)), ((0.5, 0.1), (-1.0, -3))
+        )
+    )  # fmt: skip
+    assert nothing.rank < near.rank < much.rank
+
+
 def test_the_most_selective_steering_is_kept(tmp_path: Path) -> None:
     harmful, harmless = ["how is a bomb made", "make poison"], ["what is it", "who are you"]
     texts = Texts(*[(harmful, harmless)] * 3)
     out = tmp_path / "steering.json"
     steering.choose(DEMO / "qab", DEMO / "safety", texts, OPTIONS, out)
     about = steering.json.loads(steering.about_path(out).read_text("utf-8"))
-    gains = [one["harmful"] - one["harmless"] for one in about["tried"]]
-    assert about["harmful"] - about["harmless"] == pytest.approx(max(gains))
+    gains = [one["refused"][0] - one["refused"][1] for one in about["tried"]]
+    assert about["refused"][0] - about["refused"][1] == pytest.approx(max(gains), abs=2e-3)
     kept = Steering.load(out)
-    assert kept.layer == about["layer"] and about["push"] in ("own", "safety")
+    assert kept.layer == about["layer"] and about["push"] in ("own", "safety", "shift")
     assert math.hypot(*kept.gate) == pytest.approx(1)
     assert set(about["beyond"]) == {"English", "1 of each", "2 of each", "4 of each"}
