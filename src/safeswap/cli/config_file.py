@@ -32,6 +32,7 @@ _TYPED = (
     "allow-outside",
     "base-url",
     "judge-url",
+    "cluster",
     "api-key-variable",
     "push-to-hub",
     "public",

@@ -107,3 +107,12 @@ def test_options_of_a_cluster_need_its_address(tmp_path: Path) -> None:
         main, ["judge", str(tmp_path), "--judge", "x", "--cluster-chunk", "8"]
     )
     assert said.exit_code and "--cluster-chunk: needs --cluster ADDRESS" in said.output
+
+
+def test_no_file_of_options_names_a_cluster(tmp_path: Path) -> None:
+    """Whoever sends one could have models and questions sent to a host of theirs."""
+    file = tmp_path / "options.yaml"
+    file.write_text("cluster: elsewhere:6379\n")
+    given = ["evaluate", str(MODEL), "--only", "sw", "--config", str(file)]
+    said = CliRunner().invoke(main, given)
+    assert said.exit_code and "cluster" in said.output and "command line" in said.output
