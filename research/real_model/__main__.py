@@ -20,8 +20,8 @@ from real_model.methods import METHODS
 from real_model.run import Study, one
 
 KEPT = Path(__file__).parent / "results"
-MINUTES = {"short": 25, "whole": 170}
-"""Of one language and one seed on two free cores; a third is the safety expert's."""
+MINUTES = {"short": 40, "whole": 190}
+"""Of one language and one seed on two free cores; two fits take 17 of them, the safety expert 6."""
 
 
 def said(args: argparse.Namespace) -> str:
