@@ -20,7 +20,7 @@ from stored import HARM, Stored
 SECTIONS = {
     "Merge": ["profile", "plan", "merge", "show", "verify", "push"],
     "Evaluate": ["evaluate", "judge", "compare", "report", "label"],
-    "Choose": ["explore", "sweep", "search", "fit"],
+    "Choose": ["diagnose", "explore", "sweep", "search", "fit"],
     "Tools": ["methods", "convert", "calibrate", "demo"],
 }
 VERBS = [(name,) for names in SECTIONS.values() for name in names]
