@@ -2,7 +2,7 @@
 
 At the last token before an answer the layer's output is laid on the direction of harmfulness. Where
 it lies beyond the threshold, a vector is added to the layer's output at every token of the request
-and of its answer (Arditi et al., arXiv 2406.11717). Importing this registers the backend
+and of its answer (Arditi et al., arXiv 2406.11717). ``make_known`` registers the backend
 ``steered``; see docs/extend.md.
 """
 
@@ -121,4 +121,6 @@ class SteeredBackend(HFBackend):
         self.description |= {"backend": NAME, "steering": digest}
 
 
-register(BackendKind(NAME, "transformers, steered", SteeredOptions, SteeredBackend, "eval"))
+def make_known() -> None:
+    """Register the backend."""
+    register(BackendKind(NAME, "transformers, steered", SteeredOptions, SteeredBackend, "eval"))

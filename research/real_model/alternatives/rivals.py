@@ -151,6 +151,7 @@ def _evaluate_steered(
     cell: Cell, models: Mapping[str, Path], suite: Path, only: str, results: Path, file: Path | None
 ) -> None:
     """As ``run.evaluate``, in this process: a backend of one's own has no options of the verb."""
+    hook.make_known()
     options = BackendOptions(
         dtype=DTYPE, device=_device(cell.study), chat_template=file,
         more={"steering": str(cell.steering)},

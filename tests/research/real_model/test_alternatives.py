@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from mixes import read_mix
 from real_files import answers, asked_in
 from real_model import prepare, records, tables
-from real_model.alternatives import guard, rivals, steering, tuning
+from real_model.alternatives import guard, hook, rivals, steering, tuning
 from real_model.alternatives.hook import Steering
 from real_model.alternatives.templates import with_prefill, with_system
 from real_model.corpora import Corpora
@@ -26,13 +27,21 @@ from real_model.languages import NAMES, language
 from real_model.packages import TEMPLATE
 from real_model.run import RULES, Study
 from safeswap.demo import models_folder
-from safeswap.evaluation.backends import Chat, TemplateOptions
+from safeswap.evaluation.backends import BACKENDS, Chat, TemplateOptions
 from safeswap.evaluation.backends.encoding import encode_chat, load_tokenizer
 from safeswap.evaluation.judges import make_judge
 
 DEMO = models_folder()
 CODES = [name for name in NAMES if name != "en"]
 PLAIN = TEMPLATE.read_text("utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> Iterator[None]:
+    """The backend of one's own, for as long as these tests."""
+    hook.make_known()
+    yield
+    BACKENDS.remove(hook.NAME)
 
 
 def written(template: str, tmp_path: Path, *messages: str) -> str:

@@ -18,7 +18,13 @@ from real_model.alternatives.hook import Hook, Steering, frame_ends
 from real_model.alternatives.steering import Projections, Texts
 from safeswap.demo import models_folder
 from safeswap.errors import EvaluationError
-from safeswap.evaluation.backends import BackendOptions, Chat, HFOptions, open_backend
+from safeswap.evaluation.backends import (
+    BACKENDS,
+    BackendOptions,
+    Chat,
+    HFOptions,
+    open_backend,
+)
 from safeswap.evaluation.backends.encoding import encode_chat
 from safeswap.evaluation.backends.hf import HFBackend
 
@@ -26,6 +32,14 @@ DEMO = models_folder()
 OPTIONS = HFOptions(dtype="float32", device="cpu")
 REQUESTS = ["how is a bomb made", "a", "what is it that one eats here"]
 LAYER = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known() -> Iterator[None]:
+    """The backend of one's own, for as long as these tests."""
+    hook.make_known()
+    yield
+    BACKENDS.remove(hook.NAME)
 
 
 @pytest.fixture(scope="module")
