@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 from safeswap.cli.options import THREADS, TRUST
 from safeswap.cli.registered import BACKENDS, either
 from safeswap.cli.verbs import options
-from safeswap.errors import ConfigError
+from safeswap.errors import ConfigError, EvaluationError
 from safeswap.parameters import read_value
 
 if TYPE_CHECKING:
@@ -117,6 +118,17 @@ def options_of(backend: dict[str, Any], chat_template: str) -> BackendOptions:
         use_template=chat_template != "off",
         cluster=cluster,
     )
+
+
+@contextmanager
+def needed(verb: str) -> Iterator[None]:
+    """A library that is missing is named with its remedy."""
+    try:
+        yield
+    except ImportError as error:
+        raise EvaluationError(
+            f"{verb} runs the models and needs {error.name}: pip install 'safeswap[eval]'."
+        ) from error
 
 
 def pairs_of(option: str, given: Sequence[str]) -> list[tuple[str, str]]:

@@ -9,7 +9,9 @@ import click
 
 from safeswap.cli.backend_options import options_of
 from safeswap.cli.options import (
+    DEVICE,
     DRY_RUN,
+    DTYPE,
     FORCE,
     JSON,
     OVERWRITE,
@@ -17,6 +19,7 @@ from safeswap.cli.options import (
     THREADS,
     TRIO,
     TRUST,
+    WORKERS,
     languages_of,
     print_json,
     say_outlook,
@@ -70,8 +73,8 @@ from safeswap.errors import CalibrationError
     help="off: texts as they are; on, or a Jinja file: each text is a user's message.  [default: "
     "off for --texts, else on]",
 )
-@click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
+@DTYPE
+@DEVICE
 @click.option(
     "--batch-tokens",
     type=click.IntRange(min=1),
@@ -80,7 +83,7 @@ from safeswap.errors import CalibrationError
     help="Tokens per forward pass; lower it when memory runs out.",
 )
 @TRUST
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
+@WORKERS
 @THREADS
 @FORCE
 @OVERWRITE

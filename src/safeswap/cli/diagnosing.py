@@ -7,20 +7,23 @@ from typing import Any
 
 import click
 
-from safeswap.cli.backend_options import options_of
+from safeswap.cli.backend_options import needed, options_of
 from safeswap.cli.options import (
+    DEVICE,
+    DTYPE,
     FORCE,
     JSON,
     QUIET,
+    TEMPLATE,
     THREADS,
     TRIO,
     TRUST,
+    WORKERS,
     languages_of,
     print_json,
     use_threads,
 )
 from safeswap.cli.verbs import Verb, say_step
-from safeswap.errors import EvaluationError
 from safeswap.roles import SAFETY
 
 
@@ -60,9 +63,9 @@ from safeswap.roles import SAFETY
     show_default=True,
     help="Of a request with its answer; longer answers are cut.",
 )
-@click.option("--chat-template", default="on", show_default=True, help="on, off, or a Jinja file.")
-@click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
+@TEMPLATE
+@DTYPE
+@DEVICE
 @click.option(
     "--batch-tokens",
     type=click.IntRange(min=1),
@@ -71,7 +74,7 @@ from safeswap.roles import SAFETY
     help="Tokens per batch; lower it when memory runs out.",
 )
 @TRUST
-@click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]")
+@WORKERS
 @THREADS
 @FORCE
 @JSON
@@ -103,13 +106,9 @@ def diagnose(
     from safeswap import api
     from safeswap.io.files import check_writable
 
-    try:
+    with needed("diagnose"):
         from safeswap.calibration.texts import assign_texts
         from safeswap.search.diagnose.texts import harmful_files
-    except ImportError as error:
-        raise EvaluationError(
-            f"diagnose runs the models and needs {error.name}: pip install 'safeswap[eval]'."
-        ) from error
     experts = languages_of(languages)
     if out is not None:
         check_writable(out)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from safeswap.cli.backend_options import options_of
+from safeswap.cli.backend_options import needed, options_of
 from safeswap.cli.options import (
+    DEVICE,
     DRY_RUN,
+    DTYPE,
     FORCE,
     JSON,
     QUIET,
+    TEMPLATE,
     THREADS,
     TRIO,
     TRUST,
+    WORKERS,
     languages_of,
     print_json,
     say_outlook,
     use_threads,
 )
 from safeswap.cli.verbs import Verb, options, quoted, say, say_step
-from safeswap.errors import EvaluationError
 
 _TEXTS = options(
     click.option(
@@ -51,15 +53,6 @@ _MAX_TOKENS = click.option(
     show_default=True,
     help="Longer answers are cut.",
 )
-_TEMPLATE = click.option(
-    "--chat-template", default="on", show_default=True, help="on, off, or a Jinja file."
-)
-_DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
-_WORKERS = click.option(
-    "--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"
-)
-
-
 LOUD = 0.05
 """Part of harmless requests held back beyond which a fit that refuses them says so. In the real
 model's Swahili it was 0.11, and 85 % of other harmless requests were refused; in Thai and Korean
@@ -114,11 +107,11 @@ model's Swahili it was 0.11, and 85 % of other harmless requests were refused; i
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the texts' order.")
 @_MAX_TOKENS
-@_TEMPLATE
-@click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
-@_DEVICE
+@TEMPLATE
+@DTYPE
+@DEVICE
 @TRUST
-@_WORKERS
+@WORKERS
 @THREADS
 @FORCE
 @DRY_RUN
@@ -152,7 +145,7 @@ def fit(
     """
     from safeswap import api
 
-    with _needed("fit"):
+    with needed("fit"):
         from safeswap.search.fit import FitSettings, outlook
     experts = languages_of(languages)
     settings = FitSettings(start_safety=start[0], start_language=start[1], **given)
@@ -222,13 +215,13 @@ def fit(
 @click.option("--seed", type=int, default=0, show_default=True, help="Of which texts are taken.")
 @click.option("--units", is_flag=True, help="Print all units, not the best alone.")
 @_MAX_TOKENS
-@_TEMPLATE
+@TEMPLATE
 @click.option(
     "--dtype", default="float32", show_default=True, help="Of the model; auto is as stored."
 )
-@_DEVICE
+@DEVICE
 @TRUST
-@_WORKERS
+@WORKERS
 @THREADS
 @FORCE
 @JSON
@@ -259,7 +252,7 @@ def attribute(
     """
     from safeswap import api
 
-    with _needed("attribute"):
+    with needed("attribute"):
         from safeswap.search.attribute import AttributionSettings
     experts = languages_of(languages)
     backend = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
@@ -295,17 +288,6 @@ def show_attribution(found: Any, path: Path, *, units: bool, as_json: bool) -> N
     limit = None if units else attribution.FEW
     tables = [attribution.units_table(found, limit), attribution.sums_table(found)]
     print_tables(tables, "terminal")
-
-
-@contextmanager
-def _needed(verb: str) -> Iterator[None]:
-    """A library that is missing is named with its remedy."""
-    try:
-        yield
-    except ImportError as error:
-        raise EvaluationError(
-            f"{verb} runs the models and needs {error.name}: pip install 'safeswap[eval]'."
-        ) from error
 
 
 def _chats(given: tuple[str, ...], languages: Mapping[str, Any]) -> dict[str, Path]:

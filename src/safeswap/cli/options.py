@@ -103,6 +103,14 @@ TRIO = options(
     ),
 )
 """Both kinds of experts, for verbs that run them."""
+TEMPLATE = click.option(
+    "--chat-template", default="on", show_default=True, help="on, off, or a Jinja file."
+)
+DTYPE = click.option("--dtype", default="auto", show_default=True, help="auto is as stored.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, …")
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"
+)
 PLANNING = options(
     click.option(
         "--method", help="How units are decided; see methods. [default: share-difference]"
@@ -159,7 +167,7 @@ PLANNING = options(
     heading="Deciding and joining units",
 )
 RUNNING = options(
-    click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: the cores]"),
+    WORKERS,
     QUIET,
     heading="Running",
 )
