@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from safeswap.evaluation.stats import percentiles
+
 Array = np.ndarray[Any, Any]
 DRAWS = 1000
 """Of the bootstrap: texts of either kind drawn again, the direction as it was learnt."""
 LEVEL = 0.95
-_TAIL = 50 * (1 - LEVEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,5 +139,5 @@ def _drawn(count: int, chance: np.random.Generator) -> Array:
 
 
 def _estimate(value: float, drawn: Array) -> Estimate:
-    low, high = np.percentile(drawn, [_TAIL, 100 - _TAIL])
-    return Estimate(value, min(value, float(low)), max(value, float(high)))
+    found = percentiles(drawn, LEVEL)
+    return Estimate(value, min(value, found.low), max(value, found.high))
