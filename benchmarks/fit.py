@@ -6,9 +6,9 @@
 
 The peer is Optuna's TPE over the same table: the same two weights per unit in [0, high], from the
 same start, minimising the same objective on all of the same texts by forward passes, for as long
-as the fit took to make its steps. Both are reported on the texts fitted on and on those held back
-(a quarter), so that overfitting can be seen: the gap between the two columns. Prints seconds, the
-peak of the fit's process, and the ratio of that to the model's weights.
+as the fit's whole process took. Both are reported on the texts fitted on and on those held back (a
+quarter), so that overfitting can be seen: the gap between the two columns. Prints seconds and peak
+of the fit's process, and how much of what the fit gains on held-back texts the search gains.
 """
 
 from __future__ import annotations

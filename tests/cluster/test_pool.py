@@ -33,7 +33,7 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
 
 
 def test_every_chunk_comes_back_once(pool: Pool) -> None:
-    assert pool.first() == "here" and len(pool) == 2
+    assert pool.about == "here" and len(pool) == 2
     assert dict(pool.spread("double", [(n,) for n in range(40)])) == {n: 2 * n for n in range(40)}
     assert list(pool.spread("double", [])) == []
 
@@ -67,32 +67,22 @@ def test_another_error_is_named(pool: Pool) -> None:
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
-    made = Pool(Doubler, (str(tmp_path), EvaluationError("no weights here.")), TWO)
-    try:
-        with pytest.raises(EvaluationError, match=r"no weights here\."):
-            made.first()
-    finally:
-        made.close()
+    with pytest.raises(EvaluationError, match=r"no weights here\."):
+        Pool(Doubler, (str(tmp_path), EvaluationError("no weights here.")), TWO)
 
 
 def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "__version__", "0.0.1")
-    made = Pool(Doubler, (str(tmp_path),), TWO)
-    try:
-        with pytest.raises(ClusterError, match=r"has safeswap .*, and the command 0\.0\.1"):
-            made.first()
-    finally:
-        made.close()
+    with pytest.raises(ClusterError, match=r"has safeswap .*, and the command 0\.0\.1"):
+        Pool(Doubler, (str(tmp_path),), TWO)
 
 
 def test_code_that_no_worker_has_is_named(tmp_path: Path) -> None:
     ray.cloudpickle.unregister_pickle_by_value(workers)
-    made = Pool(Doubler, (str(tmp_path),), TWO)
     try:
         with pytest.raises(ClusterError, match="cannot be started: ModuleNotFoundError"):
-            made.first()
+            Pool(Doubler, (str(tmp_path),), TWO)
     finally:
-        made.close()
         ray.cloudpickle.register_pickle_by_value(workers)
 
 

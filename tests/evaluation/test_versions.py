@@ -25,7 +25,7 @@ def test_a_run_continued_with_another_version_is_noted(tmp_path: Path) -> None:
         responder: Any = SimpleNamespace(
             description={**about, "transformers": version, "torch": "2.0"}
         )
-        write_model_record(results, model, responder)
+        write_model_record(results, model, responder.description)
         record = read_json(folder / "one" / "model.json")
         earlier = [text for text in record.get("earlier_versions", []) if "5." in text]
         assert earlier == ([] if version == "5.0" else ["transformers 5.0, torch 2.0"])

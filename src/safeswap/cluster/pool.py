@@ -57,9 +57,13 @@ class Pool:
         options: the cluster.
         most: no more workers than this are of use.
 
+    Attributes:
+        about: what the first worker that was there said of itself (what ``ready`` gave).
+
     Raises:
-        ClusterError: Ray is missing, the cluster cannot be reached, or no node has room for a
-            worker.
+        ClusterError: Ray is missing, the cluster cannot be reached, no node has room for a worker,
+            or none can be started.
+        SafeswapError: what ``make`` or ``ready`` raised of ours.
     """
 
     def __init__(
@@ -78,15 +82,15 @@ class Pool:
         for worker in self._workers:
             worker.probe = worker.actor.ready.remote()
         self.about: Any = None
+        try:
+            while self.about is None:
+                self._wait([])
+        except BaseException:
+            self.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._workers)
-
-    def first(self) -> Any:
-        """What the first worker that is there says of itself (what ``ready`` gave)."""
-        while self.about is None:
-            self._wait([])
-        return self.about
 
     def spread(self, method: str, chunks: Sequence[Sequence[Any]]) -> Iterator[tuple[int, Any]]:
         """Call ``method(*chunk)`` of some worker for each chunk.
@@ -298,6 +302,10 @@ def connected(options: ClusterOptions) -> Any:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice is hushed
+    if (
+        options.address == LOCAL
+    ):  # Ray's workers give way to everybody (15), the command's to nobody
+        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
     except ImportError as error:

@@ -156,27 +156,32 @@ def loaded(
     refuse_other_model(results, model, overwrite=overwrite)
     engine = open_backend(model.location, backend, options)
     try:
-        write_model_record(results, model, engine, overwrite=overwrite)
+        write_model_record(results, model, engine.description, overwrite=overwrite)
         yield engine
     finally:
         engine.close()
 
 
 def write_model_record(
-    results: Results, model: EvaluatedModel, engine: Backend, *, overwrite: bool = False
+    results: Results,
+    model: EvaluatedModel,
+    description: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a loaded model's model.json, unless the results hold another one's answers.
 
     Args:
+        description: its backend's own.
         overwrite: those are removed then, and the model starts anew.
 
     Raises:
         EvaluationError: another model under this name, another backend or dtype.
     """
     refuse_other_model(results, model, overwrite=overwrite)
-    refuse_other_backend(results, model, engine.description, overwrite=overwrite)
+    refuse_other_backend(results, model, description, overwrite=overwrite)
     path = results.folder / model.name / MODEL
-    record: dict[str, Any] = {**model.as_dict(), **engine.description}
+    record: dict[str, Any] = {**model.as_dict(), **description}
     if path.exists() and holds_answers(path.parent):
         record |= _earlier_versions(read_json(path), record)
     write_json(path, record)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from safeswap.checkpoint.family import Family
 from safeswap.cluster import Pool
-from safeswap.errors import ClusterError, EvaluationError
 from safeswap.evaluation import generate, pipeline
 from safeswap.evaluation.backends import BackendOptions, find_backend
 from safeswap.evaluation.backends.clustered import (
     mark_of,
+    refuse_other_folder,
     travelling,
     with_gpus,
     with_template,
@@ -68,11 +69,7 @@ class CandidateWorker:
 
     def __init__(self, spec: CandidateSpec) -> None:
         for folder, mark in spec.marks.items():
-            if mark_of(folder) != mark:
-                raise ClusterError(
-                    f"{folder}: is not there, or holds other files, on a node of the cluster. "
-                    "Checkpoints lie under the same path on all nodes."
-                )
+            refuse_other_folder(folder, mark)
         with with_template(spec.options, spec.template) as options:
             family = spec.sweep.family(force=True)
             self.hot = HotSwapModel(family, spec.language, options, spec.workers)
@@ -102,21 +99,33 @@ class CandidateWorker:
 class ClusterCandidates:
     """The workers of one language, to be asked for many candidates.
 
+    Args:
+        family: the sweep's, as it was opened.
+        most: there are no more candidates than this.
+
+    Attributes:
+        description: of the model that a worker holds, for the results.
+
     Raises:
-        EvaluationError: candidates that are written and loaded (``--reload``) have no worker.
         ClusterError: as :class:`~safeswap.cluster.Pool`.
     """
 
     def __init__(
-        self, sweep: Sweep, language: str, options: BackendOptions, workers: int | None, most: int
+        self,
+        family: Family,
+        sweep: Sweep,
+        language: str,
+        options: BackendOptions,
+        workers: int | None,
+        most: int,
     ) -> None:
         assert options.cluster is not None
         alone, template = travelling(options)
         alone = with_gpus(alone, find_backend("hf"), options.cluster)
-        family = sweep.family(force=True)
         marks = {str(one.folder): mark_of(str(one.folder)) for one in family.members.values()}
         spec = CandidateSpec(sweep, language, alone, marks, template, workers)
         self.pool = Pool(CandidateWorker, (spec,), options.cluster, most)
+        self.description: dict[str, Any] = self.pool.about
 
     def answer(
         self,
@@ -131,32 +140,13 @@ class ClusterCandidates:
         ]
         for number, rows in self.pool.spread("measure", chunks):
             model = todo[number][0]
-            described = _Described(self.pool.first())
-            generate.write_model_record(store, model, described)
+            generate.write_model_record(store, model, self.description)
             add_rows(store, model.name, rows)
             yield model
 
     def close(self) -> None:
         """End the workers."""
         self.pool.close()
-
-
-class _Described:
-    """A backend that is asked for nothing but what it is."""
-
-    def __init__(self, description: dict[str, Any]) -> None:
-        self.description = description
-
-    def respond(self, chats: Sequence[Any]) -> Iterator[Any]:
-        """Not here: the worker answers."""
-        raise EvaluationError("a candidate on a cluster is asked by its worker.")
-
-    def harness(self) -> Any:
-        """Not here: the worker answers."""
-        raise EvaluationError("a candidate on a cluster is asked by its worker.")
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def rows_of(store: Results, model: str) -> Rows:

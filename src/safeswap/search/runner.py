@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,10 @@ def load_profile(
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.save(path)
     return profile
+
+
+Asked = tuple[EvaluatedModel, Plan]
+"""A candidate that has not answered all yet."""
 
 
 class CandidateRunner:
@@ -115,44 +119,43 @@ class CandidateRunner:
             self._ask(language, f"{language}: {part}", todo, suite, store)
 
     def _ask(
-        self,
-        language: str,
-        title: str,
-        todo: Sequence[tuple[EvaluatedModel, Plan]],
-        suite: Suite,
-        store: Results,
+        self, language: str, title: str, todo: Sequence[Asked], suite: Suite, store: Results
     ) -> None:
-        if self.options.cluster is not None:
-            self._ask_cluster(language, title, todo, suite, store)
-            return
+        """The bar counts candidates; their questions get none."""
+        asked = self._here if self.options.cluster is None else self._on_cluster
+        with items_bar(title, len(todo)) as advance:
+            for _ in asked(language, todo, suite, store):
+                advance(1)
+
+    def _here(
+        self, language: str, todo: Sequence[Asked], suite: Suite, store: Results
+    ) -> Iterator[EvaluatedModel]:
         candidates = self.candidates(language)
         try:
-            with items_bar(title, len(todo)) as advance:
-                for model, plan in todo:  # the bar counts candidates; their questions get none
-                    with candidates.answering(plan) as loaded:
-                        generate.write_model_record(store, model, loaded, overwrite=self.overwrite)
-                        pipeline.answer(store, model, suite, loaded, self.generation)
-                    advance(1)
+            for model, plan in todo:
+                with candidates.answering(plan) as loaded:
+                    generate.write_model_record(
+                        store, model, loaded.description, overwrite=self.overwrite
+                    )
+                    pipeline.answer(store, model, suite, loaded, self.generation)
+                yield model
         finally:
             candidates.close()
 
-    def _ask_cluster(
-        self,
-        language: str,
-        title: str,
-        todo: Sequence[tuple[EvaluatedModel, Plan]],
-        suite: Suite,
-        store: Results,
-    ) -> None:
+    def _on_cluster(
+        self, language: str, todo: Sequence[Asked], suite: Suite, store: Results
+    ) -> Iterator[EvaluatedModel]:
         from safeswap.search.clustered import ClusterCandidates
 
-        for model, _ in todo:
-            generate.refuse_other_model(store, model, overwrite=self.overwrite)
-        held = ClusterCandidates(self.sweep, language, self.options, self.workers, len(todo))
+        held = ClusterCandidates(
+            self.family, self.sweep, language, self.options, self.workers, len(todo)
+        )
         try:
-            with items_bar(title, len(todo)) as advance:
-                for _ in held.answer(todo, suite, self.generation, store):
-                    advance(1)
+            for model, _ in todo:  # before any of them is asked for hours
+                generate.refuse_other_backend(
+                    store, model, held.description, overwrite=self.overwrite
+                )
+            yield from held.answer(todo, suite, self.generation, store)
         finally:
             held.close()
 

@@ -83,7 +83,9 @@ class CandidateScorer:
             generate.refuse_other_model(store, model, overwrite=self.ask.overwrite)
             if pipeline.is_missing(store, model, self.suite):
                 with self._loaded().answering(one.plan) as loaded:
-                    generate.write_model_record(store, model, loaded, overwrite=self.ask.overwrite)
+                    generate.write_model_record(
+                        store, model, loaded.description, overwrite=self.ask.overwrite
+                    )
                     pipeline.answer(store, model, self.suite, loaded, self.ask.generation)
             pipeline.judge_by(self.folder, self.judges, models=[model.name])
             (found,) = read_measured(

@@ -56,13 +56,7 @@ class ModelWorker:
     def __init__(self, spec: ModelSpec) -> None:
         if spec.kind.name not in BACKENDS:
             register(spec.kind)
-        found = mark_of(spec.source)
-        if found != spec.mark:
-            what = "is not there" if not found else "holds other files there"
-            raise ClusterError(
-                f"{spec.source}: {what}, on a node of the cluster. Models lie under the same path "
-                "on all nodes: use a shared file system, or copy the folder."
-            )
+        refuse_other_folder(spec.source, spec.mark)
         with with_template(spec.options, spec.template) as options:
             self.backend: Backend = open_here(spec.source, spec.kind.name, options)
         self._harness: Any = None
@@ -122,11 +116,7 @@ class ClusterBackend:
         alone = with_gpus(alone, kind, self.cluster)
         spec = ModelSpec(source, mark_of(source), kind, alone, template)
         self.pool = Pool(ModelWorker, (spec,), self.cluster)
-        try:
-            self.description: dict[str, Any] = dict(self.pool.first())
-        except BaseException:
-            self.pool.close()
-            raise
+        self.description: dict[str, Any] = dict(self.pool.about)
 
     def respond(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Reply]]:
         """In chunks, the longest first."""
@@ -198,6 +188,21 @@ def mark_of(source: str) -> str:
         with path.open("rb") as stream:
             whole.update(f"{path.name}\0{path.stat().st_size}\0".encode() + stream.read(1 << 16))
     return whole.hexdigest(length=16)
+
+
+def refuse_other_folder(source: str, mark: str) -> None:
+    """Refuse a folder that is another here than where the command runs.
+
+    Raises:
+        ClusterError: it is not there, or holds other files.
+    """
+    found = mark_of(source)
+    if found != mark:
+        what = "is not there" if not found else "holds other files there"
+        raise ClusterError(
+            f"{source}: {what}, on a node of the cluster. Models lie under the same path on all "
+            "nodes: use a shared file system, or copy the folder."
+        )
 
 
 def _length(chat: Chat) -> int:
